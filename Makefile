@@ -1,0 +1,47 @@
+# Plain `make` lists what there is. Every target can be run from a fresh clone: it installs what it needs,
+# outside the clone (~/.cache/curfew, or $CURFEW_CACHE), and says so.
+
+SERVERS := tests/servers/servers
+# The same flags wherever the tests are compiled, so that nothing is compiled twice.
+TESTS := --locked --features failpoints --lib --bins --tests
+DIR ?= /tmp/curfew-servers-$(shell id -u)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint bench servers clean-servers test-binaries test-servers
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## The pipeline on real Kafka, Vault and PostgreSQL: tasks end, their credentials die, and you watch
+	@tests/demo/run
+
+test: ## All tests, on real servers
+	@$(SERVERS) install build
+	@$(MAKE) --no-print-directory -j2 test-binaries test-servers
+	@$(SERVERS) run -- cargo test $(TESTS) --no-fail-fast
+
+# Side by side: servers are installed while Rust compiles.
+test-binaries:
+	@cargo test $(TESTS) --no-run
+test-servers:
+	@$(SERVERS) install
+
+check: ## Format, clippy, docs, and the licences and bans of dependencies
+	@$(SERVERS) install build
+	cargo fmt --check
+	cargo clippy --all-targets --all-features --locked -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+	@$(SERVERS) exec cargo deny --all-features --locked check bans licenses sources
+
+lint: check
+
+bench: ## What Curfew costs, against the bare calls; writes target/bench.json
+	@benches/run
+
+servers: ## Start Kafka, Vault and PostgreSQL for your own use (DIR=folder below /tmp)
+	@$(SERVERS) start $(DIR)
+	@echo "Use them:   set -a; . $(DIR)/env; set +a"
+	@echo "Stop them:  make clean-servers"
+
+clean-servers: ## Stop them and delete their data
+	@$(SERVERS) clean $(DIR)

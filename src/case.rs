@@ -1,0 +1,207 @@
+//! A case: one enforcement on one credential, from the decision to its verdict. PURE.
+//!
+//! A case is a row ([`Case`]) and a list of [`record::Record`]s; the row's [`state::State`] is always the fold of its
+//! records. The executor asks [`state::State::todo`] what comes next and appends what happened: that is also the
+//! recovery path, since nothing else is remembered.
+
+pub mod plan;
+pub mod record;
+pub mod state;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::credential::CredentialId;
+use crate::task::{RunKey, Tenant};
+
+/// A case's id (UUIDv7), also the id of its outcome.
+pub type CaseId = Uuid;
+
+/// What a case enforces, weakest first: the order is the one of superseding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// State is recorded, nothing is enforced; held findings are such cases until rotation exists.
+    Track,
+    /// The credential dies.
+    Revoke,
+}
+
+impl Action {
+    /// The name in events, metrics and configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Track => "track",
+            Self::Revoke => "revoke",
+        }
+    }
+}
+
+/// What set a case off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// The task's end event.
+    TaskEnd,
+    /// A grant that was registered, or a start that arrived, after the end.
+    LateStart,
+    /// The deadline passed without an end event.
+    Deadline,
+    /// Heartbeats stopped.
+    Heartbeat,
+    /// The issuer still holds what should be gone.
+    Reconcile,
+    /// A scanner's finding.
+    Finding,
+    /// An operator.
+    Operator,
+}
+
+impl Trigger {
+    /// The name in events and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskEnd => "task_end",
+            Self::LateStart => "late_start",
+            Self::Deadline => "deadline",
+            Self::Heartbeat => "heartbeat",
+            Self::Reconcile => "reconcile",
+            Self::Finding => "finding",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// How soon a case must be worked on; claims go through it from the top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Urgency {
+    /// Slow re-checks.
+    Background,
+    /// Own events: deadlines, reconcile.
+    Routine,
+    /// A task ended.
+    Prompt,
+    /// Containment, operators.
+    Urgent,
+}
+
+impl Urgency {
+    /// All, most urgent first.
+    pub const DESCENDING: [Self; 4] = [Self::Urgent, Self::Prompt, Self::Routine, Self::Background];
+
+    /// The number in the journal's index.
+    pub fn rank(self) -> i64 {
+        self as i64
+    }
+}
+
+/// Why a case does not act now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HoldReason {
+    /// `curfew freeze`.
+    Frozen,
+    /// The journal may be older than what was published; a person must release it.
+    StartedHeld,
+    /// The realm's mode is `observe`: this is what would be done.
+    Observe,
+    /// More than the cap allows this minute; goes on by itself.
+    Cap,
+    /// The topic's authority does not reach this far.
+    Authority,
+    /// Outside the realm's allowed prefixes.
+    Prefix,
+    /// One of Curfew's own credentials, or root.
+    Protected,
+    /// The issuer's metadata names another task.
+    OtherTask,
+    /// Nobody registered it and its prefix is not declared exclusive.
+    Unregistered,
+    /// No connector of this process serves its kind and instance.
+    Unserved,
+    /// A finding, until rotation exists.
+    Finding,
+    /// The wall clock cannot be trusted for deadlines.
+    Clock,
+    /// The provider says it never will.
+    Refused,
+}
+
+impl HoldReason {
+    /// The name in events and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Frozen => "frozen",
+            Self::StartedHeld => "started_held",
+            Self::Observe => "observe",
+            Self::Cap => "cap",
+            Self::Authority => "authority",
+            Self::Prefix => "prefix",
+            Self::Protected => "protected",
+            Self::OtherTask => "other_task",
+            Self::Unregistered => "unregistered",
+            Self::Unserved => "unserved",
+            Self::Finding => "finding",
+            Self::Clock => "clock",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// Whether the guard is asked again by itself after a while, or only a person or an event moves the case.
+    pub fn rechecks(self) -> bool {
+        matches!(self, Self::Frozen | Self::StartedHeld | Self::Observe | Self::Cap | Self::Unserved | Self::Clock)
+    }
+}
+
+/// What a policy decision asks of one credential: opens a case, joins it or supersedes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directive {
+    /// What it is about.
+    pub credential: CredentialId,
+    /// What to do.
+    pub action: Action,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// How soon.
+    pub urgency: Urgency,
+    /// Opens held, for this reason; a person or a stronger event lets it go on.
+    pub held: Option<HoldReason>,
+    /// Whose credential it was.
+    pub run: Option<RunKey>,
+    /// When the task was over: where overrun is counted from.
+    pub end_ms: Option<i64>,
+    /// Broker append time of the event: where `task_end_to_dead` is counted from.
+    pub broker_ms: i64,
+    /// `topic` of the event, for the guard's authority check; own events: `curfew`.
+    pub topic: String,
+}
+
+/// The row of a case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    /// Its id.
+    pub id: CaseId,
+    /// Whose.
+    pub tenant: Tenant,
+    /// The newest directive that it carries out.
+    pub directive: Directive,
+    /// What calls go to: the unit of fairness, limits and breakers.
+    pub system: String,
+    /// At most one claimed case per lane.
+    pub lane: String,
+    /// The user name at the system behind, where a producer named it.
+    pub principal: Option<String>,
+    /// Whether the issuer was ever seen to know the credential.
+    pub seen_ms: Option<i64>,
+    /// When it was opened (our clock).
+    pub opened_ms: i64,
+    /// The producer's trace context, carried through.
+    pub traceparent: Option<String>,
+    /// The number of appends so far: the next append is conditional on it.
+    pub seq: i64,
+    /// Whether it was charged to the cap.
+    pub charged: bool,
+    /// The fold of its records.
+    pub state: state::State,
+}

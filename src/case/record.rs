@@ -1,0 +1,319 @@
+//! Records: what happened to a case, in past tense. Append-only in the journal, no secret in them. PURE.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::plan::Plan;
+use super::{Directive, HoldReason};
+
+/// What a look at a credential showed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Whether the system knows it.
+    pub presence: Presence,
+    /// When it was looked.
+    pub at_ms: i64,
+    /// When it was issued.
+    pub issued_ms: Option<i64>,
+    /// When it dies by itself.
+    pub expires_ms: Option<i64>,
+    /// The run that the issuer's metadata names: `curfew_run` (a whole run key) or `task_id`.
+    pub run: Option<String>,
+    /// The issuer cannot revoke it, it only expires (Vault batch tokens).
+    pub only_expires: bool,
+    /// It is one of Curfew's own, or root: never touched.
+    pub protected: bool,
+    /// The user's immutable id at a target (PostgreSQL: its OID).
+    pub principal_id: Option<String>,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+}
+
+/// Whether a system knows a credential.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// It does.
+    Present,
+    /// It clearly does not.
+    Gone,
+    /// The answer allows neither.
+    #[default]
+    Unclear,
+}
+
+/// The level at which something was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The issuer does not know it any more, after a synchronous revoke.
+    Issuer,
+    /// The system behind refuses it and has no session left.
+    Target,
+}
+
+/// One probe's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The old credential is refused.
+    Refused,
+    /// The old credential still works.
+    Accepted,
+    /// Neither can be said: never counted for or against.
+    Unknown,
+}
+
+/// A probe's answer with what makes it believable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// At which level.
+    pub level: Level,
+    /// What it said.
+    pub answer: Answer,
+    /// When it was asked (our clock, before the call).
+    pub at_ms: i64,
+    /// Whether a control showed that the path works: the same path answered for something known to live.
+    pub control: bool,
+    /// What is left behind though the credential is dead, such as open sessions or tokens that cannot be listed.
+    pub residue: Vec<Residue>,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+}
+
+/// What may outlive a dead credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Residue {
+    /// Sessions that were opened with it and that we may not end.
+    Sessions,
+    /// What was derived from it cannot be listed.
+    DerivedUnknown,
+    /// We were not allowed to disable the login before the revoke.
+    NotFenced,
+}
+
+/// How a call failed: all that the executor reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum FailureKind {
+    /// Nothing happened; the same again later.
+    Unavailable,
+    /// Nothing happened; not before `after_ms` from now.
+    Throttled {
+        /// The provider's wish, where it names one.
+        after_ms: Option<i64>,
+    },
+    /// May have happened: look before repeating.
+    Unknown,
+    /// Our own access: block the system, burn no attempts.
+    Denied,
+    /// Never will.
+    Refused,
+    /// Nothing there any more.
+    Gone,
+}
+
+impl FailureKind {
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Throttled { .. } => "throttled",
+            Self::Unknown => "unknown",
+            Self::Denied => "denied",
+            Self::Refused => "refused",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A step's result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The provider's ids of the requests.
+    pub request_ids: Vec<String>,
+    /// What is known to remain.
+    pub residue: Vec<Residue>,
+    /// How many derived things were killed.
+    pub derived: u32,
+}
+
+/// P8: exactly one of these is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Verdict {
+    /// Seen dead.
+    Dead {
+        /// At which level.
+        level: Level,
+        /// When it was first refused in the unbroken proving series.
+        at_ms: i64,
+        /// The sightings that count.
+        sightings: u32,
+        /// Whether this case killed it, or it was found dead.
+        by: KilledBy,
+        /// What may remain.
+        residue: Vec<Residue>,
+    },
+    /// Cannot be killed; dies by itself.
+    DiesAt {
+        /// When.
+        at_ms: i64,
+    },
+    /// Lives because somebody decided so.
+    Alive {
+        /// Why nothing is done.
+        by: HoldReason,
+    },
+    /// Cannot be said.
+    Unknown {
+        /// Why.
+        why: UnknownWhy,
+    },
+    /// The issuer never was seen to know it: a typo, or gone before we looked.
+    NotFound,
+    /// The reason for the case is gone (finding closed, grant released).
+    Obsolete,
+}
+
+impl Verdict {
+    /// The name in events and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Dead { .. } => "dead",
+            Self::DiesAt { .. } => "dies_at",
+            Self::Alive { .. } => "alive",
+            Self::Unknown { .. } => "unknown",
+            Self::NotFound => "not_found",
+            Self::Obsolete => "obsolete",
+        }
+    }
+
+    /// Whether it closes a case (P8).
+    pub fn closes(&self) -> bool {
+        matches!(self, Self::Dead { .. } | Self::NotFound | Self::Obsolete)
+    }
+}
+
+/// Who killed a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KilledBy {
+    /// This case.
+    Curfew,
+    /// It had expired, or somebody else had killed it.
+    Others,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownWhy {
+    /// Not worked on yet.
+    Pending,
+    /// An effect was started and its answer is missing.
+    InDoubt,
+    /// The system does not answer.
+    Unreachable,
+    /// Sightings do not prove it yet.
+    Proving,
+    /// An operator gave up on acting; probing goes on.
+    Abandoned,
+}
+
+/// One thing that happened to a case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "record")]
+pub enum Record {
+    /// Always the first: why the case exists.
+    Opened {
+        /// The directive.
+        directive: Directive,
+    },
+    /// Another event asked for the same or less; the case stays as it is.
+    Joined {
+        /// The directive.
+        directive: Directive,
+    },
+    /// A stronger event took over: the plan is made again from where it stands.
+    Superseded {
+        /// The directive that now counts.
+        by: Directive,
+    },
+    /// The plan.
+    Planned {
+        /// Its number within the case, from 1.
+        no: u32,
+        /// The steps.
+        plan: Plan,
+    },
+    /// A look.
+    Observed {
+        /// Index of the step.
+        step: usize,
+        /// What it showed.
+        seen: Observation,
+    },
+    /// An effect is about to happen. Durable before it does.
+    Started {
+        /// Index of the step.
+        step: usize,
+        /// Its idempotency token.
+        key: Uuid,
+        /// From 1.
+        attempt: u32,
+    },
+    /// The effect happened.
+    Succeeded {
+        /// Index of the step.
+        step: usize,
+        /// What came of it.
+        output: Output,
+    },
+    /// The step failed.
+    Failed {
+        /// Index of the step.
+        step: usize,
+        /// How.
+        failure: FailureKind,
+        /// A short text of ours, without the provider's words.
+        note: String,
+    },
+    /// An optional step was left out.
+    Skipped {
+        /// Index of the step.
+        step: usize,
+        /// What that leaves.
+        residue: Option<Residue>,
+    },
+    /// A probe's answer.
+    Sighted {
+        /// Index of the `Prove` step.
+        step: usize,
+        /// The answer.
+        sighting: Sighting,
+    },
+    /// The guard said no.
+    Held {
+        /// Why.
+        reason: HoldReason,
+    },
+    /// The guard, or a person, said yes again.
+    Resumed {
+        /// `guard`, or who.
+        by: String,
+    },
+    /// A person decided that no more effects are tried; probing goes on.
+    Abandoned {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The end.
+    Closed {
+        /// One that closes.
+        verdict: Verdict,
+    },
+}

@@ -1,0 +1,382 @@
+//! The state of a case: a total fold over its records, and what comes next. PURE.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Act, Plan, Step};
+use super::record::{Answer, FailureKind, Level, Observation, Presence, Record, Residue, Sighting, Verdict};
+use super::{Directive, HoldReason};
+
+/// Where a case stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum Phase {
+    /// Works, or waits for its due time.
+    Open,
+    /// The guard said no.
+    Held {
+        /// Why.
+        reason: HoldReason,
+    },
+    /// Acts no more, keeps probing.
+    Abandoned,
+    /// Over.
+    Closed {
+        /// The end.
+        verdict: Verdict,
+    },
+}
+
+/// The unbroken run of refusals that proves death; one late success starts it again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Series {
+    /// The weakest level among its sightings.
+    pub level: Option<Level>,
+    /// When the first refusal was seen.
+    pub first_ms: Option<i64>,
+    /// When the last refusal was seen.
+    pub last_ms: Option<i64>,
+    /// How many.
+    pub refused: u32,
+    /// Whether a control showed at least once within it that the path works.
+    pub control: bool,
+    /// How often a success broke it.
+    pub broken: u32,
+    /// What the last sighting saw left behind.
+    pub residue: Vec<Residue>,
+}
+
+impl Series {
+    fn add(&mut self, sighting: &Sighting) {
+        match sighting.answer {
+            Answer::Unknown => {}
+            Answer::Accepted => *self = Self { broken: self.broken + 1, ..Self::default() },
+            Answer::Refused => {
+                self.level = Some(self.level.map_or(sighting.level, |l| l.min(sighting.level)));
+                self.first_ms = Some(self.first_ms.unwrap_or(sighting.at_ms));
+                self.last_ms = Some(sighting.at_ms);
+                self.refused += 1;
+                self.control |= sighting.control;
+                self.residue.clone_from(&sighting.residue);
+            }
+        }
+    }
+}
+
+/// The fold of a case's records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Where it stands.
+    pub phase: Phase,
+    /// The number of the current plan; 0: none yet.
+    pub plan_no: u32,
+    /// The current plan.
+    pub plan: Option<Plan>,
+    /// Index of the next step.
+    pub step: usize,
+    /// Failed attempts at the current step.
+    pub attempts: u32,
+    /// An effect was started and its end is not known: look before repeating.
+    pub in_doubt: bool,
+    /// There was a look after the doubt arose.
+    pub looked: bool,
+    /// An effect of this case was started at least once.
+    pub acted: bool,
+    /// The revoke was carried out by this case, as far as is known.
+    pub killed: bool,
+    /// The last look of each `Observe` step of the current plan.
+    pub observed: Vec<(usize, Observation)>,
+    /// The proving series.
+    pub series: Series,
+    /// What steps left behind.
+    pub residue: Vec<Residue>,
+    /// How the last call failed.
+    pub last_failure: Option<FailureKind>,
+}
+
+/// A record that cannot follow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a case that is {state} cannot take the record {record}")]
+pub struct Illegal {
+    /// The state's name.
+    pub state: &'static str,
+    /// The record's name.
+    pub record: &'static str,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Todo {
+    /// Compose a plan and record it.
+    Plan,
+    /// Look; no effect.
+    Observe(usize),
+    /// Ask the guard, record `Started`, act.
+    Perform(usize),
+    /// Record `Skipped`: there is nothing to do.
+    Skip(usize),
+    /// Look for a sighting.
+    Prove(usize),
+    /// Ask the guard again.
+    Recheck(HoldReason),
+    /// Nothing: only a person or another event moves it.
+    Rest,
+}
+
+impl State {
+    /// The state after the first record.
+    pub fn opened(directive: &Directive) -> Self {
+        Self {
+            phase: directive.held.map_or(Phase::Open, |reason| Phase::Held { reason }),
+            plan_no: 0,
+            plan: None,
+            step: 0,
+            attempts: 0,
+            in_doubt: false,
+            looked: false,
+            acted: false,
+            killed: false,
+            observed: Vec::new(),
+            series: Series::default(),
+            residue: Vec::new(),
+            last_failure: None,
+        }
+    }
+
+    /// The state's name, as in `cases{state}`.
+    pub fn name(&self) -> &'static str {
+        match &self.phase {
+            Phase::Closed { .. } => "closed",
+            Phase::Held { .. } => "held",
+            Phase::Abandoned => "abandoned",
+            Phase::Open if self.in_doubt => "in_doubt",
+            Phase::Open => match self.current().map(|s| s.act) {
+                Some(Act::Prove) => "proving",
+                Some(_) if self.attempts > 0 => "retrying",
+                _ => "ready",
+            },
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed { .. })
+    }
+
+    /// The next step of the plan.
+    pub fn current(&self) -> Option<&Step> {
+        self.plan.as_ref()?.steps.get(self.step)
+    }
+
+    /// The last look by the connector and at the system of `step`.
+    pub fn observation_for(&self, step: &Step) -> Option<&Observation> {
+        let plan = self.plan.as_ref()?;
+        self.observed.iter().find_map(|(i, seen)| {
+            let looked = plan.steps.get(*i)?;
+            (looked.connector == step.connector && looked.system == step.system).then_some(seen)
+        })
+    }
+
+    /// The look at the issuer: the plan's first `Observe`.
+    pub fn issuer(&self) -> Option<&Observation> {
+        let first = self.plan.as_ref()?.steps.iter().position(|s| s.act == Act::Observe)?;
+        self.observed.iter().find(|(i, _)| *i == first).map(|(_, seen)| seen)
+    }
+
+    /// What comes next. The same answer before and after a crash.
+    pub fn todo(&self) -> Todo {
+        match &self.phase {
+            Phase::Closed { .. } => return Todo::Rest,
+            Phase::Held { reason } if reason.rechecks() => return Todo::Recheck(*reason),
+            Phase::Held { .. } => return Todo::Rest,
+            Phase::Abandoned => {
+                let prove = self.plan.as_ref().and_then(|p| p.steps.iter().position(|s| s.act == Act::Prove));
+                return prove.map_or(Todo::Rest, Todo::Prove);
+            }
+            Phase::Open => {}
+        }
+        let (Some(plan), Some(step)) = (self.plan.as_ref(), self.current()) else {
+            return Todo::Plan;
+        };
+        if self.in_doubt && !self.looked {
+            let look = plan
+                .steps
+                .iter()
+                .position(|s| s.act == Act::Observe && s.connector == step.connector && s.system == step.system);
+            if let Some(look) = look {
+                return Todo::Observe(look);
+            }
+        }
+        match step.act {
+            Act::Observe => Todo::Observe(self.step),
+            Act::Prove => Todo::Prove(self.step),
+            _ if self.needless(step) => Todo::Skip(self.step),
+            _ => Todo::Perform(self.step),
+        }
+    }
+
+    /// Whether an effect has nothing left to act on.
+    fn needless(&self, step: &Step) -> bool {
+        let Some(seen) = self.observation_for(step) else { return false };
+        match step.act {
+            Act::Revoke => seen.presence == Presence::Gone || seen.only_expires,
+            Act::Disable => seen.presence == Presence::Gone,
+            Act::EndSessions => seen.presence == Presence::Gone && seen.principal_id.is_none(),
+            // A destroyed secret_id kills none of its tokens: they are always looked for.
+            Act::RevokeDerived | Act::Observe | Act::Prove => false,
+        }
+    }
+
+    /// The state after `record`.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the record cannot follow: then nothing must be appended.
+    pub fn next(mut self, record: &Record) -> Result<Self, Illegal> {
+        let illegal = Illegal { state: self.name(), record: record.name() };
+        let is_open = self.phase == Phase::Open;
+        match record {
+            Record::Joined { .. } if !self.is_closed() => {}
+            Record::Superseded { by } if !self.is_closed() => {
+                let doubt = self.in_doubt;
+                self.phase = by.held.map_or(Phase::Open, |reason| Phase::Held { reason });
+                self.plan = None;
+                self.step = 0;
+                self.attempts = 0;
+                // An effect in doubt stays acted; the new plan begins with a look.
+                self.in_doubt = false;
+                self.looked = false;
+                self.acted |= doubt;
+                self.observed.clear();
+                self.series = Series::default();
+            }
+            Record::Planned { no, plan } if is_open && self.plan.is_none() && *no == self.plan_no + 1 => {
+                if plan.steps.is_empty() || plan.pivot >= plan.steps.len() {
+                    return Err(illegal);
+                }
+                self.plan_no = *no;
+                self.plan = Some(plan.clone());
+                self.step = 0;
+                self.attempts = 0;
+            }
+            Record::Observed { step, seen }
+                if is_open && self.act(*step) == Some(Act::Observe) && *step <= self.step =>
+            {
+                self.observed.retain(|(i, _)| i != step);
+                self.observed.push((*step, seen.clone()));
+                if *step == self.step {
+                    self.advance();
+                } else if self.in_doubt {
+                    self.looked = true;
+                }
+            }
+            Record::Started { step, attempt, .. }
+                if is_open
+                    && self.is_effect(*step)
+                    && (!self.in_doubt || self.looked)
+                    && *attempt == self.attempts + 1 =>
+            {
+                self.in_doubt = true;
+                self.looked = false;
+                self.acted = true;
+            }
+            Record::Succeeded { step, output } if self.is_effect(*step) && self.in_doubt && !self.is_closed() => {
+                self.killed |= self.act(*step) == Some(Act::Revoke);
+                self.leave(&output.residue);
+                self.advance();
+            }
+            Record::Failed { step, failure, .. }
+                if *step == self.step && !self.is_closed() && self.act(*step).is_some() =>
+            {
+                if self.is_effect(*step) && *failure != FailureKind::Unknown {
+                    self.in_doubt = false;
+                }
+                // Our own access failed: that is no attempt at the credential.
+                if *failure != FailureKind::Denied {
+                    self.attempts += 1;
+                }
+                self.looked = false;
+                self.last_failure = Some(*failure);
+            }
+            Record::Skipped { step, residue } if is_open && self.is_effect(*step) => {
+                if self.in_doubt && self.act(*step) == Some(Act::Revoke) {
+                    self.killed = true;
+                }
+                self.leave(residue.as_slice());
+                self.advance();
+            }
+            Record::Sighted { step, sighting }
+                if matches!(self.phase, Phase::Open | Phase::Abandoned) && self.act(*step) == Some(Act::Prove) =>
+            {
+                self.series.add(sighting);
+                self.attempts = if sighting.answer == Answer::Refused { 0 } else { self.attempts + 1 };
+            }
+            Record::Held { reason } if is_open => self.phase = Phase::Held { reason: *reason },
+            Record::Resumed { .. } if matches!(self.phase, Phase::Held { .. }) => self.phase = Phase::Open,
+            Record::Abandoned { .. } if matches!(self.phase, Phase::Open | Phase::Held { .. }) => {
+                self.phase = Phase::Abandoned;
+            }
+            Record::Closed { verdict } if !self.is_closed() && verdict.closes() => {
+                self.phase = Phase::Closed { verdict: verdict.clone() };
+            }
+            _ => return Err(illegal),
+        }
+        Ok(self)
+    }
+
+    /// The fold of a whole case.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the list does not begin with `Opened` or a record cannot follow.
+    pub fn fold<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Self, Illegal> {
+        let mut records = records.into_iter();
+        let Some(Record::Opened { directive }) = records.next() else {
+            return Err(Illegal { state: "nothing", record: "first" });
+        };
+        records.try_fold(Self::opened(directive), Self::next)
+    }
+
+    fn act(&self, step: usize) -> Option<Act> {
+        Some(self.plan.as_ref()?.steps.get(step)?.act)
+    }
+
+    fn is_effect(&self, step: usize) -> bool {
+        step == self.step && self.act(step).is_some_and(Act::has_effect)
+    }
+
+    fn advance(&mut self) {
+        self.step += 1;
+        self.attempts = 0;
+        self.in_doubt = false;
+        self.looked = false;
+        self.last_failure = None;
+    }
+
+    fn leave(&mut self, residue: &[Residue]) {
+        for one in residue {
+            if !self.residue.contains(one) {
+                self.residue.push(*one);
+            }
+        }
+    }
+}
+
+impl Record {
+    /// The record's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Opened { .. } => "opened",
+            Self::Joined { .. } => "joined",
+            Self::Superseded { .. } => "superseded",
+            Self::Planned { .. } => "planned",
+            Self::Observed { .. } => "observed",
+            Self::Started { .. } => "started",
+            Self::Succeeded { .. } => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Skipped { .. } => "skipped",
+            Self::Sighted { .. } => "sighted",
+            Self::Held { .. } => "held",
+            Self::Resumed { .. } => "resumed",
+            Self::Abandoned { .. } => "abandoned",
+            Self::Closed { .. } => "closed",
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Connectors: each knows one kind of system. Plans are composed here, from static facts only.
+//!
+//! # Contract
+//! Any call may come again after a crash or a timeout with the same step key: look first, then act, treat "already so"
+//! as success. No secret material is returned. One file per connector maps the provider's answers to
+//! [`Failure`]; nowhere else is their text read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::case::plan::{Act, Plan, Step};
+use crate::case::record::{FailureKind, Observation, Output, Residue, Sighting};
+use crate::credential::{CredentialId, Kind};
+use crate::guard::Mode;
+use crate::probe::Settle;
+use crate::task::RunKey;
+
+/// A call that failed. `note` is our own text: never the provider's words, never an id that is secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {note}", kind.as_str())]
+pub struct Failure {
+    /// All that the executor reads.
+    pub kind: FailureKind,
+    /// For people.
+    pub note: String,
+    /// A 403 was confirmed to be about our own access, so the whole system is blocked.
+    pub blocks_system: bool,
+}
+
+impl Failure {
+    /// A failure of `kind`.
+    pub fn new(kind: FailureKind, note: impl Into<String>) -> Self {
+        Self { kind, note: note.into(), blocks_system: kind == FailureKind::Denied }
+    }
+}
+
+/// What a call is about.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The credential.
+    pub credential: CredentialId,
+    /// The user name at the system behind, where a producer named it.
+    pub principal: Option<String>,
+    /// What the observe step of this same connector and system saw, where there was one.
+    pub seen: Option<Observation>,
+    /// What the look at the issuer saw.
+    pub issuer: Option<Observation>,
+    /// The run that held it.
+    pub run: Option<RunKey>,
+    /// Step key of an effect.
+    pub key: Option<Uuid>,
+}
+
+/// One kind of system. All calls have a time-out of their own (`unknown` when it strikes after sending).
+#[async_trait]
+pub trait Connector: Send + Sync {
+    /// The name in plans, metrics and logs, such as `vault-lease`.
+    fn name(&self) -> &'static str;
+    /// The system that it calls: a realm's or target's name in the configuration.
+    fn system(&self) -> &str;
+    /// An upper bound of one call, in milliseconds: an effect starts only while the claim lasts longer.
+    fn call_timeout_ms(&self) -> i64;
+    /// How long the provider may accept what it said is gone.
+    fn settle(&self) -> Settle;
+    /// Looks; no effect. `Gone` is an observation, not a failure.
+    async fn observe(&self, subject: &Subject) -> Result<Observation, Failure>;
+    /// Carries out one effect.
+    async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure>;
+    /// Looks whether the old credential still works. What cannot be said is `unknown`.
+    async fn probe(&self, subject: &Subject) -> Sighting;
+    /// Confirms that our own access works: asked after a `Denied`, and before a blocked system is tried again.
+    async fn self_check(&self) -> Result<(), Failure>;
+}
+
+/// A realm's or target's rules, from the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Realm {
+    /// Its name: the instance in credential ids, and the system of its calls.
+    pub name: String,
+    /// Whether it acts.
+    pub mode: Mode,
+    /// Prefixes of issuer ids on which it may act.
+    pub allowed_prefixes: Vec<String>,
+    /// Prefix of lease ids → the target that they open.
+    pub targets: Vec<(String, String)>,
+}
+
+/// All connectors of this process.
+#[derive(Clone, Default)]
+pub struct Registry {
+    realms: BTreeMap<String, Realm>,
+    connectors: BTreeMap<(String, String), Arc<dyn Connector>>,
+}
+
+/// No connector here serves the credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no connector of this process serves this credential")]
+pub struct Unserved;
+
+impl Registry {
+    /// Adds a realm.
+    pub fn add_realm(&mut self, realm: Realm) {
+        self.realms.insert(realm.name.clone(), realm);
+    }
+
+    /// Adds a connector under its name and system.
+    pub fn add(&mut self, connector: Arc<dyn Connector>) {
+        self.connectors.insert((connector.name().to_owned(), connector.system().to_owned()), connector);
+    }
+
+    /// The realm that a credential belongs to.
+    pub fn realm(&self, id: &CredentialId) -> Option<&Realm> {
+        self.realms.get(id.instance())
+    }
+
+    /// The connector of a step.
+    pub fn connector(&self, step: &Step) -> Option<&Arc<dyn Connector>> {
+        self.by_name(&step.connector, &step.system)
+    }
+
+    /// The connector called `name` at `system`.
+    pub fn by_name(&self, name: &str, system: &str) -> Option<&Arc<dyn Connector>> {
+        self.connectors.get(&(name.to_owned(), system.to_owned()))
+    }
+
+    /// All connectors.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Connector>> {
+        self.connectors.values()
+    }
+
+    /// The issuer's connector of a credential: named as its kind.
+    pub fn issuer(&self, id: &CredentialId) -> Option<&Arc<dyn Connector>> {
+        self.by_name(id.kind().as_str(), id.instance())
+    }
+
+    /// The target that a credential opens, where one is configured and a principal is known.
+    pub fn target(&self, id: &CredentialId, principal: Option<&str>) -> Option<&Arc<dyn Connector>> {
+        principal?;
+        let own_id = id.id();
+        let (_, target) = self
+            .realm(id)?
+            .targets
+            .iter()
+            .filter(|(prefix, _)| own_id.starts_with(prefix.as_str()))
+            .max_by_key(|(prefix, _)| prefix.len())?;
+        self.connectors.values().find(|c| c.system() == target && c.name() == "postgres")
+    }
+
+    /// Composes the plan that kills a credential. Pure: no call goes out.
+    ///
+    /// # Errors
+    /// [`Unserved`].
+    pub fn plan(&self, id: &CredentialId, principal: Option<&str>) -> Result<Plan, Unserved> {
+        let issuer = self.issuer(id).ok_or(Unserved)?;
+        let step = |act, connector: &Arc<dyn Connector>, optional| Step {
+            act,
+            connector: connector.name().to_owned(),
+            system: connector.system().to_owned(),
+            optional,
+        };
+        let target = self.target(id, principal);
+        let mut steps = vec![step(Act::Observe, issuer, false)];
+        if let Some(target) = target {
+            steps.push(step(Act::Observe, target, false));
+            steps.push(step(Act::Disable, target, true));
+        }
+        let pivot = steps.len();
+        steps.push(step(Act::Revoke, issuer, false));
+        if id.kind() == Kind::VaultSecretId {
+            steps.push(step(Act::RevokeDerived, issuer, true));
+        }
+        if let Some(target) = target {
+            steps.push(step(Act::EndSessions, target, true));
+            steps.push(step(Act::Prove, target, false));
+        } else {
+            steps.push(step(Act::Prove, issuer, false));
+        }
+        Ok(Plan { steps, pivot })
+    }
+
+    /// What a skipped optional step leaves behind.
+    pub fn residue_of(act: Act) -> Option<Residue> {
+        match act {
+            Act::Disable => Some(Residue::NotFenced),
+            Act::EndSessions => Some(Residue::Sessions),
+            Act::RevokeDerived => Some(Residue::DerivedUnknown),
+            Act::Observe | Act::Revoke | Act::Prove => None,
+        }
+    }
+}

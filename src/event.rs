@@ -1,0 +1,408 @@
+//! What producers say and what Curfew itself notices: all the same kind of thing, CloudEvents 1.0.
+//!
+//! [`decode`] turns a [`Delivery`] into an [`Event`] or a [`Reject`]; it mirrors `schemas/events`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::credential::CredentialId;
+use crate::task::{RunKey, Tenant, Tenure};
+
+/// Where a record came from. For HTTP intake the topic is the configured one and partition and offset are ‑1.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Coordinates {
+    /// The Kafka cluster's id, or `http`.
+    pub cluster: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// Bytes with their coordinates; nothing is known of them yet.
+#[derive(Clone)]
+pub struct Delivery {
+    /// Where from.
+    pub at: Coordinates,
+    /// From the topic's configuration, never from the payload.
+    pub tenant: Tenant,
+    /// The broker's append time; HTTP: when the request came.
+    pub broker_ms: i64,
+    /// Header names and values; a value may be null in Kafka.
+    pub headers: Vec<(String, Option<Bytes>)>,
+    /// The record's value; `None` is a tombstone.
+    pub payload: Option<Bytes>,
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Delivery({:?}, {} bytes)", self.at, self.payload.as_ref().map_or(0, Bytes::len))
+    }
+}
+
+/// The event types, without the version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Type {
+    /// A task began.
+    TaskStarted,
+    /// A task's deadline moved.
+    TaskExtended,
+    /// A task lives.
+    TaskHeartbeat,
+    /// A task is over.
+    TaskEnded,
+    /// A task holds a credential.
+    GrantRegistered,
+    /// A task gave a credential back.
+    GrantReleased,
+    /// A scanner saw a credential where it should not be.
+    FindingObserved,
+    /// A scanner's user closed a finding.
+    FindingClosed,
+    /// Curfew: a task's deadline passed.
+    DeadlinePassed,
+    /// Curfew: a task that promised heartbeats fell silent.
+    HeartbeatMissed,
+    /// Curfew: the issuer holds something that the journal does not expect.
+    ReconcileFound,
+    /// Curfew: an operator's command.
+    OperatorRevoke,
+}
+
+impl Type {
+    /// The name between `dev.curfew.` and the version, also the value of metric labels and configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskStarted => "task.started",
+            Self::TaskExtended => "task.extended",
+            Self::TaskHeartbeat => "task.heartbeat",
+            Self::TaskEnded => "task.ended",
+            Self::GrantRegistered => "grant.registered",
+            Self::GrantReleased => "grant.released",
+            Self::FindingObserved => "finding.observed",
+            Self::FindingClosed => "finding.closed",
+            Self::DeadlinePassed => "deadline.passed",
+            Self::HeartbeatMissed => "heartbeat.missed",
+            Self::ReconcileFound => "reconcile.found",
+            Self::OperatorRevoke => "operator.revoke",
+        }
+    }
+
+    /// Whether only Curfew itself may say this; from outside it is rejected.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::DeadlinePassed | Self::HeartbeatMissed | Self::ReconcileFound | Self::OperatorRevoke)
+    }
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Where from; own events have cluster `curfew`.
+    pub at: Coordinates,
+    /// Whose.
+    pub tenant: Tenant,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `id`; with `source` unique for each distinct event.
+    pub id: String,
+    /// The type, without version.
+    pub kind: Type,
+    /// The broker's append time; own events: when Curfew noticed.
+    pub broker_ms: i64,
+    /// The first 16 bytes of SHA-256 over (type, subject, canonical data): the same (source, id) with another digest is a conflict.
+    pub digest: [u8; 16],
+    /// W3C trace context of the producer.
+    pub traceparent: Option<String>,
+    /// What it says.
+    pub data: Data,
+}
+
+impl Event {
+    /// The natural key in the `seen` index: 16 bytes of SHA-256 over tenant, source and id.
+    pub fn natural_key(&self) -> [u8; 16] {
+        digest16(&[self.tenant.as_bytes(), self.source.as_bytes(), self.id.as_bytes()])
+    }
+}
+
+/// The first 16 bytes of SHA-256 over length-prefixed parts.
+pub fn digest16(parts: &[&[u8]]) -> [u8; 16] {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut out = [0; 16];
+    out.copy_from_slice(&context.finish().as_ref()[..16]);
+    out
+}
+
+/// What an event says.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// `task.started`
+    TaskStarted(TaskStarted),
+    /// `task.extended`
+    TaskExtended(TaskExtended),
+    /// `task.heartbeat`
+    TaskHeartbeat(TaskHeartbeat),
+    /// `task.ended`
+    TaskEnded(TaskEnded),
+    /// `grant.registered`
+    GrantRegistered(GrantRegistered),
+    /// `grant.released`
+    GrantReleased(GrantReleased),
+    /// `finding.observed`
+    FindingObserved(FindingObserved),
+    /// `finding.closed`
+    FindingClosed(FindingClosed),
+    /// `deadline.passed`: fired for exactly this deadline; a later one makes it void.
+    DeadlinePassed {
+        /// Whose deadline.
+        run: RunKey,
+        /// The deadline that passed.
+        deadline_ms: i64,
+    },
+    /// `heartbeat.missed`: fired for silence since exactly this sign of life.
+    HeartbeatMissed {
+        /// Who fell silent.
+        run: RunKey,
+        /// The last sign of life.
+        last_beat_ms: i64,
+    },
+    /// `reconcile.found`
+    ReconcileFound {
+        /// What the issuer holds.
+        credential: CredentialId,
+        /// The run that its metadata names.
+        run: Option<RunKey>,
+        /// Whether it lies under a prefix that is declared to be Curfew's tasks' alone.
+        exclusive: bool,
+    },
+    /// `operator.revoke`
+    OperatorRevoke {
+        /// What to kill.
+        credential: CredentialId,
+        /// Who says so.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A grant inside a task or grant event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantSpec {
+    /// What is held.
+    pub credential: CredentialId,
+    /// Why it is held.
+    pub tenure: Tenure,
+    /// The user name at the system behind.
+    pub principal: Option<String>,
+    /// When it dies by itself, as the producer believes.
+    pub expires_ms: Option<i64>,
+}
+
+/// `task.started`
+#[derive(Debug, Clone)]
+pub struct TaskStarted {
+    /// The run.
+    pub run: RunKey,
+    /// From 1.
+    pub attempt: u32,
+    /// The logical task.
+    pub task: Option<String>,
+    /// Workload identity, or agent.
+    pub identity: Option<String>,
+    /// When, as the scheduler says.
+    pub started_ms: Option<i64>,
+    /// When it must be over.
+    pub deadline_ms: Option<i64>,
+    /// The interval at which it will send heartbeats.
+    pub heartbeat_every_ms: Option<i64>,
+    /// What it holds from the start.
+    pub grants: Vec<GrantSpec>,
+}
+
+/// `task.extended`
+#[derive(Debug, Clone)]
+pub struct TaskExtended {
+    /// The run.
+    pub run: RunKey,
+    /// The new deadline.
+    pub deadline_ms: i64,
+}
+
+/// `task.heartbeat`
+#[derive(Debug, Clone)]
+pub struct TaskHeartbeat {
+    /// The run.
+    pub run: RunKey,
+}
+
+/// `task.ended`
+#[derive(Debug, Clone)]
+pub struct TaskEnded {
+    /// The run.
+    pub run: RunKey,
+    /// From 1; an end of an older attempt does not end a newer one.
+    pub attempt: u32,
+    /// The logical task.
+    pub task: Option<String>,
+    /// Workload identity, or agent.
+    pub identity: Option<String>,
+    /// When, as the scheduler says; never a reason to reject.
+    pub ended_ms: Option<i64>,
+    /// `success`, `failure`, `cancelled`, `timeout`, `rejected`, `lost`, `unknown`.
+    pub outcome: Option<String>,
+    /// What it held, where the scheduler says so only now.
+    pub grants: Vec<GrantSpec>,
+    /// The run that goes on with the same credentials: then this end cuts nothing.
+    pub continued_as: Option<RunKey>,
+}
+
+/// `grant.registered`
+#[derive(Debug, Clone)]
+pub struct GrantRegistered {
+    /// The run that holds it.
+    pub run: RunKey,
+    /// The attempt, where known.
+    pub attempt: Option<u32>,
+    /// What.
+    pub grant: GrantSpec,
+}
+
+/// `grant.released`
+#[derive(Debug, Clone)]
+pub struct GrantReleased {
+    /// The run that held it.
+    pub run: RunKey,
+    /// What.
+    pub credential: CredentialId,
+}
+
+/// `finding.observed`, reduced to what the spine records.
+#[derive(Debug, Clone)]
+pub struct FindingObserved {
+    /// The scanner's own key, stable over re-scans.
+    pub finding_key: String,
+    /// The credential, where the scanner knows its id.
+    pub credential: Option<CredentialId>,
+    /// The detector's name.
+    pub detector: String,
+    /// `active`, `inactive` or `unknown`.
+    pub validity: String,
+    /// Visible to the public.
+    pub public: bool,
+    /// A honeytoken is never touched.
+    pub honeytoken: bool,
+}
+
+/// `finding.closed`
+#[derive(Debug, Clone)]
+pub struct FindingClosed {
+    /// The scanner's own key.
+    pub finding_key: String,
+    /// `false_positive`, `wont_fix`, `revoked`, `used_in_tests`, `inactive`.
+    pub reason: String,
+}
+
+/// Why a delivery was not accepted: the value of `reason` in events and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectReason {
+    /// No value: a tombstone where none is expected.
+    Tombstone,
+    /// A CloudEvents header is null, doubled or not UTF-8.
+    BadHeader,
+    /// A required attribute is missing or malformed.
+    BadEnvelope,
+    /// Larger than the limit.
+    TooLarge,
+    /// Nested deeper than the limit.
+    TooDeep,
+    /// Not UTF-8.
+    BadUtf8,
+    /// Not JSON.
+    BadJson,
+    /// JSON, but not as the type's schema says.
+    WrongSchema,
+    /// Not a type that Curfew knows.
+    UnknownType,
+    /// A known type in a version that this build does not read.
+    UnknownVersion,
+    /// Times that no clock can have shown (an end event is never rejected for its times).
+    AbsurdTime,
+    /// A type that only Curfew itself may emit.
+    Forbidden,
+    /// The same (source, id) was seen with other content.
+    Conflict,
+}
+
+impl RejectReason {
+    /// The reason as it stands in events and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tombstone => "tombstone",
+            Self::BadHeader => "bad_header",
+            Self::BadEnvelope => "bad_envelope",
+            Self::TooLarge => "too_large",
+            Self::TooDeep => "too_deep",
+            Self::BadUtf8 => "bad_utf8",
+            Self::BadJson => "bad_json",
+            Self::WrongSchema => "wrong_schema",
+            Self::UnknownType => "unknown_type",
+            Self::UnknownVersion => "unknown_version",
+            Self::AbsurdTime => "absurd_time",
+            Self::Forbidden => "forbidden",
+            Self::Conflict => "conflict",
+        }
+    }
+}
+
+/// A delivery that was not accepted: reason and coordinates, never its bytes nor a parser's words (they can quote it).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    /// Where from.
+    pub at: Coordinates,
+    /// Whose.
+    pub tenant: Tenant,
+    /// Why.
+    pub reason: RejectReason,
+    /// JSON pointer to the place at fault, built from the schema's own names only.
+    pub pointer: Option<String>,
+    /// Size of the value in bytes.
+    pub size_bytes: u64,
+    /// The broker's append time.
+    pub broker_ms: i64,
+}
+
+/// What a delivery may be at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a record's value.
+    pub max_bytes: usize,
+    /// Nesting of JSON arrays and objects.
+    pub max_depth: usize,
+    /// Grants in one event.
+    pub max_grants: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_bytes: 256 * 1024, max_depth: 16, max_grants: 256 }
+    }
+}
+
+/// Reads a delivery: both Kafka modes of CloudEvents 1.0.
+///
+/// # Errors
+/// The [`Reject`], without any of the bytes.
+pub fn decode(_delivery: &Delivery, _limits: &Limits) -> Result<Event, Reject> {
+    unimplemented!()
+}

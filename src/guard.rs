@@ -1,0 +1,120 @@
+//! The one gate before every effect. PURE: the executor gathers the facts, this says go or hold.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::case::record::Observation;
+use crate::case::{Action, Case, HoldReason, Trigger};
+use crate::credential::Kind;
+
+/// What a realm's cases may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Decide, record, publish what would be done; no effect.
+    #[default]
+    Observe,
+    /// Act.
+    Enforce,
+}
+
+/// How far a freeze reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Freeze {
+    /// New cases stop at once; a case that has changed a target goes on to its next safe point.
+    Soft,
+    /// Everything stops before its next effect.
+    Hard,
+}
+
+/// What a topic's producers may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// Credential kinds, by name.
+    pub kinds: BTreeSet<String>,
+    /// The strongest action.
+    pub strongest: Action,
+}
+
+/// What the guard looks at.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The case.
+    pub case: &'a Case,
+    /// The last look at the issuer.
+    pub seen: Option<&'a Observation>,
+    /// A freeze, if any.
+    pub freeze: Option<Freeze>,
+    /// The process started held (an older journal) and nobody released it.
+    pub started_held: bool,
+    /// The realm's mode; `None`: no connector serves it here.
+    pub mode: Option<Mode>,
+    /// What the event's topic may ask for; `None`: not configured, so nothing.
+    pub authority: Option<&'a Authority>,
+    /// The realm's allowed prefixes of issuer ids; empty: none is allowed.
+    pub allowed_prefixes: &'a [String],
+    /// Ids (URNs) that are never touched: Curfew's own, break-glass.
+    pub protected: &'a BTreeSet<String>,
+    /// Wall and monotonic clock agree.
+    pub clock_trusted: bool,
+    /// Effects that the cap still allows this minute; `None`: no cap.
+    pub cap_left: Option<u32>,
+}
+
+/// Go, or hold and why.
+///
+/// # Errors
+/// The reason to hold.
+pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
+    let case = facts.case;
+    let directive = &case.directive;
+    // P6 first: what must never be touched is not touched under any mode.
+    if facts.protected.contains(directive.credential.as_str()) || facts.seen.is_some_and(|seen| seen.protected) {
+        return Err(HoldReason::Protected);
+    }
+    match facts.freeze {
+        Some(Freeze::Hard) => return Err(HoldReason::Frozen),
+        Some(Freeze::Soft) if !case.state.acted => return Err(HoldReason::Frozen),
+        _ => {}
+    }
+    if facts.started_held {
+        return Err(HoldReason::StartedHeld);
+    }
+    let mode = facts.mode.ok_or(HoldReason::Unserved)?;
+    let named = facts
+        .authority
+        .is_some_and(|a| a.kinds.contains(directive.credential.kind_name()) && directive.action <= a.strongest);
+    if !named {
+        return Err(HoldReason::Authority);
+    }
+    // Tokens and secret_ids have no path: their prefix is the empty one, allowed by the realm's own switch.
+    let id = directive.credential.id();
+    let prefixed = directive.credential.kind() == Kind::VaultToken
+        || facts.allowed_prefixes.iter().any(|prefix| id.starts_with(prefix.as_str()));
+    if !prefixed {
+        return Err(HoldReason::Prefix);
+    }
+    if let (Some(run), Some(named)) = (&directive.run, facts.seen.and_then(|seen| seen.run.as_deref()))
+        && !same_run(run.as_str(), named)
+    {
+        return Err(HoldReason::OtherTask);
+    }
+    if !facts.clock_trusted && matches!(directive.trigger, Trigger::Deadline | Trigger::Heartbeat) {
+        return Err(HoldReason::Clock);
+    }
+    if mode == Mode::Observe {
+        return Err(HoldReason::Observe);
+    }
+    if !case.charged && facts.cap_left == Some(0) {
+        return Err(HoldReason::Cap);
+    }
+    Ok(())
+}
+
+/// Whether the issuer's metadata names this run: the whole key, or the run id behind the source.
+pub fn same_run(run_key: &str, named: &str) -> bool {
+    run_key == named || run_key.strip_suffix(named).is_some_and(|source| source.ends_with(':'))
+}

@@ -1,0 +1,77 @@
+//! Deliveries become arrivals, arrivals become one durable batch. The one way in, for Kafka, HTTP and own events.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::event::{self, Delivery, Event};
+use crate::journal::{Arrival, Batch, Error, Fate, Journal, Move, Recorded};
+use crate::metrics::Metrics;
+use crate::policy::Rules;
+
+/// What all ways in share.
+#[derive(Clone)]
+pub struct Intake {
+    /// Where it becomes durable.
+    pub journal: Arc<dyn Journal>,
+    /// What decides.
+    pub rules: Arc<Rules>,
+    /// What a delivery may be.
+    pub limits: event::Limits,
+    /// Time.
+    pub clock: clock::Shared,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+    /// Rung when a case may be due: the executor listens.
+    pub stirred: Arc<Notify>,
+}
+
+impl Intake {
+    /// Decodes `deliveries` and makes them durable together with `moves`; all or nothing.
+    ///
+    /// # Errors
+    /// As [`Journal::record_batch`]: nothing of the batch was recorded.
+    pub async fn record(&self, deliveries: &[Delivery], moves: Vec<Move>) -> Result<Recorded, Error> {
+        let arrivals: Vec<Arrival> = deliveries
+            .iter()
+            .map(|delivery| match event::decode(delivery, &self.limits) {
+                Ok(event) => Arrival::Event(Box::new(event)),
+                Err(reject) => Arrival::Reject(reject),
+            })
+            .collect();
+        let topics: Vec<Arc<str>> = deliveries.iter().map(|d| d.at.topic.clone()).collect();
+        let recorded = self.commit(arrivals, moves).await?;
+        for (topic, fate) in topics.iter().zip(&recorded.fates) {
+            match fate {
+                Fate::Accepted => self.metrics.event(topic, "accepted"),
+                Fate::Duplicate => self.metrics.event(topic, "duplicate"),
+                Fate::Rejected(reason) => {
+                    self.metrics.event(topic, "rejected");
+                    self.metrics.rejected(reason.as_str());
+                }
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// Makes Curfew's own events durable.
+    ///
+    /// # Errors
+    /// As [`Journal::record_batch`].
+    pub async fn notice(&self, events: Vec<Event>) -> Result<Recorded, Error> {
+        let arrivals = events.into_iter().map(|event| Arrival::Event(Box::new(event))).collect();
+        self.commit(arrivals, Vec::new()).await
+    }
+
+    async fn commit(&self, arrivals: Vec<Arrival>, moves: Vec<Move>) -> Result<Recorded, Error> {
+        let batch = Batch { arrivals, moves, rules: self.rules.clone(), now_ms: self.clock.wall_ms() };
+        let started = self.clock.monotonic_ms();
+        let recorded = self.journal.record_batch(batch).await?;
+        self.metrics.journal_commit(self.clock.monotonic_ms() - started);
+        if recorded.stirred > 0 {
+            self.stirred.notify_one();
+        }
+        Ok(recorded)
+    }
+}

@@ -1,0 +1,399 @@
+//! The durable truth. The trait speaks intents, never SQL; each call returns when its effect is durable.
+
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::case::record::{Observation, Record, Verdict};
+use crate::case::{Case, CaseId};
+use crate::credential::CredentialId;
+use crate::event::{Event, Reject};
+use crate::guard::Freeze;
+use crate::outcome::Message;
+use crate::policy::Rules;
+use crate::task::{Credential, RunKey, Task, Tenant};
+
+/// Why the journal did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stored offset is not the expected one: another member has this partition. Drop the batch, nothing happened.
+    #[error("partition {partition} of {topic} was moved on by somebody else")]
+    PositionMoved {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// The claim is void: another process or a later start has the case, or its records went on. Nothing happened.
+    #[error("the claim on this case is void")]
+    ClaimVoid,
+    /// The record cannot follow. A bug: nothing happened.
+    #[error(transparent)]
+    Illegal(#[from] crate::case::state::Illegal),
+    /// The cap is reached; nothing happened.
+    #[error("the cap of effects per minute is reached")]
+    CapReached,
+    /// Disk full, I/O error: not ready, and no effect may follow.
+    #[error("the journal cannot be written")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Another process has it open.
+    #[error("another curfew process ({holder}) has the journal {path} open; stop it, or use its socket")]
+    InUse {
+        /// The file.
+        path: String,
+        /// Its process id, where known.
+        holder: String,
+    },
+    /// A stored row cannot be read back: an older or foreign file.
+    #[error("the journal holds a row that this version cannot read ({what})")]
+    Corrupt {
+        /// The table.
+        what: &'static str,
+    },
+}
+
+/// What arrived: an event to decide on, or a reject to record.
+#[derive(Debug, Clone)]
+pub enum Arrival {
+    /// Decoded.
+    Event(Box<Event>),
+    /// Not accepted.
+    Reject(Reject),
+}
+
+/// A partition's place: the next offset, moved by compare-and-set, with the last record's marks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The Kafka cluster's id.
+    pub cluster: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The offset of the next record to read.
+    pub next_offset: i64,
+    /// Append time of the last recorded one: the partition's part of the intake watermark.
+    pub last_ms: i64,
+    /// Digest of the last recorded one: tells a recreated topic.
+    pub last_digest: [u8; 16],
+}
+
+/// A step of a position: `from` is what must stand there now (`None`: nothing).
+#[derive(Debug, Clone)]
+pub struct Move {
+    /// The expected next offset.
+    pub from: Option<i64>,
+    /// What it becomes.
+    pub to: Position,
+}
+
+/// Everything that one transaction of intake makes durable.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// In the order of arrival.
+    pub arrivals: Vec<Arrival>,
+    /// One for each partition in it; none for HTTP and own events.
+    pub moves: Vec<Move>,
+    /// The rules to decide by.
+    pub rules: Arc<Rules>,
+    /// Our clock.
+    pub now_ms: i64,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// For each arrival, in order.
+    pub fates: Vec<Fate>,
+    /// Cases that were opened or superseded: something may be due now.
+    pub stirred: u32,
+}
+
+/// What became of one arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Decided and recorded.
+    Accepted,
+    /// Seen before, with the same content: nothing was done.
+    Duplicate,
+    /// Rejected, also when the conflict was found only now.
+    Rejected(crate::event::RejectReason),
+}
+
+/// A case that this process may work on until the lease ends.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The case.
+    pub case: Case,
+    /// The fencing epoch: each append is conditional on it.
+    pub epoch: i64,
+    /// When the claim ends (our clock).
+    pub until_ms: i64,
+}
+
+/// What to claim.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// At most.
+    pub max: usize,
+    /// At most per system, counted with what is claimed already.
+    pub max_per_system: usize,
+    /// Now.
+    pub now_ms: i64,
+    /// How long a claim lasts.
+    pub lease_ms: i64,
+}
+
+/// The next records of a claimed case, in one durable step.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The case as it was claimed or last appended: `seq` and `state` before.
+    pub case: CaseId,
+    /// From the claim.
+    pub epoch: i64,
+    /// The expected `seq`.
+    pub seq: i64,
+    /// At least one.
+    pub records: Vec<Record>,
+    /// When the case is due again; ignored when it closes.
+    pub due_ms: i64,
+    /// Whether the claim is kept (work goes on) or given back.
+    pub keep: bool,
+    /// Charge the case to the cap of effects per minute: fails with `CapReached` when none is left.
+    pub charge: Option<u32>,
+    /// What was learned of the credential by looking.
+    pub learned: Option<Observation>,
+    /// Leaves through the outbox.
+    pub messages: Vec<Message>,
+    /// Our clock.
+    pub now_ms: i64,
+}
+
+/// A task that may need an own event.
+#[derive(Debug, Clone)]
+pub struct Due {
+    /// The task.
+    pub task: Task,
+}
+
+/// How many live tasks with heartbeats a source has: the judgement of silence needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The CloudEvents source.
+    pub source: String,
+    /// Live tasks that promised heartbeats.
+    pub live: u64,
+    /// The newest sign of life of any of its tasks.
+    pub last_beat_ms: i64,
+}
+
+/// One row of the outbox.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Its number, without gaps.
+    pub seq: i64,
+    /// What: decides the topic.
+    pub kind: crate::outcome::Kind,
+    /// Kafka key.
+    pub key: String,
+    /// The structured CloudEvent, as bytes.
+    pub body: Vec<u8>,
+    /// For the record's headers.
+    pub traceparent: Option<String>,
+}
+
+/// A case as listed by `curfew cases`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CaseLine {
+    /// The row.
+    pub case: Case,
+    /// P8's one sentence.
+    pub verdict: Verdict,
+    /// When it closed.
+    pub closed_ms: Option<i64>,
+    /// When it is due.
+    pub due_ms: i64,
+}
+
+/// A case with its events and its records.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Timeline {
+    /// The row.
+    pub line: CaseLine,
+    /// The events that link to it: source, id, type, decision, reason, broker time.
+    pub events: Vec<EventLine>,
+    /// `(seq, at_ms, records)` of each append.
+    pub records: Vec<(i64, i64, Vec<Record>)>,
+}
+
+/// An event as shown with a case.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventLine {
+    /// CloudEvents source.
+    pub source: String,
+    /// CloudEvents id.
+    pub id: String,
+    /// The type.
+    pub kind: String,
+    /// The decision's verb.
+    pub verb: String,
+    /// The decision's reason.
+    pub reason: String,
+    /// The facts that the decision saw.
+    pub facts: serde_json::Value,
+    /// The digest of the rules.
+    pub rules: String,
+    /// Broker append time.
+    pub broker_ms: i64,
+}
+
+/// Which cases to list.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Filter {
+    /// By `cases{state}` name.
+    pub state: Option<String>,
+    /// By credential.
+    pub credential: Option<CredentialId>,
+    /// By run.
+    pub run: Option<RunKey>,
+    /// Also closed ones.
+    pub closed: bool,
+    /// At most.
+    pub limit: Option<u32>,
+}
+
+/// One line of `curfew audit overrun`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Overrun {
+    /// The credential.
+    pub credential: CredentialId,
+    /// The run that held it.
+    pub run: Option<RunKey>,
+    /// What set the case off.
+    pub trigger: crate::case::Trigger,
+    /// Task's life.
+    pub task_started_ms: Option<i64>,
+    /// Task's life.
+    pub task_ended_ms: Option<i64>,
+    /// Credential's validity.
+    pub issued_ms: Option<i64>,
+    /// Credential's validity.
+    pub expires_ms: Option<i64>,
+    /// When it was seen dead; `None`: it is not.
+    pub dead_ms: Option<i64>,
+    /// Excess: death (or now) minus task end; negative where it died first.
+    pub overrun_ms: Option<i64>,
+}
+
+/// Figures for metrics and for `accepted = closed + open`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Deliveries that were taken from a source.
+    pub consumed: i64,
+    /// Accepted events.
+    pub accepted: i64,
+    /// Of them, those whose cases are all closed.
+    pub closed: i64,
+    /// Rejected deliveries.
+    pub rejected: i64,
+    /// Repeated deliveries of accepted events.
+    pub duplicates: i64,
+    /// Open cases by state name.
+    pub cases: Vec<(String, i64)>,
+    /// Age in milliseconds of the oldest open case by state name.
+    pub oldest_ms: Vec<(String, i64)>,
+    /// Held cases by reason.
+    pub held: Vec<(String, i64)>,
+    /// Tasks with a deadline ahead, and those past it.
+    pub deadlines_pending: i64,
+    /// Past their deadline and not ended.
+    pub deadlines_passed: i64,
+    /// Rows that the relay has not published.
+    pub outbox: i64,
+}
+
+/// The tail of the outbox: compared with what the topic holds to notice a restored, older journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// The journal's own id.
+    pub journal: Uuid,
+    /// The number of the last outbox row ever written.
+    pub seq: i64,
+}
+
+/// The durable truth.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Intake: events, decisions, cases, rejects and offsets, all or nothing.
+    async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error>;
+    /// Where a partition stands.
+    async fn position(&self, cluster: &str, topic: &str, partition: i32) -> Result<Option<Position>, Error>;
+    /// The partition was read to its end at `at_ms` (broker time): its part of the watermark moves on.
+    async fn caught_up(&self, cluster: &str, topic: &str, partition: i32, at_ms: i64) -> Result<(), Error>;
+    /// The oldest part of the intake watermark over all known partitions; `None`: no source has spoken yet.
+    async fn watermark(&self) -> Result<Option<i64>, Error>;
+    /// An operator's answer to a halted partition: the offset from which to go on.
+    async fn set_position(&self, to: Position) -> Result<(), Error>;
+
+    /// Claims due cases: round-robin over systems, then urgency, then due time; one per lane; blocked systems wait.
+    async fn claim(&self, want: Want) -> Result<Vec<Claim>, Error>;
+    /// Appends to a claimed case. Returns the case as it is now.
+    async fn append(&self, append: Append) -> Result<Case, Error>;
+    /// Gives a claim back without a record.
+    async fn unclaim(&self, case: CaseId, epoch: i64, due_ms: i64) -> Result<(), Error>;
+    /// Breaker, throttle, `Denied`: no case of `system` is claimed before `until_ms`.
+    async fn block(&self, system: &str, until_ms: i64, reason: &str) -> Result<(), Error>;
+
+    /// Live tasks whose deadline or silence lies before `before_ms`, at most `max`, oldest first.
+    async fn due(&self, before_ms: i64, missed: u32, max: usize) -> Result<Vec<Due>, Error>;
+    /// Sources with live tasks that promised heartbeats.
+    async fn sources(&self) -> Result<Vec<Source>, Error>;
+    /// Credentials that were registered and not yet looked up, at most `max`.
+    async fn unseen(&self, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error>;
+    /// What the look-up after registration showed; an unclear one is looked up again at `again_ms`.
+    async fn saw(
+        &self,
+        tenant: &Tenant,
+        id: &CredentialId,
+        seen: Observation,
+        again_ms: Option<i64>,
+    ) -> Result<(), Error>;
+    /// Of these credentials, those that the journal knows, with the phase of a live holder.
+    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Credential>, Error>;
+
+    /// Freezes, durably.
+    async fn freeze(&self, how: Freeze, by: &str, reason: &str) -> Result<(), Error>;
+    /// Lifts a freeze, and a held start.
+    async fn release(&self, by: &str) -> Result<(), Error>;
+    /// The freeze in force.
+    async fn frozen(&self) -> Result<Option<Freeze>, Error>;
+    /// Marks that this journal may be older than what was published: nothing acts until released.
+    async fn hold_start(&self, reason: &str) -> Result<(), Error>;
+    /// Whether it is held so.
+    async fn started_held(&self) -> Result<Option<String>, Error>;
+    /// A person's word on one case: `Resumed`, `Abandoned`, or a new due time with no records.
+    async fn command(&self, case: CaseId, record: Option<Record>, now_ms: i64) -> Result<Case, Error>;
+
+    /// Rows to publish, in order, after `after`.
+    async fn outbox(&self, after: i64, max: usize) -> Result<Vec<Outgoing>, Error>;
+    /// Everything up to `seq` was acknowledged by the broker.
+    async fn sent(&self, seq: i64) -> Result<(), Error>;
+    /// The tail of the outbox.
+    async fn tail(&self) -> Result<Tail, Error>;
+
+    /// Cases for people.
+    async fn cases(&self, filter: Filter) -> Result<Vec<CaseLine>, Error>;
+    /// One case for people.
+    async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error>;
+    /// Overrun of each credential that a task held.
+    async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error>;
+    /// Figures.
+    async fn stats(&self, now_ms: i64) -> Result<Stats, Error>;
+    /// Deletes closed cases, seen keys and sent outbox rows that are older than asked, at most `max` rows.
+    async fn prune(&self, seen_before_ms: i64, closed_before_ms: i64, max: usize) -> Result<u64, Error>;
+}

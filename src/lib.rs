@@ -1,0 +1,42 @@
+//! Curfew: no credential outlives its task, and nothing is called dead until it was seen dead.
+//!
+//! The modules stand in the order in which an event goes through them:
+//!
+//! ```text
+//! kafka ─▶ event ─▶ policy ─▶ journal ─▶ executor ─▶ guard ─▶ connector ─▶ probe ─▶ journal ─▶ relay
+//! ```
+//!
+//! 1. [`kafka`] (or [`http`]) hands over bytes with their coordinates, [`intake`] batches them.
+//! 2. [`event`] decodes them: an [`event::Event`], or a [`event::Reject`] that carries none of the bytes.
+//! 3. [`policy`] decides, as a pure function of the event and of what the journal knows.
+//! 4. [`journal`] makes events, decisions, cases, rejects and the next offset durable in one transaction.
+//! 5. [`executor`] claims due cases, walks their [`case`] plan, and asks [`guard`] before each effect.
+//! 6. [`connector`] acts on one kind of system; [`probe`] judges what its sightings prove.
+//! 7. [`outcome`] is what leaves through the journal's outbox; [`relay`] publishes it.
+//!
+//! Besides: [`deadlines`] and [`reconcile`] notice what no producer said, and make events of it.
+//! `policy`, `case`, `guard`, `retry` and `probe` are pure; what does I/O decides nothing.
+
+pub mod case;
+pub mod clock;
+pub mod config;
+pub mod connector;
+pub mod credential;
+pub mod deadlines;
+pub mod event;
+pub mod executor;
+pub mod guard;
+pub mod http;
+pub mod intake;
+pub mod journal;
+pub mod kafka;
+pub mod metrics;
+pub mod ops;
+pub mod outcome;
+pub mod policy;
+pub mod probe;
+pub mod reconcile;
+pub mod relay;
+pub mod retry;
+pub mod task;
+pub mod telemetry;

@@ -1,0 +1,205 @@
+//! What to do about an event. PURE: [`decide`] sees the event and a [`View`] of what the journal knows, and returns a
+//! [`Decision`] made of data. The journal applies it, in the transaction in which it loaded the view.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::case::{Case, Directive};
+use crate::credential::CredentialId;
+use crate::event::Event;
+use crate::task::{Credential, Grant, RunKey, Task};
+
+/// The rules, from the configuration. Their digest stands in each decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rules {
+    /// The longest life of a task that names no deadline, and the limit to which any deadline is clamped.
+    pub longest_life_ms: i64,
+    /// Whole heartbeat intervals without a sign of life after which a task counts as silent.
+    pub heartbeats_missed: u32,
+    /// How far in the future a producer's times may lie before they are absurd.
+    pub future_skew_ms: i64,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { longest_life_ms: 24 * 3_600_000, heartbeats_missed: 3, future_skew_ms: 86_400_000 }
+    }
+}
+
+impl Rules {
+    /// SHA-256 of the rules, in hex, shortened to 16 characters.
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).expect("rules are plain numbers");
+        hex::encode(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text).as_ref()[..8])
+    }
+}
+
+/// What a decision says, strongest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Nothing follows.
+    Ignore,
+    /// State is recorded.
+    Track,
+    /// A case is opened held.
+    Hold,
+    /// Something must die.
+    Revoke,
+}
+
+impl Verb {
+    /// The name in the journal and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ignore => "ignore",
+            Self::Track => "track",
+            Self::Hold => "hold",
+            Self::Revoke => "revoke",
+        }
+    }
+}
+
+/// Why it was decided so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A start, extension, heartbeat, grant or release was noted.
+    Noted,
+    /// The task ended.
+    TaskEnded,
+    /// The task ended with nothing to cut.
+    NothingHeld,
+    /// Every credential is shared with a task that still runs.
+    SharedByLiveTask,
+    /// The end came before: what is registered now is cut at once.
+    EndedBefore,
+    /// A second end; the first terminal state wins.
+    AlreadyEnded,
+    /// About an older attempt than the one that runs.
+    OlderAttempt,
+    /// The run goes on under another key.
+    Continued,
+    /// The deadline passed.
+    DeadlinePassed,
+    /// The task fell silent.
+    Silent,
+    /// The deadline or heartbeat that fired is no longer the newest.
+    Outdated,
+    /// The issuer holds what should be gone.
+    Unexpected,
+    /// Nobody registered it.
+    Unregistered,
+    /// Known and as expected.
+    Expected,
+    /// A finding: recorded, held until rotation exists.
+    FindingHeld,
+    /// A finding without a credential that is known here.
+    FindingUnmatched,
+    /// A honeytoken is never touched.
+    Honeytoken,
+    /// A finding was closed by its producer.
+    FindingClosed,
+    /// An operator said so.
+    Operator,
+}
+
+/// One change to what the journal knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Insert or replace a task.
+    Task(Task),
+    /// Insert or replace a grant.
+    Grant(Grant),
+    /// Insert or replace a credential.
+    Credential(Credential),
+}
+
+/// The recorded answer to one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What.
+    pub verb: Verb,
+    /// Why.
+    pub reason: Reason,
+    /// The facts that it saw: bounded, no secrets.
+    pub facts: serde_json::Value,
+    /// What becomes of the journal's knowledge.
+    pub changes: Vec<Change>,
+    /// What is asked of credentials: each links to one case.
+    pub directives: Vec<Directive>,
+}
+
+/// What the journal knows of everything that a batch of events touches.
+///
+/// Loaded by [`View::keys`]: the tasks and grants of the events' runs, their credentials, all other grants of these
+/// credentials with their tasks, and their open cases.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Tasks by run.
+    pub tasks: HashMap<RunKey, Task>,
+    /// Grants by run and credential.
+    pub grants: HashMap<(RunKey, CredentialId), Grant>,
+    /// Credentials.
+    pub credentials: HashMap<CredentialId, Credential>,
+    /// Open cases by credential.
+    pub cases: HashMap<CredentialId, Arc<Case>>,
+    /// Runs whose grants are indexed by credential: who else holds it.
+    pub holders: HashMap<CredentialId, HashSet<RunKey>>,
+    /// Credentials of a run.
+    pub held: HashMap<RunKey, HashSet<CredentialId>>,
+    /// What was changed since it was loaded.
+    pub dirty: Vec<Change>,
+}
+
+impl View {
+    /// Puts a loaded or changed grant into all indexes.
+    pub fn put_grant(&mut self, grant: Grant) {
+        self.holders.entry(grant.credential.clone()).or_default().insert(grant.run.clone());
+        self.held.entry(grant.run.clone()).or_default().insert(grant.credential.clone());
+        self.grants.insert((grant.run.clone(), grant.credential.clone()), grant);
+    }
+
+    /// Makes the changes of a decision visible to the next event of the batch, and notes them as dirty.
+    pub fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Task(task) => {
+                    self.tasks.insert(task.run.clone(), task.clone());
+                }
+                Change::Grant(grant) => self.put_grant(grant.clone()),
+                Change::Credential(credential) => {
+                    self.credentials.insert(credential.id.clone(), credential.clone());
+                }
+            }
+            self.dirty.push(change.clone());
+        }
+    }
+}
+
+/// What an event names directly: what a view is loaded by.
+pub fn keys(_event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
+    unimplemented!()
+}
+
+/// What to do about `event`.
+pub fn decide(_event: &Event, _view: &View, _rules: &Rules) -> Decision {
+    unimplemented!()
+}
+
+/// How a directive meets an open case of the same credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meeting {
+    /// The open case already does as much: the event only links to it.
+    Join,
+    /// The directive is stronger, or lifts a hold: it takes the case over.
+    Supersede,
+}
+
+/// Revoke > track; of two alike the one that is not held wins; never downgrades.
+pub fn meet(_open: &Case, _directive: &Directive) -> Meeting {
+    unimplemented!()
+}

@@ -1,0 +1,85 @@
+//! What sightings prove. PURE: the connectors look, this judges.
+
+use crate::case::record::{KilledBy, Level, Presence, Residue, UnknownWhy, Verdict};
+use crate::case::{Case, state::Phase};
+
+/// When a credential counts as dead, and how soon to look again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settle {
+    /// How long the provider may go on accepting what it said is gone; 0: one sighting proves.
+    pub window_ms: i64,
+    /// Refusals needed when the window is not zero, spread over it.
+    pub sightings: u32,
+}
+
+/// What to do after a sighting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is over.
+    Close(Verdict),
+    /// Look again, not before `at_ms`.
+    Again {
+        /// When.
+        at_ms: i64,
+    },
+    /// Nothing was proven and nothing refuted: retry by the schedule.
+    Retry,
+}
+
+/// What the proving series of `case` proves at `now_ms`.
+pub fn judge(case: &Case, settle: Settle, now_ms: i64) -> Judgement {
+    let state = &case.state;
+    let series = &state.series;
+    let issuer = state.issuer();
+    if let Some(expires_ms) = issuer.filter(|seen| seen.only_expires).and_then(|seen| seen.expires_ms)
+        && now_ms < expires_ms
+    {
+        return Judgement::Again { at_ms: expires_ms };
+    }
+    let (Some(first_ms), Some(last_ms), Some(level)) = (series.first_ms, series.last_ms, series.level) else {
+        return Judgement::Retry;
+    };
+    if !series.control {
+        return Judgement::Retry;
+    }
+    let needed = if settle.window_ms == 0 { 1 } else { settle.sightings.max(2) };
+    if series.refused < needed || last_ms - first_ms < settle.window_ms {
+        let gap = settle.window_ms / i64::from(needed.saturating_sub(1).max(1));
+        return Judgement::Again { at_ms: last_ms + gap.max(1) };
+    }
+    let never_seen = case.seen_ms.is_none()
+        && !state.acted
+        && issuer.is_some_and(|seen| seen.presence == Presence::Gone && seen.issued_ms.is_none());
+    if never_seen && level == Level::Issuer {
+        return Judgement::Close(Verdict::NotFound);
+    }
+    let mut residue: Vec<Residue> = state.residue.clone();
+    for one in &series.residue {
+        if !residue.contains(one) {
+            residue.push(*one);
+        }
+    }
+    let by = if state.killed { KilledBy::Curfew } else { KilledBy::Others };
+    Judgement::Close(Verdict::Dead { level, at_ms: first_ms, sightings: series.refused, by, residue })
+}
+
+/// What can be said of a case that is not closed (P8).
+pub fn standing(case: &Case) -> Verdict {
+    match &case.state.phase {
+        Phase::Closed { verdict } => verdict.clone(),
+        Phase::Held { reason } => Verdict::Alive { by: *reason },
+        Phase::Abandoned => Verdict::Unknown { why: UnknownWhy::Abandoned },
+        Phase::Open => {
+            if let Some(at_ms) = case.state.issuer().filter(|seen| seen.only_expires).and_then(|seen| seen.expires_ms) {
+                return Verdict::DiesAt { at_ms };
+            }
+            let why = match case.state.name() {
+                "in_doubt" => UnknownWhy::InDoubt,
+                "retrying" => UnknownWhy::Unreachable,
+                "proving" => UnknownWhy::Proving,
+                _ => UnknownWhy::Pending,
+            };
+            Verdict::Unknown { why }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! All integration tests, in one binary, against real servers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod canary;
+mod crash;
+mod executor;
+mod intake;
+mod journal;
+mod postgres;
+mod schemas;
+mod silence;
+mod stories;
+mod vault;
+mod world;
