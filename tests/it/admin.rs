@@ -1,6 +1,10 @@
 //! What an administrator does before Curfew comes: mounts, roles, credentials. Speaks to Vault as root, over plain HTTP.
 #![allow(dead_code)]
 
+use curfew::connector::postgres::{self, PostgresSettings};
+use curfew::connector::vault::{self, Auth, VaultSettings};
+use curfew::connector::{Realm, Registry};
+use curfew::guard::Mode;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
@@ -129,6 +133,14 @@ impl Admin {
         (text(&answer["auth"]["client_token"]), text(&answer["auth"]["accessor"]))
     }
 
+    /// An orphan token for Curfew that may do all that the connectors need, on any mount. The least policies of
+    /// `deploy/vault` have tests of their own.
+    pub async fn curfew_token(&self) -> String {
+        let policy = r#"path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }"#;
+        self.ok("PUT", "sys/policies/acl/curfew-tests", json!({"policy": policy})).await;
+        self.token(json!({"policies": ["curfew-tests"], "period": "1h"})).await.1
+    }
+
     /// Whether a token still works.
     pub async fn token_works(&self, token: &str) -> bool {
         self.call_as(token, "GET", "auth/token/lookup-self", Value::Null).await.0 == 200
@@ -138,6 +150,31 @@ impl Admin {
     pub async fn lease_lives(&self, lease: &str) -> bool {
         self.call("PUT", "sys/leases/lookup", json!({"lease_id": lease})).await.0 == 200
     }
+}
+
+/// Realm `test` at a Vault, acting on `mount`; with `target` its leases are proven at the PostgreSQL behind.
+pub async fn connectors(admin: &Admin, mount: &str, target: bool) -> Registry {
+    let mut settings = VaultSettings::new(&admin.address, Auth::Token(admin.curfew_token().await.into()));
+    settings.tokens = true;
+    settings.derived_tokens = true;
+    settings.lease_prefixes = vec![format!("{mount}/creds/")];
+    settings.secret_id_roles = vec![format!("{mount}/ci")];
+    let mut registry = Registry::default();
+    let mut allowed_prefixes = settings.allowed_prefixes();
+    allowed_prefixes.push("token:".to_owned());
+    let targets = if target { vec![(format!("{mount}/creds/"), "appdb".to_owned())] } else { Vec::new() };
+    registry.add_realm(Realm { name: "test".to_owned(), mode: Mode::Enforce, allowed_prefixes, targets });
+    let clock = curfew::clock::System::shared();
+    for connector in vault::connect("test", &settings, Mode::Enforce, clock.clone()).await.unwrap() {
+        registry.add(connector);
+    }
+    if target {
+        let settings = PostgresSettings::new(Postgres::shared().url);
+        for connector in postgres::connect("appdb", &settings, clock).await.unwrap() {
+            registry.add(connector);
+        }
+    }
+    registry
 }
 
 /// The PostgreSQL that `tests/servers/servers` started, as its administrator.

@@ -13,9 +13,8 @@ use curfew::journal::{CaseLine, Journal};
 use curfew::outcome;
 use serde_json::json;
 
-use crate::admin::{Admin, Postgres};
+use crate::admin::{Admin, Postgres, connectors};
 use crate::stage::{Broken, Death, Dying, Fault, Stage, case_of};
-use crate::vault::connectors;
 use crate::world::until;
 
 /// The kinds of plan that there are.
