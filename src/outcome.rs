@@ -47,9 +47,3 @@ pub fn standing(_case: &Case, _now_ms: i64) -> Message {
 pub fn rejected(_reject: &Reject) -> Message {
     unimplemented!()
 }
-
-/// Stub until the branch `events` is merged.
-pub fn envelope(message: &Message, seq: i64, prev: Option<&str>, now_ms: i64) -> Vec<u8> {
-    let body = serde_json::json!({"id": message.id, "data": message.data, "seq": seq, "prev": prev, "time": now_ms});
-    body.to_string().into_bytes()
-}
