@@ -11,8 +11,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::RejectReason;
 
-/// `serde_json` stops at 128 by itself; below that the limit is ours, and told apart from bad syntax.
-const DEEPEST: usize = 127;
+/// `serde_json` stops at the 128th level by itself, before asking us; below that the limit is ours, and told apart from
+/// bad syntax.
+const DEEPEST: usize = 126;
 
 /// A JSON value.
 #[derive(Debug)]
@@ -38,9 +39,9 @@ pub(super) fn parse(text: &str, max_depth: usize) -> Result<Node<'_>, RejectReas
     let mut json = serde_json::Deserializer::from_str(text);
     let seed = Seed { room: max_depth.min(DEEPEST), too_deep: &too_deep };
     // The parser's words are dropped: they can quote the bytes.
-    seed.deserialize(&mut json).and_then(|node| json.end().map(|()| node)).map_err(|_| {
-        if too_deep.get() { RejectReason::TooDeep } else { RejectReason::BadJson }
-    })
+    seed.deserialize(&mut json)
+        .and_then(|node| json.end().map(|()| node))
+        .map_err(|_| if too_deep.get() { RejectReason::TooDeep } else { RejectReason::BadJson })
 }
 
 /// The value of `name`; an explicit null counts as left out.
