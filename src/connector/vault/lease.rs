@@ -27,18 +27,35 @@ impl Leases {
         Self { vault }
     }
 
+    async fn revoke(&self, id: &str) -> Result<Output, Failure> {
+        exact(id)?;
+        let raw = Raw::post(format!("sys/leases/revoke/{id}"), json!({ "sync": true }));
+        match self.vault.ask(Call::LeaseRevoke, raw).await {
+            Meaning::Done { request_id, .. } => {
+                Ok(Output { request_ids: request_id.into_iter().collect(), ..Output::default() })
+            }
+            Meaning::Gone => Ok(Output::default()),
+            Meaning::Unclear(_) => Err(odd()),
+            Meaning::Forbidden => Err(self.vault.forbidden(&self.vault.lease_needs()).await),
+            Meaning::Failed(failure) => Err(failure),
+        }
+    }
+}
+
+impl Vault {
     /// What our policy must allow.
-    fn needs(&self) -> Vec<String> {
-        let prefixes = self.vault.settings.lease_prefixes.iter().filter(|_| self.vault.enforce);
+    fn lease_needs(&self) -> Vec<String> {
+        let prefixes = self.settings.lease_prefixes.iter().filter(|_| self.enforce);
         // The rights on a prefix show on anything below it.
         let revokes = prefixes.map(|prefix| format!("sys/leases/revoke/{}/curfew", prefix.trim_end_matches('/')));
         std::iter::once(LOOKUP.to_owned()).chain(revokes).collect()
     }
 
-    async fn look(&self, id: &str) -> Result<Observation, Failure> {
+    /// Looks a lease up.
+    pub(crate) async fn look_at_lease(&self, id: &str) -> Result<Observation, Failure> {
         exact(id)?;
-        let mut seen = self.vault.blank();
-        match self.vault.ask(Call::LeaseLookup, Raw::post(LOOKUP, json!({ "lease_id": id }))).await {
+        let mut seen = self.blank();
+        match self.ask(Call::LeaseLookup, Raw::post(LOOKUP, json!({ "lease_id": id }))).await {
             Meaning::Done { data, request_id } => {
                 if data["data"]["id"].as_str() != Some(id) {
                     return Err(odd());
@@ -50,24 +67,10 @@ impl Leases {
             }
             Meaning::Gone => seen.presence = Presence::Gone,
             Meaning::Unclear(_) => {}
-            Meaning::Forbidden => return Err(self.vault.forbidden(&self.needs()).await),
+            Meaning::Forbidden => return Err(self.forbidden(&self.lease_needs()).await),
             Meaning::Failed(failure) => return Err(failure),
         }
         Ok(seen)
-    }
-
-    async fn revoke(&self, id: &str) -> Result<Output, Failure> {
-        exact(id)?;
-        let raw = Raw::post(format!("sys/leases/revoke/{id}"), json!({ "sync": true }));
-        match self.vault.ask(Call::LeaseRevoke, raw).await {
-            Meaning::Done { request_id, .. } => {
-                Ok(Output { request_ids: request_id.into_iter().collect(), ..Output::default() })
-            }
-            Meaning::Gone => Ok(Output::default()),
-            Meaning::Unclear(_) => Err(odd()),
-            Meaning::Forbidden => Err(self.vault.forbidden(&self.needs()).await),
-            Meaning::Failed(failure) => Err(failure),
-        }
     }
 }
 
@@ -91,7 +94,7 @@ impl Connector for Leases {
 
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
         let id = subject.credential.id();
-        self.vault.bounded(false, self.look(&id)).await
+        self.vault.bounded(false, self.vault.look_at_lease(&id)).await
     }
 
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
@@ -105,14 +108,14 @@ impl Connector for Leases {
     async fn probe(&self, subject: &Subject) -> Sighting {
         let at_ms = self.vault.clock.wall_ms();
         let id = subject.credential.id();
-        let seen = self.vault.bounded(false, self.look(&id)).await;
+        let seen = self.vault.bounded(false, self.vault.look_at_lease(&id)).await;
         let control =
             async { if seen_before(subject) { self.vault.is_active().await } else { self.vault.is_living().await } };
         sighting(at_ms, seen, control).await
     }
 
     async fn self_check(&self) -> Result<(), Failure> {
-        self.vault.bounded(false, self.vault.self_check(&self.needs())).await
+        self.vault.bounded(false, self.vault.self_check(&self.vault.lease_needs())).await
     }
 }
 
