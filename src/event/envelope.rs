@@ -129,9 +129,9 @@ fn structured<'a>(payload: &'a [u8], limits: &Limits) -> Result<Envelope<'a>, Fa
             _ => Err(()),
         }
     };
-    let media = attribute("datacontenttype").ok().map(|media| {
-        media.is_none_or(|media| is_json(media.split(';').next().unwrap_or_default().trim_ascii()))
-    });
+    let media = attribute("datacontenttype")
+        .ok()
+        .map(|media| media.is_none_or(|media| is_json(media.split(';').next().unwrap_or_default().trim_ascii())));
     if media != Some(true) {
         return Err(Fault::at(RejectReason::BadEnvelope, "/datacontenttype"));
     }

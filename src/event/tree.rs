@@ -38,9 +38,9 @@ pub(super) fn parse(text: &str, max_depth: usize) -> Result<Node<'_>, RejectReas
     let mut json = serde_json::Deserializer::from_str(text);
     let seed = Seed { room: max_depth.min(DEEPEST), too_deep: &too_deep };
     // The parser's words are dropped: they can quote the bytes.
-    seed.deserialize(&mut json).and_then(|node| json.end().map(|()| node)).map_err(|_| {
-        if too_deep.get() { RejectReason::TooDeep } else { RejectReason::BadJson }
-    })
+    seed.deserialize(&mut json)
+        .and_then(|node| json.end().map(|()| node))
+        .map_err(|_| if too_deep.get() { RejectReason::TooDeep } else { RejectReason::BadJson })
 }
 
 /// The value of `name`; an explicit null counts as left out.
