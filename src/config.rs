@@ -148,6 +148,10 @@ pub struct Realm {
     pub vault: Vault,
     /// Whether token accessors may be revoked.
     pub tokens: bool,
+    /// AppRoles whose secret_ids may be revoked: `<mount>/<role>`.
+    pub secret_id_roles: Vec<String>,
+    /// Whether its login may end the tokens that a secret_id gave.
+    pub derived_tokens: bool,
     /// Comparing what it holds with what the journal expects.
     pub reconcile: Option<Reconcile>,
 }

@@ -322,12 +322,19 @@ fn realms(c: &mut Checks<'_>, raw: &[Spanned<file::Realm>], targets: &[Target]) 
         let vault = vault(c, *at, name, &realm.vault);
         let reconcile = realm.reconcile.as_ref().and_then(|raw| reconcile(c, *at, name, raw));
         let Some(vault) = vault else { continue };
+        let approle = realm.allowed_prefixes.iter().filter(|prefix| prefix.starts_with("approle/"));
+        let roles = approle.chain(&realm.secret_id_roles).map(|role| role.trim_end_matches('/').to_owned());
+        let secret_id_roles: BTreeSet<String> = roles.collect();
+        let named = realm.allowed_prefixes.iter().filter(|p| *p != TOKENS && !p.starts_with("approle/")).cloned();
+        let allowed_prefixes = named.chain(secret_id_roles.iter().map(|role| format!("{role}/"))).collect();
         realms.push(Realm {
+            secret_id_roles: secret_id_roles.into_iter().collect(),
+            derived_tokens: realm.derived_tokens,
             tokens: realm.allowed_prefixes.iter().any(|prefix| prefix == TOKENS),
             rules: connector::Realm {
                 name: name.clone(),
                 mode: realm.mode,
-                allowed_prefixes: realm.allowed_prefixes.iter().filter(|p| *p != TOKENS).cloned().collect(),
+                allowed_prefixes,
                 targets: realm.targets.iter().map(|o| (o.prefix.value.clone(), o.target.value.clone())).collect(),
             },
             vault,
@@ -400,6 +407,8 @@ fn default_realm(c: &mut Checks<'_>, env: &Environment) -> Option<Realm> {
             timeout_ms: 10_000,
         },
         tokens: true,
+        secret_id_roles: Vec::new(),
+        derived_tokens: false,
         reconcile: None,
     })
 }

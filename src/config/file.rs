@@ -207,6 +207,10 @@ section! {
         vault: Vault = Vault::default(),
         /// Prefixes of issuer ids on which it may act; `token:` allows token accessors.
         allowed_prefixes: Vec<String> = Vec::new(),
+        /// AppRoles whose secret_ids it may revoke: `<mount>/<role>`; prefixes that begin with `approle/` count too.
+        secret_id_roles: Vec<String> = Vec::new(),
+        /// Whether its login may end the tokens that a secret_id gave.
+        derived_tokens: bool = false,
         /// Which target a lease opens.
         targets: Vec<Opens> = Vec::new(),
         /// Compares what the issuer holds with what the journal expects.
