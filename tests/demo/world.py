@@ -2,7 +2,7 @@
 
 import contextlib, json, os, secrets, shlex, shutil, socket, subprocess, sys, tempfile, threading, time
 import urllib.error, urllib.parse, urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -70,6 +70,12 @@ def at_once(*tasks):
     """Run all, side by side; wait for all; then fail with the first failure."""
     with ThreadPoolExecutor() as pool:
         running = [pool.submit(task) for task in tasks]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+        except BaseException:  # asked to end: do not wait for a compiler
+            for process in list(CHILDREN):
+                process.terminate()
+            raise
     return [run.result() for run in running]
 
 
