@@ -98,8 +98,15 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// An executor of `parts`.
-    pub fn new(parts: Parts) -> Self {
+    /// An executor of `parts`. A claim lasts at least as long as the slowest call may take: an effect that could never
+    /// start would come back for ever.
+    pub fn new(mut parts: Parts) -> Self {
+        let slowest_ms = parts.registry.all().map(|c| c.call_timeout_ms()).max().unwrap_or(0);
+        let least_ms = slowest_ms + 3 * parts.settings.margin_ms;
+        if parts.settings.claim_lease_ms < least_ms {
+            let settings = Settings { claim_lease_ms: least_ms, ..(*parts.settings).clone() };
+            parts.settings = Arc::new(settings);
+        }
         Self { parts, breakers: Arc::default() }
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
+use curfew::credential::{CredentialId, Kind};
 use curfew::event::GrantSpec;
 use curfew::journal::sqlite::{Settings, Sqlite};
 use curfew::journal::{Arrival, Batch, Journal, Want};
-use curfew::credential::{CredentialId, Kind};
 use curfew::policy::Rules;
 use curfew::task::{RunKey, Tenure};
 use std::sync::Arc;
@@ -26,8 +26,7 @@ async fn filled(path: &std::path::Path, cases: usize) {
             arrivals.push(Arrival::Event(Box::new(stage::started(&run, vec![grant]))));
             arrivals.push(Arrival::Event(Box::new(stage::ended(&run))));
         }
-        let batch =
-            Batch { arrivals, moves: Vec::new(), rules: Arc::new(Rules::default()), now_ms: stage::now_ms() };
+        let batch = Batch { arrivals, moves: Vec::new(), rules: Arc::new(Rules::default()), now_ms: stage::now_ms() };
         journal.record_batch(batch).await.unwrap();
     }
 }

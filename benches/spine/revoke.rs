@@ -96,7 +96,7 @@ async fn ours(vault: &Memory, accessors: Vec<String>) -> f64 {
     let journal = stage.open();
     for accessor in &accessors {
         let id = CredentialId::new(Kind::VaultToken, "test", accessor).unwrap();
-        stage.task_ends(journal.as_ref(), &id, None).await;
+        stage.task_ends(journal.as_ref(), &stage::new_run(), &id, None).await;
     }
     let cancel = tokio_util::sync::CancellationToken::new();
     let started = Instant::now();

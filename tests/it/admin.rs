@@ -169,7 +169,7 @@ pub async fn connectors(admin: &Admin, mount: &str, target: bool) -> Registry {
         registry.add(connector);
     }
     if target {
-        let settings = PostgresSettings::new(Postgres::shared().url);
+        let settings = PostgresSettings::new(Postgres::shared().url.into());
         for connector in postgres::connect("appdb", &settings, clock).await.unwrap() {
             registry.add(connector);
         }

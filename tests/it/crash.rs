@@ -11,10 +11,11 @@ use curfew::credential::{CredentialId, Kind};
 use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{CaseLine, Journal};
 use curfew::outcome;
+use curfew::task::RunKey;
 use serde_json::json;
 
 use crate::admin::{Admin, Postgres, connectors};
-use crate::stage::{Broken, Death, Dying, Fault, Stage, case_of};
+use crate::stage::{Broken, Death, Dying, Fault, Stage, case_of, new_run};
 use crate::world::until;
 
 /// The kinds of plan that there are.
@@ -28,6 +29,7 @@ enum Plan {
 
 /// A fresh credential and how to see from outside that it is dead.
 struct Victim {
+    run: RunKey,
     credential: CredentialId,
     principal: Option<String>,
     alive: Alive,
@@ -59,24 +61,30 @@ impl Ground {
     }
 
     async fn victim(&self) -> Victim {
+        let run = new_run();
         let id = |kind, id: &str| CredentialId::new(kind, "test", id).unwrap();
         match self.plan {
             Plan::LeaseAtIssuer | Plan::LeaseAtTarget => {
                 let made = self.admin.database_credential(&self.mount).await;
                 let principal = (self.plan == Plan::LeaseAtTarget).then(|| made.username.clone());
                 let alive = Alive::Login { username: made.username, password: made.password };
-                Victim { credential: id(Kind::VaultLease, &made.lease), principal, alive }
+                Victim { run, credential: id(Kind::VaultLease, &made.lease), principal, alive }
             }
             Plan::Token => {
                 let (accessor, token) = self.admin.token(json!({})).await;
-                Victim { credential: id(Kind::VaultToken, &accessor), principal: None, alive: Alive::Tokens(vec![token]) }
+                Victim {
+                    run,
+                    credential: id(Kind::VaultToken, &accessor),
+                    principal: None,
+                    alive: Alive::Tokens(vec![token]),
+                }
             }
             Plan::SecretId => {
-                let metadata = json!({"task_id": crate::world::unique("task")});
+                let metadata = json!({"curfew_run": run.as_str()});
                 let (accessor, secret_id) = self.admin.secret_id(&self.mount, metadata).await;
                 let (token, _) = self.admin.approle_login(&self.mount, &secret_id).await;
                 let credential = id(Kind::VaultSecretId, &format!("{}/ci/{accessor}", self.mount));
-                Victim { credential, principal: None, alive: Alive::Tokens(vec![token]) }
+                Victim { run, credential, principal: None, alive: Alive::Tokens(vec![token]) }
             }
         }
     }
@@ -121,7 +129,7 @@ async fn killed_and_resumed(ground: &Ground, death: Death) -> bool {
     let victim = ground.victim().await;
     let died = {
         let journal = stage.open();
-        stage.task_ends(journal.as_ref(), &victim.credential, victim.principal.as_deref()).await;
+        stage.task_ends(journal.as_ref(), &victim.run, &victim.credential, victim.principal.as_deref()).await;
         let dying = Dying::new(journal.clone(), death);
         let executor = stage.executor(dying.clone());
         until("the death or the end", || async {
@@ -146,7 +154,7 @@ async fn broken_and_finished(ground: &Ground, fault: Fault) -> usize {
     let stage = Stage::new(dir.path(), registry);
     let victim = ground.victim().await;
     let journal = stage.open();
-    stage.task_ends(journal.as_ref(), &victim.credential, victim.principal.as_deref()).await;
+    stage.task_ends(journal.as_ref(), &victim.run, &victim.credential, victim.principal.as_deref()).await;
     let line = stage.run_until_closed(&journal, &victim.credential).await;
     assert_one_end(&journal, &line, &what).await;
     ground.assert_dead(&victim, &what).await;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use curfew::case::plan::Act;
 use curfew::case::record::{FailureKind, Observation, Output, Record, Sighting};
 use curfew::case::{Action, Case, CaseId};
-use curfew::clock::{self, Clock};
+use curfew::clock;
 use curfew::connector::{Connector, Failure, Registry, Subject};
 use curfew::credential::CredentialId;
 use curfew::event::{Coordinates, Data, Event, GrantSpec, TaskEnded, TaskStarted, Type, digest16};
@@ -68,27 +68,43 @@ impl Stage {
     }
 
     /// A task that held `credential` starts and ends.
-    pub async fn task_ends(&self, journal: &dyn Journal, credential: &CredentialId, principal: Option<&str>) -> RunKey {
-        let run = RunKey::new("/tests", &uuid::Uuid::new_v4().simple().to_string());
+    pub async fn task_ends(
+        &self,
+        journal: &dyn Journal,
+        run: &RunKey,
+        credential: &CredentialId,
+        principal: Option<&str>,
+    ) {
         let grant = GrantSpec {
             credential: credential.clone(),
             tenure: Tenure::Minted,
             principal: principal.map(str::to_owned),
             expires_ms: None,
         };
-        record(journal, vec![started(&run, vec![grant]), ended(&run)]).await;
-        run
+        record(journal, vec![started(run, vec![grant]), ended(run)]).await;
     }
 
     /// Works until the case of `credential` closes.
     pub async fn run_until_closed(&self, journal: &Arc<Sqlite>, credential: &CredentialId) -> CaseLine {
         let executor = self.executor(journal.clone());
-        crate::world::until("the case to close", || async {
+        let closing = crate::world::until("the case to close", || async {
             executor.drain().await.unwrap();
             case_of(journal.as_ref(), credential).await.filter(|line| line.closed_ms.is_some())
-        })
-        .await
+        });
+        match tokio::time::timeout(std::time::Duration::from_secs(30), closing).await {
+            Ok(line) => line,
+            Err(_) => {
+                let line = case_of(journal.as_ref(), credential).await.expect("there is a case");
+                let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
+                panic!("the case does not close: {timeline:#?}")
+            }
+        }
     }
+}
+
+/// A run that no other test has.
+pub fn new_run() -> RunKey {
+    RunKey::new("/tests", &uuid::Uuid::new_v4().simple().to_string())
 }
 
 pub async fn case_of(journal: &dyn Journal, credential: &CredentialId) -> Option<CaseLine> {
@@ -181,59 +197,60 @@ impl Dying {
     }
 }
 
-macro_rules! delegate {
+/// The whole impl comes out of one macro: `async_trait` must see methods, not macro calls.
+macro_rules! journal_that_dies {
     ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*) => {
-        $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, Error> {
-            self.alive()?;
-            self.inner.$name($($arg),*).await
-        })*
+        #[async_trait]
+        impl Journal for Dying {
+            async fn append(&self, append: Append) -> Result<Case, Error> {
+                self.alive()?;
+                let nth = self.appends.fetch_add(1, Ordering::SeqCst);
+                match self.death {
+                    Death::Before(at) if nth == at => Err(Error::Unavailable("killed".into())),
+                    Death::After(at) if nth == at => {
+                        self.inner.append(append).await?;
+                        Err(Error::Unavailable("killed".into()))
+                    }
+                    _ => self.inner.append(append).await,
+                }
+            }
+
+            $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, Error> {
+                self.alive()?;
+                self.inner.$name($($arg),*).await
+            })*
+        }
     };
 }
 
-#[async_trait]
-impl Journal for Dying {
-    async fn append(&self, append: Append) -> Result<Case, Error> {
-        self.alive()?;
-        let nth = self.appends.fetch_add(1, Ordering::SeqCst);
-        match self.death {
-            Death::Before(at) if nth == at => Err(Error::Unavailable("killed".into())),
-            Death::After(at) if nth == at => {
-                self.inner.append(append).await?;
-                Err(Error::Unavailable("killed".into()))
-            }
-            _ => self.inner.append(append).await,
-        }
-    }
-
-    delegate! {
-        record_batch(batch: Batch) -> Recorded;
-        position(cluster: &str, topic: &str, partition: i32) -> Option<Position>;
-        caught_up(cluster: &str, topic: &str, partition: i32, at_ms: i64) -> ();
-        watermark() -> Option<i64>;
-        set_position(to: Position) -> ();
-        claim(want: Want) -> Vec<Claim>;
-        unclaim(case: CaseId, epoch: i64, due_ms: i64) -> ();
-        block(system: &str, until_ms: i64, reason: &str) -> ();
-        due(before_ms: i64, missed: u32, max: usize) -> Vec<Due>;
-        sources() -> Vec<Source>;
-        unseen(max: usize, now_ms: i64) -> Vec<Credential>;
-        saw(tenant: &Tenant, id: &CredentialId, seen: Observation, again_ms: Option<i64>) -> ();
-        known(tenant: &Tenant, ids: Vec<CredentialId>) -> Vec<Credential>;
-        freeze(how: Freeze, by: &str, reason: &str) -> ();
-        release(by: &str) -> ();
-        frozen() -> Option<Freeze>;
-        hold_start(reason: &str) -> ();
-        started_held() -> Option<String>;
-        command(case: CaseId, record: Option<Record>, now_ms: i64) -> Case;
-        outbox(after: i64, max: usize) -> Vec<Outgoing>;
-        sent(seq: i64) -> ();
-        tail() -> Tail;
-        cases(filter: Filter) -> Vec<CaseLine>;
-        timeline(case: CaseId) -> Option<Timeline>;
-        overrun(now_ms: i64) -> Vec<Overrun>;
-        stats(now_ms: i64) -> Stats;
-        prune(seen_before_ms: i64, closed_before_ms: i64, max: usize) -> u64;
-    }
+journal_that_dies! {
+    record_batch(batch: Batch) -> Recorded;
+    position(cluster: &str, topic: &str, partition: i32) -> Option<Position>;
+    caught_up(cluster: &str, topic: &str, partition: i32, at_ms: i64) -> ();
+    watermark() -> Option<i64>;
+    set_position(to: Position) -> ();
+    claim(want: Want) -> Vec<Claim>;
+    unclaim(case: CaseId, epoch: i64, due_ms: i64) -> ();
+    block(system: &str, until_ms: i64, reason: &str) -> ();
+    due(before_ms: i64, missed: u32, max: usize) -> Vec<Due>;
+    sources() -> Vec<Source>;
+    unseen(max: usize, now_ms: i64) -> Vec<Credential>;
+    saw(tenant: &Tenant, id: &CredentialId, seen: Observation, again_ms: Option<i64>) -> ();
+    known(tenant: &Tenant, ids: Vec<CredentialId>) -> Vec<Credential>;
+    freeze(how: Freeze, by: &str, reason: &str) -> ();
+    release(by: &str) -> ();
+    frozen() -> Option<Freeze>;
+    hold_start(reason: &str) -> ();
+    started_held() -> Option<String>;
+    command(case: CaseId, record: Option<Record>, now_ms: i64) -> Case;
+    outbox(after: i64, max: usize) -> Vec<Outgoing>;
+    sent(seq: i64) -> ();
+    tail() -> Tail;
+    cases(filter: Filter) -> Vec<CaseLine>;
+    timeline(case: CaseId) -> Option<Timeline>;
+    overrun(now_ms: i64) -> Vec<Overrun>;
+    stats(now_ms: i64) -> Stats;
+    prune(seen_before_ms: i64, closed_before_ms: i64, max: usize) -> u64;
 }
 
 /// How a [`Broken`] connector misbehaves.
