@@ -94,8 +94,12 @@ impl Run {
         if let Data::TaskEnded(ended) = &event.data {
             runs.extend(ended.continued_as.clone());
         }
-        for run in runs {
+        while let Some(run) = runs.pop() {
             loaded.task(w, &event.tenant, &run)?;
+            // What comes late for a run that went on under another key is handed to that one.
+            let outcome = loaded.view.tasks.get(&run).and_then(|task| task.outcome.as_deref());
+            let next = outcome.and_then(|o| o.strip_prefix("continued_as ")).map(|next| RunKey(next.into()));
+            runs.extend(next.filter(|next| !loaded.held.contains(next)));
             if loaded.held.insert(run.clone()) {
                 let sql = format!("SELECT {GRANT} FROM grants WHERE tenant=? AND run=?");
                 for grant in all(&w.db, &sql, params![event.tenant, run.as_str()], rows::grant)? {

@@ -264,10 +264,8 @@ impl Writer {
         let mut replies = Vec::new();
         let mut broken = self.open_transaction().err().map(|e| full(&e));
         if broken.is_some() {
-            // Nothing may run: everyone is told so, by running no job but an empty one in its place.
-            for job in jobs.by_ref() {
-                drop(job);
-            }
+            // Nothing may run: a dropped job tells its caller so.
+            jobs.by_ref().for_each(drop);
         }
         for job in jobs.by_ref() {
             match catch_unwind(AssertUnwindSafe(|| job(self))) {
@@ -300,7 +298,7 @@ impl Writer {
             tracing::error!(why, "the journal was not written");
         }
         for reply in replies {
-            reply(result.as_ref().map(|()| ()).map_err(String::as_str));
+            reply(result.as_ref().copied().map_err(String::as_str));
         }
         jobs.collect()
     }
