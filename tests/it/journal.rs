@@ -192,7 +192,7 @@ fn done() -> Vec<Record> {
 /// Starts the effect and closes the case: two appends.
 async fn finish(journal: &Sqlite, claim: &Claim) -> Case {
     let mut first = append(claim, &claim.case, begun(&claim.case), true);
-    first.charge = Some(1000);
+    first.charge = Some(1_000_000);
     first.learned = Some(look());
     let case = journal.append(first).await.unwrap();
     let mut last = append(claim, &case, done(), false);

@@ -33,37 +33,39 @@ async fn duplicates_do_nothing_and_conflicts_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_case_takes_at_most_six_row_writes_and_its_end_closes_its_events() {
+async fn a_case_takes_six_row_writes_and_its_end_closes_its_events() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
-    let n = 10;
+    let n = 100;
     for i in 0..n {
         put(&journal, vec![started(&format!("s{i}"), i, &[i]), ended(&format!("e{i}"), i)]).await;
     }
-    let before = journal.row_writes().await.unwrap();
-    let claims = claim(&journal, 100).await;
+    let claims =
+        journal.claim(Want { max: 100, max_per_system: 100, now_ms: T0 + 20, lease_ms: 60_000 }).await.unwrap();
     assert_eq!(claims.len(), n as usize);
-    assert_eq!(journal.row_writes().await.unwrap(), before, "claims write nothing");
-    // All at once: what a group shares (counters, charges) is written once for all.
-    let firsts = claims.iter().map(|c| {
+    // Two appends' records, the case, its event, its credential and the outcome: six. Besides, once for each commit
+    // however many cases share it: the minute's charges, and two counters.
+    let before = journal.row_writes().await.unwrap();
+    finish(&journal, &claims[0]).await;
+    assert_eq!(journal.row_writes().await.unwrap() - before, 6 + 1 + 2);
+    let before = journal.row_writes().await.unwrap();
+    let rest = &claims[1..];
+    let firsts = rest.iter().map(|c| {
         let mut first = append(c, &c.case, begun(&c.case), true);
         (first.charge, first.learned) = (Some(1000), Some(look()));
         journal.append(first)
     });
     let cases: Vec<Case> = futures::future::try_join_all(firsts).await.unwrap();
-    let lasts = claims.iter().zip(&cases).map(|(c, case)| {
+    let lasts = rest.iter().zip(&cases).map(|(c, case)| {
         let mut last = append(c, case, done(), false);
         last.messages = vec![outcome::closed(case, &dead(), T0 + 30)];
         journal.append(last)
     });
     futures::future::try_join_all(lasts).await.unwrap();
-    let groups = journal.row_writes().await.unwrap() - before;
-    let shared = 3 * 2 * u64::from(n);
-    assert!(groups <= 6 * u64::from(n) + shared, "{groups}");
-    let alone = groups.saturating_sub(shared);
-    assert!(alone <= 6 * u64::from(n), "{groups} row writes for {n} cases");
+    let writes = journal.row_writes().await.unwrap() - before;
+    assert!((6 * 99..7 * 99).contains(&writes), "{writes} row writes for 99 cases that share commits");
     let stats = journal.stats(T0).await.unwrap();
-    assert_eq!((stats.accepted, stats.closed), (20, 20));
+    assert_eq!((stats.accepted, stats.closed), (200, 200));
     let known = journal.known(&"t".into(), vec![cred(0)]).await.unwrap();
     assert_eq!((known[0].dead_ms, known[0].issued_ms, known[0].seen_ms), (Some(T0 + 29), Some(T0), Some(T0 + 25)));
     drop(journal);
@@ -77,7 +79,11 @@ async fn a_restart_voids_claims_and_loses_no_record() {
     put(&journal, vec![started("1", 0, &[0]), ended("2", 0)]).await;
     let old = claim(&journal, 1).await.remove(0);
     let case = journal.append(append(&old, &old.case, begun(&old.case), true)).await.unwrap();
-    assert_eq!(journal.cases(Filter::default()).await.unwrap()[0].case, case, "people see the newest record");
+    assert_eq!(
+        journal.cases(Filter::default()).await.unwrap()[0].case.state,
+        case.state,
+        "people see the newest record"
+    );
     drop(journal);
     let journal = open(dir.path());
     let error = journal.append(append(&old, &case, done(), false)).await.unwrap_err();
@@ -298,7 +304,7 @@ async fn due_tasks_lookups_and_pruning() {
     assert_eq!(journal.unseen(9, T0 + 99).await.unwrap()[0].id, cred(0));
     let claimed = claim(&journal, 1).await.remove(0);
     assert_eq!(claimed.case.seen_ms, Some(T0 + 25));
-    assert_eq!(journal.prune(0, T0 + 1000, 100).await.unwrap(), 3, "a start, its end's task and grant stay or go");
+    assert_eq!(journal.prune(0, T0 + 1000, 100).await.unwrap(), 2, "the two starts; what an open case needs stays");
     finish(&journal, &claimed).await;
     let before = journal.stats(T0).await.unwrap();
     let mut pruned = 0;
@@ -313,4 +319,44 @@ async fn due_tasks_lookups_and_pruning() {
     assert!(journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap().is_empty());
     let after = journal.stats(T0).await.unwrap();
     assert_eq!((before.consumed, before.accepted, before.closed), (after.consumed, after.accepted, after.closed));
+}
+
+#[tokio::test]
+#[ignore = "prints figures; make bench compares them with a baseline"]
+async fn speed() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let begun_at = std::time::Instant::now();
+    for round in 0..20u32 {
+        put(
+            &journal,
+            (0..1000).map(|i| started(&format!("{round}-{i}"), round * 1000 + i, &[round * 1000 + i])).collect(),
+        )
+        .await;
+    }
+    println!("starts: {:?} for 20000", begun_at.elapsed());
+    let begun_at = std::time::Instant::now();
+    for round in 0..20u32 {
+        put(&journal, (0..1000).map(|i| ended(&format!("e{round}-{i}"), round * 1000 + i)).collect()).await;
+    }
+    println!("ends: {:?} for 20000", begun_at.elapsed());
+    let begun_at = std::time::Instant::now();
+    drop(journal);
+    let journal = open(dir.path());
+    println!("reopen: {:?}", begun_at.elapsed());
+    let begun_at = std::time::Instant::now();
+    let claims = claim(&journal, 64).await;
+    println!("claim of {}: {:?}", claims.len(), begun_at.elapsed());
+    let begun_at = std::time::Instant::now();
+    let stats = journal.stats(T0).await.unwrap();
+    println!("stats: {:?} {stats:?}", begun_at.elapsed());
+    let begun_at = std::time::Instant::now();
+    let mut closed = 0;
+    let mut claims = claims;
+    while closed < 2000 {
+        futures::future::join_all(claims.iter().map(|c| finish(&journal, c))).await;
+        closed += claims.len();
+        claims = claim(&journal, 64).await;
+    }
+    println!("{closed} cases closed: {:?}", begun_at.elapsed());
 }

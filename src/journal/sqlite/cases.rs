@@ -99,7 +99,7 @@ pub(super) fn claim(w: &mut Writer, want: &Want) -> Result<Vec<Claim>, Error> {
                     until_ms: claim.until_ms,
                     expect: claim.case.seq,
                     case: claim.case.clone(),
-                    learned: None,
+                    learned: stored.learned,
                 },
             );
             w.turn.clone_from(system);
@@ -316,8 +316,10 @@ pub(super) fn prune(w: &Writer, seen_before: i64, closed_before: i64, max: usize
         done += exec(db, sql, params![tenant, id])?;
         done += exec(db, "DELETE FROM cases WHERE id=?", params![id])?;
     }
-    // Ended tasks, with their grants and the credentials that nobody else holds and no case is about.
-    let sql = "SELECT tenant, run FROM tasks WHERE phase = 2 AND ended_ms < ? ORDER BY ended_ms LIMIT ?";
+    // Ended tasks without an open case, with their grants and the credentials that nobody else holds and no case is about.
+    let sql = "SELECT tenant, run FROM tasks t WHERE phase = 2 AND ended_ms < ? AND NOT EXISTS (SELECT 1 FROM grants g \
+               JOIN cases c ON c.tenant = g.tenant AND c.credential = g.credential AND c.closed_ms IS NULL \
+               WHERE g.tenant = t.tenant AND g.run = t.run) ORDER BY ended_ms LIMIT ?";
     let ended = all(db, sql, params![closed_before, left(done)], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
     })?;
