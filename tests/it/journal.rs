@@ -371,5 +371,4 @@ proptest! {
     }
 }
 
-#[path = "journal_ops.rs"]
 mod ops;

@@ -84,7 +84,16 @@ pub(super) fn claim(w: &mut Writer, want: &Want) -> Result<Vec<Claim>, Error> {
             if !lanes.insert(lane) {
                 continue;
             }
-            let Some(stored) = rows::case_by_id(&w.db, id)? else { continue };
+            let stored = match rows::case_by_id(&w.db, id) {
+                Ok(Some(stored)) => stored,
+                Ok(None) => continue,
+                // One row that cannot be read must not stop all others.
+                Err(Error::Corrupt { what }) => {
+                    tracing::error!(case = %id, what, "a case cannot be read and is left out");
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
             w.claimed += 1;
             let claim = Claim {
                 epoch: (w.start << 40) | w.claimed,
@@ -186,7 +195,7 @@ fn close(w: &mut Writer, case: &Case, learned: Option<&Observation>, now_ms: i64
 }
 
 /// What a case learned of its credential. Seen present after its death: the death is not recorded any more.
-fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Result<(), Error> {
+pub(super) fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Result<(), Error> {
     let present = seen.is_some_and(|s| s.presence == Presence::Present);
     exec(
         &w.db,

@@ -271,7 +271,7 @@ pub(super) fn stored(db: &Connection, row: (String, i64, Option<i64>)) -> Result
     let behind = !tail.is_empty();
     for (seq, records) in tail {
         for record in json::<Vec<Record>>("records", &records)? {
-            case.state = case.state.next(&record)?;
+            case.state = case.state.next(&record).map_err(|_| Error::Corrupt { what: "records" })?;
             // What started was charged before.
             case.charged |= matches!(record, Record::Started { .. });
         }

@@ -242,11 +242,61 @@ async fn a_full_disk_is_not_ready_and_leaves_nothing_half_written() {
     assert!(!journal.healthy());
     assert_eq!(journal.tail().await.unwrap(), tail);
     journal.set_max_pages(1_000_000).await.unwrap();
-    assert!(journal.healthy());
+    assert!(!journal.healthy(), "only a write shows that it can be written");
     journal.record_batch(many(0)).await.unwrap();
+    assert!(journal.healthy());
     finish(&journal, &claimed).await;
     drop(journal);
     recount(&dir.path().join("journal.db"));
+}
+
+/// More than one page holds.
+fn too_much() -> Batch {
+    let many = (0..200).map(|n| Arrival::Event(Box::new(started(&format!("f{n}"), n, &[n])))).collect();
+    batch(many, vec![])
+}
+
+#[tokio::test]
+async fn readiness_returns_by_itself_and_a_claim_does_not_fake_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    put(&journal, vec![operator("0", 0)]).await;
+    journal.set_max_pages(1).await.unwrap();
+    journal.record_batch(too_much()).await.unwrap_err();
+    assert_eq!(claim(&journal, 1).await.len(), 1);
+    assert!(!journal.healthy());
+    journal.set_max_pages(1_000_000).await.unwrap();
+    crate::world::until("readiness", async || journal.healthy().then_some(())).await;
+}
+
+#[tokio::test]
+async fn others_in_a_broken_group_are_told_and_their_claims_are_void() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    put(&journal, vec![operator("0", 0)]).await;
+    let mine = claim(&journal, 1).await.remove(0);
+    journal.set_max_pages(1).await.unwrap();
+    // Queued together: whoever share a transaction share its fate, and no answer is Ok that is not durable.
+    let (first, second) = tokio::join!(
+        journal.append(append(&mine, &mine.case, begun(&mine.case), true)),
+        journal.record_batch(too_much()),
+    );
+    assert!(matches!(second, Err(Error::Unavailable(_))));
+    journal.set_max_pages(1_000_000).await.unwrap();
+    let records = journal.timeline(mine.case.id).await.unwrap().unwrap().records.len();
+    match first {
+        Ok(case) => {
+            assert_eq!(records, 2);
+            journal.append(append(&mine, &case, done(), false)).await.unwrap();
+        }
+        Err(Error::Unavailable(_)) => {
+            assert_eq!(records, 1);
+            let void = journal.append(append(&mine, &mine.case, begun(&mine.case), true)).await;
+            assert!(matches!(void, Err(Error::ClaimVoid)));
+            finish(&journal, &claim(&journal, 1).await[0]).await;
+        }
+        Err(other) => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
