@@ -8,11 +8,11 @@ use rusqlite::params;
 use super::Error;
 use super::rows::{self, CREDENTIAL, GRANT, TASK, all, exec, one};
 use super::writer::Writer;
-use crate::case::record::Record;
+use crate::case::record::{Observation, Record};
 use crate::case::state::State;
 use crate::case::{Case, CaseId, Directive};
 use crate::credential::{CredentialId, Kind};
-use crate::event::{Data, Event, Reject, RejectReason};
+use crate::event::{Event, Reject, RejectReason};
 use crate::journal::{Arrival, Batch, Fate, Recorded};
 use crate::outcome;
 use crate::policy::{self, Change, Meeting, View};
@@ -43,6 +43,8 @@ struct Run {
     views: HashMap<Tenant, Loaded>,
     cases: HashMap<CaseId, Pending>,
     stirred: u32,
+    /// What voided claims knew of their credentials.
+    learned: Vec<(Case, Observation)>,
 }
 
 /// See [`crate::journal::Journal::record_batch`].
@@ -60,6 +62,14 @@ pub(super) fn record(w: &mut Writer, batch: &Batch) -> Result<Recorded, Error> {
             run.load(w, event)?;
         }
     }
+    // From here on rows are written: whatever fails takes the transaction with it.
+    write(w, batch, run).map_err(|e| match e {
+        Error::Illegal(bug) => Error::Unavailable(Box::new(bug)),
+        e => e,
+    })
+}
+
+fn write(w: &mut Writer, batch: &Batch, mut run: Run) -> Result<Recorded, Error> {
     w.allow_missed(batch.rules.heartbeats_missed)?;
     let rules = batch.rules.digest();
     let mut fates = Vec::with_capacity(batch.arrivals.len());
@@ -90,9 +100,12 @@ impl Run {
     fn load(&mut self, w: &Writer, event: &Event) -> Result<(), Error> {
         let loaded = self.views.entry(event.tenant.clone()).or_default();
         let (run, mut credentials) = policy::keys(event);
-        let mut runs: Vec<RunKey> = run.into_iter().collect();
-        if let Data::TaskEnded(ended) = &event.data {
-            runs.extend(ended.continued_as.clone());
+        // What comes late for a run that went on under another key is handed to that one.
+        let mut runs: Vec<RunKey> = run.into_iter().chain(policy::also_run(event)).collect();
+        for named in runs.clone() {
+            loaded.task(w, &event.tenant, &named)?;
+            let outcome = loaded.view.tasks.get(&named).and_then(|task| task.outcome.as_deref());
+            runs.extend(outcome.and_then(|o| o.strip_prefix("continued_as ")).map(|next| RunKey(next.into())));
         }
         for run in runs {
             loaded.task(w, &event.tenant, &run)?;
@@ -211,7 +224,8 @@ impl Run {
             case.directive = d.clone();
             self.stirred += 1;
             // What the running executor appends next finds its claim void, and nothing else happens.
-            w.claims.remove(&case.id);
+            let learned = w.claims.remove(&case.id).and_then(|held| held.learned);
+            self.learned.extend(learned.map(|seen| (case.clone(), seen)));
             let new = self.cases.get(&case.id).is_some_and(|p| p.new);
             self.cases.insert(case.id, Pending { case: case.clone(), new });
         } else if let Some(pending) = self.cases.get_mut(&case.id) {
@@ -250,6 +264,9 @@ impl Run {
                     Change::Credential(credential) => rows::put_credential(&w.db, credential, batch.now_ms)?,
                 }
             }
+        }
+        for (case, seen) in &self.learned {
+            super::cases::learn(w, case, Some(seen), None)?;
         }
         Ok(())
     }
