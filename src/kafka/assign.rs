@@ -100,7 +100,8 @@ impl Member<'_> {
                         "the topic was recreated: reading it from its start");
                 }
                 if let Some(why) = older {
-                    let why = format!("{}[{}]: {why}: the journal is older than what was done", lane.topic, lane.partition);
+                    let why =
+                        format!("{}[{}]: {why}: the journal is older than what was done", lane.topic, lane.partition);
                     tracing::error!(why, "start held until `curfew release`");
                     if let Err(error) = self.handle.block_on(self.intake.journal.hold_start(&why)) {
                         tracing::error!(%error, "the start cannot be held: this partition waits");

@@ -37,7 +37,12 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The configuration is refused, or the thread cannot be started.
-pub async fn run(intake: Intake, settings: Settings, backlog: Arc<Backlog>, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    intake: Intake,
+    settings: Settings,
+    backlog: Arc<Backlog>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     settings.connection.member(&settings.group)?;
     let stop = stop.child_token();
     let _stops_with_us = stop.clone().drop_guard();
@@ -150,7 +155,12 @@ impl Drop for Member<'_> {
 }
 
 impl<'a> Member<'a> {
-    fn join(intake: &'a Intake, settings: &'a Settings, backlog: &'a Backlog, handle: &'a Handle) -> Result<Self, Error> {
+    fn join(
+        intake: &'a Intake,
+        settings: &'a Settings,
+        backlog: &'a Backlog,
+        handle: &'a Handle,
+    ) -> Result<Self, Error> {
         let client: BaseConsumer<Turns> =
             settings.connection.member(&settings.group)?.create_with_context(Turns::default())?;
         let client = Arc::new(client);
@@ -263,7 +273,8 @@ impl<'a> Member<'a> {
                 self.stuck = None;
             }
             Err(error) => {
-                let wait = self.stuck.map_or(Duration::from_millis(100), |(_, wait)| (wait * 2).min(Duration::from_secs(5)));
+                let wait =
+                    self.stuck.map_or(Duration::from_millis(100), |(_, wait)| (wait * 2).min(Duration::from_secs(5)));
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::error!(%error, cause, retry_ms = wait.as_millis(), "intake waits for the journal");
                 self.stuck = Some((now + wait, wait));

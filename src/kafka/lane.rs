@@ -282,7 +282,10 @@ mod tests {
     #[test]
     fn in_order() {
         let mut lane = lane(5);
-        assert_eq!([4, 5, 5, 6, 9].map(|offset| lane.judge(offset)), [Take::No, Take::Yes, Take::No, Take::Yes, Take::Yes]);
+        assert_eq!(
+            [4, 5, 5, 6, 9].map(|offset| lane.judge(offset)),
+            [Take::No, Take::Yes, Take::No, Take::Yes, Take::Yes]
+        );
         assert_eq!(lane.next, 10);
     }
 
