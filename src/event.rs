@@ -398,7 +398,7 @@ pub struct Reject {
 pub struct Limits {
     /// Bytes of a record's value.
     pub max_bytes: usize,
-    /// Nesting of JSON arrays and objects.
+    /// Nesting of JSON arrays and objects in `data`, itself included.
     pub max_depth: usize,
     /// Grants in one event.
     pub max_grants: usize,

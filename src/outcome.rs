@@ -210,10 +210,12 @@ fn proof(verdict: &Verdict) -> Value {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds; what no calendar holds is shown at the calendar's edge.
+/// RFC 3339 in UTC with milliseconds; what no calendar holds is shown at the calendar's edge: a wished deadline may have
+/// come from anywhere, and year -1 is no RFC 3339.
 fn time(ms: i64) -> Value {
-    let edge = if ms < 0 { jiff::Timestamp::UNIX_EPOCH } else { jiff::Timestamp::MAX };
-    format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(edge)).into()
+    const YEAR_0_MS: i64 = -62_167_219_200_000;
+    let at = jiff::Timestamp::from_millisecond(ms.max(YEAR_0_MS)).unwrap_or(jiff::Timestamp::MAX);
+    format!("{at:.3}").into()
 }
 
 /// At most [`MAX_TEXT_BYTES`], cut between characters.

@@ -111,7 +111,9 @@ fn parse<'a>(payload: &'a [u8], limits: &Limits) -> Result<Node<'a>, Fault> {
 }
 
 fn structured<'a>(payload: &'a [u8], limits: &Limits) -> Result<Envelope<'a>, Fault> {
-    let Node::Object(mut entries) = parse(payload, limits)? else {
+    // One level for the envelope: the limit is about data, and means the same in both modes.
+    let around = Limits { max_depth: limits.max_depth.saturating_add(1), ..*limits };
+    let Node::Object(mut entries) = parse(payload, &around)? else {
         return Err(RejectReason::BadEnvelope.into());
     };
     if tree::get(&entries, "data_base64").is_some() {

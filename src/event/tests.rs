@@ -119,7 +119,10 @@ fn a_name_that_stands_twice_is_refused_at_any_depth() {
 #[test]
 fn depth_is_bounded_before_anything_is_built() {
     let nested = |depth: usize| format!("{{\"run_id\":\"r\",\"x\":{}1{}}}", "[".repeat(depth), "]".repeat(depth));
+    let whole = |data: String| structured(started(&Value::Null).to_string().replace("null", &data));
     read(&binary("task.started", &nested(15)));
+    read(&whole(nested(15)));
+    assert_eq!(refused(&whole(nested(16))).0, RejectReason::TooDeep);
     for depth in [16, 127, 128, 50_000] {
         assert_eq!(refused(&binary("task.started", &nested(depth))).0, RejectReason::TooDeep, "{depth}");
     }

@@ -11,8 +11,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::RejectReason;
 
-/// `serde_json` stops at 128 by itself; below that the limit is ours, and told apart from bad syntax.
-const DEEPEST: usize = 127;
+/// `serde_json` stops at the 128th level by itself, before asking us; below that the limit is ours, and told apart from
+/// bad syntax.
+const DEEPEST: usize = 126;
 
 /// A JSON value.
 #[derive(Debug)]

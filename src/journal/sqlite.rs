@@ -4,10 +4,10 @@
 //! A refused operation is refused before it writes; an error of the file rolls the whole transaction back, and every
 //! caller in it is told so. Readers have connections of their own and see what is committed.
 //!
-//! - [`schema`]: the file, its migrations, the lock against a second process
-//! - [`writer`]: the thread, its transactions, counters, the outbox's chain
-//! - [`intake`]: batches of arrivals · [`cases`]: claims and appends · [`read`]: what people and roles read
-//! - [`rows`]: rows to values and back
+//! - `schema`: the file, its migrations, the lock against a second process
+//! - `writer`: the thread, its transactions, counters, the outbox's chain
+//! - `intake`: batches of arrivals · `cases`: claims and appends · `read`: what people and roles read
+//! - `rows`: rows to values and back
 
 mod cases;
 mod intake;

@@ -338,3 +338,13 @@ fn no_body_outgrows_what_intermediaries_forward() {
     let body = outcome::envelope(&outcome::closed(&case, &Verdict::Obsolete, i64::MIN), 0, None, i64::MIN);
     assert!(body.len() <= outcome::MAX_BODY_BYTES, "{}", body.len());
 }
+
+#[test]
+fn times_off_the_calendar_are_still_times() {
+    let validator = validator("outcome");
+    for ms in [i64::MIN, -70_000_000_000_000, 0, 253_402_300_799_999, i64::MAX] {
+        let mut case = a_case();
+        (case.opened_ms, case.directive.end_ms, case.directive.broker_ms) = (ms, Some(ms), ms);
+        holds(&validator, &sent(&outcome::closed(&case, &Verdict::Obsolete, ms)));
+    }
+}

@@ -84,7 +84,16 @@ pub(super) fn claim(w: &mut Writer, want: &Want) -> Result<Vec<Claim>, Error> {
             if !lanes.insert(lane) {
                 continue;
             }
-            let Some(stored) = rows::case_by_id(&w.db, id)? else { continue };
+            let stored = match rows::case_by_id(&w.db, id) {
+                Ok(Some(stored)) => stored,
+                Ok(None) => continue,
+                // One row that cannot be read must not stop all others.
+                Err(Error::Corrupt { what }) => {
+                    tracing::error!(case = %id, what, "a case cannot be read and is left out");
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
             w.claimed += 1;
             let claim = Claim {
                 epoch: (w.start << 40) | w.claimed,
@@ -99,7 +108,7 @@ pub(super) fn claim(w: &mut Writer, want: &Want) -> Result<Vec<Claim>, Error> {
                     until_ms: claim.until_ms,
                     expect: claim.case.seq,
                     case: claim.case.clone(),
-                    learned: None,
+                    learned: stored.learned,
                 },
             );
             w.turn.clone_from(system);
@@ -186,7 +195,7 @@ fn close(w: &mut Writer, case: &Case, learned: Option<&Observation>, now_ms: i64
 }
 
 /// What a case learned of its credential. Seen present after its death: the death is not recorded any more.
-fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Result<(), Error> {
+pub(super) fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Result<(), Error> {
     let present = seen.is_some_and(|s| s.presence == Presence::Present);
     exec(
         &w.db,
@@ -316,8 +325,10 @@ pub(super) fn prune(w: &Writer, seen_before: i64, closed_before: i64, max: usize
         done += exec(db, sql, params![tenant, id])?;
         done += exec(db, "DELETE FROM cases WHERE id=?", params![id])?;
     }
-    // Ended tasks, with their grants and the credentials that nobody else holds and no case is about.
-    let sql = "SELECT tenant, run FROM tasks WHERE phase = 2 AND ended_ms < ? ORDER BY ended_ms LIMIT ?";
+    // Ended tasks without an open case, with their grants and the credentials that nobody else holds and no case is about.
+    let sql = "SELECT tenant, run FROM tasks t WHERE phase = 2 AND ended_ms < ? AND NOT EXISTS (SELECT 1 FROM grants g \
+               JOIN cases c ON c.tenant = g.tenant AND c.credential = g.credential AND c.closed_ms IS NULL \
+               WHERE g.tenant = t.tenant AND g.run = t.run) ORDER BY ended_ms LIMIT ?";
     let ended = all(db, sql, params![closed_before, left(done)], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
     })?;

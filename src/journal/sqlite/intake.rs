@@ -8,7 +8,7 @@ use rusqlite::params;
 use super::Error;
 use super::rows::{self, CREDENTIAL, GRANT, TASK, all, exec, one};
 use super::writer::Writer;
-use crate::case::record::Record;
+use crate::case::record::{Observation, Record};
 use crate::case::state::State;
 use crate::case::{Case, CaseId, Directive};
 use crate::credential::{CredentialId, Kind};
@@ -43,6 +43,8 @@ struct Run {
     views: HashMap<Tenant, Loaded>,
     cases: HashMap<CaseId, Pending>,
     stirred: u32,
+    /// What voided claims knew of their credentials.
+    learned: Vec<(Case, Observation)>,
 }
 
 /// See [`crate::journal::Journal::record_batch`].
@@ -60,6 +62,14 @@ pub(super) fn record(w: &mut Writer, batch: &Batch) -> Result<Recorded, Error> {
             run.load(w, event)?;
         }
     }
+    // From here on rows are written: whatever fails takes the transaction with it.
+    write(w, batch, run).map_err(|e| match e {
+        Error::Illegal(bug) => Error::Unavailable(Box::new(bug)),
+        e => e,
+    })
+}
+
+fn write(w: &mut Writer, batch: &Batch, mut run: Run) -> Result<Recorded, Error> {
     w.allow_missed(batch.rules.heartbeats_missed)?;
     let rules = batch.rules.digest();
     let mut fates = Vec::with_capacity(batch.arrivals.len());
@@ -94,8 +104,12 @@ impl Run {
         if let Data::TaskEnded(ended) = &event.data {
             runs.extend(ended.continued_as.clone());
         }
-        for run in runs {
+        while let Some(run) = runs.pop() {
             loaded.task(w, &event.tenant, &run)?;
+            // What comes late for a run that went on under another key is handed to that one.
+            let outcome = loaded.view.tasks.get(&run).and_then(|task| task.outcome.as_deref());
+            let next = outcome.and_then(|o| o.strip_prefix("continued_as ")).map(|next| RunKey(next.into()));
+            runs.extend(next.filter(|next| !loaded.held.contains(next)));
             if loaded.held.insert(run.clone()) {
                 let sql = format!("SELECT {GRANT} FROM grants WHERE tenant=? AND run=?");
                 for grant in all(&w.db, &sql, params![event.tenant, run.as_str()], rows::grant)? {
@@ -211,7 +225,8 @@ impl Run {
             case.directive = d.clone();
             self.stirred += 1;
             // What the running executor appends next finds its claim void, and nothing else happens.
-            w.claims.remove(&case.id);
+            let learned = w.claims.remove(&case.id).and_then(|held| held.learned);
+            self.learned.extend(learned.map(|seen| (case.clone(), seen)));
             let new = self.cases.get(&case.id).is_some_and(|p| p.new);
             self.cases.insert(case.id, Pending { case: case.clone(), new });
         } else if let Some(pending) = self.cases.get_mut(&case.id) {
@@ -250,6 +265,9 @@ impl Run {
                     Change::Credential(credential) => rows::put_credential(&w.db, credential, batch.now_ms)?,
                 }
             }
+        }
+        for (case, seen) in &self.learned {
+            super::cases::learn(w, case, Some(seen), None)?;
         }
         Ok(())
     }

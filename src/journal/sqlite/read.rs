@@ -91,24 +91,39 @@ fn line(stored: rows::Stored) -> CaseLine {
     CaseLine { verdict, case: stored.case, closed_ms: stored.closed_ms, due_ms: stored.due_ms }
 }
 
+/// Open cases first, newest first. Only the numbers are sorted; rows are read until there are enough.
 pub(super) fn cases(db: &Connection, filter: &Filter) -> Result<Vec<CaseLine>, Error> {
     let limit = usize::try_from(filter.limit.unwrap_or(1000)).unwrap_or(usize::MAX);
     let closed = filter.closed || filter.state.as_deref() == Some("closed");
-    // The row's state may be behind while a case is claimed, so it is filtered after the tail was folded in.
-    let mut statement = db.prepare_cached(&format!(
-        "SELECT {CASE} FROM cases WHERE (?1 OR closed_ms IS NULL) AND (?2 IS NULL OR credential = ?2) \
-         AND (?3 IS NULL OR run = ?3) ORDER BY closed_ms IS NOT NULL, opened_ms DESC, no DESC"
-    ))?;
-    let credential = filter.credential.as_ref().map(CredentialId::as_str);
-    let run = filter.run.as_ref().map(crate::task::RunKey::as_str);
-    let mut rows = statement.query(params![closed, credential, run])?;
+    let mut only = String::new();
+    let mut values: Vec<&str> = Vec::new();
+    if let Some(credential) = &filter.credential {
+        only.push_str(" AND credential = ?");
+        values.push(credential.as_str());
+    }
+    if let Some(run) = &filter.run {
+        only.push_str(" AND run = ?");
+        values.push(run.as_str());
+    }
+    let mut lists =
+        vec![format!("SELECT no FROM cases WHERE closed_ms IS NULL{only} ORDER BY opened_ms DESC, no DESC")];
+    if closed {
+        lists.push(format!("SELECT no FROM cases WHERE closed_ms IS NOT NULL{only} ORDER BY closed_ms DESC"));
+    }
     let mut lines = Vec::new();
-    while lines.len() < limit
-        && let Some(row) = rows.next()?
-    {
-        let stored = rows::stored(db, rows::case_row(row)?)?;
-        if filter.state.as_deref().is_none_or(|state| state == stored.case.state.name()) {
-            lines.push(line(stored));
+    for sql in lists {
+        let mut statement = db.prepare_cached(&sql)?;
+        let mut numbers = statement.query(rusqlite::params_from_iter(&values))?;
+        while lines.len() < limit
+            && let Some(number) = numbers.next()?
+        {
+            let sql = format!("SELECT {CASE} FROM cases WHERE no=?");
+            let Some(row) = one(db, &sql, [number.get::<_, i64>(0)?], rows::case_row)? else { continue };
+            // The row's state may be behind while a case is claimed: it is compared with its newest records.
+            let stored = rows::stored(db, row)?;
+            if filter.state.as_deref().is_none_or(|state| state == stored.case.state.name()) {
+                lines.push(line(stored));
+            }
         }
     }
     Ok(lines)

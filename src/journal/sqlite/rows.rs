@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use crate::case::record::{Presence, Record};
+use crate::case::record::{Observation, Presence, Record};
 use crate::case::state::Phase as CasePhase;
 use crate::case::{Case, CaseId};
 use crate::credential::CredentialId;
@@ -249,6 +249,8 @@ pub(super) struct Stored {
     pub(super) case: Case,
     pub(super) due_ms: i64,
     pub(super) closed_ms: Option<i64>,
+    /// What its newest records learned of the credential, and nobody wrote there.
+    pub(super) learned: Option<Observation>,
 }
 
 pub(super) const CASE: &str = "body, due_ms, closed_ms";
@@ -266,9 +268,10 @@ pub(super) fn stored(db: &Connection, row: (String, i64, Option<i64>)) -> Result
         params![case.tenant, case.id.as_bytes(), case.seq],
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)),
     )?;
+    let behind = !tail.is_empty();
     for (seq, records) in tail {
         for record in json::<Vec<Record>>("records", &records)? {
-            case.state = case.state.next(&record)?;
+            case.state = case.state.next(&record).map_err(|_| Error::Corrupt { what: "records" })?;
             // What started was charged before.
             case.charged |= matches!(record, Record::Started { .. });
         }
@@ -276,7 +279,8 @@ pub(super) fn stored(db: &Connection, row: (String, i64, Option<i64>)) -> Result
         let seen = case.state.issuer().filter(|seen| seen.presence == Presence::Present).map(|seen| seen.at_ms);
         case.seen_ms = case.seen_ms.or(seen);
     }
-    Ok(Stored { case, due_ms: row.1, closed_ms: row.2 })
+    let learned = case.state.issuer().filter(|_| behind).cloned();
+    Ok(Stored { case, due_ms: row.1, closed_ms: row.2, learned })
 }
 
 pub(super) fn case_by_id(db: &Connection, id: CaseId) -> Result<Option<Stored>, Error> {

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
@@ -29,8 +30,14 @@ pub(super) fn lock(path: &Path) -> Result<File, Error> {
     beside.push(".lock");
     let beside = PathBuf::from(beside);
     let unavailable = |e: std::io::Error| Error::Unavailable(Box::new(e));
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&beside).map_err(unavailable)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(unavailable)?;
     match file.try_lock() {
         Ok(()) => {
             file.set_len(0).map_err(unavailable)?;
@@ -50,8 +57,11 @@ pub(super) fn lock(path: &Path) -> Result<File, Error> {
 
 /// The write connection, migrated.
 pub(super) fn open(path: &Path) -> Result<Connection, Error> {
+    // For its owner only, and so are the files that SQLite puts beside it.
+    let make = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    drop(make.map_err(|e| Error::Unavailable(Box::new(e)))?);
     let mut db = Connection::open(path)?;
-    prepare(&db)?;
+    prepare(&db, 65_536)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "wal_autocheckpoint", 4000)?;
@@ -76,15 +86,15 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
 pub(super) fn open_to_read(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let db = Connection::open_with_flags(path, flags)?;
-    prepare(&db)?;
+    prepare(&db, 16_384)?;
     Ok(db)
 }
 
-fn prepare(db: &Connection) -> Result<(), Error> {
+fn prepare(db: &Connection, cache_kib: i64) -> Result<(), Error> {
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.set_prepared_statement_cache_capacity(128);
     db.pragma_update(None, "foreign_keys", "OFF")?;
-    db.pragma_update(None, "cache_size", -65_536)?;
+    db.pragma_update(None, "cache_size", -cache_kib)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(())
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
@@ -17,6 +18,10 @@ use crate::case::record::Observation;
 use crate::case::{Case, CaseId};
 use crate::guard::Freeze;
 use crate::outcome::{self, Message};
+
+const IDLE: Duration = Duration::from_secs(3600);
+/// How soon a file that could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A claim of this process. It lives in memory only: a start voids all older ones.
 #[derive(Debug)]
@@ -262,12 +267,11 @@ impl Writer {
     fn group(&mut self, jobs: Vec<Job>, shared: &Shared) -> Vec<Job> {
         let mut jobs = jobs.into_iter();
         let mut replies = Vec::new();
+        let before = self.db.total_changes();
         let mut broken = self.open_transaction().err().map(|e| full(&e));
         if broken.is_some() {
-            // Nothing may run: everyone is told so, by running no job but an empty one in its place.
-            for job in jobs.by_ref() {
-                drop(job);
-            }
+            // Nothing may run: a dropped job tells its caller so.
+            jobs.by_ref().for_each(drop);
         }
         for job in jobs.by_ref() {
             match catch_unwind(AssertUnwindSafe(|| job(self))) {
@@ -289,7 +293,10 @@ impl Writer {
             self.roll_back();
         }
         self.touched.clear();
-        shared.healthy.store(result.is_ok(), Ordering::SeqCst);
+        // A commit of nothing proves nothing.
+        if result.is_err() || self.db.total_changes() != before {
+            shared.healthy.store(result.is_ok(), Ordering::SeqCst);
+        }
         if let Ok(mut switches) = shared.switches.write()
             && result.is_ok()
             && *switches != self.mem.switches
@@ -300,7 +307,7 @@ impl Writer {
             tracing::error!(why, "the journal was not written");
         }
         for reply in replies {
-            reply(result.as_ref().map(|()| ()).map_err(String::as_str));
+            reply(result.as_ref().copied().map_err(String::as_str));
         }
         jobs.collect()
     }
@@ -341,9 +348,13 @@ pub(super) fn run(mut writer: Writer, queue: &Receiver<Job>, most: usize, shared
     let mut waiting: Vec<Job> = Vec::new();
     loop {
         if waiting.is_empty() {
-            match queue.recv() {
+            // While not healthy it tries by itself, so that readiness returns without traffic.
+            let healthy = shared.healthy.load(Ordering::SeqCst);
+            match queue.recv_timeout(if healthy { IDLE } else { AGAIN }) {
                 Ok(job) => waiting.push(job),
-                Err(_) => break,
+                Err(RecvTimeoutError::Timeout) if healthy => continue,
+                Err(RecvTimeoutError::Timeout) => waiting.push(job(|w| w.set_meta("probe", "")).0),
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         while waiting.len() < most
