@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::record::Observation;
 use crate::case::{Action, Case, HoldReason, Trigger};
-use crate::credential::Kind;
+use crate::credential::{CredentialId, Kind};
 
 /// What a realm's cases may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,14 +90,11 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
     if !named {
         return Err(HoldReason::Authority);
     }
-    // Tokens and secret_ids have no path: their prefix is the empty one, allowed by the realm's own switch.
-    let id = directive.credential.id();
-    let prefixed = directive.credential.kind() == Kind::VaultToken
-        || facts.allowed_prefixes.iter().any(|prefix| id.starts_with(prefix.as_str()));
-    if !prefixed {
+    if !is_allowed(&directive.credential, facts.allowed_prefixes) {
         return Err(HoldReason::Prefix);
     }
     if let (Some(run), Some(named)) = (&directive.run, facts.seen.and_then(|seen| seen.run.as_deref()))
+        && !named.is_empty()
         && !same_run(run.as_str(), named)
     {
         return Err(HoldReason::OtherTask);
@@ -112,6 +109,27 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
         return Err(HoldReason::Cap);
     }
     Ok(())
+}
+
+/// The entry of a realm's allowed prefixes that allows tokens: they have no path.
+pub const TOKENS: &str = "token:";
+
+/// Whether a realm's allowed prefixes reach this credential. Leases by `<mount>/creds/<role>/`, secret_ids by
+/// `<mount>/<role>/`, tokens only by the explicit entry [`TOKENS`]. A prefix ends at a path segment, so that one role
+/// does not allow another whose name looks alike; an id with empty, `.` or `..` segments is allowed by none.
+pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
+    let kind = credential.kind();
+    if kind == Kind::VaultToken {
+        return prefixes.iter().any(|prefix| prefix == TOKENS);
+    }
+    let id = credential.id();
+    if kind == Kind::Unserved || id.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return false;
+    }
+    prefixes.iter().filter(|prefix| !prefix.is_empty() && *prefix != TOKENS).any(|prefix| {
+        id.strip_prefix(prefix.as_str())
+            .is_some_and(|rest| prefix.ends_with('/') || rest.starts_with('/') || rest.is_empty())
+    })
 }
 
 /// Whether the issuer's metadata names this run: the whole key, or the run id behind the source.

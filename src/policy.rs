@@ -1,14 +1,20 @@
 //! What to do about an event. PURE: [`decide`] sees the event and a [`View`] of what the journal knows, and returns a
 //! [`Decision`] made of data. The journal applies it, in the transaction in which it loaded the view.
 
+pub(crate) mod decide;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::case::{Case, Directive};
+pub use self::decide::decide;
+use crate::case::state::Phase;
+use crate::case::{Case, Directive, HoldReason, Trigger};
 use crate::credential::CredentialId;
-use crate::event::Event;
+use crate::event::{Data, Event, GrantSpec};
 use crate::task::{Credential, Grant, RunKey, Task};
 
 /// The rules, from the configuration. Their digest stands in each decision.
@@ -135,8 +141,8 @@ pub struct Decision {
 
 /// What the journal knows of everything that a batch of events touches.
 ///
-/// Loaded by [`View::keys`]: the tasks and grants of the events' runs, their credentials, all other grants of these
-/// credentials with their tasks, and their open cases.
+/// Of one tenant. Loaded by [`keys`] and [`also_run`]: the tasks and grants of the events' runs, their credentials, all
+/// other grants of these credentials with their tasks, and their open cases.
 #[derive(Debug, Default)]
 pub struct View {
     /// Tasks by run.
@@ -180,14 +186,31 @@ impl View {
     }
 }
 
-/// What an event names directly: what a view is loaded by.
-pub fn keys(_event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
-    unimplemented!()
+/// What an event names directly: what a view is loaded by. See [`also_run`] for the one event that names two runs.
+pub fn keys(event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
+    let specs = |grants: &[GrantSpec]| grants.iter().map(|grant| grant.credential.clone()).collect();
+    match &event.data {
+        Data::TaskStarted(it) => (Some(it.run.clone()), specs(&it.grants)),
+        Data::TaskExtended(it) => (Some(it.run.clone()), Vec::new()),
+        Data::TaskHeartbeat(it) => (Some(it.run.clone()), Vec::new()),
+        Data::TaskEnded(it) => (Some(it.run.clone()), specs(&it.grants)),
+        Data::GrantRegistered(it) => (Some(it.run.clone()), vec![it.grant.credential.clone()]),
+        Data::GrantReleased(it) => (Some(it.run.clone()), vec![it.credential.clone()]),
+        Data::FindingObserved(it) => (None, it.credential.iter().cloned().collect()),
+        Data::FindingClosed(_) => (None, Vec::new()),
+        Data::DeadlinePassed { run, .. } | Data::HeartbeatMissed { run, .. } => (Some(run.clone()), Vec::new()),
+        Data::ReconcileFound { credential, run, .. } => (run.clone(), vec![credential.clone()]),
+        Data::OperatorRevoke { credential, .. } => (None, vec![credential.clone()]),
+    }
 }
 
-/// What to do about `event`.
-pub fn decide(_event: &Event, _view: &View, _rules: &Rules) -> Decision {
-    unimplemented!()
+/// The second run that an event names: a run that goes on under another key. A view must hold its task as well, else
+/// a running task would be taken for an unknown one.
+pub fn also_run(event: &Event) -> Option<RunKey> {
+    match &event.data {
+        Data::TaskEnded(it) => it.continued_as.clone(),
+        _ => None,
+    }
 }
 
 /// How a directive meets an open case of the same credential.
@@ -200,6 +223,32 @@ pub enum Meeting {
 }
 
 /// Revoke > track; of two alike the one that is not held wins; never downgrades.
-pub fn meet(_open: &Case, _directive: &Directive) -> Meeting {
-    unimplemented!()
+///
+/// A directive that is not held takes over a case that waits for just such a directive: a finding or an unregistered
+/// lease for the task's end, a topic without authority for another topic, the wrong run for the right one, a deadline
+/// under a doubtful clock for an event, what a provider refused or a person abandoned for an operator. What holds by
+/// itself and lets go by itself (freeze, cap, observe) is joined.
+pub fn meet(open: &Case, directive: &Directive) -> Meeting {
+    let now = &open.directive;
+    if directive.action != now.action {
+        return if directive.action > now.action { Meeting::Supersede } else { Meeting::Join };
+    }
+    if directive.held.is_some() {
+        return Meeting::Join;
+    }
+    let by_operator = directive.trigger == Trigger::Operator;
+    let fired = |trigger| matches!(trigger, Trigger::Deadline | Trigger::Heartbeat);
+    let lifts = match &open.state.phase {
+        Phase::Held { reason } => match reason {
+            HoldReason::Finding | HoldReason::Unregistered => true,
+            HoldReason::Authority => directive.topic != now.topic,
+            HoldReason::OtherTask => directive.run != now.run,
+            HoldReason::Clock => fired(now.trigger) && !fired(directive.trigger),
+            HoldReason::Refused => by_operator && now.trigger != Trigger::Operator,
+            _ => false,
+        },
+        Phase::Abandoned => by_operator,
+        Phase::Open | Phase::Closed { .. } => false,
+    };
+    if lifts { Meeting::Supersede } else { Meeting::Join }
 }

@@ -42,14 +42,16 @@ pub fn judge(case: &Case, settle: Settle, now_ms: i64) -> Judgement {
     if !series.control {
         return Judgement::Retry;
     }
-    let needed = if settle.window_ms == 0 { 1 } else { settle.sightings.max(2) };
-    if series.refused < needed || last_ms - first_ms < settle.window_ms {
-        let gap = settle.window_ms / i64::from(needed.saturating_sub(1).max(1));
-        return Judgement::Again { at_ms: last_ms + gap.max(1) };
+    let window_ms = settle.window_ms.max(0);
+    let needed = if window_ms == 0 { 1 } else { settle.sightings.max(2) };
+    if series.refused < needed || last_ms.saturating_sub(first_ms) < window_ms {
+        let gap = window_ms / i64::from(needed.saturating_sub(1).max(1));
+        return Judgement::Again { at_ms: last_ms.saturating_add(gap.max(1)) };
     }
-    let never_seen = case.seen_ms.is_none()
-        && !state.acted
-        && issuer.is_some_and(|seen| seen.presence == Presence::Gone && seen.issued_ms.is_none());
+    // Nobody ever saw it: a look that was unclear does not make it known, nor does a revoke of what hung on it.
+    let seen = case.seen_ms.is_some()
+        || issuer.is_some_and(|seen| seen.presence == Presence::Present || seen.issued_ms.is_some());
+    let never_seen = !seen && !state.killed;
     if never_seen && level == Level::Issuer {
         return Judgement::Close(Verdict::NotFound);
     }

@@ -39,15 +39,16 @@ impl Schedule {
         // The ceiling is reached long before 32 doublings.
         let nth = attempt.clamp(1, 32) as usize - 1;
         let wait = waits.into_iter().nth(nth).unwrap_or(Duration::from_millis(self.ceiling_ms));
-        let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 4);
-        let spread_ms = (wait_ms as f64 * 0.25 * spread.clamp(0.0, 1.0)) as i64;
+        let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX).min(i64::MAX / 4);
         let asked_ms = match failure {
             FailureKind::Throttled { after_ms: Some(after) } => {
                 after.clamp(0, i64::try_from(self.throttle_ceiling_ms).unwrap_or(i64::MAX / 4))
             }
             _ => 0,
         };
-        (wait_ms + spread_ms).max(asked_ms)
+        // What a provider asked for is spread too: it asked everybody for the same.
+        let wait_ms = wait_ms.max(asked_ms.min(i64::MAX / 4));
+        wait_ms + (wait_ms as f64 * 0.25 * spread.clamp(0.0, 1.0)) as i64
     }
 }
 

@@ -49,12 +49,12 @@ impl Series {
     fn add(&mut self, sighting: &Sighting) {
         match sighting.answer {
             Answer::Unknown => {}
-            Answer::Accepted => *self = Self { broken: self.broken + 1, ..Self::default() },
+            Answer::Accepted => *self = Self { broken: self.broken.saturating_add(1), ..Self::default() },
             Answer::Refused => {
                 self.level = Some(self.level.map_or(sighting.level, |l| l.min(sighting.level)));
                 self.first_ms = Some(self.first_ms.unwrap_or(sighting.at_ms));
                 self.last_ms = Some(sighting.at_ms);
-                self.refused += 1;
+                self.refused = self.refused.saturating_add(1);
                 self.control |= sighting.control;
                 self.residue.clone_from(&sighting.residue);
             }
@@ -194,17 +194,11 @@ impl State {
             }
             Phase::Open => {}
         }
-        let (Some(plan), Some(step)) = (self.plan.as_ref(), self.current()) else {
+        let Some(step) = self.current() else {
             return Todo::Plan;
         };
-        if self.in_doubt && !self.looked {
-            let look = plan
-                .steps
-                .iter()
-                .position(|s| s.act == Act::Observe && s.connector == step.connector && s.system == step.system);
-            if let Some(look) = look {
-                return Todo::Observe(look);
-            }
+        if let Some(look) = self.due_look() {
+            return Todo::Observe(look);
         }
         match step.act {
             Act::Observe => Todo::Observe(self.step),
@@ -212,6 +206,18 @@ impl State {
             _ if self.needless(step) => Todo::Skip(self.step),
             _ => Todo::Perform(self.step),
         }
+    }
+
+    /// The look that must come before an effect in doubt is repeated. Where the plan has none for this step's system,
+    /// the effect is repeated as it is: connectors only have effects that may be.
+    fn due_look(&self) -> Option<usize> {
+        if !self.in_doubt || self.looked {
+            return None;
+        }
+        let (plan, step) = (self.plan.as_ref()?, self.current()?);
+        plan.steps
+            .iter()
+            .position(|s| s.act == Act::Observe && s.connector == step.connector && s.system == step.system)
     }
 
     /// Whether an effect has nothing left to act on.
@@ -249,7 +255,10 @@ impl State {
                 self.series = Series::default();
             }
             Record::Planned { no, plan } if is_open && self.plan.is_none() && *no == self.plan_no + 1 => {
-                if plan.steps.is_empty() || plan.pivot >= plan.steps.len() {
+                // It ends in its one proof: nothing comes after that, and nothing closes without it.
+                let proofs = plan.steps.iter().filter(|s| s.act == Act::Prove).count();
+                let proves = proofs == 1 && plan.steps.last().is_some_and(|s| s.act == Act::Prove);
+                if !proves || plan.pivot >= plan.steps.len() {
                     return Err(illegal);
                 }
                 self.plan_no = *no;
@@ -260,19 +269,20 @@ impl State {
             Record::Observed { step, seen }
                 if is_open && self.act(*step) == Some(Act::Observe) && *step <= self.step =>
             {
+                let was_due = self.due_look() == Some(*step);
                 self.observed.retain(|(i, _)| i != step);
                 self.observed.push((*step, seen.clone()));
                 if *step == self.step {
                     self.advance();
-                } else if self.in_doubt {
+                } else if was_due {
                     self.looked = true;
                 }
             }
             Record::Started { step, attempt, .. }
                 if is_open
                     && self.is_effect(*step)
-                    && (!self.in_doubt || self.looked)
-                    && *attempt == self.attempts + 1 =>
+                    && self.due_look().is_none()
+                    && *attempt == self.attempts.saturating_add(1) =>
             {
                 self.in_doubt = true;
                 self.looked = false;
@@ -284,32 +294,42 @@ impl State {
                 self.advance();
             }
             Record::Failed { step, failure, .. }
-                if *step == self.step && !self.is_closed() && self.act(*step).is_some() =>
+                // The step itself, the look that a doubt asks for, or an abandoned case's probe.
+                if !self.is_closed()
+                    && self.act(*step).is_some()
+                    && (*step == self.step
+                        || self.due_look() == Some(*step)
+                        || (self.phase == Phase::Abandoned && self.act(*step) == Some(Act::Prove))) =>
             {
                 if self.is_effect(*step) && *failure != FailureKind::Unknown {
                     self.in_doubt = false;
                 }
                 // Our own access failed: that is no attempt at the credential.
                 if *failure != FailureKind::Denied {
-                    self.attempts += 1;
+                    self.attempts = self.attempts.saturating_add(1);
                 }
                 self.looked = false;
                 self.last_failure = Some(*failure);
             }
             Record::Skipped { step, residue } if is_open && self.is_effect(*step) => {
-                if self.in_doubt && self.act(*step) == Some(Act::Revoke) {
+                let gone = self.current().and_then(|s| self.observation_for(s)).is_some_and(|o| o.presence == Presence::Gone);
+                if self.in_doubt && gone && self.act(*step) == Some(Act::Revoke) {
                     self.killed = true;
                 }
                 self.leave(residue.as_slice());
                 self.advance();
             }
             Record::Sighted { step, sighting }
-                if matches!(self.phase, Phase::Open | Phase::Abandoned) && self.act(*step) == Some(Act::Prove) =>
+                if (self.phase == Phase::Abandoned || (is_open && *step == self.step))
+                    && self.act(*step) == Some(Act::Prove) =>
             {
                 self.series.add(sighting);
-                self.attempts = if sighting.answer == Answer::Refused { 0 } else { self.attempts + 1 };
+                self.attempts = if sighting.answer == Answer::Refused { 0 } else { self.attempts.saturating_add(1) };
             }
-            Record::Held { reason } if is_open => self.phase = Phase::Held { reason: *reason },
+            // Also from one reason to another.
+            Record::Held { reason } if is_open || matches!(self.phase, Phase::Held { .. }) => {
+                self.phase = Phase::Held { reason: *reason };
+            }
             Record::Resumed { .. } if matches!(self.phase, Phase::Held { .. }) => self.phase = Phase::Open,
             Record::Abandoned { .. } if matches!(self.phase, Phase::Open | Phase::Held { .. }) => {
                 self.phase = Phase::Abandoned;
