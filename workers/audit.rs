@@ -24,11 +24,20 @@ pub async fn audit(config: &Config, what: Audit, json: bool) -> Result<(), Faile
         return Ok(());
     }
     let mut table = show::table(&[
-        "CREDENTIAL", "RUN", "TRIGGER", "TASK STARTED", "TASK ENDED", "ISSUED", "EXPIRES", "DEAD", "OVERRUN",
+        "CREDENTIAL",
+        "RUN",
+        "TRIGGER",
+        "TASK STARTED",
+        "TASK ENDED",
+        "ISSUED",
+        "EXPIRES",
+        "DEAD",
+        "OVERRUN",
     ]);
     for line in &lines {
         let overrun = line.overrun_ms.map_or_else(|| "?".to_owned(), show::span);
-        let dead = line.dead_ms.map_or_else(|| Cell::new("NOT SEEN DEAD").fg(Color::Red), |ms| Cell::new(show::time(ms)));
+        let dead =
+            line.dead_ms.map_or_else(|| Cell::new("NOT SEEN DEAD").fg(Color::Red), |ms| Cell::new(show::time(ms)));
         table.add_row(vec![
             Cell::new(line.credential.as_str()),
             Cell::new(line.run.as_ref().map_or("-", RunKey::as_str)),

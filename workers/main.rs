@@ -45,6 +45,10 @@ impl Failed {
 
 fn main() -> ExitCode {
     curfew::telemetry::quiet_panics();
+    // One TLS for all: whoever comes second would find two and panic.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("curfew: a TLS provider was installed before main");
+    }
     let args = Args::parse();
     match dispatch(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -125,9 +129,9 @@ fn check(common: &args::Common) -> Result<(), Failed> {
             let problems: Vec<_> = invalid
                 .problems
                 .iter()
-                .map(|p| {
-                    serde_json::json!({ "line": p.line, "column": p.column, "message": p.message, "help": p.help })
-                })
+                .map(
+                    |p| serde_json::json!({ "line": p.line, "column": p.column, "message": p.message, "help": p.help }),
+                )
                 .collect();
             println!("{}", serde_json::json!({ "ok": false, "file": invalid.file, "problems": problems }));
             Err(Failed::Configuration(invalid))

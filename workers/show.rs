@@ -16,7 +16,7 @@ pub fn colour_on_stderr() -> bool {
 /// An empty table with a head, as wide as the terminal.
 pub fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
     if !io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
         table.force_no_tty();
         // Wide enough that nothing is wrapped where nobody looks.

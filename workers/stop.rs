@@ -1,6 +1,6 @@
 //! What operators order: freeze, release, a word on a case, a revocation, a position.
 
-use curfew::clock::{self, Clock as _};
+use curfew::clock;
 use curfew::config::Config;
 use curfew::credential::CredentialId;
 use curfew::guard;
@@ -68,7 +68,9 @@ pub async fn release(config: &Config, who: Who, json_wanted: bool) -> Result<(),
         // Nothing was ever recorded: the file was all there was.
         Err(_) if !config.journal.exists() => json!({ "released": true }),
         Err(Failed::Unavailable(why)) => {
-            return Err(Failed::Unavailable(format!("the freeze file is gone, the journal may still be frozen: {why}")));
+            return Err(Failed::Unavailable(format!(
+                "the freeze file is gone, the journal may still be frozen: {why}"
+            )));
         }
         Err(failed) => return Err(failed),
     };

@@ -1,7 +1,6 @@
 //! Answers what operators ask, from the journal.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -10,15 +9,12 @@ use uuid::Uuid;
 use super::{Refused, RefusedKind, Reply, Request, freeze_file};
 use crate::case::CaseId;
 use crate::case::record::Record;
-use crate::config::OWN_TOPIC;
 use crate::credential::CredentialId;
-use crate::event::{self, Coordinates, Data, Event, Type};
+use crate::event::Event;
 use crate::guard::Freeze;
 use crate::intake::Intake;
 use crate::journal::{self, CaseLine, Filter, Position};
 
-/// The CloudEvents source of operators' commands.
-pub const SOURCE: &str = "/curfew/operator";
 /// The shortest beginning of an id that is looked up.
 const SHORTEST: usize = 4;
 
@@ -112,8 +108,8 @@ impl Operator {
         by: String,
         reason: String,
     ) -> Result<Value, Refused> {
-        let event = revoke_event(credential.clone(), tenant, by, reason, self.intake.clock.wall_ms());
-        let id = event.id.clone();
+        let (id, now_ms) = (Uuid::now_v7().to_string(), self.intake.clock.wall_ms());
+        let event = Event::operator_revoke(tenant.into(), id.clone(), credential.clone(), by, reason, now_ms);
         self.intake.notice(vec![event]).await?;
         let filter = Filter { credential: Some(credential), ..Filter::default() };
         let cases: Vec<CaseId> = self.intake.journal.cases(filter).await?.iter().map(|line| line.case.id).collect();
@@ -145,23 +141,6 @@ impl Operator {
             (None, _) => Err(Refused::new(RefusedKind::NotFound, format!("no case begins with {asked}"))),
             _ => Err(Refused::new(RefusedKind::NotFound, format!("more than one case begins with {asked}"))),
         }
-    }
-}
-
-/// An operator's word that `credential` must die, as an event.
-pub fn revoke_event(credential: CredentialId, tenant: &str, by: String, reason: String, now_ms: i64) -> Event {
-    let kind = Type::OperatorRevoke;
-    let parts = [kind.as_str(), credential.as_str(), by.as_str(), reason.as_str()];
-    Event {
-        at: Coordinates { cluster: OWN_TOPIC.into(), topic: OWN_TOPIC.into(), partition: -1, offset: -1 },
-        tenant: Arc::from(tenant),
-        source: SOURCE.to_owned(),
-        id: Uuid::now_v7().to_string(),
-        kind,
-        broker_ms: now_ms,
-        digest: event::digest16(&parts.map(str::as_bytes)),
-        traceparent: None,
-        data: Data::OperatorRevoke { credential, by, reason },
     }
 }
 

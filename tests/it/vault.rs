@@ -214,7 +214,7 @@ async fn what_our_policy_does_not_reach_is_refused_and_blocks_nothing() {
         assert_eq!(kind(lease.perform(Act::Revoke, &about(Kind::VaultLease, id)).await), FailureKind::Refused, "{id}");
     }
     // The same without the right at all: now it is our access, and the system is blocked.
-    let (token, _) = root.token_of(&["default"]).await;
+    let (token, _) = root.token(json!({ "policies": ["default"], "ttl": "10m" })).await;
     settings.auth = Auth::Token(SecretString::from(token));
     let blind = connected(&settings).await.remove(0);
     let failure = blind.perform(Act::Revoke, &about(Kind::VaultLease, &own)).await.unwrap_err();
@@ -281,7 +281,8 @@ async fn tokens_die_by_accessor_and_ours_and_root_are_protected() {
     let connectors = connected(&settings).await;
     let tokens = &connectors[1];
     tokens.self_check().await.unwrap();
-    let (_, accessor) = root.token(json!({ "ttl": "10m", "meta": { "curfew_run": "ci:run-1" } })).await;
+    let (_, accessor) =
+        root.token(json!({ "policies": ["default"], "ttl": "10m", "meta": { "curfew_run": "ci:run-1" } })).await;
     let mut subject = about(Kind::VaultToken, &accessor);
     let seen = look(tokens, &mut subject).await;
     assert_eq!((seen.presence, seen.run.as_deref(), seen.protected), (Presence::Present, Some("ci:run-1"), false));
@@ -300,6 +301,67 @@ async fn tokens_die_by_accessor_and_ours_and_root_are_protected() {
     assert_eq!(kind(tokens.perform(Act::Revoke, &own).await), FailureKind::Refused);
     let (_, rooted) = root.token(json!({ "policies": ["root"], "ttl": "10m" })).await;
     assert!(tokens.observe(&about(Kind::VaultToken, &rooted)).await.unwrap().protected);
+}
+
+#[tokio::test]
+async fn a_half_revoked_token_is_neither_alive_nor_dead() {
+    let root = Root::shared();
+    let proxy = Proxy::to(&postgres_address()).await;
+    let mount = root.database(&proxy.address).await;
+    let policy = unique("creds");
+    let text = format!("path \"{mount}/creds/*\" {{ capabilities = [\"read\"] }}");
+    root.put(&format!("sys/policies/acl/{policy}"), json!({ "policy": text })).await;
+    let mut settings = settings(&root.address, &root.token);
+    settings.tokens = true;
+    let tokens = connected(&settings).await.remove(1);
+    let body = json!({ "policies": [policy], "no_default_policy": true, "ttl": "10m", "num_uses": 1 });
+    let (token, accessor) = root.token(body).await;
+    let mut subject = about(Kind::VaultToken, &accessor);
+    look(&tokens, &mut subject).await;
+    // During its last use a token is being revoked already; a slow database makes that last.
+    proxy.off();
+    proxy.delay();
+    let (witness, path) = (root.clone(), format!("{mount}/creds/task"));
+    let last_use = tokio::spawn(async move { witness.ask_as(&token, "GET", &path, Value::Null).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (status, _) = root.ask("POST", "auth/token/lookup-accessor", json!({ "accessor": accessor })).await;
+    assert_eq!(status, 403);
+    assert_eq!(tokens.observe(&subject).await.unwrap().presence, Presence::Unclear);
+    assert_eq!(tokens.probe(&subject).await.answer, Answer::Unknown);
+    proxy.on();
+    last_use.await.unwrap();
+    until("its death", || async { (tokens.probe(&subject).await.answer == Answer::Refused).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn leases_of_a_dead_token_die_later_and_batch_tokens_have_no_name() {
+    let root = Root::shared();
+    let proxy = Proxy::to(&postgres_address()).await;
+    let mount = root.database(&proxy.address).await;
+    let policy = unique("creds");
+    let text = format!("path \"{mount}/creds/*\" {{ capabilities = [\"read\"] }}");
+    root.put(&format!("sys/policies/acl/{policy}"), json!({ "policy": text })).await;
+    let mut settings = settings(&root.address, &root.token);
+    settings.tokens = true;
+    let connectors = connected(&settings).await;
+    let (token, accessor) = root.token_of(&[&policy]).await;
+    let (status, lease) = root.ask_as(&token, "GET", &format!("{mount}/creds/task"), Value::Null).await;
+    assert_eq!(status, 200, "{lease}");
+    let lease = about(Kind::VaultLease, lease["lease_id"].as_str().unwrap());
+    let token = about(Kind::VaultToken, &accessor);
+    proxy.off();
+    connectors[1].perform(Act::Revoke, &token).await.unwrap();
+    assert_eq!(connectors[1].probe(&token).await.answer, Answer::Refused);
+    // So a token's death says nothing of its leases: each is a credential of its own.
+    assert_eq!(connectors[0].probe(&lease).await.answer, Answer::Accepted);
+    proxy.on();
+    connectors[0].perform(Act::Revoke, &lease).await.unwrap();
+    assert_eq!(connectors[0].probe(&lease).await.answer, Answer::Refused);
+
+    let batch =
+        root.put("auth/token/create-orphan", json!({ "type": "batch", "ttl": "10m", "policies": ["default"] })).await;
+    assert_eq!(batch["auth"]["accessor"], "");
+    assert!(CredentialId::new(Kind::VaultToken, REALM, "").is_err(), "it cannot even be registered");
 }
 
 #[tokio::test]
@@ -524,7 +586,10 @@ async fn sealed_killed_and_throttling_mean_nothing_happened() {
     for _ in 0..4 {
         throttled = tokens.observe(&subject).await.err().or(throttled);
     }
-    let throttled = throttled.unwrap();
+    // Vault tells when to come again only where its operator has switched that on.
+    assert_eq!(throttled.unwrap().kind, FailureKind::Throttled { after_ms: None });
+    root.put("sys/quotas/config", json!({ "enable_rate_limit_response_headers": true })).await;
+    let throttled = tokens.observe(&subject).await.unwrap_err();
     assert!(matches!(throttled.kind, FailureKind::Throttled { after_ms: Some(1..=60_000) }), "{throttled:?}");
     let (status, _) = root.ask("DELETE", "sys/quotas/rate-limit/tight", Value::Null).await;
     assert_eq!(status, 204);

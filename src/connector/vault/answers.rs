@@ -93,10 +93,7 @@ pub fn read(call: Call, reply: Result<Reply, Lost>) -> Meaning {
         },
         // A standby that does not forward names the active node; its address is not ours to follow.
         300..=399 => failed(FailureKind::Unavailable, "Vault redirects: name the active node's address"),
-        429 if json.as_ref().is_some_and(is_errors) => {
-            failed(FailureKind::Throttled { after_ms: reply.retry_after_ms }, "Vault's rate limit")
-        }
-        429 => failed(FailureKind::Throttled { after_ms: reply.retry_after_ms }, "too many requests"),
+        429 => failed(FailureKind::Throttled { after_ms: reply.retry_after_ms }, "Vault's rate limit"),
         status => match json {
             Some(body) if is_errors(&body) => refusal(call, status, &text(&body)),
             _ if matches!(status, 472 | 473) => failed(FailureKind::Unavailable, "not the active node"),
@@ -147,7 +144,6 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         ),
         // An empty list is 404 without a text; a missing mount has one.
         (Call::List, 404) if text.is_empty() => Meaning::Done { data: Value::Null, request_id: None },
-        (Call::SecretIdLookup, 404) if text.is_empty() => Meaning::Gone,
         (_, 404) if text.contains("no handler for route") || text.contains("unsupported path") => {
             failed(FailureKind::Refused, "Vault has no such mount")
         }
@@ -216,13 +212,14 @@ fn failed(kind: FailureKind, note: &'static str) -> Meaning {
     Meaning::Failed(Failure::new(kind, note))
 }
 
+/// Whether Vault itself speaks: an AppRole's look-up says what is missing below `data`.
 fn is_errors(body: &Value) -> bool {
-    body["errors"].is_array()
+    body["errors"].is_array() || body["data"]["error"].is_string()
 }
 
 fn text(body: &Value) -> String {
-    let lines: Vec<&str> = body["errors"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    lines.join("\n")
+    let lines = body["errors"].as_array().into_iter().flatten().chain(body["data"].get("error"));
+    lines.filter_map(Value::as_str).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -2,30 +2,49 @@
 
 use super::*;
 
-/// A stranger of the same group: takes partitions, reads and keeps what it gets, commits nothing, and goes.
-async fn stranger(group: &str, topic: &str, hold: Duration) {
-    let (group, topic) = (group.to_owned(), topic.to_owned());
-    tokio::task::spawn_blocking(move || {
-        let client: BaseConsumer = config()
-            .set("group.id", &group)
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            .create()
-            .unwrap();
-        client.subscribe(&[&topic]).unwrap();
-        let started = std::time::Instant::now();
-        let mut held = None;
-        while held.is_none_or(|since: std::time::Instant| since.elapsed() < hold) {
-            assert!(started.elapsed() < Duration::from_secs(60), "the stranger got nothing");
-            drop(client.poll(Duration::from_millis(50)));
-            if held.is_none() && client.assignment().unwrap().count() > 0 {
-                held = Some(std::time::Instant::now());
-            }
+const STRANGER: &str = "CURFEW_TEST_STRANGER";
+
+/// Not a test: the main function of the stranger's process. Of the same group, it takes partitions, reads and keeps
+/// what it gets, commits nothing, and says when it has some.
+#[test]
+#[ignore = "the stranger's process, started by the tests below"]
+fn stranger() {
+    let Ok(who) = std::env::var(STRANGER) else { return };
+    let (group, topic) = who.split_once(' ').unwrap();
+    let client: BaseConsumer = config()
+        .set("group.id", group)
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", "6000")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .unwrap();
+    client.subscribe(&[topic]).unwrap();
+    let mut said = false;
+    loop {
+        drop(client.poll(Duration::from_millis(50)));
+        if !said && client.assignment().unwrap().count() > 0 {
+            println!("STRANGER HOLDS");
+            said = true;
         }
-    })
-    .await
-    .unwrap();
+    }
+}
+
+/// Starts the stranger, waits until it has partitions, lets it hold them, kills it: it leaves no word to the group.
+async fn stranger_holds_and_dies(group: &str, topic: &str, hold: Duration) {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let mut process = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "intake::rebalance::stranger", "--ignored", "--nocapture"])
+        .env(STRANGER, format!("{group} {topic}"))
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let said = async { while !lines.next_line().await.unwrap().unwrap().contains("STRANGER HOLDS") {} };
+    tokio::time::timeout(Duration::from_secs(60), said).await.expect("the stranger got nothing");
+    tokio::time::sleep(hold).await;
+    process.kill().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +90,7 @@ async fn members_come_and_go_and_every_event_is_recorded_once() {
     let third = station.join();
     let held = tokio::spawn({
         let (group, topic) = (station.group.clone(), topic.clone());
-        async move { stranger(&group, &topic, Duration::from_secs(2)).await }
+        async move { stranger_holds_and_dies(&group, &topic, Duration::from_secs(2)).await }
     });
     pause().await;
     first.leave().await;

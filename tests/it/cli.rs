@@ -1,0 +1,131 @@
+//! The command line as a user meets it: help, exit codes, what is said and what is never said.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// The binary, in `folder`, with no environment but what it needs.
+fn curfew(folder: &Path) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("curfew"));
+    command.current_dir(folder).env_clear().env("HOME", folder).env("COLUMNS", "110").env("USER", "ana");
+    command
+}
+
+fn run(folder: &Path, args: &[&str]) -> Output {
+    curfew(folder).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn help_is_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in [
+        "",
+        "run",
+        "publish",
+        "cases",
+        "case",
+        "freeze",
+        "release",
+        "resume",
+        "abandon",
+        "retry-now",
+        "revoke",
+        "audit overrun",
+        "check",
+        "position set",
+        "completions",
+    ] {
+        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let output = run(folder.path(), &args);
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        insta::assert_snapshot!(format!("help_{}", command.replace(' ', "_")), text(&output.stdout));
+    }
+}
+
+#[test]
+fn exit_codes_are_what_the_help_says() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("wrong.yaml"), "jurnal: {path: x}\n").unwrap();
+    for (args, code) in [
+        (&["check"][..], 0),
+        (&["completions", "bash"], 0),
+        (&["nonsense"], 2),
+        (&["abandon", "0192f1c4"], 2),
+        (&["--config", "wrong.yaml", "check"], 64),
+        (&["--config", "missing.yaml", "cases"], 64),
+        (&["--config", "wrong.yaml", "run"], 64),
+        (&["revoke", "not-a-urn", "--reason", "x"], 65),
+        (&["cases"], 69),
+        (&["case", "0192f1c4"], 69),
+    ] {
+        let output = run(folder.path(), args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn check_names_the_line_and_the_nearest_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "journal: {path: x.db}\nlimits:\n  concurency: 4\nkafka:\n  properties: {sasl.password: hunter2}\n";
+    fs::write(folder.path().join("curfew.yaml"), file).unwrap();
+    let output = run(folder.path(), &["check"]);
+    insta::assert_snapshot!("check_typo", text(&output.stderr));
+    let output = run(folder.path(), &["check", "--json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["problems"][0]["line"], 3);
+    assert_eq!(said["problems"][0]["help"], "did you mean `concurrency`?");
+    assert_eq!(output.status.code(), Some(64));
+    assert!(!text(&output.stderr).contains("hunter2"));
+}
+
+#[test]
+fn a_freeze_holds_without_process_and_without_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &["freeze", "--hard", "--reason", "test"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let note = curfew::ops::freeze_file::read(&folder.path().join("curfew.db.freeze")).unwrap();
+    assert_eq!((note.how, note.by.as_str(), note.reason.as_str()), (curfew::guard::Freeze::Hard, "ana", "test"));
+    let output = run(folder.path(), &["release"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(curfew::ops::freeze_file::read(&folder.path().join("curfew.db.freeze")), None);
+}
+
+#[test]
+fn a_freeze_is_in_the_journal_too_where_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("curfew.db");
+    drop(curfew::journal::sqlite::Sqlite::open(&journal, curfew::journal::sqlite::Settings::default()).unwrap());
+    let output = run(folder.path(), &["freeze", "--json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["frozen"], "soft", "{said}");
+    assert_eq!(said["by_file_only"], Value::Null, "{said}");
+    assert_eq!(run(folder.path(), &["release"]).status.code(), Some(0));
+    let output = run(folder.path(), &["cases"]);
+    assert_eq!(text(&output.stdout), "no cases are open\n");
+    let output = run(folder.path(), &["case", "0192f1c4"]);
+    assert_eq!(
+        (output.status.code(), text(&output.stderr).as_str()),
+        (Some(1), "curfew: no case begins with 0192f1c4\n")
+    );
+}
+
+#[test]
+fn publish_refuses_what_is_wrong_without_quoting_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "{\"specversion\":\"1.0\",\"hunter2\":1}\n{\"a\": hunter2}\n";
+    fs::write(folder.path().join("events.jsonl"), file).unwrap();
+    let output = run(folder.path(), &["publish", "events.jsonl"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{said}");
+    assert!(said.contains("events.jsonl:1: ") && said.contains("events.jsonl:2: not JSON"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    let output = curfew(folder.path()).args(["publish", "-"]).write_stdin("").output().unwrap();
+    assert_eq!(output.status.code(), Some(65));
+}
