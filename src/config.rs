@@ -1,1 +1,382 @@
-//! To come.
+//! Configuration: a YAML file, `VAULT_*` for a Vault without one, and the flags of `curfew run`.
+//!
+//! [`file`] is how it is written, [`check`](mod@check) what must hold between the parts, [`Config`] what the process
+//! works with. Relative paths in a file are relative to the file's folder; secrets stand in files of their own.
+
+pub mod check;
+pub mod file;
+pub mod problem;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+pub use problem::{Invalid, Problem};
+
+use crate::case::Action;
+use crate::connector;
+use crate::event::Type;
+use crate::guard::{Authority, Mode};
+use crate::policy::Rules;
+use crate::retry::Schedule;
+use crate::task::Tenant;
+
+/// The topic name of Curfew's own events; no topic of a broker may be called so.
+pub const OWN_TOPIC: &str = "curfew";
+/// The kinds of credential that this build serves.
+pub const KINDS: [&str; 3] = ["vault-lease", "vault-token", "vault-secret-id"];
+/// The event types that producers may send.
+pub const EVENTS: [Type; 8] = [
+    Type::TaskStarted,
+    Type::TaskExtended,
+    Type::TaskHeartbeat,
+    Type::TaskEnded,
+    Type::GrantRegistered,
+    Type::GrantReleased,
+    Type::FindingObserved,
+    Type::FindingClosed,
+];
+/// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.
+pub const TOKENS: &str = "token:";
+/// What an effect's claim must have left over the call's time-out.
+pub const CLAIM_MARGIN_MS: i64 = 5_000;
+/// Where the container image finds an AppRole's `role-id` and `secret-id`.
+pub const LOGIN_FOLDER: &str = "/run/curfew/login";
+
+/// What the process works with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The SQLite file.
+    pub journal: PathBuf,
+    /// The operators' socket.
+    pub socket: PathBuf,
+    /// Absent: HTTP intake only.
+    pub kafka: Option<Kafka>,
+    /// By name.
+    pub topics: BTreeMap<String, Topic>,
+    /// Topics to publish to.
+    pub publish: Publish,
+    /// Intake over HTTP.
+    pub http: Option<Http>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub metrics: SocketAddr,
+    /// Vaults.
+    pub realms: Vec<Realm>,
+    /// Systems behind.
+    pub targets: Vec<Target>,
+    /// What policy decides by.
+    pub rules: Arc<Rules>,
+    /// How far behind the watermark own events act.
+    pub grace_ms: i64,
+    /// Bounds.
+    pub limits: Limits,
+    /// Backoff.
+    pub retry: Schedule,
+    /// Canonical URNs that are never touched.
+    pub protected: BTreeSet<String>,
+    /// How long what is kept.
+    pub retention: Retention,
+    /// Logs.
+    pub log: Log,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// The broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kafka {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// The consumer group.
+    pub group: String,
+    /// librdkafka properties as given; may hold passwords: never logged.
+    pub properties: Properties,
+}
+
+/// Properties of librdkafka; `{:?}` shows only their names.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Properties(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for Properties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// A topic that is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Whose events these are.
+    pub tenant: Tenant,
+    /// The types that its producers may send: others are rejected as forbidden.
+    pub events: HashSet<Type>,
+    /// What its producers may cause: beyond it a case is held.
+    pub authority: Authority,
+}
+
+/// Topics to publish to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// For outcomes.
+    pub outcomes: String,
+    /// For states of credentials.
+    pub states: String,
+    /// For rejects.
+    pub rejected: String,
+}
+
+/// Intake over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// A loopback address.
+    pub listen: SocketAddr,
+    /// Holds the token of the producers.
+    pub token_file: PathBuf,
+    /// The topic whose tenant and authority count.
+    pub topic: String,
+}
+
+/// A Vault and what may be done there.
+#[derive(Debug, Clone)]
+pub struct Realm {
+    /// Mode, prefixes, targets.
+    pub rules: connector::Realm,
+    /// How it is reached.
+    pub vault: Vault,
+    /// Whether token accessors may be revoked.
+    pub tokens: bool,
+    /// AppRoles whose secret_ids may be revoked: `<mount>/<role>`.
+    pub secret_id_roles: Vec<String>,
+    /// Whether its login may end the tokens that a secret_id gave.
+    pub derived_tokens: bool,
+    /// Comparing what it holds with what the journal expects.
+    pub reconcile: Option<Reconcile>,
+}
+
+/// How a Vault is reached.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    /// Its URL.
+    pub address: String,
+    /// Vault Enterprise namespace.
+    pub namespace: Option<String>,
+    /// PEM file with the authority of its certificate.
+    pub ca_file: Option<PathBuf>,
+    /// The id that it must name as its own.
+    pub cluster_id: Option<String>,
+    /// How Curfew logs in.
+    pub login: Login,
+    /// Of one call.
+    pub timeout_ms: i64,
+}
+
+/// How Curfew logs in to a Vault.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// A token from the environment.
+    Token(SecretString),
+    /// A file that holds a token.
+    TokenFile(PathBuf),
+    /// AppRole.
+    AppRole {
+        /// The mount of the auth method.
+        mount: String,
+        /// Holds the role_id.
+        role_id_file: PathBuf,
+        /// Holds the secret_id.
+        secret_id_file: PathBuf,
+    },
+}
+
+/// Comparing what a Vault holds with what the journal expects.
+#[derive(Debug, Clone)]
+pub struct Reconcile {
+    /// An own login, that can only list.
+    pub login: Login,
+    /// Prefixes of leases, and whether each is Curfew's tasks' alone.
+    pub prefixes: Vec<(String, bool)>,
+    /// Whether to list token accessors as well.
+    pub tokens: bool,
+    /// How often.
+    pub every_ms: i64,
+}
+
+/// A system behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub name: String,
+    /// Holds the URL of Curfew's own login at PostgreSQL.
+    pub url_file: PathBuf,
+    /// Of one call.
+    pub timeout_ms: i64,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Over it, cases are held.
+    pub effects_per_minute: Option<u32>,
+    /// Cases that are worked on at once.
+    pub concurrency: usize,
+    /// Of them, at one system.
+    pub per_system: usize,
+    /// How long a claim lasts.
+    pub claim_lease_ms: i64,
+    /// Rows in the outbox at which intake pauses.
+    pub outbox: i64,
+    /// How long a shutdown waits.
+    pub shutdown_ms: i64,
+}
+
+/// How long what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Keys of events.
+    pub seen_ms: i64,
+    /// Closed cases.
+    pub closed_ms: i64,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// One JSON object a line.
+    pub json: bool,
+    /// A level, or a filter as of `RUST_LOG`.
+    pub level: String,
+}
+
+/// The environment, as values: nothing below `main` reads or sets variables.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `VAULT_ADDR`
+    pub vault_addr: Option<String>,
+    /// `VAULT_TOKEN`
+    pub vault_token: Option<SecretString>,
+    /// `VAULT_NAMESPACE`
+    pub vault_namespace: Option<String>,
+    /// `VAULT_CACERT`
+    pub vault_cacert: Option<PathBuf>,
+    /// `HOME`, for `.vault-token`
+    pub home: Option<PathBuf>,
+}
+
+impl Environment {
+    /// The process's.
+    pub fn read() -> Self {
+        let text = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        Self {
+            vault_addr: text("VAULT_ADDR"),
+            vault_token: text("VAULT_TOKEN").map(SecretString::from),
+            vault_namespace: text("VAULT_NAMESPACE"),
+            vault_cacert: text("VAULT_CACERT").map(PathBuf::from),
+            home: text("HOME").map(PathBuf::from),
+        }
+    }
+
+    fn login(&self) -> Option<Login> {
+        if let Some(token) = &self.vault_token {
+            return Some(Login::Token(token.clone()));
+        }
+        let file = self.home.as_ref().map(|home| home.join(".vault-token")).filter(|file| file.is_file());
+        let folder = Path::new(LOGIN_FOLDER);
+        file.map(Login::TokenFile).or_else(|| {
+            folder.join("role-id").is_file().then(|| Login::AppRole {
+                mount: "approle".to_owned(),
+                role_id_file: folder.join("role-id"),
+                secret_id_file: folder.join("secret-id"),
+            })
+        })
+    }
+}
+
+/// Flags that go over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--journal`
+    pub journal: Option<PathBuf>,
+    /// `--kafka`
+    pub kafka: Option<String>,
+    /// `--log-json`
+    pub log_json: bool,
+}
+
+impl Config {
+    /// Reads `file`, or the defaults where there is none.
+    ///
+    /// # Errors
+    /// [`Invalid`], with everything that is wrong.
+    pub fn load(path: Option<&Path>, over: &Overrides, env: &Environment) -> Result<Self, Invalid> {
+        let Some(path) = path else { return Self::parse("environment and defaults", "", Path::new(""), over, env) };
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let why = format!("the configuration cannot be read: {error}");
+            Invalid::new(&name, "", vec![Problem::new(serde_saphyr::Location::UNKNOWN, why)])
+        })?;
+        Self::parse(&name, &text, path.parent().unwrap_or(Path::new("")), over, env)
+    }
+
+    /// Reads `text`; relative paths in it are below `folder`.
+    ///
+    /// # Errors
+    /// [`Invalid`], with everything that is wrong.
+    pub fn parse(name: &str, text: &str, folder: &Path, over: &Overrides, env: &Environment) -> Result<Self, Invalid> {
+        let file = read(text).map_err(|problem| Invalid::new(name, text, vec![problem]))?;
+        check::resolve(file, folder, over, env).map_err(|problems| Invalid::new(name, text, problems))
+    }
+
+    /// What each topic's producers may cause, with Curfew's own events: for the guard.
+    pub fn authorities(&self) -> BTreeMap<String, Authority> {
+        let own = Authority { kinds: KINDS.map(str::to_owned).into(), strongest: Action::Revoke };
+        let topics = self.topics.iter().map(|(name, topic)| (name.clone(), topic.authority.clone()));
+        topics.chain([(OWN_TOPIC.to_owned(), own)]).collect()
+    }
+
+    /// Which event types each topic's producers may send: for intake.
+    pub fn event_types(&self) -> BTreeMap<String, HashSet<Type>> {
+        self.topics.iter().map(|(name, topic)| (name.clone(), topic.events.clone())).collect()
+    }
+
+    /// Whether anything acts.
+    pub fn enforces(&self) -> bool {
+        self.realms.iter().any(|realm| realm.rules.mode == Mode::Enforce)
+    }
+}
+
+/// Reads the shape of the file.
+fn read(text: &str) -> Result<file::File, Problem> {
+    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        return Ok(file::File::default());
+    }
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        use serde_saphyr::Error;
+        let at = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
+        match error.without_snippet() {
+            Error::SerdeUnknownField { field, expected, .. } => {
+                Problem::new(at, format!("`{field}` is not a key here")).nearest(field, expected.iter().copied())
+            }
+            Error::SerdeUnknownVariant { variant, expected, .. } => {
+                Problem::new(at, format!("`{variant}` is not a value here")).nearest(variant, expected.iter().copied())
+            }
+            Error::SerdeMissingField { field, .. } => Problem::new(at, format!("the key `{field}` is missing here")),
+            // Its words may quote the value: with it, a password that was put into the wrong place.
+            Error::SerdeInvalidType { expected, .. } | Error::SerdeInvalidValue { expected, .. } => {
+                Problem::new(at, format!("{expected} is wanted here"))
+            }
+            other => {
+                let words = other.to_string();
+                let first = words.lines().next().unwrap_or("not valid YAML");
+                Problem::new(at, first.rsplit_once(" at line ").map_or(first, |(said, _)| said))
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

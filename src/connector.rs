@@ -5,6 +5,9 @@
 //! as success. No secret material is returned. One file per connector maps the provider's answers to
 //! [`Failure`]; nowhere else is their text read.
 
+pub mod postgres;
+pub mod vault;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

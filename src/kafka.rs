@@ -1,1 +1,32 @@
-//! To come.
+//! Kafka in and out. A Kafka offset means "durably recorded in the journal", never "done".
+//!
+//! [`consumer`] polls and records, [`lane`] keeps each partition's place, [`place`] decides where a partition starts,
+//! [`producer`] sends; [`settings`] says which librdkafka properties are ours.
+
+mod assign;
+pub mod consumer;
+pub mod lane;
+pub mod place;
+pub mod producer;
+pub mod settings;
+mod watch;
+
+/// Why Kafka could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A property is Curfew's own: setting it would break a promise.
+    #[error("the Kafka property {0} is set by Curfew itself and cannot be configured")]
+    Ours(String),
+    /// librdkafka refuses the configuration.
+    #[error("Kafka client: {0}")]
+    Client(#[from] rdkafka::error::KafkaError),
+    /// The thread that polls could not be started, or died.
+    #[error("the thread that polls Kafka {0}")]
+    Thread(String),
+    /// The journal did not answer what was needed.
+    #[error(transparent)]
+    Journal(#[from] crate::journal::Error),
+    /// The broker did not answer in time.
+    #[error("Kafka did not answer: {0}")]
+    NoAnswer(String),
+}

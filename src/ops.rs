@@ -1,1 +1,137 @@
-//! To come.
+//! Operators: what they may ask for, the socket over which they ask a running process, and the freeze file.
+//!
+//! A command is a [`Request`]; [`operator::Operator`] answers it from the journal, whether it came over the socket of
+//! the running process ([`server`], [`client`]) or none runs and the command opened the journal itself.
+
+pub mod client;
+pub mod freeze_file;
+pub mod operator;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+
+use crate::credential::CredentialId;
+use crate::guard::Freeze;
+use crate::journal::Filter;
+
+/// What an operator asks for: one line of JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Cases.
+    Cases {
+        /// Which.
+        #[serde(default)]
+        filter: Filter,
+    },
+    /// One case.
+    Case {
+        /// Its id, or an unambiguous beginning.
+        id: String,
+    },
+    /// Stop all effects.
+    Freeze {
+        /// Half-made cases too.
+        hard: bool,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Lift a freeze, and a held start.
+    Release {
+        /// Who.
+        by: String,
+    },
+    /// Let a held case go on.
+    Resume {
+        /// Which.
+        id: String,
+        /// Who.
+        by: String,
+    },
+    /// Act no more on a case.
+    Abandon {
+        /// Which.
+        id: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Try a case again now.
+    RetryNow {
+        /// Which.
+        id: String,
+    },
+    /// Revoke a credential.
+    Revoke {
+        /// What.
+        credential: CredentialId,
+        /// Whose.
+        tenant: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Overrun of each credential.
+    Overrun {},
+    /// Figures.
+    Stats {},
+    /// Where intake goes on.
+    PositionSet {
+        /// The Kafka cluster's id.
+        cluster: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset of the next record to read.
+        offset: i64,
+    },
+}
+
+/// The answer: one line of JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Done.
+    Ok(serde_json::Value),
+    /// Not done.
+    Refused(Refused),
+}
+
+/// Why it was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// What to make of it.
+    pub kind: RefusedKind,
+    /// For people.
+    pub message: String,
+}
+
+/// What to make of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedKind {
+    /// No such case, or more than one.
+    NotFound,
+    /// It makes no sense as it stands.
+    Invalid,
+    /// The journal cannot do it now.
+    Unavailable,
+}
+
+impl Refused {
+    /// A refusal.
+    pub fn new(kind: RefusedKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// The freeze in force: the stronger of the journal's and the file's. For the guard, before every effect.
+pub fn in_force(journal: Option<Freeze>, file: &std::path::Path) -> Option<Freeze> {
+    journal.max(freeze_file::read(file).map(|note| note.how))
+}

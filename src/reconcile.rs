@@ -1,1 +1,388 @@
-//! To come.
+//! What no producer said: what the issuer still holds, compared with what the journal knows.
+//!
+//! [`Registrar`] looks each registered credential up once, in the background: a typo alarms now, not at the task's end.
+//! [`Reconcile`] lists what the issuer holds and notices what is unknown, or held by nobody who lives. Both only say
+//! what they saw, as own events through the intake. An absence proves nothing: a list may be partial.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use jiff::Timestamp;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::case::record::{FailureKind, Observation, Presence};
+use crate::clock;
+use crate::connector::vault::Vault;
+use crate::connector::{Failure, Registry, Subject};
+use crate::credential::{CredentialId, Kind};
+use crate::event::{Coordinates, Data, Event, Type, digest16};
+use crate::intake::Intake;
+use crate::journal;
+use crate::task::{Credential, RunKey, Tenant};
+
+/// Look-ups that are under way at a time.
+const AT_ONCE: usize = 8;
+/// Credentials that are compared with the journal at a time.
+const BATCH: usize = 256;
+/// How soon an unclear look-up is repeated.
+const AGAIN_MS: i64 = 30_000;
+
+/// How reconcile works.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconcileSettings {
+    /// Whose the findings are.
+    pub tenant: String,
+    /// Between two rounds.
+    pub every_ms: u64,
+    /// Look-ups per second.
+    pub per_second: u32,
+    /// The most ids that one round takes from one list.
+    pub most: usize,
+    /// Prefixes of lease ids to list, such as `database/creds/`.
+    pub prefixes: Vec<String>,
+    /// Of these, or below them: prefixes that only tasks use, so that what nobody registered there is cut.
+    pub exclusive: Vec<String>,
+    /// Whether tokens are compared too, by their metadata.
+    pub tokens: bool,
+    /// How far before the intake watermark a credential must have been issued: its registration may be under way.
+    pub grace_ms: i64,
+    /// There is no source with a watermark (only HTTP intake): our own clock stands for it.
+    pub without_watermark: bool,
+}
+
+impl Default for ReconcileSettings {
+    fn default() -> Self {
+        Self {
+            tenant: "default".into(),
+            every_ms: 300_000,
+            per_second: 50,
+            most: 100_000,
+            prefixes: Vec::new(),
+            exclusive: Vec::new(),
+            tokens: false,
+            grace_ms: 60_000,
+            without_watermark: false,
+        }
+    }
+}
+
+/// What one round saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Leases and tokens that the issuer holds.
+    pub held: usize,
+    /// Those that were said to the intake.
+    pub found: usize,
+    /// Whether a list or a look-up was cut short: then the rest waits for the next round.
+    pub partial: bool,
+}
+
+/// Compares what one Vault holds with the journal. It needs a login of its own, that only lists and looks.
+pub struct Reconcile {
+    intake: Intake,
+    settings: ReconcileSettings,
+    realm: String,
+    vault: Arc<Vault>,
+    limit: DefaultDirectRateLimiter,
+}
+
+impl Reconcile {
+    /// For `realm`, on its own login ([`Vault::open`] with [`crate::guard::Mode::Observe`]).
+    pub fn new(intake: Intake, settings: ReconcileSettings, realm: &str, vault: Arc<Vault>) -> Self {
+        let limit = limiter(settings.per_second);
+        Self { intake, settings, realm: realm.to_owned(), vault, limit }
+    }
+
+    /// Rounds until `cancel`.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let every = Duration::from_millis(self.settings.every_ms.max(1000));
+        let rounds = async {
+            loop {
+                match self.tick().await {
+                    Ok(round) => tracing::info!(realm = self.realm, ?round, "reconciled"),
+                    Err(error) => tracing::warn!(realm = self.realm, %error, "reconcile waits for the journal"),
+                }
+                tokio::time::sleep(every).await;
+            }
+        };
+        tokio::select! { () = cancel.cancelled() => {}, () = rounds => {} }
+    }
+
+    /// One round.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn tick(&self) -> Result<Round, journal::Error> {
+        let mut round = Round::default();
+        for prefix in &self.settings.prefixes {
+            let (leases, partial) = self.leases(prefix).await;
+            round.partial |= partial;
+            let ids = leases.iter().filter_map(|lease| CredentialId::new(Kind::VaultLease, &self.realm, lease).ok());
+            let held: Vec<_> = ids.map(|id| Held { id, run: None, issued_ms: None }).collect();
+            self.compare(held, &mut round).await?;
+        }
+        if self.settings.tokens {
+            let tokens = self.tokens(&mut round.partial).await;
+            self.compare(tokens, &mut round).await?;
+        }
+        Ok(round)
+    }
+
+    /// The leases below `prefix`, and whether that is all of them.
+    async fn leases(&self, prefix: &str) -> (Vec<String>, bool) {
+        let mut folders = vec![format!("{}/", prefix.trim_end_matches('/'))];
+        let mut found = Vec::new();
+        let mut partial = false;
+        while let Some(folder) = folders.pop() {
+            self.limit.until_ready().await;
+            match self.vault.list(&format!("sys/leases/lookup/{folder}")).await {
+                Ok(keys) => {
+                    for key in keys {
+                        if found.len() + folders.len() >= self.settings.most {
+                            return (found, true);
+                        }
+                        let id = format!("{folder}{key}");
+                        if key.ends_with('/') { folders.push(id) } else { found.push(id) }
+                    }
+                }
+                Err(failure) => partial |= self.missed(&failure),
+            }
+        }
+        (found, partial)
+    }
+
+    /// The tokens whose metadata names a run.
+    async fn tokens(&self, partial: &mut bool) -> Vec<Held> {
+        let mut accessors = match self.vault.accessors().await {
+            Ok(accessors) => accessors,
+            Err(failure) => {
+                *partial |= self.missed(&failure);
+                return Vec::new();
+            }
+        };
+        *partial |= accessors.len() > self.settings.most;
+        accessors.truncate(self.settings.most);
+        let looks = futures::stream::iter(accessors).map(|accessor| async move {
+            self.limit.until_ready().await;
+            let looked = self.vault.look_at_token(&accessor).await;
+            (accessor, looked)
+        });
+        let mut looks = looks.buffer_unordered(AT_ONCE);
+        let mut found = Vec::new();
+        while let Some((accessor, looked)) = looks.next().await {
+            match looked {
+                Ok((seen, _)) if seen.presence == Presence::Present && !seen.protected && seen.run.is_some() => {
+                    if let Ok(id) = CredentialId::new(Kind::VaultToken, &self.realm, &accessor) {
+                        found.push(Held { id, run: seen.run, issued_ms: seen.issued_ms });
+                    }
+                }
+                Ok(_) => {}
+                Err(failure) => *partial |= self.missed(&failure),
+            }
+        }
+        found
+    }
+
+    fn missed(&self, failure: &Failure) -> bool {
+        tracing::warn!(realm = self.realm, %failure, "reconcile sees only a part");
+        true
+    }
+
+    /// Says what the journal does not expect to be held.
+    async fn compare(&self, held: Vec<Held>, round: &mut Round) -> Result<(), journal::Error> {
+        round.held += held.len();
+        let tenant: Tenant = self.settings.tenant.as_str().into();
+        for batch in held.chunks(BATCH) {
+            // The watermark before the comparison: what was registered up to it is known by now.
+            let Some(before_ms) = self.horizon().await? else {
+                round.partial = true;
+                return Ok(());
+            };
+            let ids: Vec<CredentialId> = batch.iter().map(|one| one.id.clone()).collect();
+            let known = self.intake.journal.known(&tenant, ids).await?;
+            let mut events = Vec::new();
+            for one in batch.iter().filter(|one| !known.iter().any(|k| k.id == one.id && is_expected(k))) {
+                match self.issued_ms(one).await {
+                    Ok(Some(issued_ms)) if issued_ms < before_ms => {
+                        events.push(self.event(&tenant, &one.id, one.run.as_deref()));
+                    }
+                    // Too young, or gone since the list.
+                    Ok(_) => {}
+                    Err(failure) => round.partial |= self.missed(&failure),
+                }
+            }
+            if !events.is_empty() {
+                round.found += events.len();
+                self.intake.notice(events).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was issued before this must have been registered by now; `None`: nothing can be said.
+    async fn horizon(&self) -> Result<Option<i64>, journal::Error> {
+        let watermark = match self.intake.journal.watermark().await? {
+            None if self.settings.without_watermark => Some(self.intake.clock.wall_ms()),
+            watermark => watermark,
+        };
+        Ok(watermark.map(|at_ms| at_ms - self.settings.grace_ms))
+    }
+
+    async fn issued_ms(&self, held: &Held) -> Result<Option<i64>, Failure> {
+        if held.issued_ms.is_some() || held.id.kind() != Kind::VaultLease {
+            return Ok(held.issued_ms);
+        }
+        self.limit.until_ready().await;
+        let seen = self.vault.look_at_lease(&held.id.id()).await?;
+        Ok(seen.issued_ms.filter(|_| seen.presence == Presence::Present))
+    }
+
+    fn event(&self, tenant: &Tenant, credential: &CredentialId, run: Option<&str>) -> Event {
+        let now_ms = self.intake.clock.wall_ms();
+        let day = now_ms.div_euclid(86_400_000);
+        let id = format!("{credential}:{}", utc_day(day));
+        let own_id = credential.id();
+        let exclusive = credential.kind() == Kind::VaultLease
+            && self.settings.exclusive.iter().any(|prefix| own_id.starts_with(prefix.as_str()));
+        Event {
+            at: Coordinates { cluster: "curfew".into(), topic: "curfew".into(), partition: -1, offset: -1 },
+            tenant: tenant.clone(),
+            source: "/curfew/reconcile".into(),
+            digest: digest16(&[id.as_bytes()]),
+            id,
+            kind: Type::ReconcileFound,
+            broker_ms: now_ms,
+            traceparent: None,
+            data: Data::ReconcileFound {
+                credential: credential.clone(),
+                // Only a whole run key names one run: a bare task id may be any scheduler's.
+                run: run.filter(|run| run.contains(':')).map(|run| RunKey(run.into())),
+                exclusive,
+            },
+        }
+    }
+}
+
+/// What the issuer holds.
+struct Held {
+    id: CredentialId,
+    run: Option<String>,
+    issued_ms: Option<i64>,
+}
+
+/// What the journal knows is expected to be held: its holder lives, or a case is at work on it. Unless it was seen dead.
+fn is_expected(known: &Credential) -> bool {
+    known.dead_ms.is_none()
+}
+
+fn utc_day(day: i64) -> String {
+    Timestamp::from_second(day * 86_400).map_or_else(|_| day.to_string(), |at| at.strftime("%Y-%m-%d").to_string())
+}
+
+fn limiter(per_second: u32) -> DefaultDirectRateLimiter {
+    let rate = std::num::NonZeroU32::new(per_second).unwrap_or(std::num::NonZeroU32::MIN);
+    RateLimiter::direct(Quota::per_second(rate))
+}
+
+/// Looks registered credentials up, once each.
+pub struct Registrar {
+    intake: Intake,
+    registry: Arc<Registry>,
+    clock: clock::Shared,
+    limit: DefaultDirectRateLimiter,
+    per_second: u32,
+}
+
+impl Registrar {
+    /// With at most `per_second` look-ups (50 is a good start).
+    pub fn new(intake: Intake, registry: Arc<Registry>, per_second: u32) -> Self {
+        Self {
+            clock: intake.clock.clone(),
+            intake,
+            registry,
+            limit: limiter(per_second),
+            per_second: per_second.max(1),
+        }
+    }
+
+    /// Looks until `cancel`.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let rounds = async {
+            loop {
+                match self.tick().await {
+                    Ok(0) => tokio::time::sleep(Duration::from_millis(500)).await,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "look-ups wait for the journal");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }
+        };
+        tokio::select! { () = cancel.cancelled() => {}, () = rounds => {} }
+    }
+
+    /// One round; returns how many were looked up.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn tick(&self) -> Result<usize, journal::Error> {
+        let most = usize::try_from(self.per_second).unwrap_or(BATCH).min(BATCH);
+        let unseen = self.intake.journal.unseen(most, self.clock.wall_ms()).await?;
+        let looked = unseen.len();
+        let mut looks = futures::stream::iter(unseen)
+            .map(|credential| async move {
+                self.limit.until_ready().await;
+                let seen = self.look(&credential).await;
+                (credential, seen)
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((credential, (seen, again_ms))) = looks.next().await {
+            if seen.presence == Presence::Gone && credential.seen_ms.is_none() {
+                self.intake.metrics.alarm("typo");
+                tracing::warn!(credential = %credential.id, "registered, but its issuer does not know it");
+            }
+            self.intake.journal.saw(&credential.tenant, &credential.id, seen, again_ms).await?;
+        }
+        Ok(looked)
+    }
+
+    async fn look(&self, credential: &Credential) -> (Observation, Option<i64>) {
+        let at_ms = self.clock.wall_ms();
+        let unclear = Observation { at_ms, ..Observation::default() };
+        // Not served here: another process may, or the next configuration; rarely asked again.
+        let Some(connector) = self.registry.issuer(&credential.id) else {
+            return (unclear, Some(at_ms + 3_600_000));
+        };
+        let subject = Subject {
+            credential: credential.id.clone(),
+            principal: credential.principal.clone(),
+            seen: None,
+            issuer: None,
+            run: None,
+            key: None,
+        };
+        match connector.observe(&subject).await {
+            Ok(seen) if seen.presence == Presence::Unclear => (seen, Some(at_ms + AGAIN_MS)),
+            Ok(seen) => (seen, None),
+            // It never will be found there under this name: what a typo looks like where the path is at fault.
+            Err(failure) if failure.kind == FailureKind::Refused => {
+                self.intake.metrics.alarm("typo");
+                tracing::warn!(credential = %credential.id, %failure, "registered, but it cannot be looked up");
+                (unclear, Some(at_ms + 3_600_000))
+            }
+            Err(failure) => {
+                tracing::debug!(credential = %credential.id, %failure, "the look-up is repeated");
+                let after = match failure.kind {
+                    FailureKind::Throttled { after_ms } => after_ms.unwrap_or(AGAIN_MS),
+                    _ => AGAIN_MS,
+                };
+                (unclear, Some(at_ms + after))
+            }
+        }
+    }
+}

@@ -1,1 +1,137 @@
-fn main() {}
+//! The command line of Curfew: each command is a short module; what it knows is in the library.
+
+mod args;
+mod audit;
+mod cases;
+mod link;
+mod publish;
+mod run;
+mod show;
+mod stop;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use clap::{CommandFactory as _, Parser};
+use curfew::config::{Config, Environment, Invalid, Overrides};
+
+/// What a command can end with, besides success and clap's own 2.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// 64: the configuration is wrong.
+    #[error(transparent)]
+    Configuration(#[from] Invalid),
+    /// 65: the data is wrong.
+    #[error("{0}")]
+    Data(String),
+    /// 69: what it needs does not answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// 1: anything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl Failed {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Configuration(_) => 64,
+            Self::Data(_) => 65,
+            Self::Unavailable(_) => 69,
+            Self::Other(_) => 1,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    curfew::telemetry::quiet_panics();
+    let args = Args::parse();
+    match dispatch(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            if let Failed::Configuration(invalid) = &failed {
+                eprint!("{}", invalid.report(show::colour_on_stderr()));
+            } else {
+                eprintln!("curfew: {failed}");
+            }
+            ExitCode::from(failed.code())
+        }
+    }
+}
+
+fn dispatch(args: Args) -> Result<(), Failed> {
+    let common = args.common;
+    let mut commands = tokio::runtime::Builder::new_current_thread();
+    match args.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "curfew", &mut std::io::stdout());
+            return Ok(());
+        }
+        Command::Check => return check(&common),
+        Command::Run(run) => {
+            let over = Overrides { journal: common.journal.clone(), kafka: run.kafka, log_json: run.log_json };
+            let config = configuration(&common, &over)?;
+            return runtime(&mut tokio::runtime::Builder::new_multi_thread())?.block_on(run::run(config));
+        }
+        _ => {}
+    }
+    let over = Overrides { journal: common.journal.clone(), ..Overrides::default() };
+    let config = configuration(&common, &over)?;
+    runtime(&mut commands)?.block_on(async {
+        match args.command {
+            Command::Publish(what) => publish::publish(&config, what, common.json).await,
+            Command::Cases(which) => cases::list(&config, which, common.json).await,
+            Command::Case(one) => cases::one(&config, one, common.json).await,
+            Command::Freeze(how) => stop::freeze(&config, how, common.json).await,
+            Command::Release(who) => stop::release(&config, who, common.json).await,
+            Command::Resume(word) => stop::resume(&config, word, common.json).await,
+            Command::Abandon(word) => stop::abandon(&config, word, common.json).await,
+            Command::RetryNow(word) => stop::retry_now(&config, word, common.json).await,
+            Command::Revoke(what) => stop::revoke(&config, what, common.json).await,
+            Command::Position(what) => stop::position(&config, what, common.json).await,
+            Command::Audit(what) => audit::audit(&config, what, common.json).await,
+            // Done above.
+            Command::Run(_) | Command::Check | Command::Completions { .. } => Ok(()),
+        }
+    })
+}
+
+fn runtime(builder: &mut tokio::runtime::Builder) -> Result<tokio::runtime::Runtime, Failed> {
+    Ok(builder.enable_all().build().map_err(anyhow::Error::from)?)
+}
+
+/// The configuration that the flags name, or `curfew.yaml` where there is one.
+fn configuration(common: &args::Common, over: &Overrides) -> Result<Config, Failed> {
+    let here = std::path::Path::new("curfew.yaml");
+    let path = common.config.as_deref().or_else(|| here.is_file().then_some(here));
+    Ok(Config::load(path, over, &Environment::read())?)
+}
+
+fn check(common: &args::Common) -> Result<(), Failed> {
+    let over = Overrides { journal: common.journal.clone(), ..Overrides::default() };
+    match configuration(common, &over) {
+        Ok(config) => {
+            if common.json {
+                println!("{}", serde_json::json!({ "ok": true, "warnings": config.warnings }));
+            } else {
+                for warning in &config.warnings {
+                    eprintln!("warning: {warning}");
+                }
+                println!("{}", show::summary(&config));
+            }
+            Ok(())
+        }
+        Err(Failed::Configuration(invalid)) if common.json => {
+            let problems: Vec<_> = invalid
+                .problems
+                .iter()
+                .map(|p| {
+                    serde_json::json!({ "line": p.line, "column": p.column, "message": p.message, "help": p.help })
+                })
+                .collect();
+            println!("{}", serde_json::json!({ "ok": false, "file": invalid.file, "problems": problems }));
+            Err(Failed::Configuration(invalid))
+        }
+        Err(failed) => Err(failed),
+    }
+}

@@ -1,6 +1,7 @@
 //! All integration tests, in one binary, against real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin;
 mod canary;
 mod crash;
 mod executor;
@@ -9,6 +10,7 @@ mod journal;
 mod postgres;
 mod schemas;
 mod silence;
+mod stage;
 mod stories;
 mod vault;
 mod world;

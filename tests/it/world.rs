@@ -25,3 +25,82 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut condition: 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// What stands between Curfew and a server: passes, refuses, swallows answers, delays.
+pub struct Proxy {
+    /// `127.0.0.1:<port>`.
+    pub address: String,
+    mode: std::sync::Arc<std::sync::atomic::AtomicU8>,
+    open: std::sync::Arc<tokio::sync::Notify>,
+}
+
+impl Proxy {
+    /// In front of `upstream`, passing.
+    pub async fn to(upstream: &str) -> Self {
+        use std::sync::atomic::Ordering::SeqCst;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mode = std::sync::Arc::new(std::sync::atomic::AtomicU8::new(0));
+        let open = std::sync::Arc::new(tokio::sync::Notify::new());
+        let (upstream, state, cut) = (upstream.to_owned(), mode.clone(), open.clone());
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (upstream, state, cut) = (upstream.clone(), state.clone(), cut.clone());
+                tokio::spawn(async move {
+                    if state.load(SeqCst) == 1 {
+                        return;
+                    }
+                    let Ok(far) = tokio::net::TcpStream::connect(&upstream).await else { return };
+                    let (mut near_in, mut near_out) = near.into_split();
+                    let (mut far_in, mut far_out) = far.into_split();
+                    let there = tokio::io::copy(&mut near_in, &mut far_out);
+                    let back = async {
+                        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                        let mut buffer = vec![0; 16 * 1024];
+                        loop {
+                            let Ok(n) = far_in.read(&mut buffer).await else { return };
+                            match state.load(SeqCst) {
+                                // The server has answered, so it has done it; nobody hears of it.
+                                2 => return,
+                                3 => tokio::time::sleep(Duration::from_secs(5)).await,
+                                _ => {}
+                            }
+                            if n == 0 || near_out.write_all(&buffer[..n]).await.is_err() {
+                                return;
+                            }
+                        }
+                    };
+                    tokio::select! { _ = there => {}, () = back => {}, () = cut.notified() => {} }
+                });
+            }
+        });
+        Self { address, mode, open }
+    }
+
+    fn set(&self, mode: u8) {
+        self.mode.store(mode, std::sync::atomic::Ordering::SeqCst);
+        if mode == 1 {
+            self.open.notify_waiters();
+        }
+    }
+
+    /// Passes everything.
+    pub fn on(&self) {
+        self.set(0);
+    }
+
+    /// Breaks open connections and closes new ones at once.
+    pub fn off(&self) {
+        self.set(1);
+    }
+
+    /// Requests reach the server; the connection breaks instead of the answer.
+    pub fn cut_replies(&self) {
+        self.set(2);
+    }
+
+    /// Each piece of an answer comes five seconds late.
+    pub fn delay(&self) {
+        self.set(3);
+    }
+}

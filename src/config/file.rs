@@ -1,0 +1,397 @@
+//! The configuration as it is written: shapes and defaults only. What it means is in [`super`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde_saphyr::Spanned;
+
+use crate::case::Action;
+use crate::guard::Mode;
+
+/// A span of time in milliseconds, written for people: `500ms`, `30s`, `10m`, `24h`, `14d`, `1h30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millis(pub i64);
+
+impl Millis {
+    /// Reads a span of time.
+    ///
+    /// # Errors
+    /// A sentence on what is wanted.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const WANTED: &str = "a span of time is written like 500ms, 30s, 10m, 24h, 14d or 1h30m";
+        let mut rest = text.trim();
+        if rest.is_empty() {
+            return Err(WANTED);
+        }
+        let mut total = 0_i64;
+        while !rest.is_empty() {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let number: i64 = rest[..digits].parse().map_err(|_| WANTED)?;
+            rest = &rest[digits..];
+            let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+            let unit = match &rest[..letters] {
+                "ms" => 1,
+                "s" => 1_000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return Err(WANTED),
+            };
+            rest = &rest[letters..];
+            total =
+                number.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or("longer than time itself")?;
+        }
+        Ok(Self(total))
+    }
+}
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")] {
+            if self.0 != 0 && self.0 % unit == 0 {
+                return write!(f, "{}{name}", self.0 / unit);
+            }
+        }
+        write!(f, "{}ms", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Millis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads;
+        impl Visitor<'_> for Reads {
+            type Value = Millis;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a span of time such as 500ms, 30s, 10m, 24h or 14d")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Millis, E> {
+                Millis::parse(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Reads)
+    }
+}
+
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+/// A value whose place in the file is not known: a default.
+pub fn unplaced<T>(value: T) -> Spanned<T> {
+    Spanned { value, referenced: serde_saphyr::Location::UNKNOWN, defined: serde_saphyr::Location::UNKNOWN }
+}
+
+section! {
+    /// The whole file.
+    File {
+        /// Where the truth is kept.
+        journal: Journal = Journal::default(),
+        /// Absent: HTTP intake only.
+        kafka: Option<Spanned<Kafka>> = None,
+        /// By name; absent: `curfew.tasks` and `curfew.findings`.
+        topics: Option<BTreeMap<String, Spanned<Topic>>> = None,
+        /// Topics to publish to.
+        publish: Publish = Publish::default(),
+        /// Intake over HTTP; absent: on where there is no Kafka.
+        http: Option<Http> = None,
+        /// The page for Prometheus.
+        metrics: Metrics = Metrics::default(),
+        /// The operators' socket; absent: beside the journal.
+        socket: Option<PathBuf> = None,
+        /// Vaults.
+        realms: Vec<Spanned<Realm>> = Vec::new(),
+        /// Systems behind.
+        targets: Vec<Spanned<Target>> = Vec::new(),
+        /// Rules.
+        policy: Policy = Policy::default(),
+        /// Bounds.
+        limits: Limits = Limits::default(),
+        /// Backoff.
+        retry: Retry = Retry::default(),
+        /// URNs that are never touched.
+        protected: Vec<Spanned<String>> = Vec::new(),
+        /// How long what is kept.
+        retention: Spanned<Retention> = unplaced(Retention::default()),
+        /// Logs.
+        log: Log = Log::default(),
+    }
+}
+
+section! {
+    /// `journal`
+    Journal {
+        /// The SQLite file.
+        path: PathBuf = "curfew.db".into(),
+    }
+}
+
+section! {
+    /// `kafka`
+    Kafka {
+        /// `host:port`, comma-separated.
+        brokers: Spanned<String> = unplaced(String::new()),
+        /// The consumer group.
+        group: String = "curfew".to_owned(),
+        /// Any property of librdkafka.
+        properties: BTreeMap<String, Spanned<String>> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// One of `topics`
+    Topic {
+        /// Whose events these are.
+        tenant: String = "default".to_owned(),
+        /// Event types that its producers may send; absent: all of tasks and grants.
+        events: Option<Vec<Spanned<String>>> = None,
+        /// Credential kinds that its producers may name; absent: all.
+        kinds: Option<Vec<Spanned<String>>> = None,
+        /// The strongest action that its producers may cause.
+        strongest: Action = Action::Track,
+    }
+}
+
+section! {
+    /// `publish`
+    Publish {
+        /// For outcomes.
+        outcomes: Spanned<String> = unplaced("curfew.outcomes".to_owned()),
+        /// For states of credentials.
+        states: Spanned<String> = unplaced("curfew.outcomes".to_owned()),
+        /// For rejects.
+        rejected: Spanned<String> = unplaced("curfew.rejected".to_owned()),
+    }
+}
+
+section! {
+    /// `http`
+    Http {
+        /// A loopback address.
+        listen: Spanned<SocketAddr> = unplaced(SocketAddr::from(([127, 0, 0, 1], 8484))),
+        /// Holds the token that producers must send, readable by its owner only.
+        token_file: PathBuf = "intake.token".into(),
+        /// The topic whose tenant and authority count.
+        topic: Spanned<String> = unplaced("curfew.tasks".to_owned()),
+    }
+}
+
+section! {
+    /// `metrics`
+    Metrics {
+        /// Where `/metrics`, `/healthz` and `/readyz` are served.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)),
+    }
+}
+
+section! {
+    /// One of `realms`
+    Realm {
+        /// The instance in credential ids.
+        name: Spanned<String> = unplaced(String::new()),
+        /// Whether it acts.
+        mode: Mode = Mode::Observe,
+        /// The Vault.
+        vault: Vault = Vault::default(),
+        /// Prefixes of issuer ids on which it may act; `token:` allows token accessors.
+        allowed_prefixes: Vec<String> = Vec::new(),
+        /// AppRoles whose secret_ids it may revoke: `<mount>/<role>`; prefixes that begin with `approle/` count too.
+        secret_id_roles: Vec<String> = Vec::new(),
+        /// Whether its login may end the tokens that a secret_id gave.
+        derived_tokens: bool = false,
+        /// Which target a lease opens.
+        targets: Vec<Opens> = Vec::new(),
+        /// Compares what the issuer holds with what the journal expects.
+        reconcile: Option<Reconcile> = None,
+    }
+}
+
+section! {
+    /// `vault`
+    Vault {
+        /// `https://…`, or `http://` on loopback.
+        address: Spanned<String> = unplaced(String::new()),
+        /// Vault Enterprise namespace.
+        namespace: Option<String> = None,
+        /// PEM file with the authority of its certificate.
+        ca_file: Option<PathBuf> = None,
+        /// The id that the Vault must name as its own.
+        cluster_id: Option<String> = None,
+        /// Holds Curfew's token.
+        token_file: Option<PathBuf> = None,
+        /// Curfew's AppRole.
+        approle: Option<AppRole> = None,
+        /// Of one call.
+        timeout: Spanned<Millis> = unplaced(Millis(10_000)),
+    }
+}
+
+/// `approle`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppRole {
+    /// The mount of the auth method.
+    #[serde(default = "approle_mount")]
+    pub mount: String,
+    /// Holds the role_id.
+    pub role_id_file: PathBuf,
+    /// Holds the secret_id.
+    pub secret_id_file: PathBuf,
+}
+
+fn approle_mount() -> String {
+    "approle".to_owned()
+}
+
+/// One of a realm's `targets`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opens {
+    /// Prefix of lease ids.
+    pub prefix: Spanned<String>,
+    /// The target that they open.
+    pub target: Spanned<String>,
+}
+
+section! {
+    /// `reconcile`
+    Reconcile {
+        /// Holds the token of its own login.
+        token_file: Option<PathBuf> = None,
+        /// The AppRole of its own login.
+        approle: Option<AppRole> = None,
+        /// Prefixes of leases to list.
+        prefixes: Vec<Watched> = Vec::new(),
+        /// Whether to list token accessors as well.
+        tokens: bool = false,
+        /// How often.
+        every: Spanned<Millis> = unplaced(Millis(60_000)),
+    }
+}
+
+/// One of `prefixes`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watched {
+    /// Prefix of lease ids.
+    pub prefix: String,
+    /// Whether Curfew's tasks alone use it: an unknown lease below it is revoked, not held.
+    #[serde(default)]
+    pub exclusive: bool,
+}
+
+/// One of `targets`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// A PostgreSQL server.
+    pub postgres: Postgres,
+}
+
+/// `postgres`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// Holds the URL of Curfew's own login.
+    pub url_file: PathBuf,
+    /// Of one call.
+    #[serde(default = "postgres_timeout")]
+    pub timeout: Spanned<Millis>,
+}
+
+fn postgres_timeout() -> Spanned<Millis> {
+    unplaced(Millis(10_000))
+}
+
+section! {
+    /// `policy`
+    Policy {
+        /// Of a task that names no deadline; also the limit of any deadline.
+        longest_life: Spanned<Millis> = unplaced(Millis(86_400_000)),
+        /// Whole intervals without a sign of life.
+        heartbeats_missed: Spanned<u32> = unplaced(3),
+        /// How far behind the watermark own events act.
+        grace: Millis = Millis(2_000),
+        /// How far in the future a producer's times may lie.
+        future_skew: Millis = Millis(86_400_000),
+    }
+}
+
+section! {
+    /// `limits`
+    Limits {
+        /// Over it, cases are held; `null`: no cap.
+        effects_per_minute: Option<u32> = Some(600),
+        /// Cases that are worked on at once.
+        concurrency: Spanned<usize> = unplaced(16),
+        /// Of them, at one system.
+        per_system: Spanned<usize> = unplaced(16),
+        /// How long a claim lasts.
+        claim_lease: Spanned<Millis> = unplaced(Millis(60_000)),
+        /// Rows in the outbox at which intake pauses.
+        outbox: i64 = 100_000,
+        /// How long a shutdown waits for what is running.
+        shutdown: Millis = Millis(20_000),
+    }
+}
+
+section! {
+    /// `retry`
+    Retry {
+        /// After the first failure.
+        first: Spanned<Millis> = unplaced(Millis(500)),
+        /// Later attempts keep this interval for ever.
+        ceiling: Millis = Millis(60_000),
+    }
+}
+
+section! {
+    /// `retention`
+    Retention {
+        /// Keys of events, by which repeats are known.
+        seen: Millis = Millis(14 * 86_400_000),
+        /// Closed cases.
+        closed: Millis = Millis(400 * 86_400_000),
+    }
+}
+
+section! {
+    /// `log`
+    Log {
+        /// JSON, one object a line.
+        json: bool = false,
+        /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as of `RUST_LOG`.
+        level: String = "info".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_of_time_are_read_and_written() {
+        for (text, ms) in [("500ms", 500), ("30s", 30_000), ("1h30m", 5_400_000), ("14d", 1_209_600_000)] {
+            assert_eq!(Millis::parse(text), Ok(Millis(ms)));
+        }
+        for text in ["", "5", "5 min", "s", "-1s", "1y", "99999999999999999999d"] {
+            assert!(Millis::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(Millis(86_400_000).to_string(), "1d");
+        assert_eq!(Millis(1_500).to_string(), "1500ms");
+    }
+}

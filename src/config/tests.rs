@@ -1,0 +1,118 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Invalid> {
+    Config::parse("curfew.yaml", text, Path::new("/etc/curfew"), &Overrides::default(), &Environment::default())
+}
+
+const WHOLE: &str = r#"
+journal: {path: curfew.db}
+kafka: {brokers: "127.0.0.1:9092", group: curfew, properties: {client.id: x}}
+topics:
+  curfew.tasks: {tenant: default, events: [task.started, task.ended], kinds: [vault-lease, vault-token], strongest: revoke}
+  curfew.findings: {events: [finding.observed, finding.closed], kinds: [vault-lease], strongest: track}
+publish: {outcomes: curfew.outcomes, states: curfew.outcomes, rejected: curfew.rejected}
+http: {listen: "127.0.0.1:8484", token_file: intake.token, topic: curfew.tasks}
+metrics: {listen: "127.0.0.1:9464"}
+socket: curfew.sock
+realms:
+  - name: prod
+    mode: enforce
+    vault: {address: "http://127.0.0.1:8200", namespace: null, ca_file: null, cluster_id: null, token_file: /run/x, timeout: 10s}
+    allowed_prefixes: [database/creds/, "token:", "approle/ci/"]
+    targets: [{prefix: database/creds/app, target: appdb}]
+    reconcile: {approle: {role_id_file: r, secret_id_file: s}, prefixes: [{prefix: database/creds/, exclusive: false}], tokens: false, every: 60s}
+targets:
+  - {name: appdb, postgres: {url_file: /path/with/url}}
+policy: {longest_life: 24h, heartbeats_missed: 3, grace: 2s}
+limits: {effects_per_minute: 600, concurrency: 16, per_system: 16, claim_lease: 60s}
+retry: {first: 500ms, ceiling: 60s}
+protected: ["urn:curfew:cred:vault-lease:prod:a/b"]
+retention: {seen: 14d, closed: 400d}
+log: {json: false, level: info}
+"#;
+
+#[test]
+fn the_whole_file_is_read() {
+    let config = parse(WHOLE).unwrap();
+    assert_eq!(config.journal, Path::new("/etc/curfew/curfew.db"));
+    assert!(config.enforces());
+    let realm = &config.realms[0];
+    assert!(realm.tokens);
+    assert_eq!(realm.rules.allowed_prefixes, ["database/creds/", "approle/ci/"]);
+    assert_eq!(realm.secret_id_roles, ["approle/ci"]);
+    assert_eq!(realm.reconcile.as_ref().unwrap().every_ms, 60_000);
+    assert_eq!(config.event_types()["curfew.tasks"], [Type::TaskStarted, Type::TaskEnded].into());
+    assert_eq!(config.authorities()[OWN_TOPIC].strongest, Action::Revoke);
+    assert_eq!(config.authorities()["curfew.findings"].strongest, Action::Track);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn nothing_at_all_is_a_configuration() {
+    let config = parse("# nothing\n").unwrap();
+    assert!(config.kafka.is_none() && config.http.is_some() && !config.enforces());
+    assert_eq!(config.topics.len(), 2);
+    assert_eq!(config.limits.effects_per_minute, Some(600));
+}
+
+#[test]
+fn vault_addr_gives_a_realm_that_observes() {
+    let env = Environment {
+        vault_addr: Some("http://127.0.0.1:8200/".to_owned()),
+        vault_token: Some("canary".into()),
+        ..Environment::default()
+    };
+    let config = Config::load(None, &Overrides::default(), &env).unwrap();
+    assert_eq!(config.realms[0].rules.name, "default");
+    assert_eq!(config.realms[0].rules.mode, Mode::Observe);
+    assert!(!format!("{config:?}").contains("canary"));
+}
+
+#[test]
+fn flags_go_over_the_file() {
+    let over = Overrides { journal: Some("/x/j.db".into()), kafka: Some("localhost:1".into()), log_json: true };
+    let config = Config::parse("f", WHOLE, Path::new(""), &over, &Environment::default()).unwrap();
+    assert_eq!(config.journal, Path::new("/x/j.db"));
+    assert_eq!(config.kafka.unwrap().brokers, "localhost:1");
+    assert!(config.log.json);
+}
+
+/// Each: what is replaced, by what, the line at fault, and words of the answer.
+#[test]
+fn what_is_wrong_is_said_with_its_line() {
+    let cases = [
+        ("longest_life", "longest_lief", 20, "did you mean `longest_life`?"),
+        ("target: appdb", "target: apdb", 16, "did you mean `appdb`?"),
+        ("task.ended", "task.endet", 5, "did you mean `task.ended`?"),
+        ("task.ended", "deadline.passed", 5, "only Curfew itself"),
+        ("vault-token", "vault-tokn", 5, "did you mean `vault-token`?"),
+        ("mode: enforce", "mode: enforced", 13, "did you mean `enforce`?"),
+        ("claim_lease: 60s", "claim_lease: 12s", 21, "over 15s"),
+        ("longest_life: 24h", "longest_life: 24", 20, "500ms"),
+        ("longest_life: 24h", "longest_life: soon", 20, "500ms"),
+        ("token_file: /run/x, ", "", 12, "exactly one of"),
+        ("http://127.0.0.1:8200", "http://vault:8200", 14, "https://"),
+        ("127.0.0.1:9092", "kafka:9092", 3, "loopback"),
+        ("client.id", "group.id", 3, "set by Curfew"),
+        ("topic: curfew.tasks", "topic: curfew.task", 8, "did you mean `curfew.tasks`?"),
+        ("127.0.0.1:8484", "0.0.0.0:8484", 8, "loopback"),
+        ("outcomes: curfew.outcomes", "outcomes: curfew.tasks", 7, "hear itself"),
+        ("vault-lease:prod", "prod", 23, "a credential id is"),
+        ("seen: 14d", "seen: 1d", 24, "8d"),
+        ("database/creds/app", "pki/", 16, "allowed_prefixes"),
+    ];
+    for (from, to, line, words) in cases {
+        let wrong = WHOLE.replacen(from, to, 1);
+        assert_ne!(wrong, WHOLE, "{from}");
+        let invalid = parse(&wrong).expect_err(to);
+        assert!(invalid.to_string().contains(words), "{to}: {invalid}");
+        assert_eq!(invalid.problems[0].line, Some(line), "{to}: {invalid}");
+    }
+}
+
+#[test]
+fn a_misplaced_password_is_not_shown() {
+    let text = "kafka:\n  brokers: localhost:9092\n  properties: {group.id: x}\n  sasl.password: hunter2\n";
+    let invalid = parse(text).unwrap_err();
+    assert!(!invalid.report(false).contains("hunter2") && !invalid.to_string().contains("hunter2"), "{invalid}");
+}

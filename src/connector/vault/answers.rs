@@ -1,0 +1,273 @@
+//! What Vault's answers mean. The one place where their text is read; held down by `tests/it/vault.rs` on a real server.
+//!
+//! Nothing is mapped by its status alone: 400 is "invalid lease" as well as "the database is down", 404 is "no such
+//! secret_id" as well as "no such mount", 403 is "we may not" as well as "this accessor belongs elsewhere".
+
+use serde_json::Value;
+
+use crate::case::record::FailureKind;
+use crate::connector::Failure;
+
+/// What was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// `sys/leases/lookup`
+    LeaseLookup,
+    /// `sys/leases/revoke/<lease>`, synchronous
+    LeaseRevoke,
+    /// `auth/token/lookup-accessor`
+    AccessorLookup,
+    /// `auth/token/revoke-accessor`
+    AccessorRevoke,
+    /// `auth/<mount>/role/<role>/secret-id-accessor/lookup`
+    SecretIdLookup,
+    /// `auth/<mount>/role/<role>/secret-id-accessor/destroy`
+    SecretIdDestroy,
+    /// A list of lease ids or accessors
+    List,
+    /// Login, `lookup-self`, `renew-self`, `capabilities-self`, `sys/health`
+    Own,
+}
+
+impl Call {
+    /// Whether a lost answer leaves in doubt what happened.
+    fn has_effect(self) -> bool {
+        matches!(self, Self::LeaseRevoke | Self::AccessorRevoke | Self::SecretIdDestroy)
+    }
+}
+
+/// An answer as it came.
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// `Retry-After`, in milliseconds.
+    pub retry_after_ms: Option<i64>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// No answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// The request was never sent: no connection.
+    NotSent,
+    /// It was sent, or may have been.
+    Cut,
+}
+
+/// What an answer means.
+#[derive(Debug)]
+pub enum Meaning {
+    /// It was done, or found. `data` may hold secrets of a login: never print it.
+    Done {
+        /// The whole answer.
+        data: Value,
+        /// Vault's id of the request.
+        request_id: Option<String>,
+    },
+    /// Clearly not there (any more).
+    Gone,
+    /// The answer allows neither: half-revoked, or not as documented.
+    Unclear(&'static str),
+    /// 403 without a word that tells why: ours to find out by a self-check.
+    Forbidden,
+    /// A failure.
+    Failed(Failure),
+}
+
+/// What `reply` to `call` means.
+pub fn read(call: Call, reply: Result<Reply, Lost>) -> Meaning {
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(Lost::Cut) if call.has_effect() => return failed(FailureKind::Unknown, "the answer did not come"),
+        Err(Lost::Cut) => return failed(FailureKind::Unavailable, "the answer did not come"),
+        Err(Lost::NotSent) => return failed(FailureKind::Unavailable, "no connection to Vault"),
+    };
+    let json: Option<Value> =
+        if reply.body.is_empty() { Some(Value::Null) } else { serde_json::from_slice(&reply.body).ok() };
+    match reply.status {
+        200..=208 => match json {
+            Some(body) => success(call, reply.status, body),
+            // Something between us and Vault answered: it says nothing of Vault.
+            None => doubt(call, "an answer that is not Vault's"),
+        },
+        // A standby that does not forward names the active node; its address is not ours to follow.
+        300..=399 => failed(FailureKind::Unavailable, "Vault redirects: name the active node's address"),
+        429 if json.as_ref().is_some_and(is_errors) => {
+            failed(FailureKind::Throttled { after_ms: reply.retry_after_ms }, "Vault's rate limit")
+        }
+        429 => failed(FailureKind::Throttled { after_ms: reply.retry_after_ms }, "too many requests"),
+        status => match json {
+            Some(body) if is_errors(&body) => refusal(call, status, &text(&body)),
+            _ if matches!(status, 472 | 473) => failed(FailureKind::Unavailable, "not the active node"),
+            _ => doubt(call, "an answer that is not Vault's"),
+        },
+    }
+}
+
+fn success(call: Call, status: u16, body: Value) -> Meaning {
+    let request_id = body["request_id"].as_str().map(str::to_owned);
+    let found = match call {
+        Call::LeaseLookup => body["data"]["id"].is_string(),
+        Call::AccessorLookup => body["data"]["accessor"].is_string(),
+        Call::SecretIdLookup => {
+            // Another role's accessor, asked through this role: 204 without a body.
+            if status == 204 {
+                return failed(FailureKind::Refused, "this secret_id accessor belongs to another role");
+            }
+            body["data"]["secret_id_accessor"].is_string()
+        }
+        // 204: done. 200 with a warning: no such token (any more). Both are looked up afterwards.
+        Call::AccessorRevoke => {
+            let warned = body["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            if warned.into_iter().any(|w| w.contains("No token found with this accessor")) {
+                return Meaning::Gone;
+            }
+            status == 204 || body.is_null()
+        }
+        // 204 also for a lease that never was: proves nothing. 202 would mean "queued", which sync excludes.
+        Call::LeaseRevoke => {
+            if status == 202 {
+                return failed(FailureKind::Unknown, "Vault queued the revoke");
+            }
+            status == 204
+        }
+        Call::SecretIdDestroy => status == 204,
+        Call::List => body["data"]["keys"].is_array(),
+        Call::Own => true,
+    };
+    if found { Meaning::Done { data: body, request_id } } else { doubt(call, "an answer that is not as documented") }
+}
+
+fn refusal(call: Call, status: u16, text: &str) -> Meaning {
+    match (call, status) {
+        (_, 503) => failed(
+            FailureKind::Unavailable,
+            if text.contains("sealed") { "Vault is sealed" } else { "Vault is not ready" },
+        ),
+        // An empty list is 404 without a text; a missing mount has one.
+        (Call::List, 404) if text.is_empty() => Meaning::Done { data: Value::Null, request_id: None },
+        (Call::SecretIdLookup, 404) if text.is_empty() => Meaning::Gone,
+        (_, 404) if text.contains("no handler for route") || text.contains("unsupported path") => {
+            failed(FailureKind::Refused, "Vault has no such mount")
+        }
+        (Call::SecretIdLookup, 404) if text.contains("failed to find accessor entry") => Meaning::Gone,
+        (Call::LeaseLookup, 400) if text.contains("invalid lease") => Meaning::Gone,
+        (Call::LeaseRevoke, 400) if text.contains("invalid lease") => Meaning::Gone,
+        // The database is down, or its revocation statement fails: the lease lives on with its old expiry.
+        (Call::LeaseRevoke, 400) if text.contains("failed to revoke") => {
+            failed(FailureKind::Unknown, "Vault could not revoke it at the system behind")
+        }
+        (Call::AccessorLookup | Call::AccessorRevoke, 400) if text.contains("invalid accessor") => Meaning::Gone,
+        // The accessor is still known, its token is being revoked or expired: neither alive nor seen dead.
+        (Call::AccessorLookup | Call::AccessorRevoke, 403) if text.contains("bad token") => {
+            Meaning::Unclear("the token is half-revoked")
+        }
+        (Call::SecretIdDestroy, 500) if text.contains("failed to find accessor entry") => Meaning::Gone,
+        (Call::SecretIdDestroy | Call::SecretIdLookup, 403) if text.contains("invalid secret id accessor") => {
+            failed(FailureKind::Refused, "this secret_id accessor belongs to another role")
+        }
+        (Call::SecretIdDestroy | Call::SecretIdLookup, 400 | 404 | 500)
+            if text.contains("role") && text.contains("does not exist") =>
+        {
+            failed(FailureKind::Refused, "Vault has no such role")
+        }
+        (_, 403) => Meaning::Forbidden,
+        (_, 400 | 404 | 405 | 412) => failed(FailureKind::Refused, "Vault refuses the request as such"),
+        _ => doubt(call, "an error inside Vault"),
+    }
+}
+
+/// What `sys/health` says. Its status tells the role of the node, so the body alone is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// This node is the active one: what it does not know is not there.
+    pub active: bool,
+    /// It is sealed.
+    pub sealed: bool,
+    /// The cluster's own id; a sealed node does not say it.
+    pub cluster_id: Option<String>,
+}
+
+/// Reads the answer of `sys/health`.
+///
+/// # Errors
+/// `Unavailable` when it is no answer of Vault's.
+pub fn health(reply: Result<Reply, Lost>) -> Result<Health, Failure> {
+    let odd = || Failure::new(FailureKind::Unavailable, "Vault's health cannot be read");
+    let reply = reply.map_err(|_| Failure::new(FailureKind::Unavailable, "no connection to Vault"))?;
+    let body: Value = serde_json::from_slice(&reply.body).map_err(|_| odd())?;
+    let sealed = body["sealed"].as_bool().ok_or_else(odd)?;
+    let follows = |key: &str| body[key].as_bool().unwrap_or(false);
+    let dr = body["replication_dr_mode"].as_str() == Some("secondary");
+    Ok(Health {
+        active: !sealed && !dr && !follows("standby") && !follows("performance_standby"),
+        sealed,
+        cluster_id: body["cluster_id"].as_str().filter(|id| !id.is_empty()).map(str::to_owned),
+    })
+}
+
+fn doubt(call: Call, note: &'static str) -> Meaning {
+    let kind = if call.has_effect() { FailureKind::Unknown } else { FailureKind::Unavailable };
+    failed(kind, note)
+}
+
+fn failed(kind: FailureKind, note: &'static str) -> Meaning {
+    Meaning::Failed(Failure::new(kind, note))
+}
+
+fn is_errors(body: &Value) -> bool {
+    body["errors"].is_array()
+}
+
+fn text(body: &Value) -> String {
+    let lines: Vec<&str> = body["errors"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(call: Call, status: u16, body: &str) -> Option<FailureKind> {
+        match read(call, Ok(Reply { status, retry_after_ms: Some(7), body: body.into() })) {
+            Meaning::Failed(failure) => Some(failure.kind),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_status_alone_says_nothing() {
+        let gone = read(
+            Call::LeaseLookup,
+            Ok(Reply { status: 400, retry_after_ms: None, body: br#"{"errors":["invalid lease"]}"#.to_vec() }),
+        );
+        assert!(matches!(gone, Meaning::Gone));
+        assert_eq!(kind(Call::LeaseLookup, 400, r#"{"errors":["something else"]}"#), Some(FailureKind::Refused));
+        // A proxy's page is no answer of Vault.
+        assert_eq!(kind(Call::LeaseLookup, 400, "<html>"), Some(FailureKind::Unavailable));
+        assert_eq!(kind(Call::LeaseRevoke, 400, "<html>"), Some(FailureKind::Unknown));
+        assert_eq!(kind(Call::SecretIdLookup, 404, "<html>"), Some(FailureKind::Unavailable));
+        assert_eq!(
+            kind(Call::SecretIdLookup, 404, r#"{"errors":["no handler for route"]}"#),
+            Some(FailureKind::Refused)
+        );
+        assert_eq!(kind(Call::LeaseRevoke, 500, r#"{"errors":["internal error"]}"#), Some(FailureKind::Unknown));
+        assert_eq!(kind(Call::LeaseRevoke, 202, "{}"), Some(FailureKind::Unknown));
+        assert_eq!(
+            kind(Call::LeaseRevoke, 429, r#"{"errors":["request path: rate limit quota exceeded"]}"#),
+            Some(FailureKind::Throttled { after_ms: Some(7) })
+        );
+    }
+
+    #[test]
+    fn what_was_not_sent_did_not_happen() {
+        let failure = |call, lost| match read(call, Err(lost)) {
+            Meaning::Failed(failure) => failure.kind,
+            _ => unreachable!(),
+        };
+        assert_eq!(failure(Call::LeaseRevoke, Lost::NotSent), FailureKind::Unavailable);
+        assert_eq!(failure(Call::LeaseRevoke, Lost::Cut), FailureKind::Unknown);
+        assert_eq!(failure(Call::LeaseLookup, Lost::Cut), FailureKind::Unavailable);
+    }
+}

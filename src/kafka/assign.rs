@@ -1,0 +1,158 @@
+//! What a member does with partitions that it is given: finds each one's place, and finds it again when it was lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::Error;
+use super::consumer::{Member, PATIENCE};
+use super::lane::{Lane, Standing};
+use super::place::{Facts, Looker, Place};
+
+/// How long a lost lane waits until its place is looked for again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Member<'_> {
+    /// Takes partitions over, each at the journal's offset.
+    pub(super) fn assigned(&mut self, which: &[(String, i32)]) -> Result<(), Error> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in which {
+            let Some(known) = self.settings.topics.iter().find(|known| *known.name == **topic) else { continue };
+            let mut lane = Lane::new(known.tenant.clone(), known.name.clone(), *partition, Instant::now());
+            // A lane without a place ignores what comes until it is sought.
+            let offset = self.find(&mut lane).map_or(Offset::End, Offset::Offset);
+            list.add_partition_offset(topic, *partition, offset)?;
+            self.lanes.put(lane);
+        }
+        self.client.incremental_assign(&list)?;
+        self.pause_if_paused(&list)?;
+        let idle = self.lanes.list(|lane| matches!(lane.standing, Standing::Halted(_)));
+        self.client.pause(&idle)?;
+        self.watch_assigned();
+        self.commit();
+        tracing::info!(?which, "partitions assigned");
+        Ok(())
+    }
+
+    /// Looks again for the place of lanes that lost it, or that wait for an operator.
+    pub(super) fn find_lost(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let due: Vec<(Arc<str>, i32)> = self
+            .lanes
+            .iter()
+            .filter(|lane| matches!(lane.standing, Standing::Lost(at) | Standing::Halted(at) if at <= now))
+            .map(|lane| (lane.topic.clone(), lane.partition))
+            .collect();
+        for (topic, partition) in due {
+            let Some(lane) = self.lanes.get(&topic, partition) else { continue };
+            let was_halted = matches!(lane.standing, Standing::Halted(_));
+            let mut lane = std::mem::replace(lane, Lane::new(lane.tenant.clone(), topic.clone(), partition, now));
+            let offset = self.find(&mut lane);
+            let halted = matches!(lane.standing, Standing::Halted(_));
+            self.lanes.put(lane);
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&topic, partition);
+            if halted && !was_halted {
+                self.client.pause(&list)?;
+            }
+            let Some(offset) = offset else { continue };
+            if was_halted {
+                self.client.resume(&list)?;
+                self.pause_if_paused(&list)?;
+            }
+            if !self.seek(&topic, partition, offset)
+                && let Some(lane) = self.lanes.get(&topic, partition)
+            {
+                lane.standing = Standing::Lost(now + AGAIN / 5);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the client to go on at `offset`; not possible while the assignment is still under way.
+    pub(super) fn seek(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
+        let mut list = TopicPartitionList::new();
+        if list.add_partition_offset(topic, partition, Offset::Offset(offset)).is_err() {
+            return false;
+        }
+        if let Some(lane) = self.lanes.get(topic, partition) {
+            lane.distrust();
+        }
+        match self.client.seek_partitions(list, PATIENCE) {
+            Ok(answer) => answer.elements().iter().all(|element| element.error().is_ok()),
+            Err(error) => {
+                tracing::debug!(topic, partition, offset, %error, "seek");
+                false
+            }
+        }
+    }
+
+    /// Finds the lane's place; `None`: not now, or not without an operator.
+    fn find(&mut self, lane: &mut Lane) -> Option<i64> {
+        let since_ms = self.intake.clock.wall_ms();
+        let was_halted = matches!(lane.standing, Standing::Halted(_));
+        match self.place(lane) {
+            Ok((durable, Place::At { offset, older, recreated })) => {
+                if recreated {
+                    tracing::warn!(topic = %lane.topic, partition = lane.partition, ?durable, offset,
+                        "the topic was recreated: reading it from its start");
+                }
+                if let Some(why) = older {
+                    let why =
+                        format!("{}[{}]: {why}: the journal is older than what was done", lane.topic, lane.partition);
+                    tracing::error!(why, "start held until `curfew release`");
+                    if let Err(error) = self.handle.block_on(self.intake.journal.hold_start(&why)) {
+                        tracing::error!(%error, "the start cannot be held: this partition waits");
+                        lane.standing = Standing::Lost(Instant::now() + AGAIN);
+                        return None;
+                    }
+                }
+                lane.set(durable, offset, since_ms);
+                Some(offset)
+            }
+            Ok((_, Place::Halt { why, suggest })) => {
+                if !was_halted {
+                    self.intake.metrics.alarm("halted_partition");
+                    tracing::error!(topic = %lane.topic, partition = lane.partition, why,
+                        resolve = format!("curfew position set --topic {} --partition {} --offset {suggest}",
+                            lane.topic, lane.partition),
+                        "partition halted: others go on");
+                }
+                lane.standing = Standing::Halted(Instant::now() + AGAIN);
+                None
+            }
+            Err(error) => {
+                tracing::warn!(topic = %lane.topic, partition = lane.partition, %error, "place not found yet");
+                lane.standing = Standing::Lost(Instant::now() + AGAIN);
+                None
+            }
+        }
+    }
+
+    fn place(&mut self, lane: &Lane) -> Result<(Option<i64>, Place), Error> {
+        let (topic, partition) = (&*lane.topic, lane.partition);
+        // Kafka's first, the journal's second: the journal's only grows, so a commit ahead of it is no race.
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        let committed = self.client.committed_offsets(list, PATIENCE)?;
+        let committed = committed.elements().first().and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        });
+        let position = self.handle.block_on(self.intake.journal.position(&self.cluster, topic, partition))?;
+        let (low, high) = self.client.fetch_watermarks(topic, partition, PATIENCE)?;
+        let facts = Facts { position: position.as_ref(), committed, low, high };
+        let seen = match facts.wanted() {
+            None => None,
+            Some(offset) => {
+                if self.looker.is_none() {
+                    self.looker = Some(Looker::new(&self.settings.connection)?);
+                }
+                self.looker.as_ref().map(|looker| looker.look(topic, partition, offset)).transpose()?
+            }
+        };
+        Ok((position.as_ref().map(|position| position.next_offset), facts.place(self.settings.first_start, seen)))
+    }
+}

@@ -1,0 +1,415 @@
+//! The group member: polls, records, moves on.
+//!
+//! It is a `BaseConsumer` on an own thread: rebalances are then answered where we poll, between two batches, so that
+//! what is in hand is durable before its partition is given away. (`StreamConsumer` answers them on a thread of its
+//! own, beside the batch under way.) A batch is recorded by one call; nothing else of it is in flight.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Message, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::lane::{self, Lanes, Standing, Take};
+use super::place::Looker;
+use super::settings::Settings;
+use crate::event::Delivery;
+use crate::intake::Intake;
+use crate::journal;
+use crate::relay::Backlog;
+
+/// How often what is not urgent is looked after.
+const TEND: Duration = Duration::from_millis(200);
+/// How long a broker may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Reads `settings.topics` into `intake` until `stop`. A fatal error of the client builds a new one.
+///
+/// # Errors
+/// The configuration is refused, or the thread cannot be started.
+pub async fn run(
+    intake: Intake,
+    settings: Settings,
+    backlog: Arc<Backlog>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    settings.connection.member(&settings.group)?;
+    let stop = stop.child_token();
+    let _stops_with_us = stop.clone().drop_guard();
+    let (done, ended) = oneshot::channel();
+    let handle = Handle::current();
+    std::thread::Builder::new()
+        .name("kafka-intake".into())
+        .spawn(move || {
+            let result = members(&intake, &settings, &backlog, &stop, &handle);
+            // Nobody waits any more: the caller was dropped.
+            done.send(result).ok();
+        })
+        .map_err(|error| Error::Thread(format!("could not be started: {error}")))?;
+    ended.await.map_err(|_| Error::Thread("died".into()))?
+}
+
+fn members(
+    intake: &Intake,
+    settings: &Settings,
+    backlog: &Arc<Backlog>,
+    stop: &CancellationToken,
+    handle: &Handle,
+) -> Result<(), Error> {
+    while !stop.is_cancelled() {
+        let ended = Member::join(intake, settings, backlog, handle).and_then(|mut member| {
+            let ended = member.serve(stop);
+            member.leave();
+            ended
+        });
+        match ended {
+            Ok(()) => break,
+            Err(error @ (Error::Ours(_) | Error::Client(KafkaError::ClientConfig(..)))) => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "the Kafka client is rebuilt");
+                handle.block_on(async { tokio::time::timeout(Duration::from_secs(1), stop.cancelled()).await.ok() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A change of the assignment that waits for its answer.
+enum Turn {
+    Assign(Vec<(String, i32)>),
+    Revoke(Vec<(String, i32)>),
+}
+
+/// Takes rebalances down; they are answered between two batches.
+#[derive(Default)]
+pub(super) struct Turns {
+    waiting: Mutex<VecDeque<Turn>>,
+    /// The client is being dropped: nobody answers any more but the callback itself.
+    closing: AtomicBool,
+}
+
+impl Turns {
+    fn push(&self, turn: Turn) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(turn);
+    }
+
+    fn pop(&self) -> Option<Turn> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+impl ClientContext for Turns {}
+
+impl ConsumerContext for Turns {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RespErr, list: &mut TopicPartitionList) {
+        let assign = err == RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::SeqCst) {
+            // Without an answer the client never closes.
+            let answered = if assign { Ok(()) } else { consumer.incremental_unassign(list) };
+            if let Err(error) = answered {
+                tracing::warn!(%error, "closing the Kafka client");
+            }
+            return;
+        }
+        let which = list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
+        self.push(if assign { Turn::Assign(which) } else { Turn::Revoke(which) });
+    }
+}
+
+/// One client and what it was assigned.
+pub(super) struct Member<'a> {
+    pub(super) client: Arc<BaseConsumer<Turns>>,
+    pub(super) intake: &'a Intake,
+    pub(super) settings: &'a Settings,
+    pub(super) handle: &'a Handle,
+    pub(super) cluster: Arc<str>,
+    pub(super) lanes: Lanes,
+    pub(super) looker: Option<Looker>,
+    backlog: &'a Backlog,
+    batch: Vec<Delivery>,
+    bytes: usize,
+    began: Instant,
+    /// Whether librdkafka was told to fetch nothing.
+    paused: bool,
+    /// The journal did not take the batch: not again before then, and the wait after that.
+    stuck: Option<(Instant, Duration)>,
+    tended: Instant,
+    watch: super::watch::Watch,
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        self.watch.stop();
+        self.client.context().closing.store(true, Ordering::SeqCst);
+    }
+}
+
+impl<'a> Member<'a> {
+    fn join(
+        intake: &'a Intake,
+        settings: &'a Settings,
+        backlog: &'a Backlog,
+        handle: &'a Handle,
+    ) -> Result<Self, Error> {
+        let client: BaseConsumer<Turns> =
+            settings.connection.member(&settings.group)?.create_with_context(Turns::default())?;
+        let client = Arc::new(client);
+        let cluster = client.client().fetch_cluster_id(PATIENCE);
+        let cluster = cluster.ok_or_else(|| Error::NoAnswer("no broker told the cluster's id".into()))?;
+        let watch = super::watch::Watch::start(client.clone(), intake.clock.clone())?;
+        let topics: Vec<&str> = settings.topics.iter().map(|topic| &*topic.name).collect();
+        client.subscribe(&topics)?;
+        tracing::info!(%cluster, ?topics, group = %settings.group, "joining the consumer group");
+        let now = Instant::now();
+        Ok(Self {
+            watch,
+            client,
+            intake,
+            settings,
+            handle,
+            cluster: cluster.into(),
+            lanes: Lanes::default(),
+            looker: None,
+            backlog,
+            batch: Vec::with_capacity(settings.batch),
+            bytes: 0,
+            began: now,
+            paused: false,
+            stuck: None,
+            tended: now,
+        })
+    }
+
+    fn serve(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let client = self.client.clone();
+        let linger = Duration::from_millis(self.settings.linger_ms);
+        while !stop.is_cancelled() {
+            self.turn()?;
+            if self.tended.elapsed() >= TEND {
+                self.tend()?;
+            }
+            let wait = match (self.batch.is_empty(), self.stuck) {
+                (_, Some(_)) => Duration::from_millis(20),
+                (true, None) => Duration::from_millis(100),
+                (false, None) => linger.saturating_sub(self.began.elapsed()),
+            };
+            match client.poll(wait) {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) => self.fault(error)?,
+                None => {}
+            }
+            let full = self.batch.len() >= self.settings.batch || self.bytes >= self.settings.batch_bytes;
+            if !self.batch.is_empty() && (full || self.began.elapsed() >= linger) {
+                self.flush();
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves the group as a good member: what is in hand becomes durable, partitions are given back.
+    fn leave(&mut self) {
+        self.flush();
+        self.client.unsubscribe();
+        let until = Instant::now() + PATIENCE;
+        while !self.lanes.is_empty() && Instant::now() < until {
+            if let Err(error) = self.turn() {
+                tracing::warn!(%error, "leaving the consumer group");
+                break;
+            }
+            // What still comes is not taken.
+            drop(self.client.poll(Duration::from_millis(20)));
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let Some(lane) = self.lanes.get(message.topic(), message.partition()) else { return };
+        match lane.judge(message.offset()) {
+            Take::No => {}
+            Take::Gap => {
+                let (topic, partition, next) = (lane.topic.clone(), lane.partition, lane.next);
+                if !self.seek(&topic, partition, next) {
+                    self.lose(&topic, partition);
+                }
+            }
+            Take::Yes => {
+                let delivery = lane::delivery(&self.cluster, lane, message, self.intake.clock.wall_ms());
+                lane.taken(self.batch.len());
+                if self.batch.is_empty() {
+                    self.began = Instant::now();
+                }
+                self.bytes += delivery.payload.as_ref().map_or(0, bytes::Bytes::len);
+                self.batch.push(delivery);
+            }
+        }
+    }
+
+    /// Makes the batch durable with the offsets, or drops it, or keeps it and waits.
+    fn flush(&mut self) {
+        let now = Instant::now();
+        if self.batch.is_empty() || self.stuck.is_some_and(|(until, _)| now < until) {
+            return;
+        }
+        let moves = self.lanes.moves(&self.cluster, &self.batch);
+        match self.handle.block_on(self.intake.record(&self.batch, moves.clone())) {
+            Ok(_) => {
+                self.lanes.moved(&moves);
+                if self.stuck.take().is_some() {
+                    tracing::info!("the journal takes records again");
+                }
+            }
+            Err(journal::Error::PositionMoved { topic, partition }) => {
+                tracing::warn!(topic, partition, dropped = self.batch.len(), "another member moved on: batch dropped");
+                self.lanes.dropped(now);
+                self.stuck = None;
+            }
+            Err(error) => {
+                let wait =
+                    self.stuck.map_or(Duration::from_millis(100), |(_, wait)| (wait * 2).min(Duration::from_secs(5)));
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(%error, cause, retry_ms = wait.as_millis(), "intake waits for the journal");
+                self.stuck = Some((now + wait, wait));
+                return;
+            }
+        }
+        self.batch.clear();
+        self.bytes = 0;
+    }
+
+    /// Answers rebalances.
+    fn turn(&mut self) -> Result<(), Error> {
+        while let Some(turn) = self.client.context().pop() {
+            match turn {
+                Turn::Assign(which) => self.assigned(&which)?,
+                Turn::Revoke(which) => {
+                    // In hand becomes durable first; what the journal does not take now, the next owner reads again.
+                    self.stuck = self.stuck.map(|(_, wait)| (Instant::now(), wait));
+                    self.flush();
+                    for (topic, partition) in &which {
+                        self.lose(topic, *partition);
+                    }
+                    if !self.client.assignment_lost() {
+                        self.commit();
+                    }
+                    let mut list = TopicPartitionList::new();
+                    for (topic, partition) in &which {
+                        self.lanes.remove(topic, *partition);
+                        list.add_partition(topic, *partition);
+                    }
+                    tracing::info!(?which, "partitions given away");
+                    self.client.incremental_unassign(&list)?;
+                    self.watch_assigned();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The lane must find its place again; what it has in the batch is dropped.
+    fn lose(&mut self, topic: &str, partition: i32) {
+        let Some(lane) = self.lanes.get(topic, partition) else { return };
+        lane.standing = Standing::Lost(Instant::now());
+        if lane.is_idle() {
+            return;
+        }
+        self.batch.retain(|delivery| delivery.at.partition != partition || *delivery.at.topic != *topic);
+        self.bytes = self.batch.iter().filter_map(|delivery| delivery.payload.as_ref()).map(bytes::Bytes::len).sum();
+        self.lanes.reindex(&self.batch);
+    }
+
+    /// Kafka's own commit, which follows the journal: for lag tools only, so a failed one is only logged.
+    pub(super) fn commit(&mut self) {
+        let list = self.lanes.to_commit();
+        if list.count() > 0
+            && let Err(error) = self.client.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "Kafka's own commit failed");
+        }
+    }
+
+    fn tend(&mut self) -> Result<(), Error> {
+        self.tended = Instant::now();
+        let pause = self.stuck.is_some() || self.backlog.unsent() > self.settings.backlog;
+        if pause != self.paused {
+            tracing::warn!(pause, unsent = self.backlog.unsent(), "intake pauses or goes on");
+            let list = self.lanes.list(|lane| !matches!(lane.standing, Standing::Halted(_)));
+            if pause {
+                self.client.pause(&list)?;
+            } else {
+                self.client.resume(&list)?;
+                self.lanes.iter().for_each(lane::Lane::distrust);
+            }
+            self.paused = pause;
+        }
+        self.commit();
+        self.find_lost()?;
+        self.caught_up();
+        Ok(())
+    }
+
+    /// What the watch asks about follows the assignment.
+    pub(super) fn watch_assigned(&mut self) {
+        self.watch.follow(&mut self.lanes);
+    }
+
+    /// New lanes fetch nothing while the others do not.
+    pub(super) fn pause_if_paused(&self, list: &TopicPartitionList) -> Result<(), Error> {
+        if self.paused && list.count() > 0 {
+            self.client.pause(list)?;
+        }
+        Ok(())
+    }
+
+    /// Partitions that were read to their end move the watermark on, though nothing came.
+    fn caught_up(&mut self) {
+        let looked = self.watch.take();
+        if looked.is_empty() {
+            return;
+        }
+        let polled = self.client.position().map(|list| list.to_topic_map()).unwrap_or_default();
+        for look in looked {
+            let Some(lane) = self.lanes.get(&look.topic, look.partition) else { continue };
+            self.intake.metrics.consumer_lag(&look.topic, look.partition, (look.high - lane.next).max(0));
+            // The client's own place is further where the log ends with marks of a transaction.
+            let own = polled.get(&(look.topic.to_string(), look.partition)).and_then(|offset| offset.to_raw());
+            let read = lane.next.max(own.unwrap_or(-1));
+            let all = lane.standing == Standing::Live && lane.is_idle() && lane.since_ms <= look.asked_ms;
+            if all && read >= look.high {
+                let told = self.intake.journal.caught_up(&self.cluster, &look.topic, look.partition, look.asked_ms);
+                if let Err(error) = self.handle.block_on(told) {
+                    tracing::warn!(%error, "the watermark stands still");
+                }
+            }
+        }
+    }
+
+    fn fault(&mut self, error: KafkaError) -> Result<(), Error> {
+        use RDKafkaErrorCode as Code;
+        match error {
+            KafkaError::MessageConsumptionFatal(_) => return Err(error.into()),
+            // It does not say which partition: all are looked at again.
+            KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                let lanes: Vec<_> = self.lanes.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
+                self.flush();
+                for (topic, partition) in lanes {
+                    self.lose(&topic, partition);
+                }
+            }
+            error => tracing::warn!(%error, "Kafka"),
+        }
+        if let Some((code, why)) = self.client.client().fatal_error() {
+            tracing::error!(why, "Kafka: fatal");
+            return Err(Error::Client(KafkaError::MessageConsumptionFatal(code)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,314 @@
+//! One assigned partition: what is durable, what was polled, and whether what comes next may be trusted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
+
+use crate::event::{self, Coordinates, Delivery};
+use crate::journal::{Move, Position};
+use crate::task::Tenant;
+
+/// The digest of a record's value that is kept with the offset.
+pub fn digest(payload: Option<&[u8]>) -> [u8; 16] {
+    match payload {
+        Some(payload) => event::digest16(&[payload]),
+        None => event::digest16(&[]),
+    }
+}
+
+/// Where a lane stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Records are taken.
+    Live,
+    /// Its place must be found again, not before this instant; records are ignored.
+    Lost(Instant),
+    /// Its place is outside the log: records are ignored until an operator answers.
+    Halted(Instant),
+}
+
+/// One assigned partition.
+#[derive(Debug)]
+pub struct Lane {
+    /// Whose.
+    pub tenant: Tenant,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// What the journal holds, as far as we know: the compare of compare-and-set.
+    pub durable: Option<i64>,
+    /// The next offset that we expect to be handed.
+    pub next: i64,
+    /// Where it stands.
+    pub standing: Standing,
+    /// No record came since the last seek: the first must be the expected one, or the gap is confirmed by a second seek.
+    fresh: bool,
+    /// The first record after the last seek, where it was not the expected one.
+    gap: Option<i64>,
+    /// Index of its last delivery in the batch.
+    last: Option<usize>,
+    /// Moved since Kafka's own commit.
+    pub uncommitted: bool,
+    /// When it was assigned or sought, by our clock: an older look at the log says nothing of it.
+    pub since_ms: i64,
+}
+
+/// What a record is to its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// The next one.
+    Yes,
+    /// Recorded already, or the lane is not live.
+    No,
+    /// Records before it are missing: seek once more to be sure.
+    Gap,
+}
+
+impl Lane {
+    /// Not placed yet.
+    pub fn new(tenant: Tenant, topic: Arc<str>, partition: i32, now: Instant) -> Self {
+        Self {
+            tenant,
+            topic,
+            partition,
+            durable: None,
+            next: 0,
+            standing: Standing::Lost(now),
+            fresh: true,
+            gap: None,
+            last: None,
+            uncommitted: false,
+            since_ms: 0,
+        }
+    }
+
+    /// Goes on at `next`, where the journal holds `durable`.
+    pub fn set(&mut self, durable: Option<i64>, next: i64, since_ms: i64) {
+        self.durable = durable;
+        self.next = next;
+        self.standing = Standing::Live;
+        self.last = None;
+        self.since_ms = since_ms;
+        self.distrust();
+    }
+
+    /// The client was told to go on somewhere: what it hands over next is checked.
+    pub fn distrust(&mut self) {
+        self.fresh = true;
+    }
+
+    /// Whether nothing of it waits in the batch.
+    pub fn is_idle(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// Judges the record at `offset`.
+    ///
+    /// librdkafka hands records over in order, but after a seek one of the former place could still be under way:
+    /// taking it would skip what lies between. So the first record after a seek must be the expected one; another is
+    /// believed (compaction and transaction marks leave gaps) when a second seek brings the same.
+    pub fn judge(&mut self, offset: i64) -> Take {
+        if self.standing != Standing::Live || offset < self.next {
+            return Take::No;
+        }
+        if self.fresh && offset > self.next && self.gap != Some(offset) {
+            self.gap = Some(offset);
+            return Take::Gap;
+        }
+        self.fresh = false;
+        self.gap = None;
+        self.next = offset + 1;
+        Take::Yes
+    }
+
+    /// Its record is at this index of the batch.
+    pub fn taken(&mut self, index: usize) {
+        self.last = Some(index);
+    }
+}
+
+/// All assigned partitions.
+#[derive(Debug, Default)]
+pub struct Lanes(HashMap<Arc<str>, BTreeMap<i32, Lane>>);
+
+impl Lanes {
+    /// One lane.
+    pub fn get(&mut self, topic: &str, partition: i32) -> Option<&mut Lane> {
+        self.0.get_mut(topic)?.get_mut(&partition)
+    }
+
+    /// All.
+    pub fn iter(&mut self) -> impl Iterator<Item = &mut Lane> {
+        self.0.values_mut().flat_map(BTreeMap::values_mut)
+    }
+
+    /// Adds or replaces one.
+    pub fn put(&mut self, lane: Lane) {
+        self.0.entry(lane.topic.clone()).or_default().insert(lane.partition, lane);
+    }
+
+    /// Gives one away.
+    pub fn remove(&mut self, topic: &str, partition: i32) {
+        if let Some(lanes) = self.0.get_mut(topic) {
+            lanes.remove(&partition);
+        }
+    }
+
+    /// Whether nothing is assigned.
+    pub fn is_empty(&self) -> bool {
+        self.0.values().all(BTreeMap::is_empty)
+    }
+
+    /// Those that match, as librdkafka takes them.
+    pub fn list(&mut self, mut matches: impl FnMut(&Lane) -> bool) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for lane in self.iter().filter(|lane| matches(lane)) {
+            list.add_partition(&lane.topic, lane.partition);
+        }
+        list
+    }
+
+    /// The steps that go with `batch`.
+    pub fn moves(&mut self, cluster: &Arc<str>, batch: &[Delivery]) -> Vec<Move> {
+        self.iter()
+            .filter_map(|lane| {
+                let last = batch.get(lane.last?)?;
+                let to = Position {
+                    cluster: cluster.clone(),
+                    topic: lane.topic.clone(),
+                    partition: lane.partition,
+                    next_offset: last.at.offset + 1,
+                    last_ms: last.broker_ms,
+                    last_digest: digest(last.payload.as_deref()),
+                };
+                Some(Move { from: lane.durable, to })
+            })
+            .collect()
+    }
+
+    /// The batch is durable.
+    pub fn moved(&mut self, moves: &[Move]) {
+        for step in moves {
+            if let Some(lane) = self.get(&step.to.topic, step.to.partition) {
+                lane.durable = Some(step.to.next_offset);
+                lane.last = None;
+                lane.uncommitted = true;
+            }
+        }
+    }
+
+    /// The batch is dropped: every lane in it must find its place again.
+    pub fn dropped(&mut self, now: Instant) {
+        for lane in self.iter().filter(|lane| lane.last.is_some()) {
+            lane.last = None;
+            lane.standing = Standing::Lost(now);
+        }
+    }
+
+    /// The batch lost some of its records: each lane's last one is found again.
+    pub fn reindex(&mut self, batch: &[Delivery]) {
+        self.iter().for_each(|lane| lane.last = None);
+        for (index, delivery) in batch.iter().enumerate() {
+            if let Some(lane) = self.get(&delivery.at.topic, delivery.at.partition) {
+                lane.last = Some(index);
+            }
+        }
+    }
+
+    /// What Kafka's own commit should follow to, and forgets that it should.
+    pub fn to_commit(&mut self) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for lane in self.iter().filter(|lane| lane.uncommitted) {
+            lane.uncommitted = false;
+            if let Some(offset) = lane.durable {
+                // The only error is a negative offset.
+                list.add_partition_offset(&lane.topic, lane.partition, Offset::Offset(offset)).ok();
+            }
+        }
+        list
+    }
+}
+
+/// A record with its coordinates, copied out of librdkafka's memory.
+pub fn delivery(cluster: &Arc<str>, lane: &Lane, message: &BorrowedMessage<'_>, now_ms: i64) -> Delivery {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        (0..headers.count())
+            .map(|index| {
+                // rdkafka unwraps a header's name as UTF-8: whoever may produce could stop intake with one byte.
+                let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let header = headers.get(index);
+                    (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))
+                }));
+                // A null CloudEvents header: `decode` makes a reject of it.
+                read.unwrap_or_else(|_| ("ce_id".to_owned(), None))
+            })
+            .collect()
+    });
+    let broker_ms = match message.timestamp() {
+        Timestamp::LogAppendTime(ms) => ms,
+        // The producer's word: never later than now, or its partition's watermark would run ahead.
+        Timestamp::CreateTime(ms) => ms.clamp(0, now_ms),
+        Timestamp::NotAvailable => now_ms,
+    };
+    Delivery {
+        at: Coordinates {
+            cluster: cluster.clone(),
+            topic: lane.topic.clone(),
+            partition: lane.partition,
+            offset: message.offset(),
+        },
+        tenant: lane.tenant.clone(),
+        broker_ms,
+        headers,
+        payload: message.payload().map(Bytes::copy_from_slice),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(next: i64) -> Lane {
+        let mut lane = Lane::new("t".into(), "topic".into(), 0, Instant::now());
+        lane.set(Some(next), next, 0);
+        lane
+    }
+
+    #[test]
+    fn in_order() {
+        let mut lane = lane(5);
+        assert_eq!(
+            [4, 5, 5, 6, 9].map(|offset| lane.judge(offset)),
+            [Take::No, Take::Yes, Take::No, Take::Yes, Take::Yes]
+        );
+        assert_eq!(lane.next, 10);
+    }
+
+    #[test]
+    fn a_straggler_after_a_seek_is_not_taken() {
+        let mut lane = lane(5);
+        assert_eq!(lane.judge(20), Take::Gap);
+        assert_eq!(lane.judge(5), Take::Yes);
+        assert_eq!(lane.judge(6), Take::Yes);
+    }
+
+    #[test]
+    fn a_real_gap_is_taken_when_it_shows_twice() {
+        let mut lane = lane(5);
+        assert_eq!(lane.judge(8), Take::Gap);
+        assert_eq!(lane.judge(8), Take::Yes);
+        assert_eq!(lane.judge(9), Take::Yes);
+    }
+
+    #[test]
+    fn a_lost_lane_takes_nothing() {
+        let mut lane = lane(5);
+        lane.standing = Standing::Lost(Instant::now());
+        assert_eq!(lane.judge(5), Take::No);
+    }
+}

@@ -1,0 +1,217 @@
+//! What an operator sets for Kafka, and which librdkafka properties are Curfew's own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use rdkafka::ClientConfig;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::task::Tenant;
+
+/// Properties that carry a promise: where reading starts, when an offset counts, how partitions change hands.
+const OURS: &[&str] = &[
+    "bootstrap.servers",
+    "metadata.broker.list",
+    "group.id",
+    "enable.auto.commit",
+    "auto.commit.enable",
+    "auto.offset.reset",
+    "enable.auto.offset.store",
+    "enable.partition.eof",
+    "partition.assignment.strategy",
+    "isolation.level",
+    "acks",
+    "request.required.acks",
+    "enable.idempotence",
+    "partitioner",
+];
+
+/// How a broker is reached; shared by everything that talks to it.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connection {
+    /// `bootstrap.servers`.
+    pub brokers: String,
+    /// Any other librdkafka property: SASL, TLS, buffers.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.properties.keys().collect();
+        f.debug_struct("Connection").field("brokers", &self.brokers).field("properties", &names).finish()
+    }
+}
+
+impl Connection {
+    /// Plain text, no properties.
+    pub fn plain(brokers: impl Into<String>) -> Self {
+        Self { brokers: brokers.into(), properties: BTreeMap::new() }
+    }
+
+    /// # Errors
+    /// Names the first property that is Curfew's own.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.properties.keys().find(|name| OURS.contains(&name.as_str())) {
+            Some(name) => Err(Error::Ours(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn base(&self, defaults: &[(&str, &str)]) -> Result<ClientConfig, Error> {
+        self.check()?;
+        let mut config = ClientConfig::new();
+        config.set("client.id", "curfew");
+        for (name, value) in defaults {
+            config.set(*name, *value);
+        }
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        Ok(config)
+    }
+
+    /// The configuration of a group member.
+    ///
+    /// # Errors
+    /// A property is Curfew's own.
+    pub fn member(&self, group: &str) -> Result<ClientConfig, Error> {
+        // Small queues: memory stays bounded however long the backlog; a short back-off, because a full small
+        // queue would otherwise stall fetching for a second.
+        let mut config = self.base(&[
+            ("queued.min.messages", "10000"),
+            ("queued.max.messages.kbytes", "16384"),
+            ("fetch.max.bytes", "8388608"),
+            ("fetch.queue.backoff.ms", "10"),
+            ("fetch.wait.max.ms", "100"),
+        ])?;
+        config.set("group.id", group);
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "error");
+        config.set("isolation.level", "read_committed");
+        if self.properties.get("group.protocol").is_none_or(|protocol| protocol == "classic") {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+        Ok(config)
+    }
+
+    /// The configuration of a client that only looks: no group, nothing is committed.
+    ///
+    /// # Errors
+    /// A property is Curfew's own.
+    pub fn reader(&self) -> Result<ClientConfig, Error> {
+        let mut config = self.base(&[("fetch.wait.max.ms", "10"), ("queued.min.messages", "1")])?;
+        for name in ["group.instance.id", "group.protocol", "session.timeout.ms", "group.remote.assignor"] {
+            config.remove(name);
+        }
+        // librdkafka asks for a group even where none is joined: this one is never joined nor committed to.
+        config.set("group.id", "curfew-looks");
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "error");
+        config.set("isolation.level", "read_committed");
+        Ok(config)
+    }
+
+    /// The configuration of a producer: idempotent, and with Java's partitioner, so that keys land where others expect.
+    ///
+    /// # Errors
+    /// A property is Curfew's own.
+    pub fn producer(&self) -> Result<ClientConfig, Error> {
+        let mut config = self.base(&[("linger.ms", "2"), ("queue.buffering.max.kbytes", "65536")])?;
+        config.set("enable.idempotence", "true");
+        config.set("acks", "all");
+        config.set("partitioner", "murmur2_random");
+        Ok(config)
+    }
+}
+
+/// A topic that is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whose events it carries: from here, never from the payload.
+    pub tenant: Tenant,
+}
+
+/// Where a partition starts that neither the journal nor Kafka knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstStart {
+    /// At its first record.
+    #[default]
+    Earliest,
+    /// At its end.
+    Latest,
+}
+
+/// What the consumer needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The brokers.
+    pub connection: Connection,
+    /// The consumer group.
+    pub group: String,
+    /// What is read.
+    pub topics: Vec<Topic>,
+    /// Where a partition starts that nobody knows.
+    pub first_start: FirstStart,
+    /// Records in one batch at most.
+    pub batch: usize,
+    /// Bytes of values in one batch at most.
+    pub batch_bytes: usize,
+    /// How long a batch that is not full waits for more.
+    pub linger_ms: u64,
+    /// Unpublished outbox rows above which intake pauses.
+    pub backlog: i64,
+}
+
+impl Settings {
+    /// The defaults for `topics`.
+    pub fn new(connection: Connection, group: impl Into<String>, topics: Vec<Topic>) -> Self {
+        Self {
+            connection,
+            group: group.into(),
+            topics,
+            first_start: FirstStart::Earliest,
+            batch: 2000,
+            batch_bytes: 8 * 1024 * 1024,
+            linger_ms: 5,
+            backlog: 100_000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_properties_are_refused() {
+        for name in OURS {
+            let mut connection = Connection::plain("localhost:9092");
+            connection.properties.insert((*name).into(), "x".into());
+            assert!(matches!(connection.member("g"), Err(Error::Ours(found)) if found == *name));
+            assert!(connection.producer().is_err() && connection.reader().is_err());
+        }
+    }
+
+    #[test]
+    fn others_pass_and_are_not_shown() {
+        let mut connection = Connection::plain("localhost:9092");
+        connection.properties.insert("sasl.password".into(), "hunter2".into());
+        connection.properties.insert("queued.min.messages".into(), "7".into());
+        let config = connection.member("g").unwrap();
+        assert_eq!(config.get("sasl.password"), Some("hunter2"));
+        assert_eq!(config.get("queued.min.messages"), Some("7"));
+        assert_eq!(config.get("auto.offset.reset"), Some("error"));
+        assert!(!format!("{connection:?}").contains("hunter2"));
+    }
+}

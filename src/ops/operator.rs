@@ -1,0 +1,180 @@
+//! Answers what operators ask, from the journal.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Refused, RefusedKind, Reply, Request, freeze_file};
+use crate::case::CaseId;
+use crate::case::record::Record;
+use crate::config::OWN_TOPIC;
+use crate::credential::CredentialId;
+use crate::event::{self, Coordinates, Data, Event, Type};
+use crate::guard::Freeze;
+use crate::intake::Intake;
+use crate::journal::{self, CaseLine, Filter, Position};
+
+/// The CloudEvents source of operators' commands.
+pub const SOURCE: &str = "/curfew/operator";
+/// The shortest beginning of an id that is looked up.
+const SHORTEST: usize = 4;
+
+/// Carries out what operators ask.
+#[derive(Clone)]
+pub struct Operator {
+    /// The journal, and the way in for `operator.revoke`.
+    pub intake: Intake,
+    /// The freeze file beside the journal.
+    pub freeze_file: PathBuf,
+}
+
+impl Operator {
+    /// Does it.
+    pub async fn answer(&self, request: Request) -> Reply {
+        match self.act(request).await {
+            Ok(value) => Reply::Ok(value),
+            Err(refused) => Reply::Refused(refused),
+        }
+    }
+
+    async fn act(&self, request: Request) -> Result<Value, Refused> {
+        let journal = &self.intake.journal;
+        let now_ms = self.intake.clock.wall_ms();
+        match request {
+            Request::Cases { filter } => value(&journal.cases(filter).await?),
+            Request::Case { id } => match journal.timeline(self.find(&id).await?).await? {
+                Some(timeline) => value(&timeline),
+                None => Err(Refused::new(RefusedKind::NotFound, format!("there is no case {id}"))),
+            },
+            Request::Freeze { hard, by, reason } => {
+                let how = if hard { Freeze::Hard } else { Freeze::Soft };
+                let note = freeze_file::Note { how, by: by.clone(), reason: reason.clone(), at_ms: now_ms };
+                let file = freeze_file::write(&self.freeze_file, &note);
+                journal.freeze(how, &by, &reason).await?;
+                if let Err(error) = file {
+                    tracing::warn!(%error, "the freeze file cannot be written; the journal is frozen");
+                }
+                tracing::warn!(?how, %by, %reason, "frozen");
+                let half_made = self.half_made().await?;
+                Ok(json!({ "frozen": how, "half_made": half_made }))
+            }
+            Request::Release { by } => {
+                freeze_file::remove(&self.freeze_file).map_err(|error| {
+                    Refused::new(RefusedKind::Unavailable, format!("the freeze file stays: {error}"))
+                })?;
+                journal.release(&by).await?;
+                self.intake.stirred.notify_one();
+                tracing::warn!(%by, "released");
+                Ok(json!({ "released": true }))
+            }
+            Request::Resume { id, by } => self.command(&id, Some(Record::Resumed { by })).await,
+            Request::Abandon { id, by, reason } => self.command(&id, Some(Record::Abandoned { by, reason })).await,
+            Request::RetryNow { id } => self.command(&id, None).await,
+            Request::Revoke { credential, tenant, by, reason } => self.revoke(credential, &tenant, by, reason).await,
+            Request::Overrun {} => value(&journal.overrun(now_ms).await?),
+            Request::Stats {} => {
+                let held = journal.started_held().await?;
+                let frozen = super::in_force(journal.frozen().await?, &self.freeze_file);
+                Ok(json!({ "stats": journal.stats(now_ms).await?, "frozen": frozen, "started_held": held }))
+            }
+            Request::PositionSet { cluster, topic, partition, offset } => {
+                if offset < 0 || partition < 0 {
+                    return Err(Refused::new(RefusedKind::Invalid, "partition and offset are counted from 0"));
+                }
+                let before = journal.position(&cluster, &topic, partition).await?;
+                // The mark of the last record belongs to the old place; the watermark does not go back.
+                let last_ms = before.as_ref().map_or(0, |before| before.last_ms);
+                let (cluster, topic) = (cluster.into(), topic.into());
+                let to = Position { cluster, topic, partition, next_offset: offset, last_ms, last_digest: [0; 16] };
+                journal.set_position(to.clone()).await?;
+                tracing::warn!(topic = %to.topic, partition, offset, "an operator moved the position");
+                Ok(json!({ "before": before, "now": to }))
+            }
+        }
+    }
+
+    async fn command(&self, id: &str, record: Option<Record>) -> Result<Value, Refused> {
+        let id = self.find(id).await?;
+        let what = record.as_ref().map_or("retry", Record::name);
+        let case = self.intake.journal.command(id, record, self.intake.clock.wall_ms()).await?;
+        self.intake.stirred.notify_one();
+        tracing::warn!(case = %id, credential = %case.directive.credential, what, "an operator's word on a case");
+        value(&case)
+    }
+
+    async fn revoke(
+        &self,
+        credential: CredentialId,
+        tenant: &str,
+        by: String,
+        reason: String,
+    ) -> Result<Value, Refused> {
+        let event = revoke_event(credential.clone(), tenant, by, reason, self.intake.clock.wall_ms());
+        let id = event.id.clone();
+        self.intake.notice(vec![event]).await?;
+        let filter = Filter { credential: Some(credential), ..Filter::default() };
+        let cases: Vec<CaseId> = self.intake.journal.cases(filter).await?.iter().map(|line| line.case.id).collect();
+        Ok(json!({ "event": id, "cases": cases }))
+    }
+
+    /// Cases that have changed something and are not over.
+    async fn half_made(&self) -> Result<Vec<Value>, Refused> {
+        let lines = self.intake.journal.cases(Filter { limit: Some(100_000), ..Filter::default() }).await?;
+        let half = lines.iter().filter(|line| line.case.state.acted && !line.case.state.is_closed());
+        Ok(half.map(|line| json!({ "case": line.case.id, "credential": line.case.directive.credential })).collect())
+    }
+
+    /// The case that `id` is, or begins.
+    async fn find(&self, id: &str) -> Result<CaseId, Refused> {
+        if let Ok(id) = Uuid::try_parse(id) {
+            return Ok(id);
+        }
+        let asked = id.to_ascii_lowercase();
+        if asked.len() < SHORTEST || !asked.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
+            let message = format!("a case's id is a UUID, or at least {SHORTEST} characters of its beginning");
+            return Err(Refused::new(RefusedKind::Invalid, message));
+        }
+        let all = Filter { closed: true, limit: Some(u32::MAX), ..Filter::default() };
+        let lines: Vec<CaseLine> = self.intake.journal.cases(all).await?;
+        let mut found = lines.iter().map(|line| line.case.id).filter(|id| id.to_string().starts_with(&asked));
+        match (found.next(), found.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => Err(Refused::new(RefusedKind::NotFound, format!("no case begins with {asked}"))),
+            _ => Err(Refused::new(RefusedKind::NotFound, format!("more than one case begins with {asked}"))),
+        }
+    }
+}
+
+/// An operator's word that `credential` must die, as an event.
+pub fn revoke_event(credential: CredentialId, tenant: &str, by: String, reason: String, now_ms: i64) -> Event {
+    let kind = Type::OperatorRevoke;
+    let parts = [kind.as_str(), credential.as_str(), by.as_str(), reason.as_str()];
+    Event {
+        at: Coordinates { cluster: OWN_TOPIC.into(), topic: OWN_TOPIC.into(), partition: -1, offset: -1 },
+        tenant: Arc::from(tenant),
+        source: SOURCE.to_owned(),
+        id: Uuid::now_v7().to_string(),
+        kind,
+        broker_ms: now_ms,
+        digest: event::digest16(&parts.map(str::as_bytes)),
+        traceparent: None,
+        data: Data::OperatorRevoke { credential, by, reason },
+    }
+}
+
+fn value<T: Serialize>(of: &T) -> Result<Value, Refused> {
+    serde_json::to_value(of).map_err(|_| Refused::new(RefusedKind::Unavailable, "the answer cannot be written as JSON"))
+}
+
+impl From<journal::Error> for Refused {
+    fn from(error: journal::Error) -> Self {
+        let kind = match error {
+            journal::Error::Illegal(_) => RefusedKind::Invalid,
+            _ => RefusedKind::Unavailable,
+        };
+        Self::new(kind, error.to_string())
+    }
+}

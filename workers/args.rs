@@ -1,0 +1,289 @@
+//! What can be said on the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   it failed; what failed stands on stderr
+  2   the command line is wrong
+  64  the configuration is wrong (`curfew check` says where)
+  65  an event is wrong (`curfew publish` says which)
+  69  what it needs does not answer: the process, Kafka, Vault";
+
+/// No credential outlives its task, and nothing is called dead until it was seen dead.
+///
+/// Curfew reads what schedulers say of tasks (over Kafka or HTTP), revokes the credentials of each task that is over,
+/// and proves that they are dead. Start it by `curfew run`; the other commands talk to the running process over its
+/// socket, or open its journal when none runs.
+#[derive(Debug, Parser)]
+#[command(name = "curfew", version, after_help = EXIT_CODES, propagate_version = true, arg_required_else_help = true)]
+#[command(max_term_width = 110)]
+pub struct Args {
+    /// What all commands share.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What all commands share.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Common {
+    /// The configuration; without it, `curfew.yaml` in this folder where there is one, else defaults
+    #[arg(long, short, global = true, env = "CURFEW_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// The journal's file, over the configuration
+    #[arg(long, global = true, env = "CURFEW_JOURNAL", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub journal: Option<PathBuf>,
+    /// Print JSON, for machines
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the pipeline: intake, deadlines, enforcement, proof, outcomes
+    #[command(long_about = "Run the pipeline: intake, deadlines, enforcement, proof, outcomes.\n\n\
+        Without Kafka it takes CloudEvents over HTTP on loopback. Without a configuration, VAULT_ADDR and its \
+        friends (VAULT_TOKEN, VAULT_NAMESPACE, VAULT_CACERT) name one Vault, which is only observed: what would be \
+        revoked is published, nothing is. SIGTERM and SIGINT end it in good order; killed at any instant, it goes on \
+        where it was.")]
+    #[command(after_help = "Examples:\n  VAULT_ADDR=http://127.0.0.1:8200 curfew run\n  \
+        curfew run --config /etc/curfew/curfew.yaml --log-json\n  curfew run --kafka 127.0.0.1:9092")]
+    Run(Run),
+    /// Send events: files or stdin of CloudEvents JSON
+    #[command(long_about = "Send events: files or stdin of CloudEvents JSON (one object, an array, or one object a \
+        line).\n\nAll are checked before the first is sent: a wrong one is named by file and line, never quoted.")]
+    #[command(after_help = "Examples:\n  curfew publish ended.json\n  \
+        jq -c '.[]' events.json | curfew publish --kafka 127.0.0.1:9092 --topic curfew.tasks\n  \
+        curfew publish --dry-run *.json")]
+    Publish(Publish),
+    /// List cases, the open ones first
+    #[command(after_help = "Examples:\n  curfew cases\n  curfew cases --state held --json\n  \
+        curfew cases --closed --limit 20")]
+    Cases(Cases),
+    /// Show one case: its events, what was done, what was seen
+    #[command(after_help = "Example:\n  curfew case 0192f1c4")]
+    Case(One),
+    /// Stop all effects within a second, also when the process hangs
+    #[command(
+        long_about = "Stop all effects within a second.\n\nThe freeze is a file beside the journal, read before \
+        every effect: it works when the process hangs, and it survives restarts. Intake goes on. A case that has \
+        changed something goes on to its next safe point; with --hard that stops too."
+    )]
+    #[command(after_help = "Examples:\n  curfew freeze --reason 'wrong deadlines from ci'\n  curfew freeze --hard")]
+    Freeze(Freeze),
+    /// Lift a freeze, and a start that is held because its journal may be old
+    Release(Who),
+    /// Let a held case go on
+    Resume(Word),
+    /// Stop acting on a case; it stays open, keeps looking, keeps alarming
+    Abandon(Abandon),
+    /// Try a case again now
+    RetryNow(Word),
+    /// Revoke a credential, whatever its task says
+    #[command(after_help = "Example:\n  curfew revoke urn:curfew:cred:vault-lease:prod:database/creds/app/x1 \
+        --reason 'seen in a log'")]
+    Revoke(Revoke),
+    /// Reports
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Check the configuration: the line at fault, and the nearest right name
+    Check,
+    /// Where intake stands
+    #[command(subcommand)]
+    Position(Position),
+    /// Print a shell's completions
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// `curfew run`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Run {
+    /// Kafka's brokers, over the configuration
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub kafka: Option<String>,
+    /// Log JSON, one object a line
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+/// `curfew publish`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Publish {
+    /// Files; none or `-`: stdin
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// Send to Kafka instead of HTTP
+    #[arg(long, value_name = "HOST:PORT,…", conflicts_with_all = ["http", "token_file"])]
+    pub kafka: Option<String>,
+    /// The Kafka topic
+    #[arg(long, default_value = "curfew.tasks")]
+    pub topic: String,
+    /// A Curfew's intake; without it, the configured one
+    #[arg(long, value_name = "URL")]
+    pub http: Option<String>,
+    /// Holds the intake's token; without it, the configured one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub token_file: Option<PathBuf>,
+    /// Only check
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// States to filter by.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum State {
+    /// To be worked on.
+    Ready,
+    /// An effect's answer is missing.
+    InDoubt,
+    /// A step failed.
+    Retrying,
+    /// Not seen dead yet.
+    Proving,
+    /// The guard said no.
+    Held,
+    /// A person gave up on acting.
+    Abandoned,
+    /// Over.
+    Closed,
+}
+
+/// `curfew cases`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Cases {
+    /// Only in this state
+    #[arg(long)]
+    pub state: Option<State>,
+    /// Only of this credential
+    #[arg(long, value_name = "URN")]
+    pub credential: Option<String>,
+    /// Only of this run: `<source>:<run id>`
+    #[arg(long)]
+    pub run: Option<String>,
+    /// Also closed ones
+    #[arg(long)]
+    pub closed: bool,
+    /// At most
+    #[arg(long, default_value_t = 100)]
+    pub limit: u32,
+}
+
+/// A case.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct One {
+    /// The case's id, or as much of its beginning as no other has
+    pub id: String,
+}
+
+/// Who.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Who {
+    /// Who says so
+    #[arg(long, env = "USER", default_value = "operator")]
+    pub by: String,
+}
+
+/// A word on a case.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Word {
+    /// Which.
+    #[command(flatten)]
+    pub one: One,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew abandon`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Abandon {
+    /// Which.
+    #[command(flatten)]
+    pub one: One,
+    /// Why; it is recorded
+    #[arg(long)]
+    pub reason: String,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew freeze`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Freeze {
+    /// Stop half-made cases too, and list them
+    #[arg(long)]
+    pub hard: bool,
+    /// Why; it is recorded
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew revoke`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Revoke {
+    /// The credential's id
+    #[arg(value_name = "URN")]
+    pub credential: String,
+    /// Why; it is recorded
+    #[arg(long)]
+    pub reason: String,
+    /// Whose, where not the default tenant's
+    #[arg(long, default_value = "default")]
+    pub tenant: String,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew audit`
+#[derive(Debug, Clone, Subcommand)]
+pub enum Audit {
+    /// Each credential: its task's life, its validity, its death, and how long it lived too long
+    Overrun {
+        /// Only those that outlived their task by more than this
+        #[arg(long, value_name = "SPAN")]
+        over: Option<String>,
+    },
+}
+
+/// `curfew position`
+#[derive(Debug, Clone, Subcommand)]
+pub enum Position {
+    /// Answer a halted partition: go on from this offset. What lies between is skipped, or read again
+    Set {
+        /// The Kafka cluster's id, as the halt's message names it
+        #[arg(long)]
+        cluster: String,
+        /// The topic
+        #[arg(long)]
+        topic: String,
+        /// The partition
+        #[arg(long)]
+        partition: i32,
+        /// The offset of the next record to read
+        #[arg(long)]
+        offset: i64,
+    },
+}
+
+/// What `curfew publish` speaks to, when nothing else is said.
+pub fn intake_url(listen: SocketAddr) -> String {
+    format!("http://{listen}/events")
+}

@@ -1,0 +1,133 @@
+//! `curfew cases` and `curfew case`.
+
+use clap::ValueEnum as _;
+use comfy_table::Cell;
+use curfew::case::CaseId;
+use curfew::case::record::Record;
+use curfew::config::Config;
+use curfew::credential::CredentialId;
+use curfew::journal::{CaseLine, Filter, Timeline};
+use curfew::ops::Request;
+use curfew::task::RunKey;
+
+use crate::args::{Cases, One, State};
+use crate::{Failed, link, show};
+
+/// `curfew cases`
+pub async fn list(config: &Config, which: Cases, json: bool) -> Result<(), Failed> {
+    let credential = which.credential.as_deref().map(CredentialId::parse).transpose();
+    let filter = Filter {
+        closed: which.closed || matches!(which.state, Some(State::Closed)),
+        state: which.state.and_then(|state| state.to_possible_value()).map(|value| value.get_name().to_owned()),
+        credential: credential.map_err(|error| Failed::Data(error.to_string()))?,
+        run: which.run.map(|run| RunKey(run.into())),
+        limit: Some(which.limit),
+    };
+    let lines: Vec<CaseLine> = link::ask_for(config, Request::Cases { filter }).await?;
+    if json {
+        println!("{}", serde_json::to_string(&lines).map_err(anyhow::Error::from)?);
+        return Ok(());
+    }
+    if lines.is_empty() {
+        println!("no cases{}", if which.closed { "" } else { " are open" });
+        return Ok(());
+    }
+    let ids: Vec<CaseId> = lines.iter().map(|line| line.case.id).collect();
+    let mut table = show::table(&["CASE", "STATE", "VERDICT", "TRIGGER", "OPENED", "DUE", "CREDENTIAL", "RUN"]);
+    for (line, id) in lines.iter().zip(show::short_ids(&ids)) {
+        let case = &line.case;
+        let due = if case.state.is_closed() { "-".to_owned() } else { show::time(line.due_ms) };
+        table.add_row(vec![
+            Cell::new(id),
+            Cell::new(case.state.name()),
+            show::verdict_cell(&line.verdict),
+            Cell::new(case.directive.trigger.as_str()),
+            Cell::new(show::time(case.opened_ms)),
+            Cell::new(due),
+            Cell::new(case.directive.credential.as_str()),
+            Cell::new(case.directive.run.as_ref().map_or("-", RunKey::as_str)),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// `curfew case`
+pub async fn one(config: &Config, which: One, json: bool) -> Result<(), Failed> {
+    let timeline: Timeline = link::ask_for(config, Request::Case { id: which.id }).await?;
+    if json {
+        println!("{}", serde_json::to_string(&timeline).map_err(anyhow::Error::from)?);
+        return Ok(());
+    }
+    let case = &timeline.line.case;
+    println!("case        {}", case.id);
+    println!("credential  {}", case.directive.credential);
+    if let Some(run) = &case.directive.run {
+        println!("run         {run}");
+    }
+    println!("verdict     {}", show::verdict(&timeline.line.verdict));
+    println!("state       {}", case.state.name());
+    println!("trigger     {}", case.directive.trigger.as_str());
+    println!("opened      {}", show::time(case.opened_ms));
+    match timeline.line.closed_ms {
+        Some(closed) => println!("closed      {}", show::time(closed)),
+        None => println!("due         {}", show::time(timeline.line.due_ms)),
+    }
+    println!();
+    let mut moments: Vec<(i64, String, String)> = Vec::new();
+    for event in &timeline.events {
+        let said = format!("{} from {} → {} ({})", event.kind, event.source, event.verb, event.reason);
+        moments.push((event.broker_ms, "event".to_owned(), said));
+    }
+    for (_, at_ms, records) in &timeline.records {
+        for record in records {
+            moments.push((*at_ms, record.name().to_owned(), describe(record, &timeline)));
+        }
+    }
+    // Stable: records of one append stay in order.
+    moments.sort_by_key(|(at_ms, ..)| *at_ms);
+    let mut table = show::table(&["WHEN", "AFTER", "WHAT", ""]);
+    let first_ms = moments.first().map_or(0, |(at_ms, ..)| *at_ms);
+    for (at_ms, what, detail) in moments {
+        table.add_row(vec![show::time(at_ms), show::span(at_ms - first_ms), what, detail]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn describe(record: &Record, timeline: &Timeline) -> String {
+    let step = |index: &usize| {
+        let plan = timeline.line.case.state.plan.as_ref();
+        plan.and_then(|plan| plan.steps.get(*index)).map_or_else(
+            || format!("step {index}"),
+            |step| format!("{} {}@{}", word(&step.act), step.connector, step.system),
+        )
+    };
+    match record {
+        Record::Opened { directive } | Record::Joined { directive } | Record::Superseded { by: directive } => {
+            let held = directive.held.map(|why| format!(", held: {}", why.as_str())).unwrap_or_default();
+            format!("{} by {}{held}", directive.action.as_str(), directive.trigger.as_str())
+        }
+        Record::Planned { no, plan } => format!("plan {no}, {} steps", plan.steps.len()),
+        Record::Observed { step: at, seen } => format!("{}: {}", step(at), word(&seen.presence)),
+        Record::Started { step: at, attempt, .. } => format!("{}, attempt {attempt}", step(at)),
+        Record::Succeeded { step: at, output } => match output.derived {
+            0 => step(at),
+            derived => format!("{}, and {derived} derived from it", step(at)),
+        },
+        Record::Failed { step: at, failure, note } => format!("{}: {}: {note}", step(at), failure.as_str()),
+        Record::Skipped { step: at, .. } => step(at),
+        Record::Sighted { step: at, sighting } => {
+            format!("{}: {} at level {}", step(at), word(&sighting.answer), word(&sighting.level))
+        }
+        Record::Held { reason } => reason.as_str().to_owned(),
+        Record::Resumed { by } => format!("by {by}"),
+        Record::Abandoned { by, reason } => format!("by {by}: {reason}"),
+        Record::Closed { verdict } => show::verdict(verdict),
+    }
+}
+
+/// The word that stands for it in the journal.
+fn word<T: serde::Serialize>(of: &T) -> String {
+    serde_json::to_value(of).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

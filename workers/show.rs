@@ -1,0 +1,143 @@
+//! For people: tables, times, colours only where somebody looks.
+
+use std::io::{self, IsTerminal as _};
+
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use curfew::case::CaseId;
+use curfew::case::record::{Level, Verdict};
+use curfew::config::Config;
+use jiff::Timestamp;
+
+/// Whether stderr shows colours.
+pub fn colour_on_stderr() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// An empty table with a head, as wide as the terminal.
+pub fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(head);
+    if !io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
+        table.force_no_tty();
+        // Wide enough that nothing is wrapped where nobody looks.
+        table.set_width(400);
+    }
+    table
+}
+
+/// A moment, in UTC.
+pub fn time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map_or_else(|_| "?".to_owned(), |at| format!("{at:.3}"))
+}
+
+/// A moment that may be missing.
+pub fn time_or_none(ms: Option<i64>) -> String {
+    ms.map_or_else(|| "-".to_owned(), time)
+}
+
+/// A span of time, short.
+pub fn span(ms: i64) -> String {
+    let (sign, ms) = if ms < 0 { ("-", ms.saturating_neg()) } else { ("", ms) };
+    match ms {
+        0..1_000 => format!("{sign}{ms}ms"),
+        1_000..60_000 => format!("{sign}{}.{}s", ms / 1_000, ms % 1_000 / 100),
+        60_000..3_600_000 => format!("{sign}{}m{:02}s", ms / 60_000, ms % 60_000 / 1_000),
+        3_600_000..86_400_000 => format!("{sign}{}h{:02}m", ms / 3_600_000, ms % 3_600_000 / 60_000),
+        _ => format!("{sign}{}d{:02}h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
+    }
+}
+
+/// P8's one sentence.
+pub fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Dead { level, residue, .. } => {
+            let level = if *level == Level::Target { "target" } else { "issuer" };
+            let rest: Vec<String> = residue.iter().map(|one| snake(&format!("{one:?}"))).collect();
+            if rest.is_empty() { format!("dead ({level})") } else { format!("dead ({level}; {})", rest.join(", ")) }
+        }
+        Verdict::DiesAt { at_ms } => format!("dies at {}", time(*at_ms)),
+        Verdict::Alive { by } => format!("alive ({})", by.as_str()),
+        Verdict::Unknown { why } => format!("unknown ({})", snake(&format!("{why:?}"))),
+        other => other.as_str().to_owned(),
+    }
+}
+
+/// A verdict's cell: red while it may live, green when it was seen dead.
+pub fn verdict_cell(of: &Verdict) -> Cell {
+    let colour = match of {
+        Verdict::Dead { .. } | Verdict::NotFound | Verdict::Obsolete => Color::Green,
+        Verdict::Alive { .. } => Color::Red,
+        Verdict::DiesAt { .. } | Verdict::Unknown { .. } => Color::Yellow,
+    };
+    Cell::new(verdict(of)).fg(colour)
+}
+
+fn snake(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+/// As many characters of the ids as tell them apart, at least 8.
+pub fn short_ids(ids: &[CaseId]) -> Vec<String> {
+    let mut texts: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    let mut sorted = texts.clone();
+    sorted.sort_unstable();
+    let common = |a: &str, b: &str| a.bytes().zip(b.bytes()).take_while(|(x, y)| x == y).count();
+    let needed = sorted.windows(2).map(|pair| common(&pair[0], &pair[1]) + 1).max().unwrap_or(0).clamp(8, 36);
+    for text in &mut texts {
+        text.truncate(needed);
+    }
+    texts
+}
+
+/// What a right configuration says, in a few lines.
+pub fn summary(config: &Config) -> String {
+    let mut lines = vec![format!("journal   {}", config.journal.display())];
+    if let Some(kafka) = &config.kafka {
+        lines.push(format!("kafka     {} (group {})", kafka.brokers, kafka.group));
+    }
+    if let Some(http) = &config.http {
+        lines.push(format!("http      {} into {}", http.listen, http.topic));
+    }
+    for (name, topic) in &config.topics {
+        let kinds: Vec<&str> = topic.authority.kinds.iter().map(String::as_str).collect();
+        lines.push(format!("topic     {name}: at most {} of {}", topic.authority.strongest.as_str(), kinds.join(", ")));
+    }
+    for realm in &config.realms {
+        let mode = snake(&format!("{:?}", realm.rules.mode));
+        lines.push(format!("realm     {}: {mode}, {}", realm.rules.name, realm.vault.address));
+    }
+    for target in &config.targets {
+        lines.push(format!("target    {}: postgres", target.name));
+    }
+    lines.push("ok".to_owned());
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_names_are_short() {
+        let spans: Vec<String> = [-5, 999, 1_500, 61_000, 3_660_000, 90_000_000].into_iter().map(span).collect();
+        assert_eq!(spans, ["-5ms", "999ms", "1.5s", "1m01s", "1h01m", "1d01h"]);
+        assert_eq!(snake("DerivedUnknown"), "derived_unknown");
+    }
+
+    #[test]
+    fn short_ids_tell_cases_apart() {
+        let ids: Vec<CaseId> = ["0192f1c4-aaaa-7000-8000-000000000000", "0192f1c4-aaab-7000-8000-000000000000"]
+            .iter()
+            .map(|id| id.parse().unwrap())
+            .collect();
+        assert_eq!(short_ids(&ids), ["0192f1c4-aaaa", "0192f1c4-aaab"]);
+        assert_eq!(short_ids(&ids[..1]), ["0192f1c4"]);
+    }
+}

@@ -1,0 +1,118 @@
+//! What operators order: freeze, release, a word on a case, a revocation, a position.
+
+use curfew::clock::{self, Clock as _};
+use curfew::config::Config;
+use curfew::credential::CredentialId;
+use curfew::guard;
+use curfew::ops::{Request, freeze_file};
+use serde_json::{Value, json};
+
+use crate::args::{Abandon, Freeze, Position, Revoke, Who, Word};
+use crate::{Failed, link};
+
+fn say(json_wanted: bool, value: &Value, text: &str) {
+    if json_wanted {
+        println!("{value}");
+    } else {
+        println!("{text}");
+    }
+}
+
+/// `curfew freeze`: the file first, so that it holds whatever becomes of the rest.
+pub async fn freeze(config: &Config, how: Freeze, json_wanted: bool) -> Result<(), Failed> {
+    let path = freeze_file::path_of(&config.journal);
+    let note = freeze_file::Note {
+        how: if how.hard { guard::Freeze::Hard } else { guard::Freeze::Soft },
+        by: how.who.by.clone(),
+        reason: how.reason.clone(),
+        at_ms: clock::System::shared().wall_ms(),
+    };
+    let written = freeze_file::write(&path, &note);
+    let request = Request::Freeze { hard: how.hard, by: how.who.by, reason: how.reason };
+    match (written, link::ask(config, request).await) {
+        (written, Ok(value)) => {
+            if let Err(error) = written {
+                eprintln!("curfew: {} cannot be written: {error}; the journal is frozen", path.display());
+            }
+            let half: Vec<&Value> = value["half_made"].as_array().map(|list| list.iter().collect()).unwrap_or_default();
+            let mut text = "frozen".to_owned();
+            if how.hard && !half.is_empty() {
+                text.push_str("; half-made, each goes on by itself after `curfew release`, or now by hand:");
+                for one in half {
+                    let (case, credential) = (one["case"].as_str(), one["credential"].as_str());
+                    text.push_str(&format!("\n  {}  {}", case.unwrap_or("?"), credential.unwrap_or("?")));
+                }
+            }
+            say(json_wanted, &value, &text);
+            Ok(())
+        }
+        (Ok(()), Err(failed)) => {
+            let value = json!({ "frozen": note.how, "by_file_only": true, "why": failed.to_string() });
+            say(json_wanted, &value, &format!("frozen by {} alone: {failed}", path.display()));
+            Ok(())
+        }
+        (Err(error), Err(failed)) => Err(Failed::Unavailable(format!(
+            "NOT frozen: {} cannot be written ({error}), and {failed}",
+            path.display()
+        ))),
+    }
+}
+
+/// `curfew release`
+pub async fn release(config: &Config, who: Who, json_wanted: bool) -> Result<(), Failed> {
+    let path = freeze_file::path_of(&config.journal);
+    let removed = freeze_file::remove(&path);
+    removed.map_err(|error| Failed::Unavailable(format!("{} stays: {error}", path.display())))?;
+    let value = match link::ask(config, Request::Release { by: who.by }).await {
+        Ok(value) => value,
+        // Nothing was ever recorded: the file was all there was.
+        Err(_) if !config.journal.exists() => json!({ "released": true }),
+        Err(Failed::Unavailable(why)) => {
+            return Err(Failed::Unavailable(format!("the freeze file is gone, the journal may still be frozen: {why}")));
+        }
+        Err(failed) => return Err(failed),
+    };
+    say(json_wanted, &value, "released");
+    Ok(())
+}
+
+/// `curfew resume`
+pub async fn resume(config: &Config, word: Word, json_wanted: bool) -> Result<(), Failed> {
+    let value = link::ask(config, Request::Resume { id: word.one.id, by: word.who.by }).await?;
+    say(json_wanted, &value, "it goes on");
+    Ok(())
+}
+
+/// `curfew abandon`
+pub async fn abandon(config: &Config, word: Abandon, json_wanted: bool) -> Result<(), Failed> {
+    let request = Request::Abandon { id: word.one.id, by: word.who.by, reason: word.reason };
+    let value = link::ask(config, request).await?;
+    say(json_wanted, &value, "abandoned: nothing is tried any more; it stays open until it is seen dead");
+    Ok(())
+}
+
+/// `curfew retry-now`
+pub async fn retry_now(config: &Config, word: Word, json_wanted: bool) -> Result<(), Failed> {
+    let value = link::ask(config, Request::RetryNow { id: word.one.id }).await?;
+    say(json_wanted, &value, "due now");
+    Ok(())
+}
+
+/// `curfew revoke`
+pub async fn revoke(config: &Config, what: Revoke, json_wanted: bool) -> Result<(), Failed> {
+    let credential = CredentialId::parse(&what.credential).map_err(|error| Failed::Data(error.to_string()))?;
+    let request = Request::Revoke { credential, tenant: what.tenant, by: what.who.by, reason: what.reason };
+    let value = link::ask(config, request).await?;
+    let cases: Vec<&str> = value["cases"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    say(json_wanted, &value, &format!("recorded; case {}", cases.join(", ")));
+    Ok(())
+}
+
+/// `curfew position set`
+pub async fn position(config: &Config, what: Position, json_wanted: bool) -> Result<(), Failed> {
+    let Position::Set { cluster, topic, partition, offset } = what;
+    let text = format!("{topic}[{partition}] goes on at {offset}");
+    let value = link::ask(config, Request::PositionSet { cluster, topic, partition, offset }).await?;
+    say(json_wanted, &value, &text);
+    Ok(())
+}
