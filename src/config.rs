@@ -6,6 +6,7 @@
 pub mod check;
 pub mod file;
 pub mod problem;
+pub mod ways;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew::config::{Config, check};
+use curfew::config::{Config, ways};
 use curfew::event::{self, Coordinates, Data, Delivery, Event};
 use curfew::kafka::producer;
 use curfew::kafka::settings::Connection;
@@ -149,7 +149,7 @@ fn bar(events: usize) -> ProgressBar {
 async fn kafka(config: &Config, brokers: &str, topic: &str, events: &[Checked]) -> Result<String, Failed> {
     let properties = config.kafka.as_ref().map(|kafka| kafka.properties.0.clone()).unwrap_or_default();
     let tls = properties.get("security.protocol").is_some_and(|p| p.to_ascii_lowercase().ends_with("ssl"));
-    if !tls && !check::brokers_are_loopback(brokers) {
+    if !tls && !ways::brokers_are_loopback(brokers) {
         return Err(Failed::Data("plain text to Kafka is allowed on loopback only: configure TLS".to_owned()));
     }
     let connection = Connection { brokers: brokers.to_owned(), properties };
@@ -166,7 +166,7 @@ async fn kafka(config: &Config, brokers: &str, topic: &str, events: &[Checked]) 
 
 async fn http(config: &Config, what: &Publish, events: &[Checked]) -> Result<String, Failed> {
     let url = match (&what.http, &config.http) {
-        (Some(url), _) if !check::is_safe_url(url) => {
+        (Some(url), _) if !ways::is_safe_url(url) => {
             return Err(Failed::Data("--http is an https:// URL, or http:// on loopback".to_owned()));
         }
         (Some(url), _) if url.trim_end_matches('/').ends_with("/events") => url.trim_end_matches('/').to_owned(),

@@ -1,48 +1,35 @@
 //! What must hold between the parts of a configuration, and what follows from it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_saphyr::{Location, Spanned};
 
+use super::ways::{http, is_safe_url, kafka, publish, topics};
 use super::{
-    CLAIM_MARGIN_MS, Config, EVENTS, Environment, Http, KINDS, Kafka, Limits, Log, Login, OWN_TOPIC, Overrides,
-    Problem, Properties, Publish, Realm, Reconcile, Retention, TOKENS, Target, Topic, Vault, file,
+    CLAIM_MARGIN_MS, Config, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS,
+    Target, Vault, file,
 };
-use crate::case::Action;
 use crate::connector;
 use crate::credential::CredentialId;
-use crate::event::Type;
-use crate::guard::{Authority, Mode};
+use crate::guard::Mode;
 use crate::policy::Rules;
 use crate::retry::Schedule;
 
-/// Properties of librdkafka on which the journal's promises rest.
-const OURS: [&str; 8] = [
-    "bootstrap.servers",
-    "metadata.broker.list",
-    "group.id",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.partition.eof",
-    "enable.idempotence",
-    "acks",
-];
-
-struct Checks<'a> {
+/// What is collected on the way.
+pub(super) struct Checks<'a> {
     folder: &'a Path,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
     warnings: Vec<String>,
 }
 
 impl Checks<'_> {
-    fn path(&self, path: &Path) -> PathBuf {
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
         self.folder.join(path)
     }
 
-    fn wrong(&mut self, at: Location, message: impl Into<String>) {
+    pub(super) fn wrong(&mut self, at: Location, message: impl Into<String>) {
         self.problems.push(Problem::new(at, message));
     }
 
@@ -135,146 +122,6 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
 
 fn unsigned(ms: i64) -> u64 {
     u64::try_from(ms).unwrap_or(0)
-}
-
-/// Whether `host` (without port, IPv6 with or without brackets) is this machine.
-pub fn is_loopback(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Whether all of comma-separated `host:port` are this machine.
-pub fn brokers_are_loopback(brokers: &str) -> bool {
-    brokers.split(',').all(|broker| {
-        let broker = broker.trim().rsplit_once("://").map_or(broker.trim(), |(_, rest)| rest);
-        is_loopback(broker.rsplit_once(':').map_or(broker, |(host, _)| host))
-    })
-}
-
-/// Whether a URL is `https`, or `http` to this machine.
-pub fn is_safe_url(url: &str) -> bool {
-    if let Some(rest) = url.strip_prefix("https://") {
-        return !rest.is_empty();
-    }
-    url.strip_prefix("http://").is_some_and(|rest| {
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        !authority.contains('@') && is_loopback(host.map_or(authority, |(host, _)| host))
-    })
-}
-
-fn kafka(c: &mut Checks<'_>, raw: Option<&Spanned<file::Kafka>>, over: &Overrides) -> Option<Kafka> {
-    let (raw, at) = match (raw, &over.kafka) {
-        (Some(raw), _) => (raw.value.clone(), raw.referenced),
-        (None, Some(_)) => (file::Kafka::default(), Location::UNKNOWN),
-        (None, None) => return None,
-    };
-    let brokers = over.kafka.clone().unwrap_or(raw.brokers.value);
-    if brokers.trim().is_empty() {
-        c.wrong(at, "`kafka.brokers` is missing, such as \"127.0.0.1:9092\"");
-    }
-    for (name, value) in &raw.properties {
-        if OURS.contains(&name.as_str()) {
-            let problem = Problem::new(value.referenced, format!("`{name}` is set by Curfew"));
-            c.problems.push(problem.help("nothing lost and nothing twice rest on it: remove it"));
-        }
-    }
-    let tls = raw.properties.get("security.protocol").is_some_and(|p| p.value.to_ascii_lowercase().ends_with("ssl"));
-    if !tls && !brokers_are_loopback(&brokers) {
-        let problem = Problem::new(raw.brokers.referenced, "plain text to Kafka is allowed on loopback only");
-        c.problems.push(problem.help("set `security.protocol: SASL_SSL` (or SSL) in `kafka.properties`"));
-    }
-    let properties = raw.properties.into_iter().map(|(name, value)| (name, value.value)).collect();
-    Some(Kafka { brokers, group: raw.group, properties: Properties(properties) })
-}
-
-fn all_kinds() -> BTreeSet<String> {
-    KINDS.map(str::to_owned).into()
-}
-
-fn topics(c: &mut Checks<'_>, raw: Option<BTreeMap<String, Spanned<file::Topic>>>) -> BTreeMap<String, Topic> {
-    let Some(raw) = raw else {
-        let topic = |finding: bool, strongest| Topic {
-            tenant: "default".into(),
-            events: EVENTS.into_iter().filter(|kind| kind.as_str().starts_with("finding.") == finding).collect(),
-            authority: Authority { kinds: all_kinds(), strongest },
-        };
-        return BTreeMap::from([
-            ("curfew.tasks".to_owned(), topic(false, Action::Revoke)),
-            ("curfew.findings".to_owned(), topic(true, Action::Track)),
-        ]);
-    };
-    let mut topics = BTreeMap::new();
-    for (name, Spanned { value: topic, referenced: at, .. }) in raw {
-        if name == OWN_TOPIC {
-            c.wrong(at, "`curfew` is the name of Curfew's own events: no topic can be called so");
-        }
-        if topic.tenant.is_empty() {
-            c.wrong(at, "`tenant` is empty");
-        }
-        let events = match topic.events {
-            None => EVENTS.into_iter().filter(|kind| !kind.as_str().starts_with("finding.")).collect(),
-            Some(names) => names.iter().filter_map(|name| event(c, name)).collect::<HashSet<Type>>(),
-        };
-        for kind in topic.kinds.iter().flatten().filter(|kind| !KINDS.contains(&kind.value.as_str())) {
-            let problem = Problem::new(kind.referenced, format!("`{}` is not a kind of credential", kind.value));
-            c.problems.push(problem.nearest(&kind.value, KINDS));
-        }
-        let kinds = topic.kinds.map_or_else(all_kinds, |kinds| kinds.into_iter().map(|kind| kind.value).collect());
-        let authority = Authority { kinds, strongest: topic.strongest };
-        topics.insert(name, Topic { tenant: topic.tenant.into(), events, authority });
-    }
-    topics
-}
-
-fn event(c: &mut Checks<'_>, name: &Spanned<String>) -> Option<Type> {
-    let found = EVENTS.into_iter().find(|kind| kind.as_str() == name.value);
-    if found.is_none() {
-        let own = ["deadline.passed", "heartbeat.missed", "reconcile.found", "operator.revoke"];
-        let problem = Problem::new(name.referenced, format!("`{}` is not an event type", name.value));
-        c.problems.push(if own.contains(&name.value.as_str()) {
-            problem.help("only Curfew itself may say this")
-        } else {
-            problem.nearest(&name.value, EVENTS.map(Type::as_str))
-        });
-    }
-    found
-}
-
-fn publish(c: &mut Checks<'_>, raw: &file::Publish, topics: &BTreeMap<String, Topic>) -> Publish {
-    for topic in [&raw.outcomes, &raw.states, &raw.rejected] {
-        if topics.contains_key(&topic.value) {
-            c.wrong(topic.referenced, format!("`{}` is read from as well: Curfew would hear itself", topic.value));
-        }
-    }
-    Publish {
-        outcomes: raw.outcomes.value.clone(),
-        states: raw.states.value.clone(),
-        rejected: raw.rejected.value.clone(),
-    }
-}
-
-fn http(
-    c: &mut Checks<'_>,
-    raw: Option<file::Http>,
-    only_way_in: bool,
-    topics: &BTreeMap<String, Topic>,
-) -> Option<Http> {
-    let given = raw.is_some();
-    let mut raw = raw.or_else(|| only_way_in.then(file::Http::default))?;
-    if !raw.listen.value.ip().is_loopback() {
-        c.wrong(raw.listen.referenced, "intake over HTTP listens on loopback only");
-    }
-    if !topics.contains_key(&raw.topic.value) {
-        // Only a default can be mended: the one topic that there is.
-        if let (false, Some(first)) = (given, topics.keys().next()) {
-            raw.topic.value.clone_from(first);
-        } else {
-            let problem = Problem::new(raw.topic.referenced, format!("there is no topic `{}`", raw.topic.value));
-            c.problems.push(problem.nearest(&raw.topic.value, topics.keys().map(String::as_str)));
-        }
-    }
-    Some(Http { listen: raw.listen.value, token_file: c.path(&raw.token_file), topic: raw.topic.value })
 }
 
 fn targets(c: &mut Checks<'_>, raw: &[Spanned<file::Target>]) -> Vec<Target> {

@@ -129,3 +129,78 @@ fn publish_refuses_what_is_wrong_without_quoting_it() {
     let output = curfew(folder.path()).args(["publish", "-"]).write_stdin("").output().unwrap();
     assert_eq!(output.status.code(), Some(65));
 }
+
+/// A running `curfew run` over HTTP only; killed with the test.
+struct Running {
+    child: std::process::Child,
+}
+
+impl Running {
+    fn start(folder: &Path) -> Self {
+        let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (http, metrics) = (port(), port());
+        let file = format!("http: {{listen: \"127.0.0.1:{http}\"}}\nmetrics: {{listen: \"127.0.0.1:{metrics}\"}}\n");
+        fs::write(folder.join("curfew.yaml"), file).unwrap();
+        let child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("curfew"))
+            .current_dir(folder)
+            .env_clear()
+            .args(["run", "--log-json"])
+            .stderr(fs::File::create(folder.join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[tokio::test]
+async fn a_process_is_fed_asked_frozen_hung_and_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut running = Running::start(folder);
+    crate::world::until("intake over HTTP", || async {
+        fs::read_to_string(folder.join("log")).is_ok_and(|log| log.contains("curfew runs")).then_some(())
+    })
+    .await;
+
+    // A held revocation: nothing serves the realm.
+    let urn = "urn:curfew:cred:vault-lease:prod:database/creds/app/x1";
+    let started = serde_json::json!({
+        "specversion": "1.0", "id": "1", "source": "/ci", "type": "dev.curfew.operator.revoke.v1", "data": {}
+    });
+    let output = curfew(folder).args(["publish"]).write_stdin(started.to_string()).output().unwrap();
+    assert_eq!(output.status.code(), Some(65), "only Curfew says this: {}", text(&output.stderr));
+    let output = run(folder, &["revoke", urn, "--reason", "seen in a log", "--json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    let case = said["cases"][0].as_str().unwrap().to_owned();
+    let cases: Value = serde_json::from_slice(&run(folder, &["cases", "--json"]).stdout).unwrap();
+    assert_eq!(cases[0]["case"]["directive"]["trigger"], "operator", "{cases}");
+    let shown = text(&run(folder, &["case", &case[..8]]).stdout);
+    assert!(shown.contains(urn) && shown.contains("operator.revoke"), "{shown}");
+    let output = run(folder, &["abandon", &case[..13], "--reason", "test"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&run(folder, &["cases", "--state", "abandoned"]).stdout).contains(urn));
+
+    // A second process is refused, and a hung one is frozen by the file.
+    assert_eq!(run(folder, &["run"]).status.code(), Some(69));
+    running.signal("STOP");
+    let said: Value = serde_json::from_slice(&run(folder, &["freeze", "--json"]).stdout).unwrap();
+    assert_eq!(said["by_file_only"], true, "{said}");
+    running.signal("CONT");
+    assert_eq!(run(folder, &["release"]).status.code(), Some(0));
+
+    running.signal("TERM");
+    assert_eq!(running.child.wait().unwrap().code(), Some(0), "{}", fs::read_to_string(folder.join("log")).unwrap());
+    assert!(!folder.join("curfew.sock").exists());
+}
