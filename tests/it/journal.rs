@@ -220,7 +220,7 @@ fn recount(path: &Path) {
     let wrong = "SELECT count(*) FROM events e WHERE open_cases <> (SELECT count(*) FROM links l JOIN cases c \
                  ON c.id = l.case_id WHERE l.event_id = e.id AND c.closed_ms IS NULL)";
     assert_eq!(number(&db, wrong), 0, "an event is open for as many cases as it says");
-    let doubled = "SELECT count(*) FROM (SELECT 1 FROM cases WHERE closed_ms IS NULL GROUP BY credential \
+    let doubled = "SELECT count(*) FROM (SELECT 1 FROM cases WHERE closed_ms IS NULL GROUP BY tenant, credential \
                    HAVING count(*) > 1)";
     assert_eq!(number(&db, doubled), 0, "one open case for each credential");
     // Each directive left one record (opened, joined, superseded) and one link.

@@ -12,7 +12,7 @@ use crate::case::record::{Observation, Record};
 use crate::case::state::State;
 use crate::case::{Case, CaseId, Directive};
 use crate::credential::{CredentialId, Kind};
-use crate::event::{Data, Event, Reject, RejectReason};
+use crate::event::{Event, Reject, RejectReason};
 use crate::journal::{Arrival, Batch, Fate, Recorded};
 use crate::outcome;
 use crate::policy::{self, Change, Meeting, View};
@@ -100,16 +100,15 @@ impl Run {
     fn load(&mut self, w: &Writer, event: &Event) -> Result<(), Error> {
         let loaded = self.views.entry(event.tenant.clone()).or_default();
         let (run, mut credentials) = policy::keys(event);
-        let mut runs: Vec<RunKey> = run.into_iter().collect();
-        if let Data::TaskEnded(ended) = &event.data {
-            runs.extend(ended.continued_as.clone());
+        // What comes late for a run that went on under another key is handed to that one.
+        let mut runs: Vec<RunKey> = run.into_iter().chain(policy::also_run(event)).collect();
+        for named in runs.clone() {
+            loaded.task(w, &event.tenant, &named)?;
+            let outcome = loaded.view.tasks.get(&named).and_then(|task| task.outcome.as_deref());
+            runs.extend(outcome.and_then(|o| o.strip_prefix("continued_as ")).map(|next| RunKey(next.into())));
         }
-        while let Some(run) = runs.pop() {
+        for run in runs {
             loaded.task(w, &event.tenant, &run)?;
-            // What comes late for a run that went on under another key is handed to that one.
-            let outcome = loaded.view.tasks.get(&run).and_then(|task| task.outcome.as_deref());
-            let next = outcome.and_then(|o| o.strip_prefix("continued_as ")).map(|next| RunKey(next.into()));
-            runs.extend(next.filter(|next| !loaded.held.contains(next)));
             if loaded.held.insert(run.clone()) {
                 let sql = format!("SELECT {GRANT} FROM grants WHERE tenant=? AND run=?");
                 for grant in all(&w.db, &sql, params![event.tenant, run.as_str()], rows::grant)? {

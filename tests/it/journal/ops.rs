@@ -165,6 +165,40 @@ async fn claims_go_round_systems_and_respect_lanes_and_blocks() {
 }
 
 #[tokio::test]
+async fn a_run_that_goes_on_under_another_key_takes_its_credentials_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    put(&journal, vec![started("1", 0, &[0])]).await;
+    let mut end = ended("2", 0);
+    if let Data::TaskEnded(it) = &mut end.data {
+        it.continued_as = Some(run(1));
+    }
+    // Each in a batch of its own: what decides is loaded from the file.
+    assert_eq!(put(&journal, vec![end]).await.stirred, 0);
+    let late = GrantRegistered { run: run(0), attempt: Some(1), grant: spec(2) };
+    put(&journal, vec![event("3", Type::GrantRegistered, Data::GrantRegistered(late))]).await;
+    assert_eq!(put(&journal, vec![started("4", 1, &[])]).await.stirred, 0);
+    assert_eq!(put(&journal, vec![ended("5", 1)]).await.stirred, 2);
+}
+
+#[tokio::test]
+async fn tenants_share_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let theirs = |mut event: Event| {
+        event.tenant = "other".into();
+        event
+    };
+    let got = put(&journal, vec![started("1", 0, &[0]), theirs(started("1", 0, &[0])), ended("2", 0)]).await;
+    assert_eq!((got.fates, got.stirred), (vec![Fate::Accepted; 3], 1), "the other's task neither shares nor ends");
+    assert_eq!(journal.due(i64::MAX, 3, 9).await.unwrap().len(), 1);
+    assert_eq!(put(&journal, vec![theirs(ended("2", 0))]).await.stirred, 1);
+    assert_eq!(journal.known(&"nobody".into(), vec![cred(0)]).await.unwrap(), vec![]);
+    drop(journal);
+    recount(&dir.path().join("journal.db"));
+}
+
+#[tokio::test]
 async fn the_cap_holds_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
