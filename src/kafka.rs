@@ -9,6 +9,7 @@ pub mod lane;
 pub mod place;
 pub mod producer;
 pub mod settings;
+mod turns;
 mod watch;
 
 /// Why Kafka could not be used.

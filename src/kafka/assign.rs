@@ -99,6 +99,7 @@ impl Member<'_> {
                     tracing::warn!(topic = %lane.topic, partition = lane.partition, ?durable, offset,
                         "the topic was recreated: reading it from its start");
                 }
+                let held = older.is_some();
                 if let Some(why) = older {
                     let why =
                         format!("{}[{}]: {why}: the journal is older than what was done", lane.topic, lane.partition);
@@ -110,6 +111,8 @@ impl Member<'_> {
                     }
                 }
                 lane.set(durable, offset, since_ms);
+                // It is held durably now: Kafka's commit may follow, or each restart would hold again.
+                lane.uncommitted |= held;
                 Some(offset)
             }
             Ok((_, Place::Halt { why, suggest })) => {

@@ -4,14 +4,10 @@
 //! what is in hand is durable before its partition is given away. (`StreamConsumer` answers them on a thread of its
 //! own, beside the batch under way.) A batch is recorded by one call; nothing else of it is in flight.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, TopicPartitionList};
@@ -23,6 +19,8 @@ use super::Error;
 use super::lane::{self, Lanes, Standing, Take};
 use super::place::Looker;
 use super::settings::Settings;
+use super::turns::{Turn, Turns};
+use super::watch::Watch;
 use crate::event::Delivery;
 use crate::intake::Intake;
 use crate::journal;
@@ -84,48 +82,6 @@ fn members(
     Ok(())
 }
 
-/// A change of the assignment that waits for its answer.
-enum Turn {
-    Assign(Vec<(String, i32)>),
-    Revoke(Vec<(String, i32)>),
-}
-
-/// Takes rebalances down; they are answered between two batches.
-#[derive(Default)]
-pub(super) struct Turns {
-    waiting: Mutex<VecDeque<Turn>>,
-    /// The client is being dropped: nobody answers any more but the callback itself.
-    closing: AtomicBool,
-}
-
-impl Turns {
-    fn push(&self, turn: Turn) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(turn);
-    }
-
-    fn pop(&self) -> Option<Turn> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-}
-
-impl ClientContext for Turns {}
-
-impl ConsumerContext for Turns {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RespErr, list: &mut TopicPartitionList) {
-        let assign = err == RespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::SeqCst) {
-            // Without an answer the client never closes.
-            let answered = if assign { Ok(()) } else { consumer.incremental_unassign(list) };
-            if let Err(error) = answered {
-                tracing::warn!(%error, "closing the Kafka client");
-            }
-            return;
-        }
-        let which = list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
-        self.push(if assign { Turn::Assign(which) } else { Turn::Revoke(which) });
-    }
-}
-
 /// One client and what it was assigned.
 pub(super) struct Member<'a> {
     pub(super) client: Arc<BaseConsumer<Turns>>,
@@ -144,13 +100,13 @@ pub(super) struct Member<'a> {
     /// The journal did not take the batch: not again before then, and the wait after that.
     stuck: Option<(Instant, Duration)>,
     tended: Instant,
-    watch: super::watch::Watch,
+    watch: Watch,
 }
 
 impl Drop for Member<'_> {
     fn drop(&mut self) {
         self.watch.stop();
-        self.client.context().closing.store(true, Ordering::SeqCst);
+        self.client.context().close();
     }
 }
 
@@ -166,7 +122,7 @@ impl<'a> Member<'a> {
         let client = Arc::new(client);
         let cluster = client.client().fetch_cluster_id(PATIENCE);
         let cluster = cluster.ok_or_else(|| Error::NoAnswer("no broker told the cluster's id".into()))?;
-        let watch = super::watch::Watch::start(client.clone(), intake.clock.clone())?;
+        let watch = Watch::start(client.clone(), intake.clock.clone())?;
         let topics: Vec<&str> = settings.topics.iter().map(|topic| &*topic.name).collect();
         client.subscribe(&topics)?;
         tracing::info!(%cluster, ?topics, group = %settings.group, "joining the consumer group");
@@ -379,7 +335,7 @@ impl<'a> Member<'a> {
         for look in looked {
             let Some(lane) = self.lanes.get(&look.topic, look.partition) else { continue };
             self.intake.metrics.consumer_lag(&look.topic, look.partition, (look.high - lane.next).max(0));
-            // The client's own place is further where the log ends with marks of a transaction.
+            // The client's own place is further where the log ends with marks of a transaction; a seek forgets it.
             let own = polled.get(&(look.topic.to_string(), look.partition)).and_then(|offset| offset.to_raw());
             let read = lane.next.max(own.unwrap_or(-1));
             let all = lane.standing == Standing::Live && lane.is_idle() && lane.since_ms <= look.asked_ms;

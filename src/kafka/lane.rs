@@ -225,10 +225,9 @@ impl Lanes {
         let mut list = TopicPartitionList::new();
         for lane in self.iter().filter(|lane| lane.uncommitted) {
             lane.uncommitted = false;
-            if let Some(offset) = lane.durable {
-                // The only error is a negative offset.
-                list.add_partition_offset(&lane.topic, lane.partition, Offset::Offset(offset)).ok();
-            }
+            let offset = Offset::Offset(lane.durable.unwrap_or(lane.next));
+            // The only error is a negative offset.
+            list.add_partition_offset(&lane.topic, lane.partition, offset).ok();
         }
         list
     }

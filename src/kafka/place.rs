@@ -116,7 +116,8 @@ impl Facts<'_> {
         }
         let older = self
             .committed
-            .filter(|at| *at > next)
+            // An operator who set the position back knows.
+            .filter(|at| *at > next && position.last_digest != [0; 16])
             .map(|at| format!("the group's committed offset is {at}, and the journal's is {next}"));
         Place::At { offset: next, older, recreated: false }
     }
@@ -251,6 +252,9 @@ mod tests {
         assert_eq!(facts.place(FirstStart::Latest, seen(8, 9999, 2)), at(7), "compacted: nothing to compare");
         let older = Facts { committed: Some(8), ..facts }.place(FirstStart::Latest, seen(6, 1000, 1));
         assert!(matches!(older, Place::At { offset: 7, older: Some(_), recreated: false }));
+        let operator = Position { last_digest: [0; 16], ..position.clone() };
+        let set_back = Facts { position: Some(&operator), committed: Some(9), ..facts };
+        assert_eq!((set_back.wanted(), set_back.place(FirstStart::Latest, None)), (None, at(7)));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::consumer::Turns;
 use super::lane::Lanes;
+use super::turns::Turns;
 use super::{Error, consumer};
 use crate::clock;
 
