@@ -147,7 +147,9 @@ impl Wire {
 /// [`Lost`] when no whole answer came.
 pub async fn send(client: &VaultClient, raw: Raw) -> Result<Reply, Lost> {
     let base = client.http().base();
-    let request = raw.with_middleware(client.middle()).request(base).map_err(|_| Lost::NotSent)?;
+    let mut request = raw.with_middleware(client.middle()).request(base).map_err(|_| Lost::NotSent)?;
+    // So that no layer below prints the token, at whatever level it logs.
+    request.headers_mut().values_mut().for_each(|value| value.set_sensitive(true));
     let response = client.http().send(request).await.map_err(|error| match error {
         ClientError::RequestError { source, .. } => match source.downcast_ref::<reqwest::Error>() {
             Some(e) if e.is_connect() || e.is_builder() => Lost::NotSent,

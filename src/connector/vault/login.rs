@@ -100,7 +100,12 @@ impl Vault {
         let reply = client::send(&client, Raw::get("auth/token/lookup-self")).await;
         let data = match answers::read(Call::Own, reply) {
             Meaning::Done { mut data, .. } => data["data"].take(),
-            other => return Err(refused(other, "the token is not (or no longer) good")),
+            other => {
+                return Err(refused(
+                    other,
+                    "the token is not (or no longer) good, or its policy lacks auth/token/lookup-self",
+                ));
+            }
         };
         let (Some(accessor), Some(path)) = (data["accessor"].as_str(), data["path"].as_str()) else {
             return Err(ConnectError::Unreachable(odd()));
@@ -175,7 +180,7 @@ impl Vault {
     }
 
     fn can_log_in_again(&self) -> bool {
-        matches!(self.settings.auth, Auth::Approle { .. })
+        !matches!(self.settings.auth, Auth::Token(_))
     }
 
     fn complain(&self, error: &ConnectError) -> Duration {
@@ -197,7 +202,7 @@ pub fn keep(vault: &Arc<Vault>) {
     tokio::spawn(async move {
         let mut rest = first;
         loop {
-            tokio::time::sleep(rest.max(Duration::from_millis(200))).await;
+            tokio::time::sleep(rest.max(Duration::from_secs(1))).await;
             let Some(vault) = weak.upgrade() else { return };
             rest = vault.tend().await;
         }

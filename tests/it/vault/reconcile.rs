@@ -1,0 +1,228 @@
+//! What no producer said, and what a registration's look-up shows.
+
+use std::sync::Mutex;
+
+use curfew::case::record::Record;
+use curfew::case::{Case, CaseId};
+use curfew::connector::Registry;
+use curfew::connector::vault::Vault;
+use curfew::event::{Data, Event, Limits};
+use curfew::guard::Freeze;
+use curfew::intake::Intake;
+use curfew::journal::{
+    Append, Arrival, Batch, CaseLine, Claim, Due, Error, Fate, Filter, Journal, Outgoing, Overrun, Position, Recorded,
+    Source, Stats, Tail, Timeline, Want,
+};
+use curfew::reconcile::{Reconcile, ReconcileSettings, Registrar};
+use curfew::task::{Credential, Tenant};
+
+use super::*;
+
+/// A journal that knows some credentials and keeps what it is told.
+#[derive(Default)]
+struct Knows {
+    known: Vec<Credential>,
+    watermark: Option<i64>,
+    events: Mutex<Vec<Event>>,
+    saw: Mutex<Vec<(CredentialId, Observation, Option<i64>)>>,
+}
+
+#[async_trait::async_trait]
+#[allow(clippy::unimplemented)]
+impl Journal for Knows {
+    async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error> {
+        let mut events = self.events.lock().unwrap();
+        let mut fates = Vec::new();
+        for arrival in batch.arrivals {
+            let Arrival::Event(event) = arrival else { unreachable!() };
+            let again = events.iter().any(|e| e.natural_key() == event.natural_key());
+            fates.push(if again { Fate::Duplicate } else { Fate::Accepted });
+            if !again {
+                events.push(*event);
+            }
+        }
+        Ok(Recorded { fates, stirred: 0 })
+    }
+    async fn watermark(&self) -> Result<Option<i64>, Error> {
+        Ok(self.watermark)
+    }
+    async fn unseen(&self, _: usize, _: i64) -> Result<Vec<Credential>, Error> {
+        Ok(self.known.clone())
+    }
+    async fn saw(&self, _: &Tenant, id: &CredentialId, seen: Observation, again: Option<i64>) -> Result<(), Error> {
+        self.saw.lock().unwrap().push((id.clone(), seen, again));
+        Ok(())
+    }
+    async fn known(&self, _: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Credential>, Error> {
+        Ok(self.known.iter().filter(|one| ids.contains(&one.id)).cloned().collect())
+    }
+    async fn position(&self, _: &str, _: &str, _: i32) -> Result<Option<Position>, Error> {
+        unimplemented!()
+    }
+    async fn caught_up(&self, _: &str, _: &str, _: i32, _: i64) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn set_position(&self, _: Position) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn claim(&self, _: Want) -> Result<Vec<Claim>, Error> {
+        unimplemented!()
+    }
+    async fn append(&self, _: Append) -> Result<Case, Error> {
+        unimplemented!()
+    }
+    async fn unclaim(&self, _: CaseId, _: i64, _: i64) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn block(&self, _: &str, _: i64, _: &str) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn due(&self, _: i64, _: u32, _: usize) -> Result<Vec<Due>, Error> {
+        unimplemented!()
+    }
+    async fn sources(&self) -> Result<Vec<Source>, Error> {
+        unimplemented!()
+    }
+    async fn freeze(&self, _: Freeze, _: &str, _: &str) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn release(&self, _: &str) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn frozen(&self) -> Result<Option<Freeze>, Error> {
+        unimplemented!()
+    }
+    async fn hold_start(&self, _: &str) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn started_held(&self) -> Result<Option<String>, Error> {
+        unimplemented!()
+    }
+    async fn command(&self, _: CaseId, _: Option<Record>, _: i64) -> Result<Case, Error> {
+        unimplemented!()
+    }
+    async fn outbox(&self, _: i64, _: usize) -> Result<Vec<Outgoing>, Error> {
+        unimplemented!()
+    }
+    async fn sent(&self, _: i64) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn tail(&self) -> Result<Tail, Error> {
+        unimplemented!()
+    }
+    async fn cases(&self, _: Filter) -> Result<Vec<CaseLine>, Error> {
+        unimplemented!()
+    }
+    async fn timeline(&self, _: CaseId) -> Result<Option<Timeline>, Error> {
+        unimplemented!()
+    }
+    async fn overrun(&self, _: i64) -> Result<Vec<Overrun>, Error> {
+        unimplemented!()
+    }
+    async fn stats(&self, _: i64) -> Result<Stats, Error> {
+        unimplemented!()
+    }
+    async fn prune(&self, _: i64, _: i64, _: usize) -> Result<u64, Error> {
+        unimplemented!()
+    }
+}
+
+fn intake(journal: Arc<Knows>) -> Intake {
+    Intake {
+        journal,
+        rules: Arc::default(),
+        limits: Limits::default(),
+        clock: System::shared(),
+        metrics: Arc::default(),
+        stirred: Arc::default(),
+    }
+}
+
+fn registered(subject: &Subject) -> Credential {
+    Credential {
+        tenant: "default".into(),
+        id: subject.credential.clone(),
+        principal: None,
+        registered_ms: 1,
+        seen_ms: None,
+        issued_ms: None,
+        expires_ms: None,
+        dead_ms: None,
+    }
+}
+
+#[tokio::test]
+async fn reconcile_finds_what_nobody_registered_and_only_that() {
+    let root = Root::shared();
+    let (mount, forbidden) = (root.database(&postgres_address()).await, root.database(&postgres_address()).await);
+    let (known, _) = root.lease(&mount).await;
+    let (stray, _) = root.lease(&mount).await;
+    root.lease(&forbidden).await;
+    let (_, accessor) =
+        root.token(json!({ "policies": ["default"], "ttl": "10m", "meta": { "curfew_run": "ci:9" } })).await;
+    let policy = root.policy("reconcile", &mount).await;
+    let (token, _) = root.token_of(&[&policy]).await;
+    let vault = Vault::open(REALM, &settings(&root.address, &token), Mode::Observe, System::shared()).await.unwrap();
+    let round = |watermark: Option<i64>| {
+        let journal = Arc::new(Knows {
+            known: vec![registered(&about(Kind::VaultLease, &known))],
+            watermark,
+            ..Knows::default()
+        });
+        let settings = ReconcileSettings {
+            prefixes: vec![format!("{mount}/creds/"), format!("{forbidden}/creds/")],
+            exclusive: vec![format!("{mount}/creds/task/")],
+            tokens: true,
+            per_second: 500,
+            ..ReconcileSettings::default()
+        };
+        (journal.clone(), Reconcile::new(intake(journal), settings, REALM, vault.clone()))
+    };
+    // Without a watermark, or with one before these were issued, nothing can be said.
+    for watermark in [None, Some(System::shared().wall_ms())] {
+        let (journal, reconcile) = round(watermark);
+        reconcile.tick().await.unwrap();
+        let events = journal.events.lock().unwrap();
+        assert!(!events.iter().any(|event| event.id.contains(&mount) || event.id.contains(&accessor)));
+    }
+    let (journal, reconcile) = round(Some(System::shared().wall_ms() + 120_000));
+    for _ in 0..2 {
+        assert!(reconcile.tick().await.unwrap().partial, "one prefix is not ours to list");
+    }
+    let events = journal.events.lock().unwrap();
+    let found: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.data {
+            Data::ReconcileFound { credential, run, exclusive } => {
+                Some((credential.id(), run.as_ref().map(|r| r.as_str().to_owned()), *exclusive))
+            }
+            _ => None,
+        })
+        .collect();
+    assert!(found.contains(&(stray, None, true)));
+    assert!(found.contains(&(accessor, Some("ci:9".into()), false)));
+    assert_eq!(found.iter().filter(|(id, ..)| id.contains('/')).count(), 1, "{found:?}");
+}
+
+#[tokio::test]
+async fn a_registered_credential_is_looked_up_once() {
+    let root = Root::shared();
+    let mut settings = settings(&root.address, &root.token);
+    settings.tokens = true;
+    let mut registry = Registry::default();
+    for connector in connected(&settings).await {
+        registry.add(connector);
+    }
+    let (_, accessor) = root.token(json!({ "policies": ["default"], "ttl": "10m" })).await;
+    let ids = [(Kind::VaultToken, accessor.as_str()), (Kind::VaultToken, "typo"), (Kind::VaultSecretId, "a/b/c")];
+    let known = ids.iter().map(|(kind, id)| registered(&about(*kind, id))).collect();
+    let journal = Arc::new(Knows { known, ..Knows::default() });
+    assert_eq!(Registrar::new(intake(journal.clone()), Arc::new(registry), 50).tick().await.unwrap(), 3);
+    let saw = journal.saw.lock().unwrap();
+    for (n, (presence, again)) in
+        [(Presence::Present, false), (Presence::Gone, false), (Presence::Unclear, true)].into_iter().enumerate()
+    {
+        let (_, seen, at) = saw.iter().find(|(id, ..)| id.id() == ids[n].1).unwrap();
+        assert_eq!((seen.presence, at.is_some()), (presence, again));
+    }
+}
