@@ -1,6 +1,6 @@
 //! Configuration: a YAML file, `VAULT_*` for a Vault without one, and the flags of `curfew run`.
 //!
-//! [`file`] is how it is written, [`check`](mod@check) what must hold between the parts, [`Config`] what the process
+//! [`mod@file`] is how it is written, [`mod@check`] what must hold between the parts, [`Config`] what the process
 //! works with. Relative paths in a file are relative to the file's folder; secrets stand in files of their own.
 
 pub mod check;
