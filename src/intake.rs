@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::clock;
+use crate::deadlines::ClockTrust;
 use crate::event::{self, Delivery, Event};
 use crate::journal::{Arrival, Batch, Error, Fate, Journal, Move, Recorded};
 use crate::metrics::Metrics;
@@ -25,6 +26,8 @@ pub struct Intake {
     pub metrics: Arc<Metrics>,
     /// Rung when a case may be due: the executor listens.
     pub stirred: Arc<Notify>,
+    /// Told the broker's time with each batch; `None` where our own clock stamps the deliveries.
+    pub trust: Option<Arc<ClockTrust>>,
 }
 
 impl Intake {
@@ -40,6 +43,9 @@ impl Intake {
                 Err(reject) => Arrival::Reject(reject),
             })
             .collect();
+        if let (Some(trust), Some(last)) = (&self.trust, deliveries.last()) {
+            trust.agree(last.broker_ms);
+        }
         let topics: Vec<Arc<str>> = deliveries.iter().map(|d| d.at.topic.clone()).collect();
         let recorded = self.commit(arrivals, moves).await?;
         for (topic, fate) in topics.iter().zip(&recorded.fates) {

@@ -182,11 +182,7 @@ fn common(case: &Case, verdict: &Verdict) -> Map<String, Value> {
     if let Some(end_ms) = directive.end_ms {
         data.insert("task_ended_at".into(), time(end_ms));
     }
-    let ids: Vec<Value> = (case.state.observed.iter())
-        .filter_map(|(_, seen)| seen.request_id.as_deref())
-        .take(MAX_REQUEST_IDS)
-        .map(|id| clip(id).into())
-        .collect();
+    let ids: Vec<Value> = (case.state.requests.iter()).take(MAX_REQUEST_IDS).map(|id| clip(id).into()).collect();
     if !ids.is_empty() {
         data.insert("request_ids".into(), ids.into());
     }

@@ -42,6 +42,8 @@ pub fn judge(case: &Case, settle: Settle, now_ms: i64) -> Judgement {
     if !series.control {
         return Judgement::Retry;
     }
+    // A target that never knew the user proves nothing by not knowing it: the name or the target may be wrong.
+    let level = if state.principal_id.is_none() { Level::Issuer } else { level };
     let window_ms = settle.window_ms.max(0);
     let needed = if window_ms == 0 { 1 } else { settle.sightings.max(2) };
     if series.refused < needed || last_ms.saturating_sub(first_ms) < window_ms {

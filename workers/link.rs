@@ -68,6 +68,7 @@ fn operator(config: &Config, journal: Arc<dyn Journal>) -> Operator {
             clock: clock::System::shared(),
             metrics: Arc::new(Metrics::default()),
             stirred: Arc::default(),
+            trust: None,
         },
         freeze_file: freeze_file::path_of(&config.journal),
     }

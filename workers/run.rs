@@ -11,6 +11,8 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use curfew::config::{Config, Kafka, Login, Realm, Reconcile as ReconcileConfig};
 use curfew::connector::{Registry, postgres, vault};
+use curfew::deadlines::{self, ClockTrust, Deadlines};
+use curfew::executor::{self, Executor, Parts};
 use curfew::guard::Mode;
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
@@ -47,6 +49,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
     let clock = clock::System::shared();
     let metrics = Arc::new(Metrics::new());
     let journal = link::open(&config)?;
+    let trust = ClockTrust::new(clock.clone());
     let intake = Intake {
         journal: journal.clone(),
         rules: config.rules.clone(),
@@ -54,6 +57,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
         clock: clock.clone(),
         metrics: metrics.clone(),
         stirred: Arc::new(Notify::new()),
+        trust: Some(trust.clone()),
     };
     let tasks = Tasks::default();
     let started = Arc::new(AtomicBool::new(false));
@@ -67,7 +71,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
 
     let outcome = tokio::select! {
         () = tasks.cancel.cancelled() => Ok(()),
-        outcome = start(&config, &intake, &clock, &tasks) => outcome,
+        outcome = start(&config, &intake, &clock, &trust, &tasks) => outcome,
     };
     match outcome {
         Ok(()) if !tasks.cancel.is_cancelled() => {
@@ -93,8 +97,15 @@ pub async fn run(config: Config) -> Result<(), Failed> {
 }
 
 /// Connectors, the way out, the ways in, and what notices what nobody said.
-async fn start(config: &Arc<Config>, intake: &Intake, clock: &clock::Shared, tasks: &Tasks) -> Result<(), Failed> {
+async fn start(
+    config: &Arc<Config>,
+    intake: &Intake,
+    clock: &clock::Shared,
+    trust: &Arc<ClockTrust>,
+    tasks: &Tasks,
+) -> Result<(), Failed> {
     let registry = Arc::new(connectors(config, clock).await?);
+    act(config, &registry, intake, clock, trust, tasks);
     let backlog = Arc::new(Backlog::default());
     let wake = Arc::new(Notify::new());
     match &config.kafka {
@@ -116,6 +127,43 @@ async fn start(config: &Arc<Config>, intake: &Intake, clock: &clock::Shared, tas
     }
     tasks.spawn("prune", prune(config.clone(), intake.clone(), tasks.cancel.clone()));
     Ok(())
+}
+
+/// What acts: the executor, and what notices deadlines and silence.
+fn act(
+    config: &Config,
+    registry: &Arc<Registry>,
+    intake: &Intake,
+    clock: &clock::Shared,
+    trust: &Arc<ClockTrust>,
+    tasks: &Tasks,
+) {
+    let settings = executor::Settings {
+        concurrency: config.limits.concurrency,
+        per_system: config.limits.per_system,
+        claim_lease_ms: config.limits.claim_lease_ms,
+        effects_per_minute: config.limits.effects_per_minute,
+        retry: config.retry,
+        authority: config.authorities(),
+        protected: config.protected.clone(),
+        ..executor::Settings::default()
+    };
+    let (freeze, trusted) = (freeze_file::path_of(&config.journal), trust.clone());
+    let executor = Executor::new(Parts {
+        journal: intake.journal.clone(),
+        registry: registry.clone(),
+        settings: Arc::new(settings),
+        clock: clock.clone(),
+        clock_trusted: Arc::new(move || trusted.check()),
+        freeze_file: Arc::new(move || freeze_file::read(&freeze).map(|note| note.how)),
+        metrics: intake.metrics.clone(),
+        stirred: intake.stirred.clone(),
+    });
+    tasks.spawn("executor", executor.run(tasks.cancel.clone()));
+    let settings =
+        deadlines::Settings { grace_ms: config.grace_ms, kafka: config.kafka.is_some(), ..Default::default() };
+    let deadlines = Deadlines::new(intake.clone(), settings, trust.clone());
+    tasks.spawn("deadlines", deadlines.run(tasks.cancel.clone()));
 }
 
 fn login(login: &Login) -> vault::Auth {
@@ -289,6 +337,7 @@ async fn reconcile(
         prefixes: settings.prefixes.iter().map(|(prefix, _)| prefix.clone()).collect(),
         exclusive: exclusive.map(|(prefix, _)| prefix.clone()).collect(),
         tokens: settings.tokens,
+        without_watermark: config.kafka.is_none(),
         ..ReconcileSettings::default()
     };
     let reconcile = Reconcile::new(intake.clone(), rounds, name, opened);

@@ -68,6 +68,7 @@ async fn ours(path: &Path, round: usize) -> f64 {
         clock: System::shared(),
         metrics: Arc::new(Metrics::default()),
         stirred: Arc::default(),
+        trust: None,
     };
     let batches: Vec<Vec<Delivery>> =
         (0..BATCHES).map(|b| (0..BATCH).map(|n| delivery(round, b * BATCH + n)).collect()).collect();

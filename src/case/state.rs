@@ -6,6 +6,9 @@ use super::plan::{Act, Plan, Step};
 use super::record::{Answer, FailureKind, Level, Observation, Presence, Record, Residue, Sighting, Verdict};
 use super::{Directive, HoldReason};
 
+/// Request ids that a case keeps for its outcome.
+pub const MAX_REQUESTS: usize = 16;
+
 /// Where a case stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
@@ -87,6 +90,13 @@ pub struct State {
     pub observed: Vec<(usize, Observation)>,
     /// The proving series.
     pub series: Series,
+    /// The user's immutable id at the target, kept over plans: after DROP ROLE no look finds it again, and its sessions
+    /// are matched by it.
+    #[serde(default)]
+    pub principal_id: Option<String>,
+    /// The provider's ids of the newest requests, at most [`MAX_REQUESTS`].
+    #[serde(default)]
+    pub requests: Vec<String>,
     /// What steps left behind.
     pub residue: Vec<Residue>,
     /// How the last call failed.
@@ -137,6 +147,8 @@ impl State {
             killed: false,
             observed: Vec::new(),
             series: Series::default(),
+            principal_id: None,
+            requests: Vec::new(),
             residue: Vec::new(),
             last_failure: None,
         }
@@ -226,7 +238,7 @@ impl State {
         match step.act {
             Act::Revoke => seen.presence == Presence::Gone || seen.only_expires,
             Act::Disable => seen.presence == Presence::Gone,
-            Act::EndSessions => seen.presence == Presence::Gone && seen.principal_id.is_none(),
+            Act::EndSessions => seen.presence == Presence::Gone && self.principal_id.is_none(),
             // A destroyed secret_id kills none of its tokens: they are always looked for.
             Act::RevokeDerived | Act::Observe | Act::Prove => false,
         }
@@ -270,6 +282,8 @@ impl State {
                 if is_open && self.act(*step) == Some(Act::Observe) && *step <= self.step =>
             {
                 let was_due = self.due_look() == Some(*step);
+                self.principal_id = seen.principal_id.clone().or(self.principal_id.take());
+                self.note_requests(&seen.request_id);
                 self.observed.retain(|(i, _)| i != step);
                 self.observed.push((*step, seen.clone()));
                 if *step == self.step {
@@ -291,6 +305,7 @@ impl State {
             Record::Succeeded { step, output } if self.is_effect(*step) && self.in_doubt && !self.is_closed() => {
                 self.killed |= self.act(*step) == Some(Act::Revoke);
                 self.leave(&output.residue);
+                self.note_requests(&output.request_ids);
                 self.advance();
             }
             Record::Failed { step, failure, .. }
@@ -324,6 +339,7 @@ impl State {
                     && self.act(*step) == Some(Act::Prove) =>
             {
                 self.series.add(sighting);
+                self.note_requests(&sighting.request_id);
                 self.attempts = if sighting.answer == Answer::Refused { 0 } else { self.attempts.saturating_add(1) };
             }
             // Also from one reason to another.
@@ -368,6 +384,11 @@ impl State {
         self.in_doubt = false;
         self.looked = false;
         self.last_failure = None;
+    }
+
+    fn note_requests<'a>(&mut self, ids: impl IntoIterator<Item = &'a String>) {
+        self.requests.extend(ids.into_iter().cloned());
+        self.requests.drain(..self.requests.len().saturating_sub(MAX_REQUESTS));
     }
 
     fn leave(&mut self, residue: &[Residue]) {

@@ -8,7 +8,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use super::breaker::Breakers;
 use super::{OWN_TOPIC, Parts};
 use crate::case::plan::{self, Step};
-use crate::case::record::{Answer, FailureKind, Observation, Record, Sighting, Verdict};
+use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Sighting, Verdict};
 use crate::case::state::{Illegal, Todo};
 use crate::case::{Action, Case, HoldReason, Trigger};
 use crate::connector::{Connector, Failure, Registry, Subject};
@@ -19,6 +19,8 @@ use crate::{outcome, retry};
 
 /// Late successes in one series after which the plan is made again.
 const REFUTED: u32 = 3;
+/// How many times rarer than the guard a credential is looked at that is only observed.
+const LOOK_AGAIN: i64 = 5;
 /// Where cases rest that only a person or an event moves.
 const REST_MS: i64 = 24 * 3_600_000;
 
@@ -219,26 +221,38 @@ impl Work<'_> {
             }
             // What we only observe may die by itself: looking is no effect.
             Err(HoldReason::Observe) if reason == HoldReason::Observe => {
-                let proof = self.case().state.plan.as_ref().and_then(|p| p.steps.len().checked_sub(1));
-                if let Some((index, (step, connector))) = proof.and_then(|i| Some((i, self.connector(i)?))) {
-                    let sighting = self.sight(&step, connector.as_ref()).await;
-                    if sighting.answer == Answer::Refused {
-                        self.push(Record::Resumed { by: "probe".to_owned() })?;
-                        self.push(Record::Sighted { step: index, sighting })?;
-                        if let Judgement::Close(verdict) = probe::judge(self.case(), connector.settle(), self.now()) {
-                            return self.close(verdict).await;
-                        }
-                        self.push(Record::Held { reason })?;
-                    }
+                if self.look_again().await? {
+                    return Ok(Next::Go);
                 }
-                self.wait_then(again_ms.max(self.now() + 5 * self.parts.settings.recheck_ms)).await
+                self.wait_then(self.now() + LOOK_AGAIN * self.parts.settings.recheck_ms).await
             }
             Err(same) if same == reason => self.wait_then(again_ms).await,
-            Err(other) => {
-                self.push(Record::Resumed { by: "guard".to_owned() })?;
-                self.hold(other).await
+            Err(other) => self.hold(other).await,
+        }
+    }
+
+    /// Looks at a held case's credential. If its issuer does not know it any more, the case goes on to its proof.
+    async fn look_again(&mut self) -> Result<bool, Stop> {
+        let looks: Vec<usize> = match &self.case().state.plan {
+            Some(plan) => plan.steps.iter().enumerate().filter(|(_, s)| !s.act.has_effect()).map(|(i, _)| i).collect(),
+            None => return Ok(false),
+        };
+        let mut seen_now = Vec::new();
+        for index in looks.into_iter().filter(|index| *index < self.case().state.step) {
+            let Some((step, connector)) = self.connector(index) else { return Ok(false) };
+            match within(connector.as_ref(), connector.observe(&self.subject(&step, None))).await {
+                Ok(seen) if index > 0 || seen.presence == Presence::Gone => seen_now.push((index, seen)),
+                _ => return Ok(false),
             }
         }
+        if seen_now.is_empty() {
+            return Ok(false);
+        }
+        self.push(Record::Resumed { by: "probe".to_owned() })?;
+        for (step, seen) in seen_now {
+            self.push(Record::Observed { step, seen })?;
+        }
+        Ok(true)
     }
 
     async fn failed(
@@ -373,7 +387,10 @@ impl Work<'_> {
         Subject {
             credential: case.directive.credential.clone(),
             principal: case.principal.clone(),
-            seen: case.state.observation_for(step).cloned(),
+            seen: case.state.observation_for(step).cloned().map(|seen| Observation {
+                principal_id: seen.principal_id.or(case.state.principal_id.clone()),
+                ..seen
+            }),
             issuer: case.state.issuer().cloned(),
             run: case.directive.run.clone(),
             key,

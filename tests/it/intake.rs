@@ -149,6 +149,7 @@ impl Station {
             clock: System::shared(),
             metrics: Arc::new(Metrics::default()),
             stirred: Arc::new(Notify::new()),
+            trust: None,
         };
         let topics = topics.iter().map(|&topic| topic.to_owned()).collect();
         Self { journal, intake, group: group.into(), topics, backlog: Arc::default() }

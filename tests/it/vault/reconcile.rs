@@ -135,6 +135,7 @@ fn intake(journal: Arc<Knows>) -> Intake {
         clock: System::shared(),
         metrics: Arc::default(),
         stirred: Arc::default(),
+        trust: None,
     }
 }
 
