@@ -50,6 +50,8 @@ pub async fn run(
         .name("kafka-intake".into())
         .spawn(move || {
             let result = members(&intake, &settings, &backlog, &stop, &handle);
+            // When `run` returns, the journal is no longer held from here.
+            drop(intake);
             // Nobody waits any more: the caller was dropped.
             done.send(result).ok();
         })
