@@ -50,6 +50,8 @@ pub async fn run(
         .name("kafka-intake".into())
         .spawn(move || {
             let result = members(&intake, &settings, &backlog, &stop, &handle);
+            // When `run` returns, the journal is no longer held from here.
+            drop(intake);
             // Nobody waits any more: the caller was dropped.
             done.send(result).ok();
         })
@@ -332,12 +334,21 @@ impl<'a> Member<'a> {
             return;
         }
         let polled = self.client.position().map(|list| list.to_topic_map()).unwrap_or_default();
+        let mut lost = Vec::new();
         for look in looked {
             let Some(lane) = self.lanes.get(&look.topic, look.partition) else { continue };
             self.intake.metrics.consumer_lag(&look.topic, look.partition, (look.high - lane.next).max(0));
             // The client's own place is further where the log ends with marks of a transaction; a seek forgets it.
             let own = polled.get(&(look.topic.to_string(), look.partition)).and_then(|offset| offset.to_raw());
             let read = lane.next.max(own.unwrap_or(-1));
+            if lane.standing == Standing::Live
+                && lane.since_ms <= look.asked_ms
+                && look.high < lane.durable.unwrap_or(0)
+            {
+                // What was read is no longer there: another log, or a shortened one.
+                lost.push((look.topic, look.partition));
+                continue;
+            }
             let all = lane.standing == Standing::Live && lane.is_idle() && lane.since_ms <= look.asked_ms;
             if all && read >= look.high {
                 let told = self.intake.journal.caught_up(&self.cluster, &look.topic, look.partition, look.asked_ms);
@@ -346,6 +357,9 @@ impl<'a> Member<'a> {
                 }
             }
         }
+        for (topic, partition) in lost {
+            self.lose(&topic, partition);
+        }
     }
 
     fn fault(&mut self, error: KafkaError) -> Result<(), Error> {
@@ -353,7 +367,14 @@ impl<'a> Member<'a> {
         match error {
             KafkaError::MessageConsumptionFatal(_) => return Err(error.into()),
             // It does not say which partition: all are looked at again.
-            KafkaError::MessageConsumption(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+            KafkaError::MessageConsumption(
+                Code::AutoOffsetReset
+                | Code::OffsetOutOfRange
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::UnknownPartition,
+            ) => {
+                tracing::warn!(%error, "all partitions are compared with the log again");
                 let lanes: Vec<_> = self.lanes.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
                 self.flush();
                 for (topic, partition) in lanes {

@@ -88,6 +88,8 @@ impl Connection {
             ("fetch.max.bytes", "8388608"),
             ("fetch.queue.backoff.ms", "10"),
             ("fetch.wait.max.ms", "100"),
+            // A topic that was deleted and made again is found within seconds, not minutes.
+            ("topic.metadata.refresh.interval.ms", "10000"),
         ])?;
         config.set("group.id", group);
         config.set("enable.auto.commit", "false");

@@ -112,3 +112,20 @@ async fn a_commit_ahead_of_the_journal_holds_the_start() {
     assert_eq!(station.journal.started_held().await.unwrap(), None);
     member.leave().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "known gap: no error and no rebalance tells a running member that its topic was made anew"]
+async fn a_topic_recreated_under_a_member_is_read_from_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let topic = topic(1).await;
+    Pen::new().beats(&topic, 0, 0..10).await;
+    let station = Station::open(dir.path(), &[&topic]);
+    let member = station.join();
+    station.consumed(10).await;
+    delete(&topic).await;
+    create(&topic, 1).await;
+    Pen::new().beats(&topic, 0, 100..130).await;
+    let stats = station.consumed(40).await;
+    assert_eq!((stats.accepted, stats.duplicates), (40, 0));
+    member.leave().await;
+}
