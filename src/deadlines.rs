@@ -1,1 +1,314 @@
-//! To come.
+//! Notices what no producer said: deadlines that passed, tasks that fell silent. Makes own events of them.
+//!
+//! Only what lies before the intake watermark counts: what is still in the topic may say otherwise. The limit of start +
+//! longest life alone needs no watermark, since no event can move it.
+
+pub mod silence;
+#[cfg(test)]
+mod tests;
+pub mod trust;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+pub use self::silence::{Judged, Limits, Silent, Voice, judge_silence};
+pub use self::trust::ClockTrust;
+use crate::event::{Coordinates, Data, Event, Type, digest16};
+use crate::intake::Intake;
+use crate::journal::Error;
+use crate::policy::Rules;
+use crate::policy::decide::last_sign_ms;
+use crate::task::Task;
+
+/// When deadlines and silence are looked for, and how much of them is believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// How often to look.
+    pub every_ms: u64,
+    /// How far behind the watermark.
+    pub grace_ms: i64,
+    /// Own events in one transaction.
+    pub batch: usize,
+    /// At most this many due tasks are looked at in one tick.
+    pub scan: usize,
+    /// How often the sources' newest signs of life are read.
+    pub sample_ms: i64,
+    /// More silent tasks of one source at once are held.
+    pub silent_max: u64,
+    /// A larger share of a source's tasks, in percent, is held.
+    pub silent_percent: u64,
+    /// Up to this many, the share does not count.
+    pub silent_min: u64,
+    /// Events come through Kafka: nothing fires before a watermark is known.
+    pub kafka: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            every_ms: 250,
+            grace_ms: 2_000,
+            batch: 1_000,
+            scan: 100_000,
+            sample_ms: 1_000,
+            silent_max: limits.max_count,
+            silent_percent: limits.max_percent,
+            silent_min: limits.min_count,
+            kafka: true,
+        }
+    }
+}
+
+/// What a tick did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ticked {
+    /// Deadlines that were noticed.
+    pub deadlines: u64,
+    /// Tasks that count as lost for their silence.
+    pub silent: u64,
+    /// Silent tasks that are held.
+    pub held: u64,
+    /// The wall clock is not believed: nothing was looked for.
+    pub clock_doubted: bool,
+}
+
+/// The one that looks.
+pub struct Deadlines {
+    intake: Intake,
+    settings: Settings,
+    trust: Arc<ClockTrust>,
+    voices: BTreeMap<String, Voice>,
+    live: BTreeMap<String, u64>,
+    sampled_ms: Option<i64>,
+    mass: bool,
+    clock_doubted: bool,
+}
+
+impl Deadlines {
+    /// Looks through `intake`'s journal; `trust` is shared with the guard.
+    pub fn new(intake: Intake, settings: Settings, trust: Arc<ClockTrust>) -> Self {
+        Self {
+            intake,
+            settings,
+            trust,
+            voices: BTreeMap::new(),
+            live: BTreeMap::new(),
+            sampled_ms: None,
+            mass: false,
+            clock_doubted: false,
+        }
+    }
+
+    /// Looks again and again until cancelled.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let every = Duration::from_millis(self.settings.every_ms.max(1));
+        while !cancel.is_cancelled() {
+            if let Err(error) = self.tick().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "deadlines could not be looked for");
+            }
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = tokio::time::sleep(every) => {}
+            }
+        }
+    }
+
+    /// Looks once, until everything that is due was noticed.
+    ///
+    /// # Errors
+    /// As the journal's: what was noticed before stands, the rest is noticed again.
+    pub async fn tick(&mut self) -> Result<Ticked, Error> {
+        let mut ticked = Ticked::default();
+        if !self.trust.check() {
+            // A deadline by a wrong clock would end a task that lives: it is not even noticed.
+            if !self.clock_doubted {
+                self.intake.metrics.alarm("clock");
+            }
+            self.clock_doubted = true;
+            ticked.clock_doubted = true;
+            return Ok(ticked);
+        }
+        self.clock_doubted = false;
+        let now_ms = self.intake.clock.wall_ms();
+        let reach = self.reach(now_ms).await?;
+        self.sample(now_ms, &reach).await?;
+
+        let rules = self.intake.rules.clone();
+        let batch = self.settings.batch.max(1);
+        let scan = self.settings.scan.max(batch);
+        let mut max = batch;
+        let (silent, full) = loop {
+            let due = self.intake.journal.due(reach.limit_ms, rules.heartbeats_missed, max).await?;
+            let full = due.len() >= max;
+            let mut events = Vec::new();
+            let mut silent = Vec::new();
+            for task in due.into_iter().map(|due| due.task) {
+                match reach.of(&task, &rules) {
+                    Due::Deadline => events.push(self.deadline_passed(&task, now_ms)),
+                    Due::Silent => silent.push(task),
+                    Due::NotYet => {}
+                }
+            }
+            let fired = events.len();
+            ticked.deadlines += fired as u64;
+            for chunk in events.chunks(batch) {
+                self.intake.notice(chunk.to_vec()).await?;
+            }
+            if !full {
+                break (silent, false);
+            }
+            // What waits or is held stands in the way of what is due behind it: look further.
+            if fired == 0 {
+                if max >= scan {
+                    break (silent, true);
+                }
+                max = max.saturating_mul(4).min(scan);
+            }
+        };
+        self.judge(silent, full, &reach, now_ms, &mut ticked).await?;
+        Ok(ticked)
+    }
+
+    async fn judge(
+        &mut self,
+        tasks: Vec<Task>,
+        full: bool,
+        reach: &Reach,
+        now_ms: i64,
+        ticked: &mut Ticked,
+    ) -> Result<(), Error> {
+        let mut mass = false;
+        // More than can be looked at is a mass by itself.
+        if let Some(before_ms) = reach.before_ms.filter(|_| !full) {
+            let silent: Vec<Silent> = tasks
+                .iter()
+                .map(|task| Silent {
+                    run: task.run.clone(),
+                    source: task.source.clone(),
+                    last_ms: last_sign_ms(task),
+                    every_ms: task.heartbeat_every_ms.unwrap_or(i64::MAX),
+                })
+                .collect();
+            let limits = Limits {
+                missed: self.intake.rules.heartbeats_missed,
+                max_count: self.settings.silent_max,
+                max_percent: self.settings.silent_percent,
+                min_count: self.settings.silent_min,
+            };
+            let judged = judge_silence(&silent, &self.live, &mut self.voices, before_ms, &limits);
+            mass = judged.mass;
+            ticked.held = judged.held;
+            ticked.silent = judged.act.len() as u64;
+            let events: Vec<Event> = judged.act.iter().map(|i| self.heartbeat_missed(&tasks[*i], now_ms)).collect();
+            for chunk in events.chunks(self.settings.batch.max(1)) {
+                self.intake.notice(chunk.to_vec()).await?;
+            }
+        } else if full {
+            mass = true;
+            ticked.held = tasks.len() as u64;
+        }
+        self.intake.metrics.silence_held(i64::try_from(ticked.held).unwrap_or(i64::MAX));
+        if mass && !self.mass {
+            self.intake.metrics.alarm("mass_silence");
+        }
+        self.mass = mass;
+        Ok(())
+    }
+
+    async fn reach(&self, now_ms: i64) -> Result<Reach, Error> {
+        let seen_ms = if self.settings.kafka { self.intake.journal.watermark().await? } else { Some(now_ms) };
+        let grace_ms = self.settings.grace_ms.max(0);
+        Ok(Reach {
+            before_ms: seen_ms.map(|seen| seen.min(now_ms).saturating_sub(grace_ms)),
+            limit_ms: now_ms.saturating_sub(grace_ms),
+        })
+    }
+
+    /// Listens to the sources: their quiet periods are what judges a silence.
+    async fn sample(&mut self, now_ms: i64, reach: &Reach) -> Result<(), Error> {
+        let due = self.sampled_ms.is_none_or(|at| now_ms.saturating_sub(at) >= self.settings.sample_ms);
+        if !due {
+            return Ok(());
+        }
+        self.sampled_ms = Some(now_ms);
+        let sources = self.intake.journal.sources().await?;
+        self.live = sources.iter().map(|source| (source.source.clone(), source.live)).collect();
+        self.voices.retain(|source, _| self.live.contains_key(source));
+        let oldest_ms = reach.limit_ms.saturating_sub(self.intake.rules.longest_life_ms.max(0));
+        for source in sources {
+            match self.voices.get_mut(&source.source) {
+                Some(voice) => {
+                    voice.hear(source.last_beat_ms);
+                    voice.forget(oldest_ms);
+                }
+                None => drop(self.voices.insert(source.source, Voice::first(source.last_beat_ms))),
+            }
+        }
+        Ok(())
+    }
+
+    fn deadline_passed(&self, task: &Task, now_ms: i64) -> Event {
+        let data = Data::DeadlinePassed { run: task.run.clone(), deadline_ms: task.deadline_ms };
+        own(task, Type::DeadlinePassed, format!("{}:{}", task.run, task.deadline_ms), data, now_ms)
+    }
+
+    fn heartbeat_missed(&self, task: &Task, now_ms: i64) -> Event {
+        let last_beat_ms = last_sign_ms(task);
+        let data = Data::HeartbeatMissed { run: task.run.clone(), last_beat_ms };
+        own(task, Type::HeartbeatMissed, format!("{}:silent:{last_beat_ms}", task.run), data, now_ms)
+    }
+}
+
+/// How far it may be looked.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    /// Before this everything that was said is known; `None`: nothing is.
+    before_ms: Option<i64>,
+    /// Before this the longest life is over, whatever was said.
+    limit_ms: i64,
+}
+
+/// What is due of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Deadline,
+    Silent,
+    NotYet,
+}
+
+impl Reach {
+    fn of(&self, task: &Task, rules: &Rules) -> Due {
+        let base_ms = task.started_ms.unwrap_or(task.first_seen_ms);
+        let at_limit =
+            task.started_ms.is_some() && task.deadline_ms >= base_ms.saturating_add(rules.longest_life_ms.max(0));
+        let known = |at_ms: i64| self.before_ms.is_some_and(|before| at_ms < before);
+        if known(task.deadline_ms) || (at_limit && task.deadline_ms < self.limit_ms) {
+            return Due::Deadline;
+        }
+        if task.silent_at_ms(rules.heartbeats_missed).is_some_and(known) {
+            return Due::Silent;
+        }
+        Due::NotYet
+    }
+}
+
+/// An event of Curfew's own. Its id is made of what fired, so that noticing it twice is a duplicate.
+fn own(task: &Task, kind: Type, id: String, data: Data, now_ms: i64) -> Event {
+    Event {
+        at: Coordinates { cluster: "curfew".into(), topic: "curfew".into(), partition: -1, offset: -1 },
+        tenant: task.tenant.clone(),
+        source: "/curfew/deadlines".into(),
+        digest: digest16(&[id.as_bytes()]),
+        id,
+        kind,
+        broker_ms: now_ms,
+        traceparent: None,
+        data,
+    }
+}

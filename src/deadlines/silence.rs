@@ -1,0 +1,161 @@
+//! Is it the task that fell silent, or its scheduler, or the way to us? PURE.
+//!
+//! One task's silence means something only beside others of its source that go on speaking. So a task is acted on only
+//! when its source was heard all through the time in which the task was not, when it stayed silent one interval longer
+//! than it had to (by then everything that stopped together is late together), and when it is one of a few.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::task::RunKey;
+
+/// How many quiet periods of a source are remembered.
+const QUIETS: usize = 64;
+
+/// When silence is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Whole intervals without a sign of life, as in the rules.
+    pub missed: u32,
+    /// More tasks of one source than this at once are held.
+    pub max_count: u64,
+    /// A larger share of a source's live tasks than this, in percent, is held.
+    pub max_percent: u64,
+    /// Up to this many, the share does not count: one of four is 25 %.
+    pub min_count: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { missed: 3, max_count: 50, max_percent: 20, min_count: 5 }
+    }
+}
+
+/// A live task that sent no heartbeat for as long as its limit allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silent {
+    /// Its key.
+    pub run: RunKey,
+    /// Its scheduler.
+    pub source: String,
+    /// Its last sign of life.
+    pub last_ms: i64,
+    /// The interval that it promised.
+    pub every_ms: i64,
+}
+
+impl Silent {
+    fn window_ms(&self, limits: &Limits) -> i64 {
+        self.every_ms.saturating_mul(i64::from(limits.missed.max(1)).saturating_add(1))
+    }
+}
+
+/// What was heard of a source: when it began to be heard, and its quiet periods since.
+#[derive(Debug, Clone, Default)]
+pub struct Voice {
+    since_ms: i64,
+    newest_ms: i64,
+    quiets: VecDeque<(i64, i64)>,
+    mass_ms: Option<i64>,
+    acted: VecDeque<i64>,
+}
+
+impl Voice {
+    /// First heard: what was before is not known.
+    pub fn first(newest_ms: i64) -> Self {
+        Self { since_ms: newest_ms, newest_ms, ..Self::default() }
+    }
+
+    /// The newest sign of life of any of its tasks, as it is now.
+    pub fn hear(&mut self, newest_ms: i64) {
+        if newest_ms <= self.newest_ms {
+            return;
+        }
+        let quiet_ms = newest_ms.saturating_sub(self.newest_ms);
+        // Shorter ones are kept too while there is room: only the longest matter to tasks with long intervals.
+        if self.quiets.len() == QUIETS {
+            let shortest = self.quiets.iter().enumerate().min_by_key(|(_, (a, b))| b.saturating_sub(*a));
+            match shortest.map(|(i, (a, b))| (i, b.saturating_sub(*a))) {
+                Some((i, length_ms)) if length_ms < quiet_ms => drop(self.quiets.remove(i)),
+                _ => {
+                    self.newest_ms = newest_ms;
+                    return;
+                }
+            }
+        }
+        self.quiets.push_back((self.newest_ms, newest_ms));
+        self.newest_ms = newest_ms;
+    }
+
+    /// Forgets what is older than any window.
+    pub fn forget(&mut self, before_ms: i64) {
+        self.quiets.retain(|(_, end)| *end >= before_ms);
+        self.acted.retain(|at| *at >= before_ms);
+    }
+
+    /// Whether it was heard at least every `every_ms` from `from_ms` to `to_ms`.
+    fn spoke_through(&self, from_ms: i64, to_ms: i64, every_ms: i64) -> bool {
+        self.since_ms <= from_ms
+            && to_ms.saturating_sub(self.newest_ms) <= every_ms
+            && self.quiets.iter().all(|(a, b)| *b < from_ms || b.saturating_sub(*a) <= every_ms)
+    }
+}
+
+/// What is done about the silent ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Indexes of those that count as lost.
+    pub act: Vec<usize>,
+    /// How many are held because they are too many, or because their source is silent.
+    pub held: u64,
+    /// Whether a source has too many of them at once.
+    pub mass: bool,
+}
+
+/// Judges all tasks that are silent at `before_ms`. `live`: tasks with heartbeats of each source; `voices`: what was
+/// heard of them. A source of which nothing is known is not acted on.
+pub fn judge_silence(
+    silent: &[Silent],
+    live: &BTreeMap<String, u64>,
+    voices: &mut BTreeMap<String, Voice>,
+    before_ms: i64,
+    limits: &Limits,
+) -> Judged {
+    let mut judged = Judged::default();
+    let mut by_source: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, task) in silent.iter().enumerate() {
+        by_source.entry(&task.source).or_default().push(index);
+    }
+    for (source, indexes) in by_source {
+        let (Some(voice), Some(live)) = (voices.get_mut(source), live.get(source)) else {
+            judged.held += indexes.len() as u64;
+            continue;
+        };
+        // Also those that were acted on a moment ago: a thousand one by one are a thousand.
+        let longest_ms = indexes.iter().map(|i| silent[*i].window_ms(limits)).max().unwrap_or(0);
+        let recent_from = before_ms.saturating_sub(longest_ms);
+        let recent = voice.acted.iter().filter(|at| **at >= recent_from).count() as u64;
+        let count = indexes.len() as u64 + recent;
+        let share = count.saturating_mul(100) > limits.max_percent.saturating_mul(live.saturating_add(recent));
+        if count > limits.max_count || (count > limits.min_count && share) {
+            judged.mass = true;
+            judged.held += indexes.len() as u64;
+            voice.mass_ms = Some(before_ms);
+            continue;
+        }
+        for index in indexes {
+            let task = &silent[index];
+            let window_ms = task.window_ms(limits);
+            let from_ms = before_ms.saturating_sub(window_ms);
+            // After an outage each gets a whole window to speak again.
+            let calm = voice.mass_ms.is_none_or(|at| at <= from_ms);
+            let ripe = task.last_ms <= from_ms;
+            if ripe && calm && voice.spoke_through(from_ms, before_ms, task.every_ms) {
+                voice.acted.push_back(before_ms);
+                judged.act.push(index);
+            } else {
+                judged.held += u64::from(ripe);
+            }
+        }
+    }
+    judged
+}
