@@ -342,7 +342,8 @@ impl Registrar {
             })
             .buffer_unordered(AT_ONCE);
         while let Some((credential, (seen, again_ms))) = looks.next().await {
-            if seen.presence == Presence::Gone && credential.seen_ms.is_none() {
+            let over = credential.dead_ms.is_some() || credential.expires_ms.is_some_and(|at_ms| at_ms <= seen.at_ms);
+            if seen.presence == Presence::Gone && credential.seen_ms.is_none() && !over {
                 self.intake.metrics.alarm("typo");
                 tracing::warn!(credential = %credential.id, "registered, but its issuer does not know it");
             }

@@ -259,13 +259,14 @@ async fn an_approle_login_is_renewed_and_opened_again_when_it_was_killed() {
     let mount = unique("approle");
     root.put(&format!("sys/auth/{mount}"), json!({ "type": "approle" })).await;
     let policy = root.policy("tokens", "database").await;
+    let fence = root.policy("approle", &mount).await;
     root.put(
-        &format!("auth/{mount}/role/curfew"),
-        json!({ "token_policies": [policy], "token_ttl": "3s", "token_max_ttl": "8s" }),
+        &format!("auth/{mount}/role/ci-runner"),
+        json!({ "token_policies": [policy, fence], "token_ttl": "3s", "token_max_ttl": "8s" }),
     )
     .await;
-    let (_, id) = root.ask("GET", &format!("auth/{mount}/role/curfew/role-id"), Value::Null).await;
-    let secret = root.put(&format!("auth/{mount}/role/curfew/secret-id"), json!({})).await;
+    let (_, id) = root.ask("GET", &format!("auth/{mount}/role/ci-runner/role-id"), Value::Null).await;
+    let secret = root.put(&format!("auth/{mount}/role/ci-runner/secret-id"), json!({})).await;
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &Value| {
         let path = folder.path().join(name);
@@ -279,8 +280,11 @@ async fn an_approle_login_is_renewed_and_opened_again_when_it_was_killed() {
     };
     let mut settings = VaultSettings::new(&root.address, auth);
     settings.tokens = true;
-    settings.secret_id_roles = vec![format!("{mount}/curfew")];
+    settings.secret_id_roles = vec![format!("{mount}/ci-runner")];
     let connectors = connected(&settings).await;
+    // The role by which we log in ourselves is never fenced off.
+    let own = format!("{mount}/ci-runner/{}", secret["data"]["secret_id_accessor"].as_str().unwrap());
+    assert!(connectors[2].observe(&about(Kind::VaultSecretId, &own)).await.unwrap().protected);
     // Past its first life, and past its longest.
     for _ in 0..4 {
         tokio::time::sleep(Duration::from_secs(3)).await;

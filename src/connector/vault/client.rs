@@ -89,7 +89,8 @@ impl Wire {
             .tls_backend_rustls()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(timeout)
-            .connect_timeout(timeout);
+            // Less than the whole: that nothing was sent must be known before the call's own time is over.
+            .connect_timeout(timeout / 2);
         http = match (address.scheme(), &settings.ca_file) {
             ("http", _) if !loopback => return Err(bad("plain http reaches only a Vault on loopback: use https")),
             ("http", _) => http.tls_certs_only(Vec::new()).no_proxy(),
