@@ -1,1 +1,188 @@
-//! To come.
+//! Claims due cases and walks their plans. It decides nothing: [`State::todo`](crate::case::state::State::todo) says what
+//! comes next, [`guard`](crate::guard) whether it may be, [`probe`](crate::probe) what it proved, [`retry`](crate::retry)
+//! when to come back.
+//!
+//! A claim is worked on in [`work`]: records pile up in memory and become durable together, at the latest before an
+//! effect starts (`Started` first), when the case waits, or when it closes. Whatever a crash loses of them is only
+//! looking, which is repeated. There is no recovery path: a restarted process claims what is due and goes on.
+
+mod breaker;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::clock;
+use crate::connector::Registry;
+use crate::guard::{Authority, Freeze};
+use crate::journal::{Error, Journal, Want};
+use crate::metrics::Metrics;
+use crate::retry::Schedule;
+
+/// The topic of Curfew's own events: what they ask for is bounded by the guard's other checks.
+pub const OWN_TOPIC: &str = "curfew";
+
+/// How the executor works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Cases worked on at once.
+    pub concurrency: usize,
+    /// Of them, at most for one system.
+    pub per_system: usize,
+    /// How long a claim lasts; longer than any call's time-out plus `margin_ms`.
+    pub claim_lease_ms: i64,
+    /// What must be left of a claim beside the call's time-out when an effect starts.
+    pub margin_ms: i64,
+    /// How often to look for due cases when nothing rings.
+    pub idle_ms: u64,
+    /// When the guard is asked again about a held case.
+    pub recheck_ms: i64,
+    /// Effects per minute, over all systems; beyond it cases are held, not dropped.
+    pub effects_per_minute: Option<u32>,
+    /// When to try again.
+    pub retry: Schedule,
+    /// What each topic's producers may ask for.
+    pub authority: BTreeMap<String, Authority>,
+    /// URNs that are never touched.
+    pub protected: BTreeSet<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            concurrency: 16,
+            per_system: 16,
+            claim_lease_ms: 60_000,
+            margin_ms: 2_000,
+            idle_ms: 100,
+            recheck_ms: 1_000,
+            effects_per_minute: Some(600),
+            retry: Schedule::default(),
+            authority: BTreeMap::new(),
+            protected: BTreeSet::new(),
+        }
+    }
+}
+
+/// Everything that working on a case needs.
+#[derive(Clone)]
+pub struct Parts {
+    /// Durable truth.
+    pub journal: Arc<dyn Journal>,
+    /// Connectors and realms.
+    pub registry: Arc<Registry>,
+    /// How to work.
+    pub settings: Arc<Settings>,
+    /// Time.
+    pub clock: clock::Shared,
+    /// Whether wall and monotonic clock agree.
+    pub clock_trusted: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// The freeze file beside the journal: read at each guard call, so that it works when all else hangs.
+    pub freeze_file: Arc<dyn Fn() -> Option<Freeze> + Send + Sync>,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+    /// Rung by intake when something may be due.
+    pub stirred: Arc<Notify>,
+}
+
+/// Claims and works until it is told to stop.
+pub struct Executor {
+    parts: Parts,
+    breakers: Arc<breaker::Breakers>,
+}
+
+impl Executor {
+    /// An executor of `parts`. A claim lasts at least as long as the slowest call may take: an effect that could never
+    /// start would come back for ever.
+    pub fn new(mut parts: Parts) -> Self {
+        let slowest_ms = parts.registry.all().map(|c| c.call_timeout_ms()).max().unwrap_or(0);
+        let least_ms = slowest_ms + 3 * parts.settings.margin_ms;
+        if parts.settings.claim_lease_ms < least_ms {
+            let settings = Settings { claim_lease_ms: least_ms, ..(*parts.settings).clone() };
+            parts.settings = Arc::new(settings);
+        }
+        Self { parts, breakers: Arc::default() }
+    }
+
+    /// Works until `cancel`; then starts nothing new and returns when what was under way has reached a record boundary.
+    pub async fn run(self, cancel: CancellationToken) {
+        let tracker = TaskTracker::new();
+        let permits = Arc::new(Semaphore::new(self.parts.settings.concurrency));
+        let idle = Duration::from_millis(self.parts.settings.idle_ms);
+        while !cancel.is_cancelled() {
+            // One free place at least: a claim that nobody works on would only block its lane.
+            let Ok(first) = permits.clone().acquire_owned().await else { break };
+            let mut held = vec![first];
+            while let Ok(more) = permits.clone().try_acquire_owned() {
+                held.push(more);
+            }
+            let claims = match self.claim(held.len()).await {
+                Ok(claims) => claims,
+                Err(error) => {
+                    warn!(%error, "nothing can be claimed; no effect happens until the journal answers");
+                    Vec::new()
+                }
+            };
+            let none = claims.is_empty();
+            for claim in claims {
+                let (Some(permit), parts, breakers, cancel) =
+                    (held.pop(), self.parts.clone(), self.breakers.clone(), cancel.clone())
+                else {
+                    break;
+                };
+                tracker.spawn(async move {
+                    work::work(&parts, &breakers, claim, &cancel).await;
+                    drop(permit);
+                    // A freed place may have something waiting for it.
+                    parts.stirred.notify_one();
+                });
+            }
+            drop(held);
+            if none {
+                tokio::select! {
+                    () = self.parts.stirred.notified() => {}
+                    () = tokio::time::sleep(idle) => {}
+                    () = cancel.cancelled() => {}
+                }
+            }
+        }
+        tracker.close();
+        debug!(under_way = tracker.len(), "the executor starts nothing new");
+        tracker.wait().await;
+    }
+
+    /// Works on everything that is due now, once, and returns how many cases that were: for tests and benches.
+    ///
+    /// # Errors
+    /// As [`Journal::claim`].
+    pub async fn drain(&self) -> Result<usize, Error> {
+        let cancel = CancellationToken::new();
+        let mut worked = 0;
+        loop {
+            let claims = self.claim(self.parts.settings.concurrency).await?;
+            if claims.is_empty() {
+                return Ok(worked);
+            }
+            worked += claims.len();
+            let works = claims.into_iter().map(|claim| work::work(&self.parts, &self.breakers, claim, &cancel));
+            futures::future::join_all(works).await;
+        }
+    }
+
+    async fn claim(&self, max: usize) -> Result<Vec<crate::journal::Claim>, Error> {
+        let settings = &self.parts.settings;
+        let want = Want {
+            max,
+            max_per_system: settings.per_system,
+            now_ms: self.parts.clock.wall_ms(),
+            lease_ms: settings.claim_lease_ms,
+        };
+        self.parts.journal.claim(want).await
+    }
+}

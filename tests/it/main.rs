@@ -1,6 +1,7 @@
 //! All integration tests, in one binary, against real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin;
 mod canary;
 mod cli;
 mod crash;
@@ -10,6 +11,7 @@ mod journal;
 mod postgres;
 mod schemas;
 mod silence;
+mod stage;
 mod stories;
 mod vault;
 mod world;

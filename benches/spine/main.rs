@@ -1,0 +1,28 @@
+//! What the spine costs: each measure interleaved with a bare baseline in the same run, durability on.
+//!
+//! Prints one table and writes `target/bench.json`. `benches/README.md` explains the rows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod intake;
+mod restart;
+mod revoke;
+mod table;
+
+fn main() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // Cargo passes `--bench`; any other word selects measures by name.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut table = table::Table::default();
+    if is_wanted("intake") {
+        runtime.block_on(intake::measure(&mut table));
+    }
+    if is_wanted("revoke") {
+        runtime.block_on(revoke::measure(&mut table));
+    }
+    if is_wanted("restart") {
+        runtime.block_on(restart::measure(&mut table));
+    }
+    table.print_and_save();
+}

@@ -1,0 +1,126 @@
+//! Revocations per second with proof, against a bare loop of the same Vault calls: look, revoke, look again.
+//! Tokens on a Vault with memory storage; the cases are recorded before the clock starts.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use curfew::credential::{CredentialId, Kind};
+use curfew::journal::Journal;
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use crate::table::{Goal, Table};
+
+#[path = "../../tests/it/admin.rs"]
+pub mod admin;
+#[path = "../../tests/it/stage.rs"]
+pub mod stage;
+#[path = "../../tests/it/world.rs"]
+pub mod world;
+
+const TOKENS: usize = 1_000;
+const RUNS: usize = 5;
+const CONCURRENCY: usize = 16;
+
+/// A Vault of the bench's own, gone with it.
+struct Memory {
+    child: Child,
+    admin: admin::Admin,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Memory {
+    async fn start() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let listen = format!("127.0.0.1:{port}");
+        let child = Command::new(world::env("CURFEW_TEST_VAULT_BIN"))
+            .args(["-listen", &listen, "-data", "", "-log-level", "error"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let address = format!("http://{listen}");
+        let blank = admin::Admin::at(&address, "");
+        let init = json!({"secret_shares": 1, "secret_threshold": 1});
+        let answer = loop {
+            match reqwest::Client::new().put(format!("{address}/v1/sys/init")).json(&init).send().await {
+                Ok(answer) => break answer.json::<Value>().await.unwrap(),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        blank.call("PUT", "sys/unseal", json!({"key": answer["keys"][0]})).await;
+        let admin = admin::Admin::at(&address, answer["root_token"].as_str().unwrap());
+        world::until("the Vault to be unsealed", || async {
+            let (status, _) = admin.call("GET", "sys/health", Value::Null).await;
+            (status == 200).then_some(())
+        })
+        .await;
+        Self { child, admin }
+    }
+
+    async fn tokens(&self) -> Vec<String> {
+        futures::stream::iter(0..TOKENS)
+            .map(|_| async { self.admin.token(json!({})).await.0 })
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await
+    }
+}
+
+async fn bare(vault: &Memory, accessors: Vec<String>) -> f64 {
+    let started = Instant::now();
+    futures::stream::iter(accessors)
+        .for_each_concurrent(CONCURRENCY, |accessor| async move {
+            let body = json!({"accessor": accessor});
+            assert_eq!(vault.admin.call("POST", "auth/token/lookup-accessor", body.clone()).await.0, 200);
+            assert_eq!(vault.admin.call("POST", "auth/token/revoke-accessor", body.clone()).await.0, 204);
+            assert_ne!(vault.admin.call("POST", "auth/token/lookup-accessor", body).await.0, 200);
+        })
+        .await;
+    TOKENS as f64 / started.elapsed().as_secs_f64()
+}
+
+async fn ours(vault: &Memory, accessors: Vec<String>) -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = admin::connectors(&vault.admin, "none", false).await;
+    let mut stage = stage::Stage::new(dir.path(), registry);
+    stage.settings.concurrency = CONCURRENCY;
+    stage.settings.per_system = CONCURRENCY;
+    let journal = stage.open();
+    for accessor in &accessors {
+        let id = CredentialId::new(Kind::VaultToken, "test", accessor).unwrap();
+        stage.task_ends(journal.as_ref(), &stage::new_run(), &id, None).await;
+    }
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let started = Instant::now();
+    let running = tokio::spawn(stage.executor(journal.clone() as Arc<dyn Journal>).run(cancel.clone()));
+    loop {
+        let stats = journal.stats(stage::now_ms()).await.unwrap();
+        if stats.closed == stats.accepted {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let rate = TOKENS as f64 / started.elapsed().as_secs_f64();
+    cancel.cancel();
+    running.await.unwrap();
+    rate
+}
+
+pub async fn measure(table: &mut Table) {
+    eprintln!("revoke: {TOKENS} tokens, {CONCURRENCY} at once, {RUNS} runs");
+    let vault = Memory::start().await;
+    let mut pairs = Vec::new();
+    for _ in 0..RUNS {
+        let (for_ours, for_bare) = (vault.tokens().await, vault.tokens().await);
+        pairs.push((ours(&vault, for_ours).await, bare(&vault, for_bare).await));
+    }
+    table.add("revocations with proof (tokens)", "1/s", &pairs, Goal::AtLeast(0.8));
+}

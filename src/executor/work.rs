@@ -1,0 +1,464 @@
+//! One claimed case: what comes next, until it waits or ends.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use super::breaker::Breakers;
+use super::{OWN_TOPIC, Parts};
+use crate::case::plan::{self, Step};
+use crate::case::record::{Answer, FailureKind, Observation, Record, Sighting, Verdict};
+use crate::case::state::{Illegal, Todo};
+use crate::case::{Action, Case, HoldReason, Trigger};
+use crate::connector::{Connector, Failure, Registry, Subject};
+use crate::guard::{self, Authority, Facts};
+use crate::journal::{Append, Claim, Error};
+use crate::probe::{self, Judgement};
+use crate::{outcome, retry};
+
+/// Late successes in one series after which the plan is made again.
+const REFUTED: u32 = 3;
+/// Where cases rest that only a person or an event moves.
+const REST_MS: i64 = 24 * 3_600_000;
+
+/// Works on `claim` until it waits, ends, or `cancel` finds it at a record boundary.
+pub(super) async fn work(parts: &Parts, breakers: &Breakers, claim: Claim, cancel: &CancellationToken) {
+    let span = info_span!(
+        "case",
+        case.id = %claim.case.id,
+        credential.id = %claim.case.directive.credential,
+        trigger = claim.case.directive.trigger.as_str(),
+        traceparent = claim.case.traceparent.as_deref(),
+    );
+    let mut work = Work { parts, breakers, claim, pending: Vec::new(), learned: None, messages: Vec::new() };
+    async {
+        match work.walk(cancel).await {
+            Ok(()) => {}
+            Err(Stop::Journal(Error::ClaimVoid)) => debug!("the case went on without this claim"),
+            Err(Stop::Journal(error)) => warn!(%error, "the case waits for the journal; nothing more happens to it"),
+            Err(Stop::Illegal(illegal)) => error!(%illegal, "a bug: this record cannot follow; the case rests"),
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+/// Why a walk ended early.
+enum Stop {
+    Journal(Error),
+    Illegal(Illegal),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Journal(error)
+    }
+}
+
+impl From<Illegal> for Stop {
+    fn from(illegal: Illegal) -> Self {
+        Self::Illegal(illegal)
+    }
+}
+
+/// Whether the walk goes on.
+enum Next {
+    Go,
+    Wait,
+}
+
+struct Work<'a> {
+    parts: &'a Parts,
+    breakers: &'a Breakers,
+    claim: Claim,
+    /// Records that are not durable yet; the claim's case already holds their fold.
+    pending: Vec<Record>,
+    learned: Option<Observation>,
+    messages: Vec<outcome::Message>,
+}
+
+impl Work<'_> {
+    async fn walk(&mut self, cancel: &CancellationToken) -> Result<(), Stop> {
+        loop {
+            if cancel.is_cancelled() {
+                return self.wait(self.now()).await;
+            }
+            let next = match self.case().state.todo() {
+                Todo::Rest => {
+                    self.wait(self.now() + REST_MS).await?;
+                    Next::Wait
+                }
+                Todo::Plan => self.plan().await?,
+                Todo::Observe(step) => self.observe(step).await?,
+                Todo::Skip(step) => {
+                    self.push(Record::Skipped { step, residue: None })?;
+                    Next::Go
+                }
+                Todo::Perform(step) => self.perform(step).await?,
+                Todo::Prove(step) => self.prove(step).await?,
+                Todo::Recheck(reason) => self.recheck(reason).await?,
+            };
+            if matches!(next, Next::Wait) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn plan(&mut self) -> Result<Next, Stop> {
+        let case = self.case();
+        match self.parts.registry.plan(&case.directive.credential, case.principal.as_deref()) {
+            Ok(plan) => {
+                let no = case.state.plan_no + 1;
+                self.push(Record::Planned { no, plan })?;
+                Ok(Next::Go)
+            }
+            Err(_) => self.hold(HoldReason::Unserved).await,
+        }
+    }
+
+    async fn observe(&mut self, index: usize) -> Result<Next, Stop> {
+        let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
+        let subject = self.subject(&step, None);
+        let started = self.parts.clock.monotonic_ms();
+        let answer = within(connector.as_ref(), connector.observe(&subject)).await;
+        self.measured(&step, answer.as_ref().err(), started);
+        match answer {
+            Ok(seen) => {
+                self.breakers.answered(&step.system);
+                if index == 0 {
+                    self.learned = Some(seen.clone());
+                }
+                self.push(Record::Observed { step: index, seen })?;
+                Ok(Next::Go)
+            }
+            Err(failure) => self.failed(index, &step, connector.as_ref(), failure).await,
+        }
+    }
+
+    async fn perform(&mut self, index: usize) -> Result<Next, Stop> {
+        if let Err(reason) = self.guard().await? {
+            return self.hold(reason).await;
+        }
+        let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
+        let settings = &self.parts.settings;
+        if self.claim.until_ms - self.now() < connector.call_timeout_ms() + settings.margin_ms {
+            // Too little left of the claim: another claim takes it from here.
+            return self.wait_then(self.now()).await;
+        }
+        let case = self.case();
+        let attempt = case.state.attempts + 1;
+        let key = plan::step_key(case.id, case.state.plan_no, index);
+        let charge = if case.charged { None } else { settings.effects_per_minute };
+        let before = (case.state.clone(), self.pending.len());
+        self.push(Record::Started { step: index, key, attempt })?;
+        match self.flush(self.now(), true, charge).await {
+            Err(Stop::Journal(Error::CapReached)) => {
+                self.claim.case.state = before.0;
+                self.pending.truncate(before.1);
+                return self.hold(HoldReason::Cap).await;
+            }
+            other => other?,
+        }
+        let subject = self.subject(&step, Some(key));
+        let started = self.parts.clock.monotonic_ms();
+        let answer = within(connector.as_ref(), connector.perform(step.act, &subject)).await;
+        self.measured(&step, answer.as_ref().err(), started);
+        match answer {
+            Ok(output) => {
+                self.breakers.answered(&step.system);
+                self.push(Record::Succeeded { step: index, output })?;
+                Ok(Next::Go)
+            }
+            Err(failure) if failure.kind == FailureKind::Gone => {
+                self.push(Record::Succeeded { step: index, output: Default::default() })?;
+                Ok(Next::Go)
+            }
+            Err(failure) => self.failed(index, &step, connector.as_ref(), failure).await,
+        }
+    }
+
+    async fn prove(&mut self, index: usize) -> Result<Next, Stop> {
+        let Some((step, connector)) = self.connector(index) else {
+            return self.wait_then(self.now() + self.parts.settings.recheck_ms).await;
+        };
+        if let Some(expires_ms) = self.only_expires_at() {
+            self.tell_standing();
+            return self.wait_then(expires_ms).await;
+        }
+        let sighting = self.sight(&step, connector.as_ref()).await;
+        let answer = sighting.answer;
+        self.push(Record::Sighted { step: index, sighting })?;
+        let case = self.case();
+        match probe::judge(case, connector.settle(), self.now()) {
+            Judgement::Close(verdict) => self.close(verdict).await,
+            Judgement::Again { at_ms } => self.wait_then(at_ms).await,
+            Judgement::Retry => {
+                let due_ms = self.now() + self.backoff_ms(FailureKind::Unknown);
+                if answer == Answer::Accepted {
+                    warn!(plan = case.state.plan_no, "the credential still works after its plan was carried out");
+                    self.parts.metrics.alarm("still_alive");
+                    if case.state.series.broken >= REFUTED && case.directive.held.is_none() {
+                        let by = case.directive.clone();
+                        self.push(Record::Superseded { by })?;
+                        self.tell_standing();
+                    }
+                }
+                self.wait_then(due_ms).await
+            }
+        }
+    }
+
+    /// A held case whose reason may have gone away.
+    async fn recheck(&mut self, reason: HoldReason) -> Result<Next, Stop> {
+        let again_ms = self.now() + self.parts.settings.recheck_ms;
+        match self.guard().await? {
+            Ok(()) => {
+                self.push(Record::Resumed { by: "guard".to_owned() })?;
+                Ok(Next::Go)
+            }
+            // What we only observe may die by itself: looking is no effect.
+            Err(HoldReason::Observe) if reason == HoldReason::Observe => {
+                let proof = self.case().state.plan.as_ref().and_then(|p| p.steps.len().checked_sub(1));
+                if let Some((index, (step, connector))) = proof.and_then(|i| Some((i, self.connector(i)?))) {
+                    let sighting = self.sight(&step, connector.as_ref()).await;
+                    if sighting.answer == Answer::Refused {
+                        self.push(Record::Resumed { by: "probe".to_owned() })?;
+                        self.push(Record::Sighted { step: index, sighting })?;
+                        if let Judgement::Close(verdict) = probe::judge(self.case(), connector.settle(), self.now()) {
+                            return self.close(verdict).await;
+                        }
+                        self.push(Record::Held { reason })?;
+                    }
+                }
+                self.wait_then(again_ms.max(self.now() + 5 * self.parts.settings.recheck_ms)).await
+            }
+            Err(same) if same == reason => self.wait_then(again_ms).await,
+            Err(other) => {
+                self.push(Record::Resumed { by: "guard".to_owned() })?;
+                self.hold(other).await
+            }
+        }
+    }
+
+    async fn failed(
+        &mut self,
+        index: usize,
+        step: &Step,
+        connector: &dyn Connector,
+        failure: Failure,
+    ) -> Result<Next, Stop> {
+        let kind = failure.kind;
+        self.parts.metrics.step_failed(&step.connector, kind.as_str());
+        info!(step = step.act.as_str(), system = step.system, kind = kind.as_str(), note = failure.note, "step failed");
+        self.push(Record::Failed { step: index, failure: kind, note: failure.note })?;
+        let final_no = matches!(kind, FailureKind::Denied | FailureKind::Refused);
+        if step.optional && final_no && step.act.has_effect() {
+            self.push(Record::Skipped { step: index, residue: Registry::residue_of(step.act) })?;
+            return Ok(Next::Go);
+        }
+        let now = self.now();
+        let mut due_ms = now + self.backoff_ms(kind);
+        match kind {
+            FailureKind::Refused => {
+                self.parts.metrics.alarm("refused");
+                return self.hold(HoldReason::Refused).await;
+            }
+            FailureKind::Denied => {
+                if failure.blocks_system && connector.self_check().await.is_err() {
+                    warn!(system = step.system, "our own access is denied: the system is blocked");
+                    self.parts.metrics.alarm("denied");
+                    self.parts.journal.block(&step.system, due_ms, "denied").await?;
+                } else {
+                    due_ms = due_ms.max(now + self.parts.settings.recheck_ms);
+                }
+            }
+            FailureKind::Throttled { .. } => self.parts.journal.block(&step.system, due_ms, "throttled").await?,
+            FailureKind::Unavailable | FailureKind::Unknown => {
+                if let Some(pause_ms) = self.breakers.unavailable(&step.system) {
+                    self.parts.journal.block(&step.system, now + pause_ms, "unavailable").await?;
+                    // The pause is the wait: the case itself is due as soon as its system is.
+                    due_ms = due_ms.min(now + pause_ms);
+                }
+            }
+            FailureKind::Gone => {}
+        }
+        if self.case().state.attempts <= 1 {
+            self.tell_standing();
+        }
+        self.wait_then(due_ms).await
+    }
+
+    async fn hold(&mut self, reason: HoldReason) -> Result<Next, Stop> {
+        info!(reason = reason.as_str(), "held");
+        self.push(Record::Held { reason })?;
+        self.tell_standing();
+        let after_ms = if reason.rechecks() { self.parts.settings.recheck_ms } else { REST_MS };
+        self.wait_then(self.now() + after_ms).await
+    }
+
+    async fn close(&mut self, verdict: Verdict) -> Result<Next, Stop> {
+        let now = self.now();
+        let message = outcome::closed(self.case(), &verdict, now);
+        self.push(Record::Closed { verdict: verdict.clone() })?;
+        self.messages.push(message);
+        self.flush(now, false, None).await?;
+        let directive = &self.claim.case.directive;
+        let metrics = &self.parts.metrics;
+        metrics.case_closed(directive.action.as_str(), directive.trigger.as_str(), verdict.as_str());
+        if let Verdict::Dead { at_ms, .. } = verdict {
+            if directive.trigger == Trigger::TaskEnd {
+                metrics.task_end_to_dead(at_ms - directive.broker_ms);
+            }
+            if let Some(end_ms) = directive.end_ms {
+                metrics.overrun(directive.trigger.as_str(), at_ms - end_ms);
+            }
+        }
+        info!(result = verdict.as_str(), "closed");
+        Ok(Next::Wait)
+    }
+
+    async fn guard(&self) -> Result<Result<(), HoldReason>, Stop> {
+        let (journal, settings, case) = (&self.parts.journal, &self.parts.settings, self.case());
+        let freeze = journal.frozen().await?.max((self.parts.freeze_file)());
+        let started_held = journal.started_held().await?.is_some();
+        let realm = self.parts.registry.realm(&case.directive.credential);
+        let own =
+            Authority { kinds: [case.directive.credential.kind_name().to_owned()].into(), strongest: Action::Revoke };
+        let authority = match case.directive.topic.as_str() {
+            OWN_TOPIC => Some(&own),
+            topic => settings.authority.get(topic),
+        };
+        Ok(guard::check(&Facts {
+            case,
+            seen: case.state.issuer(),
+            freeze,
+            started_held,
+            mode: realm.map(|r| r.mode),
+            authority,
+            allowed_prefixes: realm.map_or(&[], |r| &r.allowed_prefixes),
+            protected: &settings.protected,
+            clock_trusted: (self.parts.clock_trusted)(),
+            // The journal charges the cap in the same transaction as `Started`.
+            cap_left: None,
+        }))
+    }
+
+    async fn sight(&self, step: &Step, connector: &dyn Connector) -> Sighting {
+        let started = self.parts.clock.monotonic_ms();
+        let sighting = connector.probe(&self.subject(step, None)).await;
+        let result = match sighting.answer {
+            Answer::Refused => "refused",
+            Answer::Accepted => "accepted",
+            Answer::Unknown => "unknown",
+        };
+        let took_ms = self.parts.clock.monotonic_ms() - started;
+        self.parts.metrics.step(&step.connector, step.act.as_str(), result, took_ms);
+        sighting
+    }
+
+    fn only_expires_at(&self) -> Option<i64> {
+        let seen = self.case().state.issuer().filter(|seen| seen.only_expires)?;
+        seen.expires_ms.filter(|at| *at > self.now())
+    }
+
+    fn connector(&self, index: usize) -> Option<(Step, std::sync::Arc<dyn Connector>)> {
+        let step = self.case().state.plan.as_ref()?.steps.get(index)?.clone();
+        let connector = self.parts.registry.connector(&step)?.clone();
+        Some((step, connector))
+    }
+
+    fn subject(&self, step: &Step, key: Option<uuid::Uuid>) -> Subject {
+        let case = self.case();
+        Subject {
+            credential: case.directive.credential.clone(),
+            principal: case.principal.clone(),
+            seen: case.state.observation_for(step).cloned(),
+            issuer: case.state.issuer().cloned(),
+            run: case.directive.run.clone(),
+            key,
+        }
+    }
+
+    fn measured(&self, step: &Step, failure: Option<&Failure>, started_ms: i64) {
+        let took_ms = self.parts.clock.monotonic_ms() - started_ms;
+        let result = failure.map_or("ok", |f| f.kind.as_str());
+        self.parts.metrics.step(&step.connector, step.act.as_str(), result, took_ms);
+    }
+
+    fn backoff_ms(&self, kind: FailureKind) -> i64 {
+        let case = self.case();
+        let spread = retry::spread_of(case.id);
+        self.parts.settings.retry.after_ms(case.state.attempts.max(case.state.plan_no), kind, spread)
+    }
+
+    /// Publishes where the case stands, when a record changes that.
+    fn tell_standing(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut case = self.case().clone();
+        case.seq += 1;
+        self.messages.push(outcome::standing(&case, self.now()));
+    }
+
+    fn case(&self) -> &Case {
+        &self.claim.case
+    }
+
+    fn now(&self) -> i64 {
+        self.parts.clock.wall_ms()
+    }
+
+    fn push(&mut self, record: Record) -> Result<(), Illegal> {
+        self.claim.case.state = self.claim.case.state.clone().next(&record)?;
+        self.pending.push(record);
+        Ok(())
+    }
+
+    /// Gives the claim back; the case is due at `due_ms`.
+    async fn wait(&mut self, due_ms: i64) -> Result<(), Stop> {
+        if self.pending.is_empty() {
+            let claim = &self.claim;
+            return Ok(self.parts.journal.unclaim(claim.case.id, claim.epoch, due_ms).await?);
+        }
+        self.flush(due_ms, false, None).await
+    }
+
+    async fn wait_then(&mut self, due_ms: i64) -> Result<Next, Stop> {
+        self.wait(due_ms).await?;
+        Ok(Next::Wait)
+    }
+
+    /// Makes what is pending durable.
+    async fn flush(&mut self, due_ms: i64, keep: bool, charge: Option<u32>) -> Result<(), Stop> {
+        let append = Append {
+            case: self.claim.case.id,
+            epoch: self.claim.epoch,
+            seq: self.claim.case.seq,
+            records: self.pending.clone(),
+            due_ms,
+            keep,
+            charge,
+            learned: self.learned.clone(),
+            messages: self.messages.clone(),
+            now_ms: self.now(),
+        };
+        let started = self.parts.clock.monotonic_ms();
+        self.claim.case = self.parts.journal.append(append).await?;
+        self.parts.metrics.journal_commit(self.parts.clock.monotonic_ms() - started);
+        self.pending.clear();
+        self.messages.clear();
+        self.learned = None;
+        Ok(())
+    }
+}
+
+/// A call within its time-out. When it strikes, the call may have happened.
+async fn within<T>(connector: &dyn Connector, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let limit = Duration::from_millis(u64::try_from(connector.call_timeout_ms()).unwrap_or(10_000));
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Failure::new(FailureKind::Unknown, "no answer in time")),
+    }
+}

@@ -1,0 +1,214 @@
+//! What an administrator does before Curfew comes: mounts, roles, credentials. Speaks to Vault as root, over plain HTTP.
+#![allow(dead_code)]
+
+use curfew::connector::postgres::{self, PostgresSettings};
+use curfew::connector::vault::{self, Auth, VaultSettings};
+use curfew::connector::{Realm, Registry};
+use curfew::guard::Mode;
+use serde_json::{Value, json};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection, PgConnection, PgPool};
+
+use crate::world::{env, unique};
+
+/// Root at a Vault.
+#[derive(Clone)]
+pub struct Admin {
+    pub address: String,
+    token: String,
+    http: reqwest::Client,
+}
+
+/// A database credential as Vault hands it out.
+pub struct DatabaseCredential {
+    pub lease: String,
+    pub username: String,
+    pub password: String,
+}
+
+impl Admin {
+    /// The Vault that `tests/servers/servers` started.
+    pub fn shared() -> Self {
+        Self::at(&env("CURFEW_TEST_VAULT_ADDR"), &env("CURFEW_TEST_VAULT_TOKEN"))
+    }
+
+    pub fn at(address: &str, token: &str) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { address: address.to_owned(), token: token.to_owned(), http }
+    }
+
+    /// One call; status and body.
+    pub async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.call_as(&self.token, method, path, body).await
+    }
+
+    /// One call with another token.
+    pub async fn call_as(&self, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let url = format!("{}/v1/{path}", self.address);
+        let mut request = self.http.request(method, url).header("X-Vault-Token", token);
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.call(method, path, body).await;
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        answer
+    }
+
+    /// A database engine on a mount of its own, opening `url` (`{{username}}:{{password}}` are filled in by Vault).
+    pub async fn database(&self) -> String {
+        let mount = unique("db");
+        let pg = Postgres::shared();
+        self.ok("POST", &format!("sys/mounts/{mount}"), json!({"type": "database"})).await;
+        let config = json!({
+            "plugin_name": "postgresql-database-plugin",
+            "allowed_roles": "*",
+            "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@{}/postgres?sslmode=disable", pg.host),
+            "username": pg.user,
+            "password": pg.password,
+        });
+        self.ok("POST", &format!("{mount}/config/pg"), config).await;
+        let role = json!({
+            "db_name": "pg",
+            "creation_statements": ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"],
+            "default_ttl": "1h",
+            "max_ttl": "2h",
+        });
+        self.ok("POST", &format!("{mount}/roles/app"), role).await;
+        mount
+    }
+
+    /// A fresh credential of a [`Self::database`] mount.
+    pub async fn database_credential(&self, mount: &str) -> DatabaseCredential {
+        let answer = self.ok("GET", &format!("{mount}/creds/app"), Value::Null).await;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        DatabaseCredential {
+            lease: text(&answer["lease_id"]),
+            username: text(&answer["data"]["username"]),
+            password: text(&answer["data"]["password"]),
+        }
+    }
+
+    /// A service token; its accessor and itself.
+    pub async fn token(&self, extra: Value) -> (String, String) {
+        let mut body = json!({"no_parent": true, "no_default_policy": true, "ttl": "1h", "policies": ["default"]});
+        for (key, value) in extra.as_object().cloned().unwrap_or_default() {
+            body[key] = value;
+        }
+        let answer = self.ok("POST", "auth/token/create", body).await;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&answer["auth"]["accessor"]), text(&answer["auth"]["client_token"]))
+    }
+
+    /// An AppRole mount with role `ci`; the mount.
+    pub async fn approle(&self) -> String {
+        let mount = unique("approle");
+        self.ok("POST", &format!("sys/auth/{mount}"), json!({"type": "approle"})).await;
+        self.ok("POST", &format!("auth/{mount}/role/ci"), json!({"token_ttl": "1h", "secret_id_ttl": "1h"})).await;
+        mount
+    }
+
+    /// A secret_id of [`Self::approle`]; its accessor and itself.
+    pub async fn secret_id(&self, mount: &str, metadata: Value) -> (String, String) {
+        let body = json!({"metadata": metadata.to_string()});
+        let answer = self.ok("POST", &format!("auth/{mount}/role/ci/secret-id"), body).await;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&answer["data"]["secret_id_accessor"]), text(&answer["data"]["secret_id"]))
+    }
+
+    /// Logs in by AppRole; the token and its accessor.
+    pub async fn approle_login(&self, mount: &str, secret_id: &str) -> (String, String) {
+        let role = self.ok("GET", &format!("auth/{mount}/role/ci/role-id"), Value::Null).await;
+        let body = json!({"role_id": role["data"]["role_id"], "secret_id": secret_id});
+        let answer = self.ok("POST", &format!("auth/{mount}/login"), body).await;
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        (text(&answer["auth"]["client_token"]), text(&answer["auth"]["accessor"]))
+    }
+
+    /// An orphan token for Curfew that may do all that the connectors need, on any mount. The least policies of
+    /// `deploy/vault` have tests of their own.
+    pub async fn curfew_token(&self) -> String {
+        let policy = r#"path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }"#;
+        self.ok("PUT", "sys/policies/acl/curfew-tests", json!({"policy": policy})).await;
+        self.token(json!({"policies": ["curfew-tests"], "period": "1h"})).await.1
+    }
+
+    /// Whether a token still works.
+    pub async fn token_works(&self, token: &str) -> bool {
+        self.call_as(token, "GET", "auth/token/lookup-self", Value::Null).await.0 == 200
+    }
+
+    /// Whether a lease is still known.
+    pub async fn lease_lives(&self, lease: &str) -> bool {
+        self.call("PUT", "sys/leases/lookup", json!({"lease_id": lease})).await.0 == 200
+    }
+}
+
+/// Realm `test` at a Vault, acting on `mount`; with `target` its leases are proven at the PostgreSQL behind.
+pub async fn connectors(admin: &Admin, mount: &str, target: bool) -> Registry {
+    let mut settings = VaultSettings::new(&admin.address, Auth::Token(admin.curfew_token().await.into()));
+    settings.tokens = true;
+    settings.derived_tokens = true;
+    settings.lease_prefixes = vec![format!("{mount}/creds/")];
+    settings.secret_id_roles = vec![format!("{mount}/ci")];
+    let mut registry = Registry::default();
+    let mut allowed_prefixes = settings.allowed_prefixes();
+    allowed_prefixes.push("token:".to_owned());
+    let targets = if target { vec![(format!("{mount}/creds/"), "appdb".to_owned())] } else { Vec::new() };
+    registry.add_realm(Realm { name: "test".to_owned(), mode: Mode::Enforce, allowed_prefixes, targets });
+    let clock = curfew::clock::System::shared();
+    for connector in vault::connect("test", &settings, Mode::Enforce, clock.clone()).await.unwrap() {
+        registry.add(connector);
+    }
+    if target {
+        let settings = PostgresSettings::new(Postgres::shared().url.into());
+        for connector in postgres::connect("appdb", &settings, clock).await.unwrap() {
+            registry.add(connector);
+        }
+    }
+    registry
+}
+
+/// The PostgreSQL that `tests/servers/servers` started, as its administrator.
+#[derive(Clone)]
+pub struct Postgres {
+    pub url: String,
+    pub host: String,
+    pub user: String,
+    pub password: String,
+}
+
+impl Postgres {
+    pub fn shared() -> Self {
+        let url = env("CURFEW_TEST_POSTGRES");
+        let rest = url.split("://").nth(1).unwrap();
+        let (login, place) = rest.split_once('@').unwrap();
+        let (user, password) = login.split_once(':').unwrap();
+        let host = place.split('/').next().unwrap();
+        Self { url: url.clone(), host: host.to_owned(), user: user.to_owned(), password: password.to_owned() }
+    }
+
+    pub async fn pool(&self) -> PgPool {
+        PgPoolOptions::new().max_connections(2).connect(&self.url).await.unwrap()
+    }
+
+    /// Logs in with a user's own password.
+    pub async fn login(&self, username: &str, password: &str) -> Result<PgConnection, sqlx::Error> {
+        PgConnection::connect(&format!("postgresql://{username}:{password}@{}/postgres", self.host)).await
+    }
+
+    /// How often the server's log says that this role was dropped.
+    pub fn drops(&self, role: &str) -> usize {
+        let log = std::fs::read(env("CURFEW_TEST_PG_LOG")).unwrap();
+        let log = String::from_utf8_lossy(&log);
+        log.lines().filter(|line| line.contains("DROP ROLE") && line.contains(role)).count()
+    }
+}

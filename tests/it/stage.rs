@@ -1,0 +1,336 @@
+//! A journal, connectors and an executor without the rest of the process, and ways to break each of them.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use curfew::case::plan::Act;
+use curfew::case::record::{FailureKind, Observation, Output, Record, Sighting};
+use curfew::case::{Action, Case, CaseId};
+use curfew::clock;
+use curfew::connector::{Connector, Failure, Registry, Subject};
+use curfew::credential::CredentialId;
+use curfew::event::{Coordinates, Data, Event, GrantSpec, TaskEnded, TaskStarted, Type, digest16};
+use curfew::executor::{Executor, Parts, Settings};
+use curfew::guard::{Authority, Freeze};
+use curfew::journal::sqlite::Sqlite;
+use curfew::journal::{
+    Append, Arrival, Batch, CaseLine, Claim, Due, Error, Filter, Journal, Outgoing, Overrun, Position, Recorded,
+    Source, Stats, Tail, Timeline, Want,
+};
+use curfew::metrics::Metrics;
+use curfew::policy::Rules;
+use curfew::probe::Settle;
+use curfew::retry::Schedule;
+use curfew::task::{Credential, RunKey, Tenant, Tenure};
+
+pub const TOPIC: &str = "curfew.tasks";
+
+/// One journal file and what works on it.
+pub struct Stage {
+    pub path: PathBuf,
+    pub registry: Arc<Registry>,
+    pub settings: Settings,
+}
+
+impl Stage {
+    pub fn new(dir: &Path, registry: Registry) -> Self {
+        let kinds = ["vault-lease", "vault-token", "vault-secret-id", "toy"].map(str::to_owned).into();
+        let authority = Authority { kinds, strongest: Action::Revoke };
+        let settings = Settings {
+            recheck_ms: 50,
+            effects_per_minute: Some(100_000),
+            retry: Schedule { first_ms: 20, ceiling_ms: 200, throttle_ceiling_ms: 1_000 },
+            authority: BTreeMap::from([(TOPIC.to_owned(), authority)]),
+            ..Settings::default()
+        };
+        Self { path: dir.join("journal.db"), registry: Arc::new(registry), settings }
+    }
+
+    pub fn open(&self) -> Arc<Sqlite> {
+        Sqlite::open(&self.path, curfew::journal::sqlite::Settings::default()).unwrap()
+    }
+
+    pub fn executor(&self, journal: Arc<dyn Journal>) -> Executor {
+        Executor::new(Parts {
+            journal,
+            registry: self.registry.clone(),
+            settings: Arc::new(self.settings.clone()),
+            clock: clock::System::shared(),
+            clock_trusted: Arc::new(|| true),
+            freeze_file: Arc::new(|| None::<Freeze>),
+            metrics: Arc::new(Metrics::default()),
+            stirred: Arc::default(),
+        })
+    }
+
+    /// A task that held `credential` starts and ends.
+    pub async fn task_ends(
+        &self,
+        journal: &dyn Journal,
+        run: &RunKey,
+        credential: &CredentialId,
+        principal: Option<&str>,
+    ) {
+        let grant = GrantSpec {
+            credential: credential.clone(),
+            tenure: Tenure::Minted,
+            principal: principal.map(str::to_owned),
+            expires_ms: None,
+        };
+        record(journal, vec![started(run, vec![grant]), ended(run)]).await;
+    }
+
+    /// Works until the case of `credential` closes.
+    pub async fn run_until_closed(&self, journal: &Arc<Sqlite>, credential: &CredentialId) -> CaseLine {
+        let executor = self.executor(journal.clone());
+        let closing = crate::world::until("the case to close", || async {
+            executor.drain().await.unwrap();
+            case_of(journal.as_ref(), credential).await.filter(|line| line.closed_ms.is_some())
+        });
+        match tokio::time::timeout(std::time::Duration::from_secs(30), closing).await {
+            Ok(line) => line,
+            Err(_) => {
+                let line = case_of(journal.as_ref(), credential).await.expect("there is a case");
+                let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
+                panic!("the case does not close: {timeline:#?}")
+            }
+        }
+    }
+}
+
+/// A run that no other test has.
+pub fn new_run() -> RunKey {
+    RunKey::new("/tests", &uuid::Uuid::new_v4().simple().to_string())
+}
+
+pub async fn case_of(journal: &dyn Journal, credential: &CredentialId) -> Option<CaseLine> {
+    let filter = Filter { credential: Some(credential.clone()), closed: true, ..Filter::default() };
+    journal.cases(filter).await.unwrap().pop()
+}
+
+pub async fn record(journal: &dyn Journal, events: Vec<Event>) -> Recorded {
+    let arrivals = events.into_iter().map(|e| Arrival::Event(Box::new(e))).collect();
+    let now_ms = now_ms();
+    let batch = Batch { arrivals, moves: Vec::new(), rules: Arc::new(Rules::default()), now_ms };
+    journal.record_batch(batch).await.unwrap()
+}
+
+pub fn now_ms() -> i64 {
+    clock::System::shared().wall_ms()
+}
+
+fn event(kind: Type, data: Data) -> Event {
+    let id = uuid::Uuid::new_v4().to_string();
+    Event {
+        at: Coordinates { cluster: "tests".into(), topic: TOPIC.into(), partition: -1, offset: -1 },
+        tenant: "default".into(),
+        source: "/tests".to_owned(),
+        digest: digest16(&[id.as_bytes()]),
+        id,
+        kind,
+        broker_ms: now_ms(),
+        traceparent: None,
+        data,
+    }
+}
+
+pub fn started(run: &RunKey, grants: Vec<GrantSpec>) -> Event {
+    let data = TaskStarted {
+        run: run.clone(),
+        attempt: 1,
+        task: Some("test".to_owned()),
+        identity: None,
+        started_ms: Some(now_ms()),
+        deadline_ms: None,
+        heartbeat_every_ms: None,
+        grants,
+    };
+    event(Type::TaskStarted, Data::TaskStarted(data))
+}
+
+pub fn ended(run: &RunKey) -> Event {
+    let data = TaskEnded {
+        run: run.clone(),
+        attempt: 1,
+        task: None,
+        identity: None,
+        ended_ms: Some(now_ms()),
+        outcome: Some("success".to_owned()),
+        grants: Vec::new(),
+        continued_as: None,
+    };
+    event(Type::TaskEnded, Data::TaskEnded(data))
+}
+
+/// When a [`Dying`] journal dies, as seen from the executor.
+#[derive(Debug, Clone, Copy)]
+pub enum Death {
+    /// The append never became durable.
+    Before(usize),
+    /// The append is durable, but nothing runs after it.
+    After(usize),
+}
+
+/// A journal whose process is killed around one append: after it, nothing answers any more.
+pub struct Dying {
+    pub inner: Arc<Sqlite>,
+    death: Death,
+    appends: AtomicUsize,
+}
+
+impl Dying {
+    pub fn new(inner: Arc<Sqlite>, death: Death) -> Arc<Self> {
+        Arc::new(Self { inner, death, appends: AtomicUsize::new(0) })
+    }
+
+    pub fn died(&self) -> bool {
+        let (Death::Before(at) | Death::After(at)) = self.death;
+        self.appends.load(Ordering::SeqCst) > at
+    }
+
+    fn alive(&self) -> Result<(), Error> {
+        if self.died() { Err(Error::Unavailable("killed".into())) } else { Ok(()) }
+    }
+}
+
+/// The whole impl comes out of one macro: `async_trait` must see methods, not macro calls.
+macro_rules! journal_that_dies {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*) => {
+        #[async_trait]
+        impl Journal for Dying {
+            async fn append(&self, append: Append) -> Result<Case, Error> {
+                self.alive()?;
+                let nth = self.appends.fetch_add(1, Ordering::SeqCst);
+                match self.death {
+                    Death::Before(at) if nth == at => Err(Error::Unavailable("killed".into())),
+                    Death::After(at) if nth == at => {
+                        self.inner.append(append).await?;
+                        Err(Error::Unavailable("killed".into()))
+                    }
+                    _ => self.inner.append(append).await,
+                }
+            }
+
+            $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, Error> {
+                self.alive()?;
+                self.inner.$name($($arg),*).await
+            })*
+        }
+    };
+}
+
+journal_that_dies! {
+    record_batch(batch: Batch) -> Recorded;
+    position(cluster: &str, topic: &str, partition: i32) -> Option<Position>;
+    caught_up(cluster: &str, topic: &str, partition: i32, at_ms: i64) -> ();
+    watermark() -> Option<i64>;
+    set_position(to: Position) -> ();
+    claim(want: Want) -> Vec<Claim>;
+    unclaim(case: CaseId, epoch: i64, due_ms: i64) -> ();
+    block(system: &str, until_ms: i64, reason: &str) -> ();
+    due(before_ms: i64, missed: u32, max: usize) -> Vec<Due>;
+    sources() -> Vec<Source>;
+    unseen(max: usize, now_ms: i64) -> Vec<Credential>;
+    saw(tenant: &Tenant, id: &CredentialId, seen: Observation, again_ms: Option<i64>) -> ();
+    known(tenant: &Tenant, ids: Vec<CredentialId>) -> Vec<Credential>;
+    freeze(how: Freeze, by: &str, reason: &str) -> ();
+    release(by: &str) -> ();
+    frozen() -> Option<Freeze>;
+    hold_start(reason: &str) -> ();
+    started_held() -> Option<String>;
+    command(case: CaseId, record: Option<Record>, now_ms: i64) -> Case;
+    outbox(after: i64, max: usize) -> Vec<Outgoing>;
+    sent(seq: i64) -> ();
+    tail() -> Tail;
+    cases(filter: Filter) -> Vec<CaseLine>;
+    timeline(case: CaseId) -> Option<Timeline>;
+    overrun(now_ms: i64) -> Vec<Overrun>;
+    stats(now_ms: i64) -> Stats;
+    prune(seen_before_ms: i64, closed_before_ms: i64, max: usize) -> u64;
+}
+
+/// How a [`Broken`] connector misbehaves.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// Call number `n` (from 0, looks and effects counted together) fails without having happened.
+    Fails(usize, FailureKind),
+    /// Each effect is carried out twice.
+    Twice,
+    /// The reply of effect number `n` is cut after it was carried out.
+    ReplyCut(usize),
+}
+
+/// A connector around a real one.
+pub struct Broken {
+    inner: Arc<dyn Connector>,
+    fault: Fault,
+    calls: Arc<AtomicUsize>,
+    effects: Arc<Mutex<usize>>,
+}
+
+impl Broken {
+    /// All connectors of `registry` with one common fault; `calls` counts over all of them.
+    pub fn all(registry: &Registry, fault: Fault) -> (Registry, Arc<AtomicUsize>) {
+        let (calls, effects) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(0)));
+        let mut broken = registry.clone();
+        for inner in registry.all() {
+            broken.add(Arc::new(Self { inner: inner.clone(), fault, calls: calls.clone(), effects: effects.clone() }));
+        }
+        (broken, calls)
+    }
+
+    fn fails(&self) -> Result<(), Failure> {
+        let nth = self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.fault {
+            Fault::Fails(at, kind) if nth == at => Err(Failure::new(kind, "injected")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Connector for Broken {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+    fn system(&self) -> &str {
+        self.inner.system()
+    }
+    fn call_timeout_ms(&self) -> i64 {
+        self.inner.call_timeout_ms()
+    }
+    fn settle(&self) -> Settle {
+        self.inner.settle()
+    }
+    async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
+        self.fails()?;
+        self.inner.observe(subject).await
+    }
+    async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        self.fails()?;
+        let nth = {
+            let mut effects = self.effects.lock().unwrap();
+            *effects += 1;
+            *effects - 1
+        };
+        let output = self.inner.perform(act, subject).await;
+        match self.fault {
+            Fault::Twice => {
+                output?;
+                self.inner.perform(act, subject).await
+            }
+            Fault::ReplyCut(at) if nth == at => Err(Failure::new(FailureKind::Unknown, "injected: reply cut")),
+            _ => output,
+        }
+    }
+    async fn probe(&self, subject: &Subject) -> Sighting {
+        self.inner.probe(subject).await
+    }
+    async fn self_check(&self) -> Result<(), Failure> {
+        self.inner.self_check().await
+    }
+}
