@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use curfew::config::{Config, Kafka, Login, Realm, Reconcile as ReconcileConfig};
 use curfew::connector::{Registry, postgres, vault};
+use curfew::deadlines::ClockTrust;
 use curfew::guard::Mode;
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
@@ -30,13 +31,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{Failed, link};
+use crate::{Failed, link, wire};
 
 /// Look-ups of newly registered credentials per second.
 const LOOKUPS_PER_SECOND: u32 = 50;
-/// How often what is too old is deleted, and how many rows at a time.
-const PRUNE: (Duration, usize) = (Duration::from_secs(600), 1_000);
-
 /// Runs until it is told to end.
 pub async fn run(config: Config) -> Result<(), Failed> {
     telemetry::start(&config.log, std::env::var("RUST_LOG").ok().as_deref()).map_err(anyhow::Error::from)?;
@@ -106,6 +104,10 @@ async fn start(config: &Arc<Config>, intake: &Intake, clock: &clock::Shared, tas
         }
     }
     over_http(config, intake, tasks).await?;
+    let trust = ClockTrust::new(clock.clone());
+    let executor = wire::executor(config, intake, registry.clone(), trust.clone());
+    tasks.spawn("executor", executor.run(tasks.cancel.clone()));
+    tasks.spawn("deadlines", wire::deadlines(config, intake, trust).run(tasks.cancel.clone()));
     let registrar = Registrar::new(intake.clone(), registry.clone(), LOOKUPS_PER_SECOND);
     let cancel = tasks.cancel.clone();
     tasks.spawn("registrar", async move { registrar.run(cancel).await });
@@ -114,7 +116,7 @@ async fn start(config: &Arc<Config>, intake: &Intake, clock: &clock::Shared, tas
             reconcile(config, realm, settings, intake, clock, tasks).await?;
         }
     }
-    tasks.spawn("prune", prune(config.clone(), intake.clone(), tasks.cancel.clone()));
+    tasks.spawn("prune", wire::prune(config.clone(), intake.clone(), tasks.cancel.clone()));
     Ok(())
 }
 
@@ -295,29 +297,6 @@ async fn reconcile(
     let cancel = tasks.cancel.clone();
     tasks.spawn("reconcile", async move { reconcile.run(cancel).await });
     Ok(())
-}
-
-/// Deletes what is older than it must be kept, a little at a time.
-async fn prune(config: Arc<Config>, intake: Intake, cancel: CancellationToken) {
-    loop {
-        tokio::select! { () = cancel.cancelled() => return, () = tokio::time::sleep(PRUNE.0) => {} }
-        let now_ms = intake.clock.wall_ms();
-        let (seen, closed) = (now_ms - config.retention.seen_ms, now_ms - config.retention.closed_ms);
-        loop {
-            match intake.journal.prune(seen, closed, PRUNE.1).await {
-                Ok(0) => break,
-                Ok(rows) => tracing::debug!(rows, "pruned"),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot prune");
-                    break;
-                }
-            }
-            if cancel.is_cancelled() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
 }
 
 /// SIGTERM and SIGINT end the process in good order.
