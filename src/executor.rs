@@ -89,6 +89,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Rung by intake when something may be due.
     pub stirred: Arc<Notify>,
+    /// Rung when something was put into the outbox: the relay listens.
+    pub outbox: Arc<Notify>,
 }
 
 /// Claims and works until it is told to stop.

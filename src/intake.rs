@@ -1,12 +1,13 @@
 //! Deliveries become arrivals, arrivals become one durable batch. The one way in, for Kafka, HTTP and own events.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use crate::clock;
 use crate::deadlines::ClockTrust;
-use crate::event::{self, Delivery, Event};
+use crate::event::{self, Delivery, Event, Reject, RejectReason, Type};
 use crate::journal::{Arrival, Batch, Error, Fate, Journal, Move, Recorded};
 use crate::metrics::Metrics;
 use crate::policy::Rules;
@@ -28,6 +29,8 @@ pub struct Intake {
     pub stirred: Arc<Notify>,
     /// Told the broker's time with each batch; `None` where our own clock stamps the deliveries.
     pub trust: Option<Arc<ClockTrust>>,
+    /// Which event types a topic's producers may send; what else they send is rejected as `forbidden`.
+    pub types: Option<Arc<BTreeMap<String, HashSet<Type>>>>,
 }
 
 impl Intake {
@@ -39,6 +42,7 @@ impl Intake {
         let arrivals: Vec<Arrival> = deliveries
             .iter()
             .map(|delivery| match event::decode(delivery, &self.limits) {
+                Ok(event) if !self.may_send(&event) => Arrival::Reject(forbidden(delivery)),
                 Ok(event) => Arrival::Event(Box::new(event)),
                 Err(reject) => Arrival::Reject(reject),
             })
@@ -61,6 +65,11 @@ impl Intake {
         Ok(recorded)
     }
 
+    fn may_send(&self, event: &Event) -> bool {
+        let Some(types) = &self.types else { return true };
+        types.get(&*event.at.topic).is_some_and(|allowed| allowed.contains(&event.kind))
+    }
+
     /// Makes Curfew's own events durable.
     ///
     /// # Errors
@@ -79,5 +88,16 @@ impl Intake {
             self.stirred.notify_one();
         }
         Ok(recorded)
+    }
+}
+
+fn forbidden(delivery: &Delivery) -> Reject {
+    Reject {
+        at: delivery.at.clone(),
+        tenant: delivery.tenant.clone(),
+        reason: RejectReason::Forbidden,
+        pointer: Some("/type".to_owned()),
+        size_bytes: delivery.payload.as_ref().map_or(0, |payload| payload.len() as u64),
+        broker_ms: delivery.broker_ms,
     }
 }

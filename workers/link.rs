@@ -69,6 +69,7 @@ fn operator(config: &Config, journal: Arc<dyn Journal>) -> Operator {
             metrics: Arc::new(Metrics::default()),
             stirred: Arc::default(),
             trust: None,
+            types: None,
         },
         freeze_file: freeze_file::path_of(&config.journal),
     }

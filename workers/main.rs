@@ -8,6 +8,7 @@ mod publish;
 mod run;
 mod show;
 mod stop;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -11,8 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use curfew::config::{Config, Kafka, Login, Realm, Reconcile as ReconcileConfig};
 use curfew::connector::{Registry, postgres, vault};
-use curfew::deadlines::{self, ClockTrust, Deadlines};
-use curfew::executor::{self, Executor, Parts};
+use curfew::deadlines::ClockTrust;
 use curfew::guard::Mode;
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
@@ -32,13 +31,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{Failed, link};
+use crate::{Failed, link, wire};
 
 /// Look-ups of newly registered credentials per second.
 const LOOKUPS_PER_SECOND: u32 = 50;
-/// How often what is too old is deleted, and how many rows at a time.
-const PRUNE: (Duration, usize) = (Duration::from_secs(600), 1_000);
-
 /// Runs until it is told to end.
 pub async fn run(config: Config) -> Result<(), Failed> {
     telemetry::start(&config.log, std::env::var("RUST_LOG").ok().as_deref()).map_err(anyhow::Error::from)?;
@@ -58,6 +54,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
         metrics: metrics.clone(),
         stirred: Arc::new(Notify::new()),
         trust: Some(trust.clone()),
+        types: Some(Arc::new(config.event_types())),
     };
     let tasks = Tasks::default();
     let started = Arc::new(AtomicBool::new(false));
@@ -105,7 +102,6 @@ async fn start(
     tasks: &Tasks,
 ) -> Result<(), Failed> {
     let registry = Arc::new(connectors(config, clock).await?);
-    act(config, &registry, intake, clock, trust, tasks);
     let backlog = Arc::new(Backlog::default());
     let wake = Arc::new(Notify::new());
     match &config.kafka {
@@ -117,6 +113,9 @@ async fn start(
         }
     }
     over_http(config, intake, tasks).await?;
+    let executor = wire::executor(config, intake, registry.clone(), trust.clone(), wake.clone());
+    tasks.spawn("executor", executor.run(tasks.cancel.clone()));
+    tasks.spawn("deadlines", wire::deadlines(config, intake, trust.clone()).run(tasks.cancel.clone()));
     let registrar = Registrar::new(intake.clone(), registry.clone(), LOOKUPS_PER_SECOND);
     let cancel = tasks.cancel.clone();
     tasks.spawn("registrar", async move { registrar.run(cancel).await });
@@ -125,45 +124,8 @@ async fn start(
             reconcile(config, realm, settings, intake, clock, tasks).await?;
         }
     }
-    tasks.spawn("prune", prune(config.clone(), intake.clone(), tasks.cancel.clone()));
+    tasks.spawn("prune", wire::prune(config.clone(), intake.clone(), tasks.cancel.clone()));
     Ok(())
-}
-
-/// What acts: the executor, and what notices deadlines and silence.
-fn act(
-    config: &Config,
-    registry: &Arc<Registry>,
-    intake: &Intake,
-    clock: &clock::Shared,
-    trust: &Arc<ClockTrust>,
-    tasks: &Tasks,
-) {
-    let settings = executor::Settings {
-        concurrency: config.limits.concurrency,
-        per_system: config.limits.per_system,
-        claim_lease_ms: config.limits.claim_lease_ms,
-        effects_per_minute: config.limits.effects_per_minute,
-        retry: config.retry,
-        authority: config.authorities(),
-        protected: config.protected.clone(),
-        ..executor::Settings::default()
-    };
-    let (freeze, trusted) = (freeze_file::path_of(&config.journal), trust.clone());
-    let executor = Executor::new(Parts {
-        journal: intake.journal.clone(),
-        registry: registry.clone(),
-        settings: Arc::new(settings),
-        clock: clock.clone(),
-        clock_trusted: Arc::new(move || trusted.check()),
-        freeze_file: Arc::new(move || freeze_file::read(&freeze).map(|note| note.how)),
-        metrics: intake.metrics.clone(),
-        stirred: intake.stirred.clone(),
-    });
-    tasks.spawn("executor", executor.run(tasks.cancel.clone()));
-    let settings =
-        deadlines::Settings { grace_ms: config.grace_ms, kafka: config.kafka.is_some(), ..Default::default() };
-    let deadlines = Deadlines::new(intake.clone(), settings, trust.clone());
-    tasks.spawn("deadlines", deadlines.run(tasks.cancel.clone()));
 }
 
 fn login(login: &Login) -> vault::Auth {
@@ -344,29 +306,6 @@ async fn reconcile(
     let cancel = tasks.cancel.clone();
     tasks.spawn("reconcile", async move { reconcile.run(cancel).await });
     Ok(())
-}
-
-/// Deletes what is older than it must be kept, a little at a time.
-async fn prune(config: Arc<Config>, intake: Intake, cancel: CancellationToken) {
-    loop {
-        tokio::select! { () = cancel.cancelled() => return, () = tokio::time::sleep(PRUNE.0) => {} }
-        let now_ms = intake.clock.wall_ms();
-        let (seen, closed) = (now_ms - config.retention.seen_ms, now_ms - config.retention.closed_ms);
-        loop {
-            match intake.journal.prune(seen, closed, PRUNE.1).await {
-                Ok(0) => break,
-                Ok(rows) => tracing::debug!(rows, "pruned"),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot prune");
-                    break;
-                }
-            }
-            if cancel.is_cancelled() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
 }
 
 /// SIGTERM and SIGINT end the process in good order.

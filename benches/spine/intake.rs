@@ -69,6 +69,7 @@ async fn ours(path: &Path, round: usize) -> f64 {
         metrics: Arc::new(Metrics::default()),
         stirred: Arc::default(),
         trust: None,
+        types: None,
     };
     let batches: Vec<Vec<Delivery>> =
         (0..BATCHES).map(|b| (0..BATCH).map(|n| delivery(round, b * BATCH + n)).collect()).collect();

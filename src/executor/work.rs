@@ -464,6 +464,9 @@ impl Work<'_> {
         let started = self.parts.clock.monotonic_ms();
         self.claim.case = self.parts.journal.append(append).await?;
         self.parts.metrics.journal_commit(self.parts.clock.monotonic_ms() - started);
+        if !self.messages.is_empty() {
+            self.parts.outbox.notify_one();
+        }
         self.pending.clear();
         self.messages.clear();
         self.learned = None;

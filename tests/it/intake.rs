@@ -150,6 +150,7 @@ impl Station {
             metrics: Arc::new(Metrics::default()),
             stirred: Arc::new(Notify::new()),
             trust: None,
+            types: None,
         };
         let topics = topics.iter().map(|&topic| topic.to_owned()).collect();
         Self { journal, intake, group: group.into(), topics, backlog: Arc::default() }

@@ -64,6 +64,7 @@ impl Stage {
             freeze_file: Arc::new(|| None::<Freeze>),
             metrics: Arc::new(Metrics::default()),
             stirred: Arc::default(),
+            outbox: Arc::default(),
         })
     }
 

@@ -136,6 +136,7 @@ fn intake(journal: Arc<Knows>) -> Intake {
         metrics: Arc::default(),
         stirred: Arc::default(),
         trust: None,
+        types: None,
     }
 }
 
