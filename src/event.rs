@@ -2,6 +2,15 @@
 //!
 //! [`decode`] turns a [`Delivery`] into an [`Event`] or a [`Reject`]; it mirrors `schemas/events`.
 
+mod envelope;
+mod own;
+mod read;
+#[cfg(test)]
+mod tests;
+mod time;
+mod tree;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::credential::CredentialId;
 use crate::task::{RunKey, Tenant, Tenure};
+
+pub use own::OWN;
 
 /// Where a record came from. For HTTP intake the topic is the configured one and partition and offset are ‑1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -77,7 +88,7 @@ pub enum Type {
 
 impl Type {
     /// The name between `dev.curfew.` and the version, also the value of metric labels and configuration.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::TaskStarted => "task.started",
             Self::TaskExtended => "task.extended",
@@ -387,7 +398,7 @@ pub struct Reject {
 pub struct Limits {
     /// Bytes of a record's value.
     pub max_bytes: usize,
-    /// Nesting of JSON arrays and objects.
+    /// Nesting of JSON arrays and objects in `data`, itself included.
     pub max_depth: usize,
     /// Grants in one event.
     pub max_grants: usize,
@@ -401,8 +412,54 @@ impl Default for Limits {
 
 /// Reads a delivery: both Kafka modes of CloudEvents 1.0.
 ///
+/// The value is parsed once; unknown attributes and fields are dropped with it.
+///
 /// # Errors
 /// The [`Reject`], without any of the bytes.
-pub fn decode(_delivery: &Delivery, _limits: &Limits) -> Result<Event, Reject> {
-    unimplemented!()
+pub fn decode(delivery: &Delivery, limits: &Limits) -> Result<Event, Reject> {
+    read(delivery, limits).map_err(|fault| Reject {
+        at: delivery.at.clone(),
+        tenant: delivery.tenant.clone(),
+        reason: fault.reason,
+        pointer: fault.pointer.map(Cow::into_owned),
+        size_bytes: delivery.payload.as_ref().map_or(0, |payload| payload.len() as u64),
+        broker_ms: delivery.broker_ms,
+    })
+}
+
+fn read(delivery: &Delivery, limits: &Limits) -> Result<Event, Fault> {
+    let envelope = envelope::open(delivery, limits)?;
+    let data = read::data(&envelope, delivery.broker_ms, limits)?;
+    let mut canonical = Vec::with_capacity(512);
+    envelope.data.canonical(&mut canonical);
+    let subject = envelope.subject.as_deref().unwrap_or_default();
+    Ok(Event {
+        at: delivery.at.clone(),
+        tenant: delivery.tenant.clone(),
+        digest: digest16(&[envelope.type_name.as_bytes(), subject.as_bytes(), &canonical]),
+        source: envelope.source.into_owned(),
+        id: envelope.id.into_owned(),
+        kind: envelope.kind,
+        broker_ms: delivery.broker_ms,
+        traceparent: envelope.traceparent,
+        data,
+    })
+}
+
+/// A [`Reject`] before it knows its coordinates. The pointer is made of the schema's names and list indices.
+struct Fault {
+    reason: RejectReason,
+    pointer: Option<Cow<'static, str>>,
+}
+
+impl Fault {
+    fn at(reason: RejectReason, pointer: &'static str) -> Self {
+        Self { reason, pointer: Some(Cow::Borrowed(pointer)) }
+    }
+}
+
+impl From<RejectReason> for Fault {
+    fn from(reason: RejectReason) -> Self {
+        Self { reason, pointer: None }
+    }
 }

@@ -48,6 +48,9 @@ pub enum Error {
         /// Its process id, where known.
         holder: String,
     },
+    /// No case has this id.
+    #[error("no case has this id")]
+    NoSuchCase,
     /// A stored row cannot be read back: an older or foreign file.
     #[error("the journal holds a row that this version cannot read ({what})")]
     Corrupt {

@@ -1,10 +1,25 @@
 //! What leaves Curfew: outcomes, credential states, rejects. Written to the outbox in the transaction of the fact.
+//!
+//! The data is built here, field by field, from facts that hold no secret; `schemas/events` closes it: a field that is
+//! not in the schema cannot leave. [`envelope`] wraps it when the journal knows its place in the chain.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::case::Case;
 use crate::case::record::Verdict;
 use crate::event::Reject;
+use crate::probe;
+
+/// The largest body that [`envelope`] makes: what every CloudEvents intermediary must forward.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// The longest text of foreign origin in a body. Longer ones are cut: no body may grow past [`MAX_BODY_BYTES`].
+const MAX_TEXT_BYTES: usize = 1024;
+
+/// The most provider request ids in a body.
+const MAX_REQUEST_IDS: usize = 16;
 
 /// What an outbox row is about; decides its topic and type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,32 +33,192 @@ pub enum Kind {
     Rejected,
 }
 
+impl Kind {
+    /// The CloudEvents type.
+    pub fn event_type(self) -> &'static str {
+        match self {
+            Self::Outcome => "dev.curfew.outcome.v1",
+            Self::CredentialState => "dev.curfew.credential.state.v1",
+            Self::Rejected => "dev.curfew.rejected.v1",
+        }
+    }
+
+    /// The `$id` of the schema that closes it.
+    pub fn schema(self) -> &'static str {
+        match self {
+            Self::Outcome => "urn:curfew:schema:outcome.v1",
+            Self::CredentialState => "urn:curfew:schema:credential.state.v1",
+            Self::Rejected => "urn:curfew:schema:rejected.v1",
+        }
+    }
+
+    /// The CloudEvents source: with the id unique for each distinct message.
+    pub fn source(self) -> &'static str {
+        match self {
+            Self::Outcome => "/curfew/outcomes",
+            Self::CredentialState => "/curfew/states",
+            Self::Rejected => "/curfew/rejects",
+        }
+    }
+}
+
 /// One message on its way out: a structured CloudEvent without its chain link, which the journal adds (`prev`).
 #[derive(Debug, Clone)]
 pub struct Message {
     /// What.
     pub kind: Kind,
-    /// Kafka key: the credential's URN, or the adapter's name for rejects.
+    /// Kafka key: the credential's URN, or the topic that the delivery came from for rejects.
     pub key: String,
     /// CloudEvents id: stable, so that at-least-once can be deduplicated.
     pub id: String,
     /// The CloudEvent's `data`.
-    pub data: serde_json::Value,
+    pub data: Value,
     /// The producer's trace context.
     pub traceparent: Option<String>,
 }
 
 /// The outcome of a case that closes with `verdict` at `now_ms`.
-pub fn closed(_case: &Case, _verdict: &Verdict, _now_ms: i64) -> Message {
-    unimplemented!()
+pub fn closed(case: &Case, verdict: &Verdict, now_ms: i64) -> Message {
+    let mut data = common(case, verdict);
+    data.insert("closed_at".into(), time(now_ms));
+    if let Verdict::Dead { at_ms, .. } = verdict {
+        // Two clocks, two figures: the broker's is the same for all producers, the scheduler's is what people mean by
+        // "the task ended". Either may come out negative; that is a fact about clocks, and is published as it is.
+        data.insert("ended_to_dead_ms".into(), at_ms.saturating_sub(case.directive.broker_ms).into());
+        if let Some(end_ms) = case.directive.end_ms {
+            data.insert("overrun_ms".into(), at_ms.saturating_sub(end_ms).into());
+        }
+    }
+    message(Kind::Outcome, case, case.id.to_string(), data)
 }
 
 /// The standing of a case that goes on.
-pub fn standing(_case: &Case, _now_ms: i64) -> Message {
-    unimplemented!()
+pub fn standing(case: &Case, now_ms: i64) -> Message {
+    let mut data = common(case, &probe::standing(case));
+    data.insert("sequence".into(), case.seq.into());
+    data.insert("phase".into(), case.state.name().into());
+    data.insert("as_of".into(), time(now_ms));
+    if !case.state.residue.is_empty() {
+        data.insert("residue".into(), json!(case.state.residue));
+    }
+    message(Kind::CredentialState, case, format!("{}:{}", case.id, case.seq), data)
 }
 
-/// A reject.
-pub fn rejected(_reject: &Reject) -> Message {
-    unimplemented!()
+/// A reject: reason and coordinates, none of the bytes.
+pub fn rejected(reject: &Reject) -> Message {
+    let at = &reject.at;
+    let mut id = format!("{}/{}/{}/{}", at.cluster, at.topic, at.partition, at.offset);
+    if at.offset < 0 {
+        // HTTP has no offset that would tell two rejects apart.
+        id = format!("{id}/{}", Uuid::new_v4());
+    }
+    let mut data = Map::new();
+    data.insert("tenant".into(), reject.tenant.as_ref().into());
+    data.insert("cluster".into(), at.cluster.as_ref().into());
+    data.insert("topic".into(), at.topic.as_ref().into());
+    data.insert("partition".into(), at.partition.into());
+    data.insert("offset".into(), at.offset.into());
+    data.insert("reason".into(), reject.reason.as_str().into());
+    if let Some(pointer) = &reject.pointer {
+        data.insert("pointer".into(), clip(pointer).into());
+    }
+    data.insert("size_bytes".into(), reject.size_bytes.into());
+    data.insert("appended_at".into(), time(reject.broker_ms));
+    Message { kind: Kind::Rejected, key: at.topic.to_string(), id, data: data.into(), traceparent: None }
+}
+
+/// The structured CloudEvent: `seq` is the message's number in the journal's outbox, `prev` the SHA-256 (hex) of the
+/// body before it in the same journal. The same arguments give the same bytes.
+pub fn envelope(message: &Message, seq: i64, prev: Option<&str>, now_ms: i64) -> Vec<u8> {
+    let mut event = Map::new();
+    event.insert("specversion".into(), "1.0".into());
+    event.insert("type".into(), message.kind.event_type().into());
+    event.insert("source".into(), message.kind.source().into());
+    event.insert("id".into(), message.id.as_str().into());
+    event.insert("time".into(), time(now_ms));
+    event.insert("subject".into(), message.key.as_str().into());
+    event.insert("partitionkey".into(), message.key.as_str().into());
+    event.insert("datacontenttype".into(), "application/json".into());
+    event.insert("dataschema".into(), message.kind.schema().into());
+    // CloudEvents compares sequences as text, so it has a fixed width.
+    event.insert("sequence".into(), format!("{seq:020}").into());
+    if let Some(prev) = prev {
+        event.insert("prev".into(), prev.into());
+    }
+    if let Some(traceparent) = &message.traceparent {
+        event.insert("traceparent".into(), clip(traceparent).into());
+    }
+    event.insert("data".into(), message.data.clone());
+    let body = Value::Object(event).to_string().into_bytes();
+    debug_assert!(body.len() <= MAX_BODY_BYTES, "every text in a body is bounded");
+    body
+}
+
+fn message(kind: Kind, case: &Case, id: String, data: Map<String, Value>) -> Message {
+    let key = case.directive.credential.to_string();
+    Message { kind, key, id, data: data.into(), traceparent: case.traceparent.clone() }
+}
+
+/// What outcomes and states have in common.
+fn common(case: &Case, verdict: &Verdict) -> Map<String, Value> {
+    let directive = &case.directive;
+    let mut data = Map::new();
+    data.insert("case_id".into(), case.id.to_string().into());
+    data.insert("tenant".into(), clip(&case.tenant).into());
+    data.insert("cred_id".into(), directive.credential.as_str().into());
+    data.insert("kind".into(), directive.credential.kind_name().into());
+    data.insert("system".into(), clip(&case.system).into());
+    data.insert("action".into(), directive.action.as_str().into());
+    data.insert("trigger".into(), directive.trigger.as_str().into());
+    data.insert("verdict".into(), proof(verdict));
+    data.insert("opened_at".into(), time(case.opened_ms));
+    data.insert("event_at".into(), time(directive.broker_ms));
+    if let Some(run) = &directive.run {
+        data.insert("run_key".into(), clip(run.as_str()).into());
+    }
+    if let Some(principal) = &case.principal {
+        data.insert("principal".into(), clip(principal).into());
+    }
+    if let Some(end_ms) = directive.end_ms {
+        data.insert("task_ended_at".into(), time(end_ms));
+    }
+    let ids: Vec<Value> = (case.state.observed.iter())
+        .filter_map(|(_, seen)| seen.request_id.as_deref())
+        .take(MAX_REQUEST_IDS)
+        .map(|id| clip(id).into())
+        .collect();
+    if !ids.is_empty() {
+        data.insert("request_ids".into(), ids.into());
+    }
+    data
+}
+
+/// A verdict as P8 publishes it: exactly one state, with what backs it.
+fn proof(verdict: &Verdict) -> Value {
+    let state = verdict.as_str();
+    match verdict {
+        Verdict::Dead { level, at_ms, sightings, by, residue } => json!({
+            "state": state,
+            "by": by,
+            "proof": { "level": level, "refused_at": time(*at_ms), "sightings": sightings },
+            "residue": residue,
+        }),
+        Verdict::DiesAt { at_ms } => json!({ "state": state, "at": time(*at_ms) }),
+        Verdict::Alive { by } => json!({ "state": state, "by": by }),
+        Verdict::Unknown { why } => json!({ "state": state, "why": why }),
+        Verdict::NotFound | Verdict::Obsolete => json!({ "state": state }),
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds; what no calendar holds is shown at the calendar's edge: a wished deadline may have
+/// come from anywhere, and year -1 is no RFC 3339.
+fn time(ms: i64) -> Value {
+    const YEAR_0_MS: i64 = -62_167_219_200_000;
+    let at = jiff::Timestamp::from_millisecond(ms.max(YEAR_0_MS)).unwrap_or(jiff::Timestamp::MAX);
+    format!("{at:.3}").into()
+}
+
+/// At most [`MAX_TEXT_BYTES`], cut between characters.
+fn clip(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }

@@ -1,1 +1,350 @@
-//! To come.
+//! `schemas/events`, the examples, the decoder and what we emit all say the same.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use curfew::case::record::{KilledBy, Level, Observation, Residue, UnknownWhy, Verdict};
+use curfew::case::state::{Phase, State};
+use curfew::case::{Action, Case, Directive, HoldReason, Trigger, Urgency};
+use curfew::credential::{CredentialId, Kind};
+use curfew::event::{Coordinates, Delivery, Limits, Reject, RejectReason, decode};
+use curfew::outcome;
+use curfew::task::RunKey;
+use jsonschema::Validator;
+use serde_json::Value;
+
+const EMITTED: [&str; 3] = ["outcome", "credential.state", "rejected"];
+const BROKER_MS: i64 = 1_788_256_800_000;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/events")
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn json_files(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut files: Vec<PathBuf> = files.map(|f| f.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "json"));
+    files.sort();
+    files
+}
+
+/// (name, schema), such as (`task.started`, …).
+fn schemas() -> Vec<(String, Value)> {
+    let name = |p: &Path| p.file_name().unwrap().to_str().unwrap().strip_suffix(".v1.json").unwrap().to_owned();
+    json_files(&folder()).iter().map(|path| (name(path), read(path))).collect()
+}
+
+fn validator(name: &str) -> Validator {
+    jsonschema::draft202012::new(&read(&folder().join(format!("{name}.v1.json")))).unwrap()
+}
+
+fn delivery(headers: Vec<(String, Option<Bytes>)>, payload: Option<Bytes>) -> Delivery {
+    let at = Coordinates { cluster: "c".into(), topic: "curfew.tasks".into(), partition: 0, offset: 7 };
+    Delivery { at, tenant: "acme".into(), broker_ms: BROKER_MS, headers, payload }
+}
+
+fn structured(event: &Value) -> Delivery {
+    let content_type = Bytes::from_static(b"Application/CloudEvents+JSON; charset=UTF-8");
+    delivery(vec![("content-type".into(), Some(content_type))], Some(event.to_string().into()))
+}
+
+/// `None` where an attribute is no text: then binary mode cannot carry it.
+fn binary(event: &Value) -> Option<Delivery> {
+    let mut headers = Vec::new();
+    for (name, value) in event.as_object().unwrap() {
+        match value {
+            Value::Null => {}
+            _ if name == "data" => {}
+            Value::String(text) if name == "datacontenttype" => {
+                headers.push(("content-type".to_owned(), Some(text.clone().into())));
+            }
+            Value::String(text) => headers.push((format!("ce_{name}"), Some(text.clone().into()))),
+            _ => return None,
+        }
+    }
+    Some(delivery(headers, event.get("data").map(|data| data.to_string().into())))
+}
+
+#[test]
+fn each_example_is_what_it_is_filed_as() {
+    for (name, schema) in schemas() {
+        let validator = validator(&name);
+        for (kind, wanted) in [("valid", true), ("invalid", false)] {
+            let files = json_files(&folder().join(format!("examples/{name}.v1/{kind}")));
+            assert!(files.len() >= 2, "{name} has too few {kind} examples");
+            for path in files {
+                let example = read(&path);
+                let valid = validator.is_valid(&example);
+                let why: Vec<String> = validator.iter_errors(&example).map(|e| e.to_string()).collect();
+                assert_eq!(valid, wanted, "{} by its schema: {why:?}", path.display());
+                if EMITTED.contains(&name.as_str()) {
+                    continue;
+                }
+                let read = decode(&structured(&example), &Limits::default());
+                assert_eq!(read.is_ok(), wanted, "{} structured: {read:?}", path.display());
+                let Some(binary) = binary(&example) else { continue };
+                if example.get("data_base64").is_some() {
+                    continue;
+                }
+                match (read, decode(&binary, &Limits::default())) {
+                    (Ok(one), Ok(other)) => {
+                        assert_eq!(one.kind.as_str(), name, "{}", path.display());
+                        assert_eq!(one.digest, other.digest, "{}: two modes, one event", path.display());
+                        assert_eq!(one.natural_key(), other.natural_key(), "{}", path.display());
+                        assert_eq!(format!("{:?}", one.data), format!("{:?}", other.data), "{}", path.display());
+                    }
+                    (Err(one), Err(other)) => pointer_is_of_the_schema(&schema, &one, &other),
+                    (one, other) => panic!("{}: {one:?} but binary {other:?}", path.display()),
+                }
+            }
+        }
+    }
+}
+
+/// No pointer names what the schema does not.
+fn pointer_is_of_the_schema(schema: &Value, one: &Reject, other: &Reject) {
+    let text = schema.to_string();
+    for pointer in [one, other].iter().filter_map(|reject| reject.pointer.as_deref()) {
+        for part in pointer.split('/').filter(|part| !part.is_empty() && part.parse::<usize>().is_err()) {
+            assert!(text.contains(&format!("\"{part}\":")), "{pointer}");
+        }
+    }
+}
+
+#[test]
+fn what_we_emit_is_refused_when_it_comes_in() {
+    for name in EMITTED {
+        for path in json_files(&folder().join(format!("examples/{name}.v1/valid"))) {
+            let reject = decode(&structured(&read(&path)), &Limits::default()).unwrap_err();
+            assert_eq!(reject.reason, RejectReason::Forbidden, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn schemas_agree_with_each_other() {
+    let all = schemas();
+    assert_eq!(all.len(), 11);
+    let mut defs = std::collections::BTreeMap::new();
+    for (name, schema) in &all {
+        assert_eq!(schema["$id"], format!("urn:curfew:schema:{name}.v1"));
+        assert_eq!(schema["properties"]["type"]["const"], format!("dev.curfew.{name}.v1"));
+        assert!(schema["title"].is_string() && schema["description"].is_string(), "{name}");
+        assert_eq!(schema["unevaluatedProperties"] == false, EMITTED.contains(&name.as_str()), "{name}");
+        for (def, text) in schema["$defs"].as_object().unwrap() {
+            assert_eq!(defs.entry(def.clone()).or_insert_with(|| text.clone()), text, "{def} in {name}");
+        }
+        jsonschema::meta::validate(schema).unwrap();
+    }
+    let folders = std::fs::read_dir(folder().join("examples")).unwrap();
+    let folders: BTreeSet<String> = folders.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(folders, all.iter().map(|(name, _)| format!("{name}.v1")).collect());
+}
+
+fn a_case() -> Case {
+    let directive = Directive {
+        credential: CredentialId::new(Kind::VaultLease, "prod", "database/creds/ro/u1Xq").unwrap(),
+        action: Action::Revoke,
+        trigger: Trigger::TaskEnd,
+        urgency: Urgency::Prompt,
+        held: None,
+        run: Some(RunKey::new("/schedulers/ci", "build-4711")),
+        end_ms: Some(BROKER_MS - 100),
+        broker_ms: BROKER_MS,
+        topic: "curfew.tasks".into(),
+    };
+    let mut state = State::opened(&directive);
+    let seen = Observation { request_id: Some("6f1c2d3e".into()), ..Observation::default() };
+    state.observed.push((0, seen));
+    Case {
+        id: uuid::Uuid::now_v7(),
+        tenant: "acme".into(),
+        directive,
+        system: "prod".into(),
+        lane: "prod/lease".into(),
+        principal: Some("v-approle-ro-u1Xq".into()),
+        seen_ms: Some(BROKER_MS - 200),
+        opened_ms: BROKER_MS + 50,
+        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+        seq: 7,
+        charged: true,
+        state,
+    }
+}
+
+fn sent(message: &outcome::Message) -> Value {
+    let prev = "9f".repeat(32);
+    let body = outcome::envelope(message, 42, Some(&prev), BROKER_MS + 900);
+    assert!(body.len() <= outcome::MAX_BODY_BYTES);
+    let event: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(event["id"], message.id);
+    assert_eq!(event["prev"], prev);
+    assert_eq!(event["sequence"], "00000000000000000042");
+    event
+}
+
+#[track_caller]
+fn holds(validator: &Validator, event: &Value) {
+    let why: Vec<String> = validator.iter_errors(event).map(|e| e.to_string()).collect();
+    assert!(why.is_empty(), "{event:#}: {why:?}");
+}
+
+const ALL_HOLDS: [HoldReason; 13] = [
+    HoldReason::Frozen,
+    HoldReason::StartedHeld,
+    HoldReason::Observe,
+    HoldReason::Cap,
+    HoldReason::Authority,
+    HoldReason::Prefix,
+    HoldReason::Protected,
+    HoldReason::OtherTask,
+    HoldReason::Unregistered,
+    HoldReason::Unserved,
+    HoldReason::Finding,
+    HoldReason::Clock,
+    HoldReason::Refused,
+];
+
+#[test]
+fn each_outcome_is_as_its_schema_says() {
+    let validator = validator("outcome");
+    let residue = vec![Residue::Sessions, Residue::DerivedUnknown, Residue::NotFenced];
+    let mut verdicts = vec![Verdict::NotFound, Verdict::Obsolete];
+    for (level, by) in [(Level::Issuer, KilledBy::Others), (Level::Target, KilledBy::Curfew)] {
+        let at_ms = BROKER_MS + 500;
+        verdicts.push(Verdict::Dead { level, at_ms, sightings: 3, by, residue: residue.clone() });
+    }
+    for verdict in verdicts {
+        for trigger in [
+            Trigger::TaskEnd,
+            Trigger::LateStart,
+            Trigger::Deadline,
+            Trigger::Heartbeat,
+            Trigger::Reconcile,
+            Trigger::Finding,
+            Trigger::Operator,
+        ] {
+            let mut case = a_case();
+            case.directive.trigger = trigger;
+            let message = outcome::closed(&case, &verdict, BROKER_MS + 800);
+            assert_eq!(message.id, case.id.to_string());
+            let event = sent(&message);
+            holds(&validator, &event);
+            if let Verdict::Dead { .. } = verdict {
+                assert_eq!(event["data"]["ended_to_dead_ms"], 500);
+                assert_eq!(event["data"]["overrun_ms"], 600);
+            }
+        }
+    }
+    let mut bare = a_case();
+    bare.directive.run = None;
+    bare.directive.end_ms = None;
+    bare.principal = None;
+    bare.traceparent = None;
+    bare.state.observed.clear();
+    holds(&validator, &sent(&outcome::closed(&bare, &Verdict::NotFound, BROKER_MS)));
+}
+
+#[test]
+fn a_verdict_that_does_not_close_is_no_outcome() {
+    let validator = validator("outcome");
+    for verdict in [
+        Verdict::DiesAt { at_ms: BROKER_MS },
+        Verdict::Alive { by: HoldReason::Cap },
+        Verdict::Unknown { why: UnknownWhy::Proving },
+    ] {
+        assert!(!verdict.closes());
+        assert!(!validator.is_valid(&sent(&outcome::closed(&a_case(), &verdict, BROKER_MS))));
+    }
+}
+
+#[test]
+fn each_state_is_as_its_schema_says() {
+    let validator = validator("credential.state");
+    let dead =
+        Verdict::Dead { level: Level::Issuer, at_ms: BROKER_MS, sightings: 1, by: KilledBy::Curfew, residue: vec![] };
+    let held = ALL_HOLDS.map(|reason| Phase::Held { reason });
+    let others = [Phase::Open, Phase::Abandoned, Phase::Closed { verdict: dead }];
+    for phase in held.into_iter().chain(others) {
+        for in_doubt in [false, true] {
+            let mut case = a_case();
+            case.state.phase = phase.clone();
+            case.state.in_doubt = in_doubt;
+            case.state.residue = vec![Residue::NotFenced];
+            let message = outcome::standing(&case, BROKER_MS);
+            assert_eq!(message.id, format!("{}:7", case.id));
+            holds(&validator, &sent(&message));
+        }
+    }
+    let mut batch = a_case();
+    let expires_ms = Some(BROKER_MS + 3_600_000);
+    let seen = Observation { only_expires: true, expires_ms, ..Observation::default() };
+    batch.state.observed = vec![(0, seen)];
+    holds(&validator, &sent(&outcome::standing(&batch, BROKER_MS)));
+}
+
+#[test]
+fn each_reject_is_as_its_schema_says() {
+    let validator = validator("rejected");
+    for reason in [
+        RejectReason::Tombstone,
+        RejectReason::BadHeader,
+        RejectReason::BadEnvelope,
+        RejectReason::TooLarge,
+        RejectReason::TooDeep,
+        RejectReason::BadUtf8,
+        RejectReason::BadJson,
+        RejectReason::WrongSchema,
+        RejectReason::UnknownType,
+        RejectReason::UnknownVersion,
+        RejectReason::AbsurdTime,
+        RejectReason::Forbidden,
+        RejectReason::Conflict,
+    ] {
+        let at = Coordinates { cluster: "c".into(), topic: "curfew.tasks".into(), partition: 3, offset: 1042 };
+        let tenant = Arc::from("acme");
+        let pointer = Some("/data/grants/2/tenure".to_owned());
+        let reject = Reject { at, tenant, reason, pointer, size_bytes: 512, broker_ms: BROKER_MS };
+        let message = outcome::rejected(&reject);
+        assert_eq!(message.id, "c/curfew.tasks/3/1042");
+        holds(&validator, &sent(&message));
+        let http = Coordinates { cluster: "http".into(), topic: "t".into(), partition: -1, offset: -1 };
+        // -1: Kafka's "no timestamp".
+        let reject = Reject { at: http, pointer: None, broker_ms: -1, ..reject };
+        let (one, other) = (outcome::rejected(&reject), outcome::rejected(&reject));
+        assert_ne!(one.id, other.id, "two rejects over HTTP are two");
+        holds(&validator, &sent(&one));
+    }
+}
+
+#[test]
+fn no_body_outgrows_what_intermediaries_forward() {
+    let long = "\u{1F512}\n".repeat(20_000);
+    let mut case = a_case();
+    case.directive.run = Some(RunKey(long.as_str().into()));
+    case.principal = Some(long.clone());
+    case.system.clone_from(&long);
+    case.traceparent = Some(long.clone());
+    case.state.observed =
+        (0..100).map(|i| (i, Observation { request_id: Some(long.clone()), ..Observation::default() })).collect();
+    let body = outcome::envelope(&outcome::standing(&case, i64::MAX), i64::MAX, None, i64::MAX);
+    assert!(body.len() <= outcome::MAX_BODY_BYTES, "{}", body.len());
+    let body = outcome::envelope(&outcome::closed(&case, &Verdict::Obsolete, i64::MIN), 0, None, i64::MIN);
+    assert!(body.len() <= outcome::MAX_BODY_BYTES, "{}", body.len());
+}
+
+#[test]
+fn times_off_the_calendar_are_still_times() {
+    let validator = validator("outcome");
+    for ms in [i64::MIN, -70_000_000_000_000, 0, 253_402_300_799_999, i64::MAX] {
+        let mut case = a_case();
+        (case.opened_ms, case.directive.end_ms, case.directive.broker_ms) = (ms, Some(ms), ms);
+        holds(&validator, &sent(&outcome::closed(&case, &Verdict::Obsolete, ms)));
+    }
+}

@@ -1,0 +1,95 @@
+//! What Curfew itself notices. Deterministic ids: two that notice the same thing say the same event.
+
+use std::sync::Arc;
+
+use super::{Coordinates, Data, Event, Type, digest16};
+use crate::credential::CredentialId;
+use crate::task::{RunKey, Tenant};
+
+/// Cluster and topic of own events.
+pub const OWN: &str = "curfew";
+
+const DAY_MS: i64 = 86_400_000;
+
+impl Event {
+    /// The deadline `deadline_ms` of `run` passed. Once for each deadline.
+    pub fn deadline_passed(tenant: Tenant, run: RunKey, deadline_ms: i64, now_ms: i64) -> Self {
+        let id = format!("{run}:{deadline_ms}");
+        own(tenant, "/curfew/deadlines", id, now_ms, Data::DeadlinePassed { run, deadline_ms }, &[])
+    }
+
+    /// `run` is silent since `last_beat_ms`. Once for each sign of life.
+    pub fn heartbeat_missed(tenant: Tenant, run: RunKey, last_beat_ms: i64, now_ms: i64) -> Self {
+        let id = format!("{run}:{last_beat_ms}");
+        own(tenant, "/curfew/heartbeats", id, now_ms, Data::HeartbeatMissed { run, last_beat_ms }, &[])
+    }
+
+    /// The issuer holds `credential`, which the journal does not expect. Once a day (UTC), so that one that is still
+    /// there tomorrow is noticed again.
+    pub fn reconcile_found(
+        tenant: Tenant,
+        credential: CredentialId,
+        run: Option<RunKey>,
+        exclusive: bool,
+        now_ms: i64,
+    ) -> Self {
+        let id = format!("{credential}:{}", now_ms.div_euclid(DAY_MS));
+        let data = Data::ReconcileFound { credential, run, exclusive };
+        own(tenant, "/curfew/reconcile", id, now_ms, data, &[])
+    }
+
+    /// An operator wants `credential` dead. `id` is the command's: the same id with another wish is a conflict.
+    pub fn operator_revoke(
+        tenant: Tenant,
+        id: String,
+        credential: CredentialId,
+        by: String,
+        reason: String,
+        now_ms: i64,
+    ) -> Self {
+        let wish = [credential.as_str(), &by, &reason].map(str::to_owned);
+        let data = Data::OperatorRevoke { credential, by, reason };
+        own(tenant, "/curfew/operator", id, now_ms, data, &wish)
+    }
+}
+
+impl Data {
+    /// The type that says this.
+    pub fn kind(&self) -> Type {
+        match self {
+            Self::TaskStarted(_) => Type::TaskStarted,
+            Self::TaskExtended(_) => Type::TaskExtended,
+            Self::TaskHeartbeat(_) => Type::TaskHeartbeat,
+            Self::TaskEnded(_) => Type::TaskEnded,
+            Self::GrantRegistered(_) => Type::GrantRegistered,
+            Self::GrantReleased(_) => Type::GrantReleased,
+            Self::FindingObserved(_) => Type::FindingObserved,
+            Self::FindingClosed(_) => Type::FindingClosed,
+            Self::DeadlinePassed { .. } => Type::DeadlinePassed,
+            Self::HeartbeatMissed { .. } => Type::HeartbeatMissed,
+            Self::ReconcileFound { .. } => Type::ReconcileFound,
+            Self::OperatorRevoke { .. } => Type::OperatorRevoke,
+        }
+    }
+}
+
+/// The digest covers what the id stands for, not what may differ between two that notice the same thing (such as what
+/// the configuration says about a prefix just then): noticing twice is a duplicate, never a conflict.
+fn own(tenant: Tenant, source: &str, id: String, now_ms: i64, data: Data, more: &[String]) -> Event {
+    let kind = data.kind();
+    let mut parts = vec![kind.as_str().as_bytes(), id.as_bytes()];
+    parts.extend(more.iter().map(String::as_bytes));
+    let digest = digest16(&parts);
+    let name: Arc<str> = OWN.into();
+    Event {
+        at: Coordinates { cluster: name.clone(), topic: name, partition: -1, offset: -1 },
+        tenant,
+        source: source.to_owned(),
+        id,
+        kind,
+        broker_ms: now_ms,
+        digest,
+        traceparent: None,
+        data,
+    }
+}

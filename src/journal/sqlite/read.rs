@@ -1,0 +1,242 @@
+//! What people, metrics and roles read, on connections of their own.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+
+use super::Error;
+use super::rows::{self, CASE, CREDENTIAL, TASK, all, json, one};
+use crate::case::record::{Record, Verdict};
+use crate::case::{Action, CaseId};
+use crate::credential::CredentialId;
+use crate::journal::{CaseLine, Due, EventLine, Filter, Outgoing, Overrun, Source, Stats, Tail, Timeline};
+use crate::outcome::Kind;
+use crate::probe;
+use crate::task::{Credential, Tenant};
+
+/// The serialized name of a plain enum.
+pub(super) fn name(value: &impl Serialize) -> Result<String, Error> {
+    Ok(rows::text("name", value)?.trim_matches('"').to_owned())
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+pub(super) fn watermark(db: &Connection) -> Result<Option<i64>, Error> {
+    let sql = "SELECT min(max(last_ms, caught_up_ms)) FROM positions";
+    Ok(one(db, sql, [], |row| row.get::<_, Option<i64>>(0))?.flatten())
+}
+
+pub(super) fn due(db: &Connection, before_ms: i64, max: usize) -> Result<Vec<Due>, Error> {
+    let sql = format!("SELECT {TASK} FROM tasks WHERE phase < 2 AND due_ms < ? ORDER BY due_ms LIMIT ?");
+    let tasks = all(db, &sql, params![before_ms, count(max)], rows::task)?;
+    Ok(tasks.into_iter().map(|task| Due { task }).collect())
+}
+
+pub(super) fn sources(db: &Connection) -> Result<Vec<Source>, Error> {
+    let sql = "SELECT source, count(*), max(alive_ms) FROM tasks \
+               WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL GROUP BY source";
+    all(db, sql, [], |row| {
+        let live: i64 = row.get(1)?;
+        Ok(Source { source: row.get(0)?, live: live.unsigned_abs(), last_beat_ms: row.get(2)? })
+    })
+}
+
+pub(super) fn unseen(db: &Connection, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
+    let sql = format!(
+        "SELECT {CREDENTIAL} FROM credentials WHERE lookup_due_ms IS NOT NULL AND lookup_due_ms <= ? \
+         ORDER BY lookup_due_ms LIMIT ?"
+    );
+    all(db, &sql, params![now_ms, count(max)], rows::credential)
+}
+
+pub(super) fn known(db: &Connection, tenant: &Tenant, ids: &[CredentialId]) -> Result<Vec<Credential>, Error> {
+    let sql = format!("SELECT {CREDENTIAL} FROM credentials WHERE tenant=? AND id=?");
+    let mut found = Vec::new();
+    for id in ids {
+        found.extend(one(db, &sql, params![tenant, id.as_str()], rows::credential)?);
+    }
+    Ok(found)
+}
+
+pub(super) fn outbox(db: &Connection, after: i64, max: usize) -> Result<Vec<Outgoing>, Error> {
+    let sent = sent(db)?;
+    let sql = "SELECT seq, kind, key, body, traceparent FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?";
+    let rows = all(db, sql, params![after.max(sent), count(max)], |row| {
+        Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+    })?;
+    rows.into_iter()
+        .map(|(seq, kind, key, body, traceparent)| {
+            Ok(Outgoing { seq, kind: json::<Kind>("outbox", &kind)?, key, body, traceparent })
+        })
+        .collect()
+}
+
+fn sent(db: &Connection) -> Result<i64, Error> {
+    let sent = one(db, "SELECT value FROM meta WHERE name='sent'", [], |row| row.get::<_, String>(0))?;
+    Ok(sent.and_then(|n| n.parse().ok()).unwrap_or(0))
+}
+
+pub(super) fn tail(db: &Connection) -> Result<Tail, Error> {
+    let id = one(db, "SELECT value FROM meta WHERE name='journal'", [], |row| row.get::<_, String>(0))?;
+    let journal = id.and_then(|id| id.parse().ok()).ok_or(Error::Corrupt { what: "meta" })?;
+    let seq = one(db, "SELECT max(seq) FROM outbox", [], |row| row.get::<_, Option<i64>>(0))?.flatten();
+    Ok(Tail { journal, seq: seq.unwrap_or(0) })
+}
+
+fn line(stored: rows::Stored) -> CaseLine {
+    let verdict = probe::standing(&stored.case);
+    CaseLine { verdict, case: stored.case, closed_ms: stored.closed_ms, due_ms: stored.due_ms }
+}
+
+/// Open cases first, newest first. Only the numbers are sorted; rows are read until there are enough.
+pub(super) fn cases(db: &Connection, filter: &Filter) -> Result<Vec<CaseLine>, Error> {
+    let limit = usize::try_from(filter.limit.unwrap_or(1000)).unwrap_or(usize::MAX);
+    let closed = filter.closed || filter.state.as_deref() == Some("closed");
+    let mut only = String::new();
+    let mut values: Vec<&str> = Vec::new();
+    if let Some(credential) = &filter.credential {
+        only.push_str(" AND credential = ?");
+        values.push(credential.as_str());
+    }
+    if let Some(run) = &filter.run {
+        only.push_str(" AND run = ?");
+        values.push(run.as_str());
+    }
+    let mut lists =
+        vec![format!("SELECT no FROM cases WHERE closed_ms IS NULL{only} ORDER BY opened_ms DESC, no DESC")];
+    if closed {
+        lists.push(format!("SELECT no FROM cases WHERE closed_ms IS NOT NULL{only} ORDER BY closed_ms DESC"));
+    }
+    let mut lines = Vec::new();
+    for sql in lists {
+        let mut statement = db.prepare_cached(&sql)?;
+        let mut numbers = statement.query(rusqlite::params_from_iter(&values))?;
+        while lines.len() < limit
+            && let Some(number) = numbers.next()?
+        {
+            let sql = format!("SELECT {CASE} FROM cases WHERE no=?");
+            let Some(row) = one(db, &sql, [number.get::<_, i64>(0)?], rows::case_row)? else { continue };
+            // The row's state may be behind while a case is claimed: it is compared with its newest records.
+            let stored = rows::stored(db, row)?;
+            if filter.state.as_deref().is_none_or(|state| state == stored.case.state.name()) {
+                lines.push(line(stored));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+pub(super) fn timeline(db: &Connection, id: CaseId) -> Result<Option<Timeline>, Error> {
+    let Some(stored) = rows::case_by_id(db, id)? else { return Ok(None) };
+    let tenant = stored.case.tenant.clone();
+    let events = all(
+        db,
+        "SELECT e.source, e.event_id, e.kind, e.verb, e.reason, e.facts, e.rules, e.broker_ms FROM links l \
+         JOIN events e ON e.tenant = l.tenant AND e.id = l.event_id WHERE l.tenant=? AND l.case_id=? ORDER BY e.id",
+        params![tenant, id.as_bytes()],
+        |row| {
+            let facts: String = row.get(5)?;
+            Ok((
+                EventLine {
+                    source: row.get(0)?,
+                    id: row.get(1)?,
+                    kind: row.get(2)?,
+                    verb: row.get(3)?,
+                    reason: row.get(4)?,
+                    facts: serde_json::Value::Null,
+                    rules: row.get(6)?,
+                    broker_ms: row.get(7)?,
+                },
+                facts,
+            ))
+        },
+    )?;
+    let events = events
+        .into_iter()
+        .map(|(event, facts)| Ok(EventLine { facts: json("events", &facts)?, ..event }))
+        .collect::<Result<_, Error>>()?;
+    let rows = all(
+        db,
+        "SELECT seq, at_ms, records FROM records WHERE tenant=? AND case_id=? ORDER BY seq",
+        params![tenant, id.as_bytes()],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?)),
+    )?;
+    let records = rows
+        .into_iter()
+        .map(|(seq, at, text)| Ok((seq, at, json::<Vec<Record>>("records", &text)?)))
+        .collect::<Result<_, Error>>()?;
+    Ok(Some(Timeline { line: line(stored), events, records }))
+}
+
+pub(super) fn overrun(db: &Connection, now_ms: i64) -> Result<Vec<Overrun>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT c.body, c.due_ms, c.closed_ms, t.started_ms, t.ended_ms, k.issued_ms, k.expires_ms, k.dead_ms \
+         FROM cases c LEFT JOIN tasks t ON t.tenant = c.tenant AND t.run = c.run \
+         LEFT JOIN credentials k ON k.tenant = c.tenant AND k.id = c.credential ORDER BY c.no",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next()? {
+        let stored = rows::stored(db, rows::case_row(row)?)?;
+        let directive = stored.case.directive.clone();
+        if directive.action != Action::Revoke {
+            continue;
+        }
+        let verdict = probe::standing(&stored.case);
+        let dead_ms = match &verdict {
+            Verdict::Dead { at_ms, .. } => Some(*at_ms),
+            _ => row.get(7)?,
+        };
+        let task_ended_ms: Option<i64> = row.get::<_, Option<i64>>(4)?.or(directive.end_ms);
+        let until = if verdict.closes() { dead_ms } else { Some(dead_ms.unwrap_or(now_ms)) };
+        lines.push(Overrun {
+            credential: directive.credential,
+            run: directive.run,
+            trigger: directive.trigger,
+            task_started_ms: row.get(3)?,
+            task_ended_ms,
+            issued_ms: row.get(5)?,
+            expires_ms: row.get(6)?,
+            dead_ms,
+            overrun_ms: until.zip(task_ended_ms).map(|(until, end)| until - end),
+        });
+    }
+    Ok(lines)
+}
+
+pub(super) fn stats(db: &Connection, now_ms: i64) -> Result<Stats, Error> {
+    // One snapshot: the counters must agree with each other.
+    let tx = db.unchecked_transaction()?;
+    let counters: BTreeMap<String, i64> =
+        all(&tx, "SELECT name, value FROM counters", [], |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect();
+    let counter = |name: &str| counters.get(name).copied().unwrap_or(0);
+    let mut stats = Stats {
+        consumed: counter("consumed"),
+        accepted: counter("accepted"),
+        closed: counter("closed"),
+        rejected: counter("rejected"),
+        duplicates: counter("duplicates"),
+        ..Stats::default()
+    };
+    let sql = "SELECT state, hold, count(*), min(opened_ms) FROM cases WHERE closed_ms IS NULL GROUP BY state, hold";
+    let mut states: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+    for (state, hold, count, oldest) in all(&tx, sql, [], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
+    })? {
+        let sum = states.entry(state).or_insert((0, i64::MAX));
+        *sum = (sum.0 + count, sum.1.min(oldest));
+        stats.held.extend(hold.map(|hold| (hold, count)));
+    }
+    for (state, (count, oldest)) in states {
+        stats.oldest_ms.push((state.clone(), (now_ms - oldest).max(0)));
+        stats.cases.push((state, count));
+    }
+    let passed = "SELECT count(*) FROM tasks WHERE phase < 2 AND due_ms <= ?1 AND deadline_ms <= ?1";
+    stats.deadlines_passed = one(&tx, passed, [now_ms], |row| row.get(0))?.unwrap_or(0);
+    stats.deadlines_pending = counter("tasks_live") - stats.deadlines_passed;
+    stats.outbox = (tail(&tx)?.seq - sent(&tx)?).max(0);
+    Ok(stats)
+}
