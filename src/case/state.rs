@@ -6,6 +6,10 @@ use super::plan::{Act, Plan, Step};
 use super::record::{Answer, FailureKind, Level, Observation, Presence, Record, Residue, Sighting, Verdict};
 use super::{Directive, HoldReason};
 
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
+
 /// Where a case stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
@@ -334,6 +338,8 @@ impl State {
             Record::Abandoned { .. } if matches!(self.phase, Phase::Open | Phase::Held { .. }) => {
                 self.phase = Phase::Abandoned;
             }
+            // Nothing is called dead until it was seen dead.
+            Record::Closed { verdict: Verdict::Dead { .. } } if self.series.refused == 0 => return Err(illegal),
             Record::Closed { verdict } if !self.is_closed() && verdict.closes() => {
                 self.phase = Phase::Closed { verdict: verdict.clone() };
             }
