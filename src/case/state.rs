@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Act, Plan, Step};
 use super::record::{Answer, FailureKind, Level, Observation, Presence, Record, Residue, Sighting, Verdict};
-use super::{Directive, HoldReason};
+use super::{Action, Directive, HoldReason};
 
 #[cfg(test)]
 #[path = "tests.rs"]
@@ -95,7 +95,14 @@ pub struct State {
     pub residue: Vec<Residue>,
     /// How the last call failed.
     pub last_failure: Option<FailureKind>,
+    /// What joined since the directive that counts, by topic: the authority of any of them will do. See
+    /// [`crate::guard::authority_of`].
+    #[serde(default)]
+    pub joined: Vec<(Action, String)>,
 }
+
+/// How many topics are remembered that joined a case.
+const TOPICS: usize = 8;
 
 /// A record that cannot follow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +150,7 @@ impl State {
             series: Series::default(),
             residue: Vec::new(),
             last_failure: None,
+            joined: Vec::new(),
         }
     }
 
@@ -244,7 +252,12 @@ impl State {
         let illegal = Illegal { state: self.name(), record: record.name() };
         let is_open = self.phase == Phase::Open;
         match record {
-            Record::Joined { .. } if !self.is_closed() => {}
+            Record::Joined { directive } if !self.is_closed() => {
+                let asked = (directive.action, directive.topic.clone());
+                if directive.held.is_none() && self.joined.len() < TOPICS && !self.joined.contains(&asked) {
+                    self.joined.push(asked);
+                }
+            }
             Record::Superseded { by } if !self.is_closed() => {
                 let doubt = self.in_doubt;
                 self.phase = by.held.map_or(Phase::Open, |reason| Phase::Held { reason });
@@ -257,6 +270,7 @@ impl State {
                 self.acted |= doubt;
                 self.observed.clear();
                 self.series = Series::default();
+                self.joined.clear();
             }
             Record::Planned { no, plan } if is_open && self.plan.is_none() && *no == self.plan_no + 1 => {
                 // It ends in its one proof: nothing comes after that, and nothing closes without it.

@@ -176,7 +176,7 @@ mod judged {
     use crate::case::Case;
     use crate::probe::{Judgement, Settle, judge};
 
-    fn case(sightings: &[Sighting], issuer: Presence, seen_ms: Option<i64>) -> Case {
+    pub(super) fn case(sightings: &[Sighting], issuer: Presence, seen_ms: Option<i64>) -> Case {
         let mut state = State::opened(&directive(None));
         let proof = Plan { steps: vec![step(Act::Observe, "vault"), step(Act::Prove, "vault")], pivot: 1 };
         state = state.next(&Record::Planned { no: 1, plan: proof }).unwrap();
@@ -339,6 +339,24 @@ mod guarded {
         assert_eq!(check(&case, &|f| f.cap_left = Some(0)), Ok(()), "charged once");
         case.directive.trigger = Trigger::Deadline;
         assert_eq!(check(&case, &|f| f.clock_trusted = false), Err(HoldReason::Clock));
+    }
+
+    #[test]
+    fn who_came_first_without_authority_stops_nobody_with_it() {
+        use crate::guard::{Authority, authority_of};
+        let able = Authority { kinds: BTreeSet::from(["vault-lease".into()]), strongest: Action::Revoke };
+        let of = |topic: &str| (topic == "able").then_some(&able);
+        let join = |topic: &str, action, held| Record::Joined {
+            directive: Directive { topic: topic.into(), action, held, ..directive(None) },
+        };
+        let opened = State::opened(&directive(None));
+        let weaker = opened.next(&join("able", Action::Track, None)).unwrap();
+        let held = weaker.next(&join("able", Action::Revoke, Some(HoldReason::Unregistered))).unwrap();
+        let mut case = super::judged::case(&[], Presence::Present, None);
+        case.state.joined.clone_from(&held.joined);
+        assert_eq!(authority_of(&case, of), None, "it asked for less");
+        case.state = held.next(&join("able", Action::Revoke, None)).unwrap();
+        assert_eq!(authority_of(&case, of), Some(&able));
     }
 
     #[test]

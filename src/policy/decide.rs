@@ -518,6 +518,7 @@ impl<'a> Draft<'a> {
             if attempt > task.attempt && known.is_some() {
                 // The start of this attempt never came: the older one's says nothing of it.
                 task.started_ms = None;
+                task.deadline_ms = task.deadline_ms.min(self.limit_ms(&task));
             }
             task.attempt = attempt;
             task.phase = Phase::Ended;
