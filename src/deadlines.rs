@@ -19,7 +19,7 @@ pub use self::silence::{Judged, Limits, Silent, Voice, judge_silence};
 pub use self::trust::ClockTrust;
 use crate::event::{Coordinates, Data, Event, Type, digest16};
 use crate::intake::Intake;
-use crate::journal::Error;
+use crate::journal::{Error, Fate};
 use crate::policy::Rules;
 use crate::policy::decide::last_sign_ms;
 use crate::task::Task;
@@ -155,11 +155,12 @@ impl Deadlines {
                     Due::NotYet => {}
                 }
             }
-            let fired = events.len();
-            ticked.deadlines += fired as u64;
+            let mut fired = 0;
             for chunk in events.chunks(batch) {
-                self.intake.notice(chunk.to_vec()).await?;
+                let recorded = self.intake.notice(chunk.to_vec()).await?;
+                fired += recorded.fates.iter().filter(|fate| **fate == Fate::Accepted).count();
             }
+            ticked.deadlines += fired as u64;
             if !full {
                 break (silent, false);
             }

@@ -39,6 +39,26 @@ pub struct Authority {
     pub strongest: Action,
 }
 
+impl Authority {
+    /// Whether it reaches as far as what `case` does.
+    pub fn covers(&self, case: &Case) -> bool {
+        let directive = &case.directive;
+        self.kinds.contains(directive.credential.kind_name()) && directive.action <= self.strongest
+    }
+}
+
+/// The authority under which a case may act: that of its directive's topic, or, where that does not reach, of another
+/// topic that asked for as much and joined. Else a producer without authority that came first would keep one with
+/// authority from having its way.
+pub fn authority_of<'a>(case: &Case, of_topic: impl Fn(&str) -> Option<&'a Authority>) -> Option<&'a Authority> {
+    let own = of_topic(&case.directive.topic);
+    if own.is_some_and(|authority| authority.covers(case)) {
+        return own;
+    }
+    let joined = case.state.joined.iter().filter(|(action, _)| *action >= case.directive.action);
+    joined.filter_map(|(_, topic)| of_topic(topic)).find(|authority| authority.covers(case)).or(own)
+}
+
 /// What the guard looks at.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
@@ -84,10 +104,7 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
         return Err(HoldReason::StartedHeld);
     }
     let mode = facts.mode.ok_or(HoldReason::Unserved)?;
-    let named = facts
-        .authority
-        .is_some_and(|a| a.kinds.contains(directive.credential.kind_name()) && directive.action <= a.strongest);
-    if !named {
+    if !facts.authority.is_some_and(|authority| authority.covers(case)) {
         return Err(HoldReason::Authority);
     }
     if !is_allowed(&directive.credential, facts.allowed_prefixes) {

@@ -4,7 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Act, Plan, Step};
 use super::record::{Answer, FailureKind, Level, Observation, Presence, Record, Residue, Sighting, Verdict};
-use super::{Directive, HoldReason};
+use super::{Action, Directive, HoldReason};
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
 
 /// Request ids that a case keeps for its outcome.
 pub const MAX_REQUESTS: usize = 16;
@@ -101,7 +105,14 @@ pub struct State {
     pub residue: Vec<Residue>,
     /// How the last call failed.
     pub last_failure: Option<FailureKind>,
+    /// What joined since the directive that counts, by topic: the authority of any of them will do. See
+    /// [`crate::guard::authority_of`].
+    #[serde(default)]
+    pub joined: Vec<(Action, String)>,
 }
+
+/// How many topics are remembered that joined a case.
+const TOPICS: usize = 8;
 
 /// A record that cannot follow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -151,6 +162,7 @@ impl State {
             requests: Vec::new(),
             residue: Vec::new(),
             last_failure: None,
+            joined: Vec::new(),
         }
     }
 
@@ -252,7 +264,12 @@ impl State {
         let illegal = Illegal { state: self.name(), record: record.name() };
         let is_open = self.phase == Phase::Open;
         match record {
-            Record::Joined { .. } if !self.is_closed() => {}
+            Record::Joined { directive } if !self.is_closed() => {
+                let asked = (directive.action, directive.topic.clone());
+                if directive.held.is_none() && self.joined.len() < TOPICS && !self.joined.contains(&asked) {
+                    self.joined.push(asked);
+                }
+            }
             Record::Superseded { by } if !self.is_closed() => {
                 let doubt = self.in_doubt;
                 self.phase = by.held.map_or(Phase::Open, |reason| Phase::Held { reason });
@@ -265,6 +282,7 @@ impl State {
                 self.acted |= doubt;
                 self.observed.clear();
                 self.series = Series::default();
+                self.joined.clear();
             }
             Record::Planned { no, plan } if is_open && self.plan.is_none() && *no == self.plan_no + 1 => {
                 // It ends in its one proof: nothing comes after that, and nothing closes without it.
@@ -350,6 +368,8 @@ impl State {
             Record::Abandoned { .. } if matches!(self.phase, Phase::Open | Phase::Held { .. }) => {
                 self.phase = Phase::Abandoned;
             }
+            // Nothing is called dead until it was seen dead.
+            Record::Closed { verdict: Verdict::Dead { .. } } if self.series.refused == 0 => return Err(illegal),
             Record::Closed { verdict } if !self.is_closed() && verdict.closes() => {
                 self.phase = Phase::Closed { verdict: verdict.clone() };
             }

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::task::RunKey;
 
-/// How many quiet periods of a source are remembered.
-const QUIETS: usize = 64;
+/// How many quiet periods of each order of length are remembered. As many of the same order are longer together than any
+/// window in which they matter, so what is dropped lies before it.
+const QUIETS: usize = 16;
 
 /// When silence is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Silent {
 pub struct Voice {
     since_ms: i64,
     newest_ms: i64,
-    quiets: VecDeque<(i64, i64)>,
+    quiets: BTreeMap<u32, VecDeque<(i64, i64)>>,
     mass_ms: Option<i64>,
     acted: VecDeque<i64>,
 }
@@ -70,33 +71,29 @@ impl Voice {
         if newest_ms <= self.newest_ms {
             return;
         }
-        let quiet_ms = newest_ms.saturating_sub(self.newest_ms);
-        // Shorter ones are kept too while there is room: only the longest matter to tasks with long intervals.
-        if self.quiets.len() == QUIETS {
-            let shortest = self.quiets.iter().enumerate().min_by_key(|(_, (a, b))| b.saturating_sub(*a));
-            match shortest.map(|(i, (a, b))| (i, b.saturating_sub(*a))) {
-                Some((i, length_ms)) if length_ms < quiet_ms => drop(self.quiets.remove(i)),
-                _ => {
-                    self.newest_ms = newest_ms;
-                    return;
-                }
-            }
+        let order = newest_ms.saturating_sub(self.newest_ms).max(1).ilog2();
+        let alike = self.quiets.entry(order).or_default();
+        if alike.len() == QUIETS {
+            alike.pop_front();
         }
-        self.quiets.push_back((self.newest_ms, newest_ms));
+        alike.push_back((self.newest_ms, newest_ms));
         self.newest_ms = newest_ms;
     }
 
     /// Forgets what is older than any window.
     pub fn forget(&mut self, before_ms: i64) {
-        self.quiets.retain(|(_, end)| *end >= before_ms);
+        for alike in self.quiets.values_mut() {
+            alike.retain(|(_, end)| *end >= before_ms);
+        }
         self.acted.retain(|at| *at >= before_ms);
     }
 
-    /// Whether it was heard at least every `every_ms` from `from_ms` to `to_ms`.
+    /// Whether it was heard from `from_ms` to `to_ms` with no more than two intervals between.
     fn spoke_through(&self, from_ms: i64, to_ms: i64, every_ms: i64) -> bool {
+        let most_ms = every_ms.saturating_mul(2);
         self.since_ms <= from_ms
-            && to_ms.saturating_sub(self.newest_ms) <= every_ms
-            && self.quiets.iter().all(|(a, b)| *b < from_ms || b.saturating_sub(*a) <= every_ms)
+            && to_ms.saturating_sub(self.newest_ms) <= most_ms
+            && self.quiets.values().flatten().all(|(a, b)| *b < from_ms || b.saturating_sub(*a) <= most_ms)
     }
 }
 

@@ -346,12 +346,13 @@ impl<'a> Draft<'a> {
     /// What is registered for a run that may be over already. Returns whether it is.
     fn settle_late(&mut self, run: &RunKey, attempt: u32, ids: &[CredentialId]) -> bool {
         let Some(task) = self.task(run) else { return false };
-        let over = if task.phase == Phase::Ended { attempt <= task.attempt } else { attempt < task.attempt };
+        let newest_over = if task.phase == Phase::Ended { task.attempt } else { task.attempt.saturating_sub(1) };
+        let over = attempt <= newest_over;
         let blade = Blade { trigger: Trigger::LateStart, urgency: Urgency::Prompt, end_ms: task.ended_ms };
         if over {
             for id in ids {
                 // The same credential may have been granted to a newer attempt: then it is not over.
-                if self.grant(run, id).is_some_and(|g| g.attempt <= attempt && g.phase == GrantPhase::Held) {
+                if self.grant(run, id).is_some_and(|g| g.attempt <= newest_over && g.phase == GrantPhase::Held) {
                     self.settle(run, id, blade);
                 }
             }
@@ -517,6 +518,7 @@ impl<'a> Draft<'a> {
             if attempt > task.attempt && known.is_some() {
                 // The start of this attempt never came: the older one's says nothing of it.
                 task.started_ms = None;
+                task.deadline_ms = task.deadline_ms.min(self.limit_ms(&task));
             }
             task.attempt = attempt;
             task.phase = Phase::Ended;

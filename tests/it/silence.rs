@@ -1,1 +1,227 @@
-//! To come.
+//! Outages on a simulated clock, through the real journal: nothing that lives is cut, and what died is still found.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use curfew::clock::{Clock, Simulated};
+use curfew::credential::{CredentialId, Kind};
+use curfew::deadlines::{ClockTrust, Deadlines, Settings};
+use curfew::event::{self, Coordinates, Data, Event, GrantSpec, TaskHeartbeat, TaskStarted, Type, digest16};
+use curfew::intake::Intake;
+use curfew::journal::sqlite::{self, Sqlite};
+use curfew::journal::{Arrival, Batch, Filter, Journal, Move, Position};
+use curfew::policy::Rules;
+use curfew::task::{RunKey, Tenure};
+
+const T0: i64 = 1_800_000_000_000;
+const EVERY: i64 = 60_000;
+const HOUR: i64 = 3_600_000;
+
+fn run(source: &str, n: usize) -> RunKey {
+    RunKey::new(source, &n.to_string())
+}
+
+fn lease(source: &str, n: usize) -> CredentialId {
+    CredentialId::new(Kind::VaultLease, "prod", &format!("db/creds/ro{source}/{n}")).unwrap()
+}
+
+struct World {
+    clock: Arc<Simulated>,
+    journal: Arc<Sqlite>,
+    deadlines: Deadlines,
+    rules: Arc<Rules>,
+    offset: i64,
+    unread: Vec<Event>,
+}
+
+impl World {
+    fn open(dir: &Path) -> Self {
+        let clock = Simulated::at(T0);
+        let journal = Sqlite::open(&dir.join("journal.db"), sqlite::Settings::default()).unwrap();
+        let rules = Arc::new(Rules::default());
+        let intake = Intake {
+            journal: journal.clone(),
+            rules: rules.clone(),
+            limits: event::Limits::default(),
+            clock: clock.clone(),
+            metrics: Arc::default(),
+            stirred: Arc::default(),
+            trust: None,
+            types: None,
+        };
+        let trust = ClockTrust::new(clock.clone());
+        let deadlines = Deadlines::new(intake, Settings::default(), trust);
+        Self { clock, journal, deadlines, rules, offset: 0, unread: Vec::new() }
+    }
+
+    /// A producer appends to the topic; nobody has read it yet.
+    fn produce(&mut self, source: &str, kind: Type, data: Data) {
+        let id = format!("{}", uuid::Uuid::new_v4());
+        self.unread.push(Event {
+            at: Coordinates { cluster: "k".into(), topic: "curfew.tasks".into(), partition: 0, offset: 0 },
+            tenant: "t".into(),
+            source: source.into(),
+            digest: digest16(&[id.as_bytes()]),
+            id,
+            kind,
+            broker_ms: self.clock.wall_ms(),
+            traceparent: None,
+            data,
+        });
+    }
+
+    fn start(&mut self, source: &str, n: usize, deadline_ms: i64) {
+        let grant =
+            GrantSpec { credential: lease(source, n), tenure: Tenure::Minted, principal: None, expires_ms: None };
+        let data = TaskStarted {
+            run: run(source, n),
+            attempt: 1,
+            task: None,
+            identity: None,
+            started_ms: None,
+            deadline_ms: Some(deadline_ms),
+            heartbeat_every_ms: Some(EVERY),
+            grants: vec![grant],
+        };
+        self.produce(source, Type::TaskStarted, Data::TaskStarted(data));
+    }
+
+    fn beat(&mut self, source: &str, n: usize) {
+        let data = Data::TaskHeartbeat(TaskHeartbeat { run: run(source, n) });
+        self.produce(source, Type::TaskHeartbeat, data);
+    }
+
+    /// Intake reads at most `max` records of what is in the topic; at its end it is caught up.
+    async fn read(&mut self, max: usize) {
+        let take = self.unread.len().min(max);
+        let events: Vec<Event> = self.unread.drain(..take).collect();
+        if let Some(last) = events.last() {
+            let from = (self.offset > 0).then_some(self.offset);
+            self.offset += take as i64;
+            let to = Position {
+                cluster: "k".into(),
+                topic: "curfew.tasks".into(),
+                partition: 0,
+                next_offset: self.offset,
+                last_ms: last.broker_ms,
+                last_digest: [0; 16],
+            };
+            let arrivals = events.into_iter().map(|event| Arrival::Event(Box::new(event))).collect();
+            let batch = Batch {
+                arrivals,
+                moves: vec![Move { from, to }],
+                rules: self.rules.clone(),
+                now_ms: self.clock.wall_ms(),
+            };
+            self.journal.record_batch(batch).await.unwrap();
+        }
+        if self.unread.is_empty() && self.offset > 0 {
+            self.journal.caught_up("k", "curfew.tasks", 0, self.clock.wall_ms()).await.unwrap();
+        }
+    }
+
+    async fn cut(&self) -> BTreeSet<CredentialId> {
+        let cases = self.journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap();
+        cases.into_iter().map(|line| line.case.directive.credential).collect()
+    }
+
+    /// Lets time pass in steps of ten seconds. `beats(source, n, minute)` says who sends; `reads` how much intake takes.
+    async fn pass(
+        &mut self,
+        ms: i64,
+        tasks: &[(&str, usize)],
+        beats: impl Fn(&str, usize) -> bool,
+        reads: usize,
+    ) -> u64 {
+        let mut held = 0;
+        for _ in 0..ms / 10_000 {
+            self.clock.advance_ms(10_000);
+            let slot = (self.clock.wall_ms() - T0) / 10_000 % 6;
+            for (source, count) in tasks {
+                for n in (0..*count).filter(|n| *n as i64 % 6 == slot) {
+                    if beats(source, n) {
+                        self.beat(source, n);
+                    }
+                }
+            }
+            self.read(reads).await;
+            held = held.max(self.deadlines.tick().await.unwrap().held);
+        }
+        held
+    }
+}
+
+const ALL: usize = usize::MAX;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_an_hour_with_lagging_intake_cuts_nothing_that_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::open(dir.path());
+    let tasks = [("/a", 12), ("/b", 2)];
+    for (source, count) in tasks {
+        for n in 0..count {
+            // Two of them must be over within the outage: an extension says that they need not be.
+            let soon = source == "/a" && n < 2;
+            world.start(source, n, T0 + if soon { HOUR / 2 } else { 20 * HOUR });
+        }
+    }
+    world.read(ALL).await;
+    world.pass(HOUR / 6, &tasks, |_, _| true, ALL).await;
+    assert!(world.cut().await.is_empty());
+
+    // Intake stands for an hour while tasks go on; one is extended, the other is not.
+    let extended = Data::TaskExtended(event::TaskExtended { run: run("/a", 0), deadline_ms: T0 + 20 * HOUR });
+    world.produce("/a", Type::TaskExtended, extended);
+    world.pass(HOUR, &tasks, |_, _| true, 0).await;
+    assert!(world.cut().await.is_empty(), "nothing may fire while the topic may say otherwise");
+
+    // It catches up slowly: the one that was not extended is over, nobody else.
+    world.pass(HOUR, &tasks, |_, _| true, 9).await;
+    world.read(ALL).await;
+    world.pass(HOUR / 6, &tasks, |_, _| true, ALL).await;
+    assert_eq!(world.cut().await, BTreeSet::from([lease("/a", 1)]));
+
+    // The brokers stand for an hour: no heartbeat arrives at all, then all come back.
+    world.pass(HOUR, &tasks, |_, _| false, ALL).await;
+    world.pass(HOUR / 2, &tasks, |_, _| true, ALL).await;
+    assert_eq!(world.cut().await, BTreeSet::from([lease("/a", 1)]));
+
+    // And one task that really dies is still found.
+    world.pass(HOUR / 6, &tasks, |source, n| source != "/a" || n != 7, ALL).await;
+    assert_eq!(world.cut().await, BTreeSet::from([lease("/a", 1), lease("/a", 7)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_that_stops_heartbeating_for_a_thousand_tasks_cuts_none_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::open(dir.path());
+    let tasks = [("/big", 1_000), ("/other", 30)];
+    for (source, count) in tasks {
+        for n in 0..count {
+            world.start(source, n, T0 + 20 * HOUR);
+        }
+    }
+    world.read(ALL).await;
+    world.pass(HOUR / 6, &tasks, |_, _| true, ALL).await;
+    let other_dies = |source: &str, n: usize| source == "/other" && n != 4;
+    let held = world.pass(HOUR / 6, &tasks, other_dies, ALL).await;
+    assert!(held >= 1_000, "held {held}");
+    assert_eq!(world.cut().await, BTreeSet::from([lease("/other", 4)]), "the others' own silence counts");
+    world.pass(HOUR / 6, &tasks, |source, n| source == "/big" || n != 4, ALL).await;
+    assert_eq!(world.cut().await, BTreeSet::from([lease("/other", 4)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_steps_ends_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::open(dir.path());
+    world.start("/a", 1, T0 + HOUR);
+    world.read(ALL).await;
+    world.clock.step_wall_ms(30 * HOUR);
+    world.journal.caught_up("k", "curfew.tasks", 0, world.clock.wall_ms()).await.unwrap();
+    assert!(world.deadlines.tick().await.unwrap().clock_doubted);
+    world.clock.step_wall_ms(-30 * HOUR);
+    assert!(!world.deadlines.tick().await.unwrap().clock_doubted);
+    assert!(world.cut().await.is_empty());
+}

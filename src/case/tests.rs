@@ -1,0 +1,394 @@
+use proptest::prelude::*;
+
+use super::{Phase, State, Todo};
+use crate::case::plan::{Act, Plan, Step};
+use crate::case::record::{
+    Answer, FailureKind, KilledBy, Level, Observation, Output, Presence, Record, Sighting, Verdict,
+};
+use crate::case::{Action, Directive, HoldReason, Trigger, Urgency};
+use crate::credential::{CredentialId, Kind};
+
+fn directive(held: Option<HoldReason>) -> Directive {
+    Directive {
+        credential: CredentialId::new(Kind::VaultLease, "prod", "database/creds/ro/x").unwrap(),
+        action: Action::Revoke,
+        trigger: Trigger::TaskEnd,
+        urgency: Urgency::Prompt,
+        held,
+        run: None,
+        end_ms: None,
+        broker_ms: 0,
+        topic: "t".into(),
+    }
+}
+
+fn step(act: Act, system: &str) -> Step {
+    Step { act, connector: system.into(), system: system.into(), optional: false }
+}
+
+/// With looks for each system, or without the one at the database.
+fn plan(looks: bool) -> Plan {
+    let mut steps = vec![step(Act::Observe, "vault")];
+    if looks {
+        steps.push(step(Act::Observe, "pg"));
+    }
+    steps.extend([step(Act::Disable, "pg"), step(Act::Revoke, "vault"), step(Act::EndSessions, "pg")]);
+    steps.push(step(Act::Prove, "pg"));
+    let pivot = steps.len() - 3;
+    Plan { steps, pivot }
+}
+
+fn seen(presence: Presence) -> Observation {
+    Observation { presence, ..Observation::default() }
+}
+
+fn sighted(answer: Answer, at_ms: i64) -> Sighting {
+    Sighting { level: Level::Issuer, answer, at_ms, control: true, residue: Vec::new(), request_id: None }
+}
+
+fn dead() -> Verdict {
+    Verdict::Dead { level: Level::Issuer, at_ms: 0, sightings: 1, by: KilledBy::Curfew, residue: Vec::new() }
+}
+
+/// What the executor may append for `todo`: `pick` chooses among it.
+fn answer(state: &State, todo: Todo, pick: u8, looks: bool) -> Record {
+    let failures = [
+        FailureKind::Unavailable,
+        FailureKind::Throttled { after_ms: None },
+        FailureKind::Unknown,
+        FailureKind::Denied,
+        FailureKind::Refused,
+        FailureKind::Gone,
+    ];
+    let failed = |step| Record::Failed { step, failure: failures[usize::from(pick) % 6], note: String::new() };
+    let presence = [Presence::Present, Presence::Gone, Presence::Unclear][usize::from(pick) % 3];
+    match todo {
+        Todo::Plan => Record::Planned { no: state.plan_no + 1, plan: plan(looks) },
+        Todo::Observe(step) if pick.is_multiple_of(4) => failed(step),
+        Todo::Observe(step) => Record::Observed { step, seen: seen(presence) },
+        Todo::Perform(step) => Record::Started { step, key: uuid::Uuid::nil(), attempt: state.attempts + 1 },
+        Todo::Skip(step) => Record::Skipped { step, residue: None },
+        Todo::Prove(step) if pick.is_multiple_of(5) => failed(step),
+        Todo::Prove(step) => {
+            let answer = [Answer::Refused, Answer::Accepted, Answer::Unknown][usize::from(pick) % 3];
+            Record::Sighted { step, sighting: sighted(answer, i64::from(pick)) }
+        }
+        Todo::Recheck(_) if pick.is_multiple_of(2) => Record::Held { reason: HoldReason::Authority },
+        Todo::Recheck(_) => Record::Resumed { by: "guard".into() },
+        Todo::Rest if matches!(state.phase, Phase::Held { .. }) => Record::Resumed { by: "ann".into() },
+        Todo::Rest => Record::Joined { directive: directive(None) },
+    }
+}
+
+proptest! {
+    /// Whatever happens, what comes next can be recorded, and a crash between any two records changes nothing.
+    #[test]
+    fn what_comes_next_can_always_be_recorded(picks in prop::collection::vec((any::<u8>(), 0..24u8), 1..80), looks: bool) {
+        let opened = directive(None);
+        let mut state = State::opened(&opened);
+        let mut records = vec![Record::Opened { directive: opened }];
+        for (pick, event) in picks {
+            if state.is_closed() {
+                break;
+            }
+            let todo = state.todo();
+            let mut now = vec![match event {
+                0 => Record::Superseded { by: directive(pick.is_multiple_of(2).then_some(HoldReason::Finding)) },
+                1 => Record::Joined { directive: directive(None) },
+                2 if state.phase == Phase::Open => Record::Held { reason: HoldReason::Frozen },
+                3 if state.phase != Phase::Abandoned => {
+                    Record::Abandoned { by: "ann".into(), reason: String::new() }
+                }
+                4 => Record::Closed { verdict: Verdict::Obsolete },
+                _ => answer(&state, todo, pick, looks),
+            }];
+            if let Record::Started { step, .. } = &now[0] {
+                // The reply, or a crash before it.
+                match pick % 4 {
+                    0 => {}
+                    1 => now.push(Record::Failed { step: *step, failure: FailureKind::Unknown, note: String::new() }),
+                    2 => now.push(Record::Failed { step: *step, failure: FailureKind::Unavailable, note: String::new() }),
+                    _ => now.push(Record::Succeeded { step: *step, output: Output::default() }),
+                }
+            }
+            for record in now {
+                let before = state.clone();
+                state = state.next(&record)
+                    .map_err(|illegal| TestCaseError::fail(format!("{illegal}: {before:?} / {record:?}")))?;
+                records.push(record);
+                prop_assert_eq!(&State::fold(&records).unwrap(), &state);
+            }
+        }
+    }
+
+    /// No order of records, however wild, reaches a state in which a closed case moves or an unseen death is recorded.
+    #[test]
+    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..7usize, 0..14u8), 0..60)) {
+        let mut state = State::opened(&directive(None));
+        for (pick, at, kind) in picks {
+            let record = match kind {
+                0 => Record::Opened { directive: directive(None) },
+                1 => Record::Superseded { by: directive(None) },
+                2 => Record::Planned { no: state.plan_no + u32::from(pick % 2), plan: plan(pick > 100) },
+                3 => Record::Observed { step: at, seen: seen(Presence::Present) },
+                4 => Record::Started { step: at, key: uuid::Uuid::nil(), attempt: u32::from(pick % 3) },
+                5 => Record::Succeeded { step: at, output: Output::default() },
+                6 => Record::Failed { step: at, failure: FailureKind::Unknown, note: String::new() },
+                7 => Record::Skipped { step: at, residue: None },
+                8 => Record::Sighted { step: at, sighting: sighted(Answer::Refused, 1) },
+                9 => Record::Held { reason: HoldReason::Cap },
+                10 => Record::Resumed { by: "a".into() },
+                11 => Record::Abandoned { by: "a".into(), reason: String::new() },
+                12 => Record::Closed { verdict: dead() },
+                _ => Record::Closed { verdict: Verdict::DiesAt { at_ms: 1 } },
+            };
+            let closed = state.is_closed();
+            let unseen = state.series.refused == 0;
+            if let Ok(next) = state.clone().next(&record) {
+                prop_assert!(!closed, "a closed case took {record:?}");
+                prop_assert!(!(kind == 12 && unseen), "dead without a sighting");
+                prop_assert!(kind != 13, "closed by a verdict that does not close");
+                let steps = next.plan.as_ref().map_or(0, |p| p.steps.len());
+                prop_assert!(steps == 0 || next.step < steps, "past its proof");
+                prop_assert!(!next.in_doubt || next.current().is_some_and(|s| s.act.has_effect()));
+                state = next;
+            }
+        }
+    }
+}
+
+#[test]
+fn an_abandoned_case_may_fail_to_probe() {
+    let mut state = State::opened(&directive(None));
+    for record in [
+        Record::Planned { no: 1, plan: plan(true) },
+        Record::Abandoned { by: "ann".into(), reason: "x".into() },
+        Record::Failed { step: 5, failure: FailureKind::Unavailable, note: String::new() },
+        Record::Sighted { step: 5, sighting: sighted(Answer::Refused, 1) },
+    ] {
+        state = state.next(&record).unwrap();
+    }
+    assert_eq!(state.todo(), Todo::Prove(5));
+}
+
+mod judged {
+    use super::*;
+    use crate::case::Case;
+    use crate::probe::{Judgement, Settle, judge};
+
+    pub(super) fn case(sightings: &[Sighting], issuer: Presence, seen_ms: Option<i64>) -> Case {
+        let mut state = State::opened(&directive(None));
+        let proof = Plan { steps: vec![step(Act::Observe, "vault"), step(Act::Prove, "vault")], pivot: 1 };
+        state = state.next(&Record::Planned { no: 1, plan: proof }).unwrap();
+        state = state.next(&Record::Observed { step: 0, seen: seen(issuer) }).unwrap();
+        for sighting in sightings {
+            state = state.next(&Record::Sighted { step: 1, sighting: sighting.clone() }).unwrap();
+        }
+        Case {
+            id: uuid::Uuid::nil(),
+            tenant: "t".into(),
+            directive: directive(None),
+            system: "s".into(),
+            lane: "l".into(),
+            principal: None,
+            seen_ms,
+            opened_ms: 0,
+            traceparent: None,
+            seq: 1,
+            charged: false,
+            state,
+        }
+    }
+
+    const AT_ONCE: Settle = Settle { window_ms: 0, sightings: 1 };
+    const SLOW: Settle = Settle { window_ms: 1_000, sightings: 3 };
+
+    #[test]
+    fn death_is_the_first_refusal_of_the_unbroken_series() {
+        let r = |at| sighted(Answer::Refused, at);
+        let broken = [r(1), sighted(Answer::Accepted, 2), r(700), sighted(Answer::Unknown, 900), r(1_200), r(1_700)];
+        let case = case(&broken, Presence::Present, None);
+        let Judgement::Close(Verdict::Dead { at_ms, sightings, by, .. }) = judge(&case, SLOW, 2_000) else {
+            panic!("not dead");
+        };
+        assert_eq!((at_ms, sightings, by), (700, 3, KilledBy::Others));
+    }
+
+    #[test]
+    fn too_few_too_soon_or_without_a_control_prove_nothing() {
+        let r = |at| sighted(Answer::Refused, at);
+        let soon = case(&[r(0), r(10), r(20)], Presence::Present, None);
+        assert_eq!(judge(&soon, SLOW, 20), Judgement::Again { at_ms: 520 });
+        let few = case(&[r(0), r(5_000)], Presence::Present, None);
+        assert!(matches!(judge(&few, SLOW, 5_000), Judgement::Again { .. }));
+        let blind = case(&[Sighting { control: false, ..r(0) }], Presence::Present, None);
+        assert_eq!(judge(&blind, AT_ONCE, 0), Judgement::Retry);
+        let late = case(&[r(0), sighted(Answer::Accepted, 1)], Presence::Present, None);
+        assert_eq!(judge(&late, AT_ONCE, 1), Judgement::Retry, "a refuting sighting wins");
+    }
+
+    #[test]
+    fn what_nobody_ever_saw_is_not_called_dead() {
+        let refused = [sighted(Answer::Refused, 1)];
+        for presence in [Presence::Gone, Presence::Unclear] {
+            assert_eq!(judge(&case(&refused, presence, None), AT_ONCE, 1), Judgement::Close(Verdict::NotFound));
+        }
+        let known = judge(&case(&refused, Presence::Gone, Some(1)), AT_ONCE, 1);
+        assert!(matches!(known, Judgement::Close(Verdict::Dead { .. })));
+    }
+}
+
+mod guarded {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::guard::{TOKENS, is_allowed, same_run};
+
+    #[test]
+    fn a_prefix_reaches_its_own_role_and_no_name_that_looks_alike() {
+        let id = |kind, id: &str| CredentialId::new(kind, "prod", id).unwrap();
+        let allowed = ["database/creds/ro/".to_owned(), "approle/ci".to_owned()];
+        for (kind, text, expected) in [
+            (Kind::VaultLease, "database/creds/ro/x", true),
+            (Kind::VaultLease, "database/creds/ro-admin/x", false),
+            (Kind::VaultLease, "database/creds/ro/../rw/x", false),
+            (Kind::VaultLease, "database/creds/ro//x", false),
+            (Kind::VaultSecretId, "approle/ci/acc", true),
+            (Kind::VaultSecretId, "approle/ci2/acc", false),
+            (Kind::VaultToken, "database/creds/ro/x", false),
+            (Kind::VaultToken, "acc", false),
+            (Kind::Unserved, "approle/ci/acc", false),
+        ] {
+            assert_eq!(is_allowed(&id(kind, text), &allowed), expected, "{text}");
+        }
+        assert!(is_allowed(&id(Kind::VaultToken, "acc"), &[TOKENS.to_owned()]));
+        assert!(!is_allowed(&id(Kind::VaultLease, "token:x"), &[TOKENS.to_owned(), String::new()]));
+    }
+
+    #[test]
+    fn the_gate_asks_in_order() {
+        use crate::guard::{Authority, Facts, Freeze, Mode, check};
+        let mut case = crate::case::Case {
+            id: uuid::Uuid::nil(),
+            tenant: "t".into(),
+            directive: Directive { run: Some(crate::task::RunKey::new("/ci", "1")), ..directive(None) },
+            system: "s".into(),
+            lane: "l".into(),
+            principal: None,
+            seen_ms: None,
+            opened_ms: 0,
+            traceparent: None,
+            seq: 1,
+            charged: false,
+            state: State::opened(&directive(None)),
+        };
+        let authority = Authority { kinds: BTreeSet::from(["vault-lease".into()]), strongest: Action::Revoke };
+        let tracks = Authority { strongest: Action::Track, ..authority.clone() };
+        let prefixes = ["database/creds/ro/".to_owned()];
+        let none = BTreeSet::new();
+        let own = BTreeSet::from([case.directive.credential.as_str().to_owned()]);
+        let other = Observation { run: Some("/ci:2".into()), ..seen(Presence::Present) };
+        let check = |case: &crate::case::Case, change: &dyn Fn(&mut Facts<'_>)| {
+            let mut facts = Facts {
+                case,
+                seen: None,
+                freeze: None,
+                started_held: false,
+                mode: Some(Mode::Enforce),
+                authority: Some(&authority),
+                allowed_prefixes: &prefixes,
+                protected: &none,
+                clock_trusted: true,
+                cap_left: Some(1),
+            };
+            // The lifetimes of what a change may refer to are those of this test.
+            change(&mut facts);
+            check(&facts)
+        };
+        assert_eq!(check(&case, &|_| ()), Ok(()));
+        assert_eq!(check(&case, &|f| f.freeze = Some(Freeze::Soft)), Err(HoldReason::Frozen));
+        assert_eq!(check(&case, &|f| f.started_held = true), Err(HoldReason::StartedHeld));
+        assert_eq!(check(&case, &|f| f.mode = None), Err(HoldReason::Unserved));
+        assert_eq!(check(&case, &|f| f.mode = Some(Mode::Observe)), Err(HoldReason::Observe));
+        assert_eq!(check(&case, &|f| f.authority = None), Err(HoldReason::Authority));
+        assert_eq!(check(&case, &|f| f.allowed_prefixes = &[]), Err(HoldReason::Prefix));
+        assert_eq!(check(&case, &|f| f.cap_left = Some(0)), Err(HoldReason::Cap));
+        assert_eq!(check(&case, &|f| f.clock_trusted = false), Ok(()), "an event-triggered case goes on");
+        let borrowed =
+            [(Some(&tracks), &none, None), (Some(&authority), &own, None), (Some(&authority), &none, Some(&other))];
+        let expected = [HoldReason::Authority, HoldReason::Protected, HoldReason::OtherTask];
+        for ((authority, protected, seen), expected) in borrowed.into_iter().zip(expected) {
+            let facts = Facts {
+                case: &case,
+                seen,
+                freeze: None,
+                started_held: false,
+                mode: Some(Mode::Enforce),
+                authority,
+                allowed_prefixes: &prefixes,
+                protected,
+                clock_trusted: true,
+                cap_left: None,
+            };
+            assert_eq!(crate::guard::check(&facts), Err(expected));
+        }
+        case.state.acted = true;
+        case.charged = true;
+        assert_eq!(check(&case, &|f| f.freeze = Some(Freeze::Soft)), Ok(()), "on to its safe point");
+        assert_eq!(check(&case, &|f| f.freeze = Some(Freeze::Hard)), Err(HoldReason::Frozen));
+        assert_eq!(check(&case, &|f| f.cap_left = Some(0)), Ok(()), "charged once");
+        case.directive.trigger = Trigger::Deadline;
+        assert_eq!(check(&case, &|f| f.clock_trusted = false), Err(HoldReason::Clock));
+    }
+
+    #[test]
+    fn who_came_first_without_authority_stops_nobody_with_it() {
+        use crate::guard::{Authority, authority_of};
+        let able = Authority { kinds: BTreeSet::from(["vault-lease".into()]), strongest: Action::Revoke };
+        let of = |topic: &str| (topic == "able").then_some(&able);
+        let join = |topic: &str, action, held| Record::Joined {
+            directive: Directive { topic: topic.into(), action, held, ..directive(None) },
+        };
+        let opened = State::opened(&directive(None));
+        let weaker = opened.next(&join("able", Action::Track, None)).unwrap();
+        let held = weaker.next(&join("able", Action::Revoke, Some(HoldReason::Unregistered))).unwrap();
+        let mut case = super::judged::case(&[], Presence::Present, None);
+        case.state.joined.clone_from(&held.joined);
+        assert_eq!(authority_of(&case, of), None, "it asked for less");
+        case.state = held.next(&join("able", Action::Revoke, None)).unwrap();
+        assert_eq!(authority_of(&case, of), Some(&able));
+    }
+
+    #[test]
+    fn a_run_is_named_whole_or_by_its_id() {
+        assert!(same_run("/ci:42", "/ci:42") && same_run("/ci:42", "42"));
+        assert!(!same_run("/ci:42", "2") && !same_run("/ci:42", "43"));
+    }
+}
+
+mod retried {
+    use super::*;
+    use crate::retry::Schedule;
+
+    proptest! {
+        #[test]
+        fn waits_grow_to_the_ceiling_and_stay(
+            first_ms in 0..1u64 << 40, ceiling_ms in 0..1u64 << 40, attempt in 0..u32::MAX, spread in -1.0..2.0f64,
+        ) {
+            let schedule = Schedule { first_ms, ceiling_ms, ..Schedule::default() };
+            let wait = |n, spread| schedule.after_ms(n, FailureKind::Unavailable, spread);
+            let now = wait(attempt, spread);
+            let top = ceiling_ms.max(1) as i64;
+            prop_assert!(now >= 1 && now <= top + top / 4 + 1, "{now}");
+            prop_assert!(wait(attempt.saturating_add(1), 0.0) >= wait(attempt, 0.0));
+            prop_assert!(wait(attempt, 0.0) <= now);
+        }
+
+        #[test]
+        fn a_provider_is_believed_up_to_its_ceiling(after_ms: i64, spread in 0.0..1.0f64) {
+            let schedule = Schedule::default();
+            let now = schedule.after_ms(1, FailureKind::Throttled { after_ms: Some(after_ms) }, spread);
+            prop_assert!(now >= after_ms.min(300_000) && now <= 375_000);
+        }
+    }
+}
