@@ -12,6 +12,14 @@ const HOUR: i64 = 60 * MINUTE;
 /// Runs tasks of several sources for four hours; `beats(source, task, at)` says whether a heartbeat gets through.
 /// Returns whom the judgement would cut, with the time.
 fn simulate(sources: &[(&str, usize)], beats: impl Fn(&str, usize, i64) -> bool) -> Vec<(String, usize, i64)> {
+    simulate_every(EVERY, sources, beats)
+}
+
+fn simulate_every(
+    every: i64,
+    sources: &[(&str, usize)],
+    beats: impl Fn(&str, usize, i64) -> bool,
+) -> Vec<(String, usize, i64)> {
     let limits = Limits::default();
     let mut tasks: Vec<(String, usize, i64, bool)> = Vec::new();
     for (source, count) in sources {
@@ -24,7 +32,7 @@ fn simulate(sources: &[(&str, usize)], beats: impl Fn(&str, usize, i64) -> bool)
         let mut newest: BTreeMap<String, i64> = BTreeMap::new();
         for (source, n, last, alive) in &mut tasks {
             // Spread over the interval, as schedulers do.
-            if (at + *n as i64 * 1_000) % EVERY == 0 && beats(source, *n, at) {
+            if (at + *n as i64 * 1_000) % every == 0 && beats(source, *n, at) {
                 *last = at;
             }
             if *alive {
@@ -37,7 +45,7 @@ fn simulate(sources: &[(&str, usize)], beats: impl Fn(&str, usize, i64) -> bool)
             voices.entry(source).or_insert_with(|| Voice::first(newest)).hear(newest);
         }
         let before = at - 2_000;
-        let due = |t: &(String, usize, i64, bool)| t.3 && t.2 + EVERY * 3 < before;
+        let due = |t: &(String, usize, i64, bool)| t.3 && t.2 + every * 3 < before;
         let indexes: Vec<usize> = (0..tasks.len()).filter(|i| due(&tasks[*i])).collect();
         let silent: Vec<Silent> = indexes
             .iter()
@@ -45,7 +53,7 @@ fn simulate(sources: &[(&str, usize)], beats: impl Fn(&str, usize, i64) -> bool)
                 run: RunKey::new(&tasks[*i].0, &tasks[*i].1.to_string()),
                 source: tasks[*i].0.clone(),
                 last_ms: tasks[*i].2,
-                every_ms: EVERY,
+                every_ms: every,
             })
             .collect();
         for act in judge_silence(&silent, &live, &mut voices, before, &limits).act {
@@ -85,10 +93,18 @@ fn a_scheduler_that_stops_for_a_thousand_tasks_cuts_nobody() {
     assert!(half.is_empty(), "{} were cut", half.len());
 }
 
+/// One by one they fall due and one by one they come back, while the rest of the source goes on: neither the first few
+/// nor the last few of them are few.
+#[test]
+fn those_that_stop_together_are_counted_together() {
+    let cut = simulate_every(100_000, &[("a", 400)], |_, n, at| n % 400 >= 100 || !outage(at));
+    assert!(cut.is_empty(), "{} were cut: {:?}", cut.len(), cut.first());
+}
+
 #[test]
 fn who_comes_back_one_by_one_gets_time_to() {
     // After the outage only every tenth task beats at once, the others an interval or two later.
-    let slow = |n: usize, at| n % 10 != 0 && (2 * HOUR..2 * HOUR + 2 * EVERY).contains(&at);
+    let slow = |n: usize, at| !n.is_multiple_of(10) && (2 * HOUR..2 * HOUR + 2 * EVERY).contains(&at);
     let cut = simulate(&[("a", 30)], |_, n, at| !outage(at) && !slow(n, at));
     assert!(cut.is_empty(), "{cut:?}");
 }
