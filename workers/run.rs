@@ -12,7 +12,7 @@ use axum::response::Response;
 use curfew::config::{Config, Kafka, Login, Realm, Reconcile as ReconcileConfig};
 use curfew::connector::{Registry, postgres, vault};
 use curfew::deadlines::ClockTrust;
-use curfew::guard::Mode;
+use curfew::guard::{self, Mode};
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
 use curfew::journal::sqlite::Sqlite;
@@ -151,7 +151,7 @@ fn vault_settings(realm: &Realm, auth: vault::Auth) -> vault::VaultSettings {
             .rules
             .allowed_prefixes
             .iter()
-            .filter(|prefix| !roles.contains(*prefix))
+            .filter(|prefix| !roles.contains(*prefix) && *prefix != guard::TOKENS)
             .cloned()
             .collect(),
         tokens: realm.tokens,

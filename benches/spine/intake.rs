@@ -15,7 +15,7 @@ use curfew::metrics::Metrics;
 use curfew::policy::Rules;
 use rusqlite::{Connection, params};
 
-use crate::revoke::stage::now_ms;
+use crate::stage::now_ms;
 use crate::table::{Goal, Table};
 
 const BATCH: usize = 1_000;

@@ -8,8 +8,16 @@ mod restart;
 mod revoke;
 mod table;
 
+// What the tests have for the same servers.
+#[path = "../../tests/it/admin.rs"]
+mod admin;
+#[path = "../../tests/it/stage.rs"]
+mod stage;
+#[path = "../../tests/it/world.rs"]
+mod world;
+
 fn main() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing is installed before");
     // Cargo passes `--bench`; any other word selects measures by name.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));

@@ -10,7 +10,7 @@ use curfew::policy::Rules;
 use curfew::task::{RunKey, Tenure};
 use std::sync::Arc;
 
-use crate::revoke::stage;
+use crate::stage;
 use crate::table::{Goal, Table};
 
 const RUNS: usize = 5;

@@ -11,13 +11,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::table::{Goal, Table};
-
-#[path = "../../tests/it/admin.rs"]
-pub mod admin;
-#[path = "../../tests/it/stage.rs"]
-pub mod stage;
-#[path = "../../tests/it/world.rs"]
-pub mod world;
+use crate::{admin, stage, world};
 
 const TOKENS: usize = 1_000;
 const RUNS: usize = 5;

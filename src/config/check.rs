@@ -172,7 +172,7 @@ fn realms(c: &mut Checks<'_>, raw: &[Spanned<file::Realm>], targets: &[Target]) 
         let approle = realm.allowed_prefixes.iter().filter(|prefix| prefix.starts_with("approle/"));
         let roles = approle.chain(&realm.secret_id_roles).map(|role| role.trim_end_matches('/').to_owned());
         let secret_id_roles: BTreeSet<String> = roles.collect();
-        let named = realm.allowed_prefixes.iter().filter(|p| *p != TOKENS && !p.starts_with("approle/")).cloned();
+        let named = realm.allowed_prefixes.iter().filter(|p| !p.starts_with("approle/")).cloned();
         let allowed_prefixes = named.chain(secret_id_roles.iter().map(|role| format!("{role}/"))).collect();
         realms.push(Realm {
             secret_id_roles: secret_id_roles.into_iter().collect(),

@@ -339,10 +339,10 @@ impl Work<'_> {
         let realm = self.parts.registry.realm(&case.directive.credential);
         let own =
             Authority { kinds: [case.directive.credential.kind_name().to_owned()].into(), strongest: Action::Revoke };
-        let authority = match case.directive.topic.as_str() {
+        let authority = guard::authority_of(case, |topic| match topic {
             OWN_TOPIC => Some(&own),
             topic => settings.authority.get(topic),
-        };
+        });
         Ok(guard::check(&Facts {
             case,
             seen: case.state.issuer(),
