@@ -2,7 +2,7 @@
 //! comes next, [`guard`](crate::guard) whether it may be, [`probe`](crate::probe) what it proved, [`retry`](crate::retry)
 //! when to come back.
 //!
-//! A claim is worked on in [`work`]: records pile up in memory and become durable together, at the latest before an
+//! A claim is worked on in `executor/work.rs`: records pile up in memory and become durable together, at the latest before an
 //! effect starts (`Started` first), when the case waits, or when it closes. Whatever a crash loses of them is only
 //! looking, which is repeated. There is no recovery path: a restarted process claims what is due and goes on.
 

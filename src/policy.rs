@@ -1,4 +1,4 @@
-//! What to do about an event. PURE: [`decide`] sees the event and a [`View`] of what the journal knows, and returns a
+//! What to do about an event. PURE: [`decide()`] sees the event and a [`View`] of what the journal knows, and returns a
 //! [`Decision`] made of data. The journal applies it, in the transaction in which it loaded the view.
 
 pub(crate) mod decide;
