@@ -38,7 +38,7 @@ fn the_whole_file_is_read() {
     assert!(config.enforces());
     let realm = &config.realms[0];
     assert!(realm.tokens);
-    assert_eq!(realm.rules.allowed_prefixes, ["database/creds/", "approle/ci/"]);
+    assert_eq!(realm.rules.allowed_prefixes, ["database/creds/", "token:", "approle/ci/"]);
     assert_eq!(realm.secret_id_roles, ["approle/ci"]);
     assert_eq!(realm.reconcile.as_ref().unwrap().every_ms, 60_000);
     assert_eq!(config.event_types()["curfew.tasks"], [Type::TaskStarted, Type::TaskEnded].into());
