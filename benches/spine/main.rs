@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod intake;
+mod latency;
 mod restart;
 mod revoke;
 mod table;
@@ -28,6 +29,9 @@ fn main() {
     }
     if is_wanted("revoke") {
         runtime.block_on(revoke::measure(&mut table));
+    }
+    if is_wanted("latency") {
+        runtime.block_on(latency::measure(&mut table));
     }
     if is_wanted("restart") {
         runtime.block_on(restart::measure(&mut table));

@@ -18,9 +18,9 @@ const RUNS: usize = 5;
 const CONCURRENCY: usize = 16;
 
 /// A Vault of the bench's own, gone with it.
-struct Memory {
+pub struct Memory {
     child: Child,
-    admin: admin::Admin,
+    pub admin: admin::Admin,
 }
 
 impl Drop for Memory {
@@ -32,7 +32,7 @@ impl Drop for Memory {
 }
 
 impl Memory {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let listen = format!("127.0.0.1:{port}");
         let child = Command::new(world::env("CURFEW_TEST_VAULT_BIN"))
@@ -60,8 +60,8 @@ impl Memory {
         Self { child, admin }
     }
 
-    async fn tokens(&self) -> Vec<String> {
-        futures::stream::iter(0..TOKENS)
+    pub async fn tokens(&self, count: usize) -> Vec<String> {
+        futures::stream::iter(0..count)
             .map(|_| async { self.admin.token(json!({})).await.0 })
             .buffer_unordered(CONCURRENCY)
             .collect()
@@ -114,7 +114,7 @@ pub async fn measure(table: &mut Table) {
     let vault = Memory::start().await;
     let mut pairs = Vec::new();
     for _ in 0..RUNS {
-        let (for_ours, for_bare) = (vault.tokens().await, vault.tokens().await);
+        let (for_ours, for_bare) = (vault.tokens(TOKENS).await, vault.tokens(TOKENS).await);
         pairs.push((ours(&vault, for_ours).await, bare(&vault, for_bare).await));
     }
     table.add("revocations with proof (tokens)", "1/s", &pairs, Goal::AtLeast(0.8));

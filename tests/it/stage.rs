@@ -25,6 +25,8 @@ use curfew::metrics::Metrics;
 use curfew::policy::Rules;
 use curfew::probe::Settle;
 use curfew::retry::Schedule;
+use tokio::sync::Notify;
+
 use curfew::task::{Credential, RunKey, Tenant, Tenure};
 
 pub const TOPIC: &str = "curfew.tasks";
@@ -55,6 +57,10 @@ impl Stage {
     }
 
     pub fn executor(&self, journal: Arc<dyn Journal>) -> Executor {
+        self.executor_rung_by(journal, Arc::default())
+    }
+
+    pub fn executor_rung_by(&self, journal: Arc<dyn Journal>, stirred: Arc<Notify>) -> Executor {
         Executor::new(Parts {
             journal,
             registry: self.registry.clone(),
@@ -63,7 +69,7 @@ impl Stage {
             clock_trusted: Arc::new(|| true),
             freeze_file: Arc::new(|| None::<Freeze>),
             metrics: Arc::new(Metrics::default()),
-            stirred: Arc::default(),
+            stirred,
             outbox: Arc::default(),
         })
     }
