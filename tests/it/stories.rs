@@ -64,7 +64,12 @@ impl World {
         fs::write(folder.path().join("pg.url"), &pg.url).unwrap();
         let config = json!({
             "journal": {"path": "curfew.db"},
-            "kafka": {"brokers": brokers(), "group": unique("story")},
+            // A static member: a killed process has not left, and the next start must not wait for its session to end.
+            "kafka": {
+                "brokers": brokers(),
+                "group": unique("story"),
+                "properties": {"group.instance.id": "story", "session.timeout.ms": "6000"},
+            },
             "topics": {&tasks: {"strongest": "revoke"}},
             "publish": {"outcomes": &outcomes, "states": &outcomes, "rejected": &rejected},
             "metrics": {"listen": format!("127.0.0.1:{metrics}")},
@@ -89,6 +94,8 @@ impl World {
     async fn task(&self) -> Task {
         let lease = self.admin.database_credential(&self.mount).await;
         let (accessor, token) = self.admin.token(json!({})).await;
+        // A witness that finds everything dead proves nothing.
+        assert!(self.admin.token_works(&token).await);
         Task {
             run: uuid::Uuid::new_v4().simple().to_string(),
             lease: CredentialId::new(Kind::VaultLease, "test", &lease.lease).unwrap(),
