@@ -28,6 +28,9 @@ use crate::retry::Schedule;
 /// The topic of Curfew's own events: what they ask for is bounded by the guard's other checks.
 pub const OWN_TOPIC: &str = "curfew";
 
+/// How long a place stays empty after the journal refused what was done there.
+const UNWRITABLE: Duration = Duration::from_secs(1);
+
 /// How the executor works.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -139,7 +142,11 @@ impl Executor {
                     break;
                 };
                 tracker.spawn(async move {
-                    work::work(&parts, &breakers, claim, &cancel).await;
+                    if !work::work(&parts, &breakers, claim, &cancel).await {
+                        // The case is due again at once: without a pause a full disk would make us look for ever.
+                        let pause = tokio::time::sleep(UNWRITABLE);
+                        tokio::select! { () = cancel.cancelled() => {} () = pause => {} }
+                    }
                     drop(permit);
                     // A freed place may have something waiting for it.
                     parts.stirred.notify_one();

@@ -24,8 +24,8 @@ const LOOK_AGAIN: i64 = 5;
 /// Where cases rest that only a person or an event moves.
 const REST_MS: i64 = 24 * 3_600_000;
 
-/// Works on `claim` until it waits, ends, or `cancel` finds it at a record boundary.
-pub(super) async fn work(parts: &Parts, breakers: &Breakers, claim: Claim, cancel: &CancellationToken) {
+/// Works on `claim` until it waits, ends, or `cancel` finds it at a record boundary. Returns whether the journal took it.
+pub(super) async fn work(parts: &Parts, breakers: &Breakers, claim: Claim, cancel: &CancellationToken) -> bool {
     let span = info_span!(
         "case",
         case.id = %claim.case.id,
@@ -38,12 +38,16 @@ pub(super) async fn work(parts: &Parts, breakers: &Breakers, claim: Claim, cance
         match work.walk(cancel).await {
             Ok(()) => {}
             Err(Stop::Journal(Error::ClaimVoid)) => debug!("the case went on without this claim"),
-            Err(Stop::Journal(error)) => warn!(%error, "the case waits for the journal; nothing more happens to it"),
+            Err(Stop::Journal(error)) => {
+                warn!(%error, "the case waits for the journal; nothing more happens to it");
+                return false;
+            }
             Err(Stop::Illegal(illegal)) => error!(%illegal, "a bug: this record cannot follow; the case rests"),
         }
+        true
     }
     .instrument(span)
-    .await;
+    .await
 }
 
 /// Why a walk ended early.

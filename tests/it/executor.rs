@@ -1,1 +1,453 @@
-//! To come.
+//! The executor on a real Vault: what holds a case and what lets it go, and that a hold, a full disk or a lost claim means
+//! no effect. Every call of an effect is counted between the executor and the real connector.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use curfew::case::plan::Act;
+use curfew::case::record::{KilledBy, Level, Observation, Output, Presence, Record, Sighting, Verdict};
+use curfew::case::state::Phase;
+use curfew::case::{Action, HoldReason};
+use curfew::clock::{self, Clock, Simulated};
+use curfew::connector::{Connector, Failure, Realm, Registry, Subject};
+use curfew::credential::{CredentialId, Kind};
+use curfew::event::{Data, FindingObserved, GrantSpec, Type};
+use curfew::executor::{Executor, Parts};
+use curfew::guard::{Authority, Freeze, Mode};
+use curfew::journal::sqlite::Sqlite;
+use curfew::journal::{Append, CaseLine, Error, Journal, Want};
+use curfew::metrics::Metrics;
+use curfew::outcome;
+use curfew::probe::Settle;
+use curfew::task::{RunKey, Tenure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+
+use crate::admin::{Admin, connectors};
+use crate::stage::{Stage, TOPIC, case_of, ended, new_run, now_ms, record, started};
+use crate::world::until;
+
+type Alter = Arc<dyn Fn(&mut Observation) + Send + Sync>;
+
+/// What stands between the executor and the connectors.
+#[derive(Clone)]
+struct Ledger {
+    /// Every effect that was asked for.
+    effects: Arc<Mutex<Vec<(Act, CredentialId)>>>,
+    /// What a look is made to show.
+    alter: Alter,
+    /// Looks answer only with a permit of this.
+    gate: Arc<Semaphore>,
+    /// Looks that wait at the gate.
+    waiting: Arc<Semaphore>,
+}
+
+struct Counted {
+    inner: Arc<dyn Connector>,
+    ledger: Ledger,
+}
+
+#[async_trait]
+impl Connector for Counted {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+    fn system(&self) -> &str {
+        self.inner.system()
+    }
+    fn call_timeout_ms(&self) -> i64 {
+        self.inner.call_timeout_ms()
+    }
+    fn settle(&self) -> Settle {
+        self.inner.settle()
+    }
+    async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
+        self.ledger.waiting.add_permits(1);
+        let _open = self.ledger.gate.acquire().await.unwrap();
+        let mut seen = self.inner.observe(subject).await?;
+        (self.ledger.alter)(&mut seen);
+        Ok(seen)
+    }
+    async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        self.ledger.effects.lock().unwrap().push((act, subject.credential.clone()));
+        self.inner.perform(act, subject).await
+    }
+    async fn probe(&self, subject: &Subject) -> Sighting {
+        self.inner.probe(subject).await
+    }
+    async fn self_check(&self) -> Result<(), Failure> {
+        self.inner.self_check().await
+    }
+}
+
+/// A Vault, a journal, and the ledger between.
+struct Scene {
+    _folder: TempDir,
+    admin: Admin,
+    stage: Stage,
+    journal: Arc<Sqlite>,
+    ledger: Ledger,
+}
+
+impl Scene {
+    /// Tokens only.
+    async fn new() -> Self {
+        Self::on("", Arc::new(|_| ())).await
+    }
+
+    async fn on(mount: &str, alter: Alter) -> Self {
+        let admin = Admin::shared();
+        let registry = connectors(&admin, mount, false).await;
+        Self::with(admin, &registry, alter)
+    }
+
+    fn with(admin: Admin, registry: &Registry, alter: Alter) -> Self {
+        let ledger = Ledger {
+            effects: Arc::default(),
+            alter,
+            gate: Arc::new(Semaphore::new(1_000)),
+            waiting: Arc::new(Semaphore::new(0)),
+        };
+        let mut counted = registry.clone();
+        for inner in registry.all() {
+            counted.add(Arc::new(Counted { inner: inner.clone(), ledger: ledger.clone() }));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let stage = Stage::new(folder.path(), counted);
+        let journal = stage.open();
+        Self { _folder: folder, admin, stage, journal, ledger }
+    }
+
+    async fn token(&self, extra: Value) -> (CredentialId, String) {
+        let (accessor, token) = self.admin.token(extra).await;
+        assert!(self.admin.token_works(&token).await);
+        (token_id(&accessor), token)
+    }
+
+    async fn ends(&self, run: &RunKey, credential: &CredentialId) {
+        self.stage.task_ends(self.journal.as_ref(), run, credential, None).await;
+    }
+
+    async fn line(&self, credential: &CredentialId) -> CaseLine {
+        case_of(self.journal.as_ref(), credential).await.expect("there is a case")
+    }
+
+    /// Works once over all that is due, twice: what is held by a word of the configuration stays so.
+    async fn drain(&self) {
+        for _ in 0..2 {
+            self.stage.executor(self.journal.clone()).drain().await.unwrap();
+        }
+    }
+
+    async fn closes(&self, credential: &CredentialId) -> Verdict {
+        self.stage.run_until_closed(&self.journal, credential).await.verdict
+    }
+
+    fn effects(&self) -> usize {
+        self.ledger.effects.lock().unwrap().len()
+    }
+
+    /// Held for `reason`, published so, and nothing was done.
+    async fn assert_held(&self, credential: &CredentialId, reason: HoldReason) {
+        self.drain().await;
+        let line = self.line(credential).await;
+        assert_eq!(line.case.state.phase, Phase::Held { reason });
+        assert_eq!(line.verdict, Verdict::Alive { by: reason });
+        assert!(!line.case.state.acted && line.closed_ms.is_none());
+        assert_eq!(self.effects(), 0, "{reason:?}");
+        let told = self.told(credential, outcome::Kind::CredentialState).await;
+        assert!(told.iter().any(|data| data["verdict"]["by"] == reason.as_str()), "{reason:?}: {told:?}");
+    }
+
+    /// The data of what was published about `credential`.
+    async fn told(&self, credential: &CredentialId, kind: outcome::Kind) -> Vec<Value> {
+        let rows = self.journal.outbox(0, 10_000).await.unwrap();
+        let rows = rows.iter().filter(|row| row.kind == kind && row.key == credential.as_str());
+        rows.map(|row| serde_json::from_slice::<Value>(&row.body).unwrap()["data"].clone()).collect()
+    }
+
+    async fn records(&self, credential: &CredentialId) -> Vec<Record> {
+        let id = self.line(credential).await.case.id;
+        let timeline = self.journal.timeline(id).await.unwrap().unwrap();
+        timeline.records.into_iter().flat_map(|(_, _, records)| records).collect()
+    }
+}
+
+fn token_id(accessor: &str) -> CredentialId {
+    CredentialId::new(Kind::VaultToken, "test", accessor).unwrap()
+}
+
+fn minted(credential: &CredentialId) -> GrantSpec {
+    GrantSpec { credential: credential.clone(), tenure: Tenure::Minted, principal: None, expires_ms: None }
+}
+
+fn is_dead(verdict: &Verdict, killer: KilledBy) -> bool {
+    matches!(verdict, Verdict::Dead { level: Level::Issuer, by, .. } if *by == killer)
+}
+
+/// As [`Stage::executor`], at a clock that the test moves.
+fn executor_at(stage: &Stage, journal: Arc<dyn Journal>, clock: clock::Shared) -> Executor {
+    Executor::new(Parts {
+        journal,
+        registry: stage.registry.clone(),
+        settings: Arc::new(stage.settings.clone()),
+        clock,
+        clock_trusted: Arc::new(|| true),
+        freeze_file: Arc::new(|| None::<Freeze>),
+        metrics: Arc::new(Metrics::default()),
+        stirred: Arc::default(),
+        outbox: Arc::default(),
+    })
+}
+
+#[tokio::test]
+async fn over_the_cap_cases_wait_for_the_next_minute_or_a_higher_cap() {
+    let mut scene = Scene::new().await;
+    scene.stage.settings.effects_per_minute = Some(2);
+    let mut tokens = Vec::new();
+    for _ in 0..7 {
+        let (id, _) = scene.token(json!({})).await;
+        scene.ends(&new_run(), &id).await;
+        tokens.push(id);
+    }
+    let clock = Simulated::at((now_ms() / 60_000 + 1) * 60_000);
+    let shared: clock::Shared = clock.clone();
+    let mut minutes = Vec::new();
+    for _ in 0..2 {
+        // Within the minute nothing more is let through, however often it is asked.
+        for _ in 0..5 {
+            executor_at(&scene.stage, scene.journal.clone(), shared.clone()).drain().await.unwrap();
+            clock.advance_ms(1_000);
+        }
+        minutes.push(scene.effects());
+        clock.advance_ms(55_000);
+    }
+    assert_eq!(minutes, [2, 4]);
+    let stats = scene.journal.stats(clock.wall_ms()).await.unwrap();
+    assert_eq!(stats.held, [("cap".to_owned(), 3)]);
+
+    // In the minute in which two more went through, the cap rises.
+    executor_at(&scene.stage, scene.journal.clone(), shared.clone()).drain().await.unwrap();
+    assert_eq!(scene.effects(), 6);
+    scene.stage.settings.effects_per_minute = Some(100);
+    clock.advance_ms(1_000);
+    executor_at(&scene.stage, scene.journal.clone(), shared).drain().await.unwrap();
+    assert_eq!(scene.effects(), 7);
+    for id in &tokens {
+        assert!(is_dead(&scene.line(id).await.verdict, KilledBy::Curfew), "none was dropped");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_without_the_authority_cuts_nothing() {
+    let mut scene = Scene::new().await;
+    let track = Authority { kinds: ["vault-token".to_owned()].into(), strongest: Action::Track };
+    let other = Authority { kinds: ["vault-lease".to_owned()].into(), strongest: Action::Revoke };
+    for authority in [BTreeMap::new(), [(TOPIC.to_owned(), track)].into(), [(TOPIC.to_owned(), other)].into()] {
+        scene.stage.settings.authority = authority;
+        let (id, token) = scene.token(json!({})).await;
+        scene.ends(&new_run(), &id).await;
+        scene.assert_held(&id, HoldReason::Authority).await;
+        assert!(scene.admin.token_works(&token).await);
+    }
+}
+
+#[tokio::test]
+async fn nothing_outside_the_allowed_prefixes_is_cut() {
+    let admin = Admin::shared();
+    let mount = admin.database().await;
+    let allowed = [vec![], vec![format!("{mount}/creds/ap")], vec![String::new()], vec!["token:".to_owned()]];
+    for allowed_prefixes in allowed {
+        let mut registry = connectors(&admin, &mount, false).await;
+        let (name, mode) = ("test".to_owned(), Mode::Enforce);
+        registry.add_realm(Realm { name, mode, allowed_prefixes, targets: Vec::new() });
+        let scene = Scene::with(admin.clone(), &registry, Arc::new(|_| ()));
+        let lease = admin.database_credential(&mount).await.lease;
+        let id = CredentialId::new(Kind::VaultLease, "test", &lease).unwrap();
+        scene.ends(&new_run(), &id).await;
+        scene.assert_held(&id, HoldReason::Prefix).await;
+        assert!(admin.lease_lives(&lease).await);
+    }
+}
+
+#[tokio::test]
+async fn what_is_protected_is_never_touched() {
+    let mut scene = Scene::new().await;
+    let (listed, first) = scene.token(json!({})).await;
+    scene.stage.settings.protected = [listed.as_str().to_owned()].into();
+    // Nobody has to list root.
+    let (root, second) = scene.token(json!({"policies": ["root"], "ttl": "10m"})).await;
+    for (id, token) in [(listed, first), (root, second)] {
+        scene.ends(&new_run(), &id).await;
+        scene.assert_held(&id, HoldReason::Protected).await;
+        assert!(scene.admin.token_works(&token).await);
+    }
+}
+
+#[tokio::test]
+async fn a_credential_of_another_task_is_held_and_the_tasks_own_is_cut() {
+    let scene = Scene::new().await;
+    let run = new_run();
+    let (id, token) = scene.token(json!({"meta": {"curfew_run": "/tests:another"}})).await;
+    scene.ends(&run, &id).await;
+    scene.assert_held(&id, HoldReason::OtherTask).await;
+    assert!(scene.admin.token_works(&token).await);
+
+    let run = new_run();
+    let (id, token) = scene.token(json!({"meta": {"curfew_run": run.as_str()}})).await;
+    scene.ends(&run, &id).await;
+    assert!(is_dead(&scene.closes(&id).await, KilledBy::Curfew));
+    assert!(!scene.admin.token_works(&token).await);
+}
+
+#[tokio::test]
+async fn gone_and_never_seen_is_not_found_but_gone_and_seen_is_dead_by_others() {
+    let scene = Scene::new().await;
+    let typo = token_id("GkxP4bJxY1nQeXoUq7dZ0aTw");
+    scene.ends(&new_run(), &typo).await;
+    assert_eq!(scene.closes(&typo).await, Verdict::NotFound);
+
+    let (id, token) = scene.token(json!({})).await;
+    let run = new_run();
+    record(scene.journal.as_ref(), vec![started(&run, vec![minted(&id)])]).await;
+    let seen = Observation { presence: Presence::Present, at_ms: now_ms(), ..Observation::default() };
+    scene.journal.saw(&"default".into(), &id, seen, None).await.unwrap();
+    scene.admin.call("POST", "auth/token/revoke", json!({"token": token})).await;
+    assert!(!scene.admin.token_works(&token).await);
+    record(scene.journal.as_ref(), vec![ended(&run)]).await;
+    let verdict = scene.closes(&id).await;
+    assert!(is_dead(&verdict, KilledBy::Others), "{verdict:?}");
+    assert_eq!(scene.effects(), 0);
+}
+
+/// Vault's batch tokens have no accessor, so none can be registered; what only expires is played by a token whose look-up
+/// says so.
+#[tokio::test]
+async fn what_only_expires_is_awaited_and_then_seen_dead() {
+    let scene = Scene::on("", Arc::new(|seen| seen.only_expires = true)).await;
+    let (id, token) = scene.token(json!({"ttl": "3s"})).await;
+    scene.ends(&new_run(), &id).await;
+    let verdict = scene.closes(&id).await;
+    assert!(is_dead(&verdict, KilledBy::Others), "{verdict:?}");
+    assert!(!scene.admin.token_works(&token).await);
+    assert_eq!(scene.effects(), 0, "it cannot be revoked");
+    let told = scene.told(&id, outcome::Kind::CredentialState).await;
+    assert!(told.iter().any(|data| data["verdict"]["state"] == "dies_at"), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_a_live_task_shares_is_cut_only_when_the_last_one_ends() {
+    let scene = Scene::new().await;
+    let (id, token) = scene.token(json!({})).await;
+    let (first, last) = (new_run(), new_run());
+    let both = vec![started(&first, vec![minted(&id)]), started(&last, vec![minted(&id)]), ended(&first)];
+    record(scene.journal.as_ref(), both).await;
+    scene.drain().await;
+    assert!(case_of(scene.journal.as_ref(), &id).await.is_none());
+    assert!(scene.admin.token_works(&token).await);
+    assert_eq!(scene.effects(), 0);
+    record(scene.journal.as_ref(), vec![ended(&last)]).await;
+    assert!(is_dead(&scene.closes(&id).await, KilledBy::Curfew));
+    assert!(!scene.admin.token_works(&token).await);
+    assert_eq!(scene.effects(), 1);
+}
+
+#[tokio::test]
+async fn on_a_full_disk_no_effect_happens_that_was_not_recorded() {
+    let scene = Scene::new().await;
+    let mut tokens = Vec::new();
+    for _ in 0..20 {
+        let made = scene.token(json!({})).await;
+        scene.ends(&new_run(), &made.0).await;
+        tokens.push(made);
+    }
+    // No smaller than it is: pages with room in them are still written.
+    scene.journal.set_max_pages(1).await.unwrap();
+    let executor = scene.stage.executor(scene.journal.clone());
+    // What is refused stays due, so a drain would go on for as long as the disk is full.
+    let refused = until("the journal to refuse", || async { (!scene.journal.healthy()).then_some(()) });
+    tokio::select! { _ = executor.drain() => {} () = refused => {} }
+    let acted = scene.ledger.effects.lock().unwrap().clone();
+    assert!(acted.len() < tokens.len(), "the disk is full, and all were cut");
+    for (id, token) in &tokens {
+        let recorded = scene.records(id).await.iter().any(|record| matches!(record, Record::Started { .. }));
+        let done = acted.iter().any(|(_, of)| of == id);
+        assert!(recorded || !done, "{id}: an effect without a durable record");
+        assert!(done || scene.admin.token_works(token).await, "{id}");
+    }
+    drop(executor);
+
+    // There is room again; what was claimed meanwhile is claimed anew by a fresh start.
+    scene.journal.set_max_pages(1_000_000).await.unwrap();
+    let Scene { _folder, admin, stage, journal, ledger: _ } = scene;
+    drop(journal);
+    let journal = stage.open();
+    for (id, token) in &tokens {
+        assert!(is_dead(&stage.run_until_closed(&journal, id).await.verdict, KilledBy::Curfew));
+        assert!(!admin.token_works(token).await);
+    }
+}
+
+#[tokio::test]
+async fn a_stronger_directive_voids_the_claim_that_was_being_worked_on() {
+    let scene = Scene::new().await;
+    let (id, token) = scene.token(json!({})).await;
+    let run = new_run();
+    let mut finding = ended(&run);
+    finding.kind = Type::FindingObserved;
+    finding.data = Data::FindingObserved(FindingObserved {
+        finding_key: "f1".to_owned(),
+        credential: Some(id.clone()),
+        detector: "test".to_owned(),
+        validity: "active".to_owned(),
+        public: false,
+        honeytoken: false,
+    });
+    record(scene.journal.as_ref(), vec![started(&run, vec![minted(&id)]), finding]).await;
+    let want = Want { max: 10, max_per_system: 10, now_ms: now_ms(), lease_ms: 60_000 };
+    let old = scene.journal.claim(want).await.unwrap().pop().expect("the finding's case is due");
+    assert_eq!(old.case.directive.action, Action::Track);
+
+    record(scene.journal.as_ref(), vec![ended(&run)]).await;
+    let late = Append {
+        case: old.case.id,
+        epoch: old.epoch,
+        seq: old.case.seq,
+        records: vec![Record::Held { reason: HoldReason::Frozen }],
+        due_ms: now_ms(),
+        keep: false,
+        charge: None,
+        learned: None,
+        messages: Vec::new(),
+        now_ms: now_ms(),
+    };
+    assert!(matches!(scene.journal.append(late).await, Err(Error::ClaimVoid)));
+    let line = scene.line(&id).await;
+    assert_eq!((line.case.id, line.case.directive.action), (old.case.id, Action::Revoke), "the same case, stronger");
+    assert!(is_dead(&scene.closes(&id).await, KilledBy::Curfew));
+    assert!(!scene.admin.token_works(&token).await);
+    assert_eq!(scene.effects(), 1);
+}
+
+#[tokio::test]
+async fn a_word_on_a_case_that_is_being_worked_on_comes_before_its_effect() {
+    let scene = Scene::new().await;
+    let (id, token) = scene.token(json!({})).await;
+    scene.ends(&new_run(), &id).await;
+    let shut = scene.ledger.gate.acquire_many(1_000).await.unwrap();
+    let executor = scene.stage.executor(scene.journal.clone());
+    let working = tokio::spawn(async move { executor.drain().await });
+    // It is claimed, and looks.
+    scene.ledger.waiting.acquire().await.unwrap().forget();
+    let case = scene.line(&id).await.case.id;
+    let word = Record::Abandoned { by: "ana".to_owned(), reason: "test".to_owned() };
+    scene.journal.command(case, Some(word), now_ms()).await.unwrap();
+    drop(shut);
+    working.await.unwrap().unwrap();
+    scene.drain().await;
+    assert_eq!(scene.effects(), 0, "the claim was void when the effect was about to start");
+    assert_eq!(scene.line(&id).await.case.state.phase, Phase::Abandoned);
+    assert!(scene.admin.token_works(&token).await);
+}
