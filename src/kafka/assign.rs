@@ -63,6 +63,7 @@ impl Member<'_> {
                 self.pause_if_paused(&list)?;
             }
             if !self.seek(&topic, partition, offset)
+                && !self.assign_again(&topic, partition, offset)
                 && let Some(lane) = self.lanes.get(&topic, partition)
             {
                 lane.standing = Standing::Lost(now + AGAIN / 5);
@@ -84,6 +85,23 @@ impl Member<'_> {
             Ok(answer) => answer.elements().iter().all(|element| element.error().is_ok()),
             Err(error) => {
                 tracing::debug!(topic, partition, offset, %error, "seek");
+                false
+            }
+        }
+    }
+
+    /// A partition whose offset was out of range is stopped in librdkafka, and cannot be sought: it is taken out of the
+    /// client's assignment and put back. The group hears nothing of it.
+    fn assign_again(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
+        let mut list = TopicPartitionList::new();
+        if list.add_partition_offset(topic, partition, Offset::Offset(offset)).is_err() {
+            return false;
+        }
+        let assigned = self.client.incremental_unassign(&list).and_then(|()| self.client.incremental_assign(&list));
+        match assigned.map_err(Error::from).and_then(|()| self.pause_if_paused(&list)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(topic, partition, offset, %error, "assigning again");
                 false
             }
         }
@@ -111,6 +129,7 @@ impl Member<'_> {
                     }
                 }
                 lane.set(durable, offset, since_ms, if recreated { None } else { anchor });
+                lane.anew = recreated;
                 // It is held durably now: Kafka's commit may follow, or each restart would hold again.
                 lane.uncommitted |= held;
                 Some(offset)
@@ -151,6 +170,9 @@ impl Member<'_> {
         // An operator who set the position knows: nothing is compared.
         let marked = position.as_ref().is_some_and(|position| position.last_digest != [0; 16]);
         let anchor = lane.anchor.filter(|_| marked);
+        if marked && lane.anew {
+            return Ok(Found { durable, anchor: None, place: facts.again() });
+        }
         // The position may have moved on in another log before that was noticed: the anchor is older and surer.
         if let Some(anchor) = anchor.filter(|anchor| (low..high).contains(&anchor.offset))
             && anchor.is_other(&self.look(topic, partition, anchor.offset)?)

@@ -59,6 +59,8 @@ pub struct Lane {
     pub since_ms: i64,
     /// A record of the log that this lane reads: where another is found, the topic was made anew.
     pub anchor: Option<Seen>,
+    /// The topic was made anew and nothing of the new log is recorded: the journal's position says nothing of it.
+    pub anew: bool,
     /// The last one that was recorded; it becomes the anchor when the log was seen to be the same after it.
     pub latest: Option<Seen>,
     /// The timestamp of the last one taken.
@@ -92,6 +94,7 @@ impl Lane {
             uncommitted: false,
             since_ms: 0,
             anchor: None,
+            anew: false,
             latest: None,
             stamp: Timestamp::NotAvailable,
         }
@@ -213,6 +216,7 @@ impl Lanes {
                 lane.uncommitted = true;
                 lane.latest = Some(Seen::new(step.to.next_offset - 1, lane.stamp, step.to.last_digest));
                 lane.anchor = lane.anchor.or(lane.latest);
+                lane.anew = false;
             }
         }
     }

@@ -128,7 +128,10 @@ async fn a_topic_recreated_under_a_member_is_read_from_its_start() {
         create(&topic, 1).await;
         Pen::new().beats(&topic, 0, 100..100 + records).await;
         let all = 10 + i64::from(records);
-        until("all records of the new log", || async { (station.stats().await.accepted == all).then_some(()) }).await;
+        until(&format!("all of {records} records of the new log"), || async {
+            (station.stats().await.accepted == all).then_some(())
+        })
+        .await;
         let end = i64::from(records);
         until("the position to be the new log's", || async {
             station.position(&topic, 0).await.filter(|position| position.next_offset == end)
