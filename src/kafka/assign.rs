@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::Error;
 use super::consumer::{Member, PATIENCE};
 use super::lane::{Lane, Standing};
-use super::place::{Facts, Looker, Place};
+use super::place::{Facts, Looker, Place, Seen};
 
 /// How long a lost lane waits until its place is looked for again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -63,6 +63,7 @@ impl Member<'_> {
                 self.pause_if_paused(&list)?;
             }
             if !self.seek(&topic, partition, offset)
+                && !self.assign_again(&topic, partition, offset)
                 && let Some(lane) = self.lanes.get(&topic, partition)
             {
                 lane.standing = Standing::Lost(now + AGAIN / 5);
@@ -89,12 +90,29 @@ impl Member<'_> {
         }
     }
 
+    /// A partition whose offset was out of range is stopped in librdkafka, and cannot be sought: it is taken out of the
+    /// client's assignment and put back. The group hears nothing of it.
+    fn assign_again(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
+        let mut list = TopicPartitionList::new();
+        if list.add_partition_offset(topic, partition, Offset::Offset(offset)).is_err() {
+            return false;
+        }
+        let assigned = self.client.incremental_unassign(&list).and_then(|()| self.client.incremental_assign(&list));
+        match assigned.map_err(Error::from).and_then(|()| self.pause_if_paused(&list)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(topic, partition, offset, %error, "assigning again");
+                false
+            }
+        }
+    }
+
     /// Finds the lane's place; `None`: not now, or not without an operator.
     fn find(&mut self, lane: &mut Lane) -> Option<i64> {
         let since_ms = self.intake.clock.wall_ms();
         let was_halted = matches!(lane.standing, Standing::Halted(_));
         match self.place(lane) {
-            Ok((durable, Place::At { offset, older, recreated })) => {
+            Ok(Found { durable, anchor, place: Place::At { offset, older, recreated } }) => {
                 if recreated {
                     tracing::warn!(topic = %lane.topic, partition = lane.partition, ?durable, offset,
                         "the topic was recreated: reading it from its start");
@@ -110,12 +128,13 @@ impl Member<'_> {
                         return None;
                     }
                 }
-                lane.set(durable, offset, since_ms);
+                lane.set(durable, offset, since_ms, if recreated { None } else { anchor });
+                lane.anew = recreated;
                 // It is held durably now: Kafka's commit may follow, or each restart would hold again.
                 lane.uncommitted |= held;
                 Some(offset)
             }
-            Ok((_, Place::Halt { why, suggest })) => {
+            Ok(Found { place: Place::Halt { why, suggest }, .. }) => {
                 if !was_halted {
                     self.intake.metrics.alarm("halted_partition");
                     tracing::error!(topic = %lane.topic, partition = lane.partition, why,
@@ -134,7 +153,7 @@ impl Member<'_> {
         }
     }
 
-    fn place(&mut self, lane: &Lane) -> Result<(Option<i64>, Place), Error> {
+    fn place(&mut self, lane: &Lane) -> Result<Found, Error> {
         let (topic, partition) = (&*lane.topic, lane.partition);
         // Kafka's first, the journal's second: the journal's only grows, so a commit ahead of it is no race.
         let mut list = TopicPartitionList::new();
@@ -147,15 +166,41 @@ impl Member<'_> {
         let position = self.handle.block_on(self.intake.journal.position(&self.cluster, topic, partition))?;
         let (low, high) = self.client.fetch_watermarks(topic, partition, PATIENCE)?;
         let facts = Facts { position: position.as_ref(), committed, low, high };
-        let seen = match facts.wanted() {
-            None => None,
-            Some(offset) => {
-                if self.looker.is_none() {
-                    self.looker = Some(Looker::new(&self.settings.connection)?);
-                }
-                self.looker.as_ref().map(|looker| looker.look(topic, partition, offset)).transpose()?
-            }
-        };
-        Ok((position.as_ref().map(|position| position.next_offset), facts.place(self.settings.first_start, seen)))
+        let durable = position.as_ref().map(|position| position.next_offset);
+        // An operator who set the position knows: nothing is compared.
+        let marked = position.as_ref().is_some_and(|position| position.last_digest != [0; 16]);
+        let anchor = lane.anchor.filter(|_| marked);
+        if marked && lane.anew {
+            return Ok(Found { durable, anchor: None, place: facts.again() });
+        }
+        // The position may have moved on in another log before that was noticed: the anchor is older and surer.
+        if let Some(anchor) = anchor.filter(|anchor| (low..high).contains(&anchor.offset))
+            && anchor.is_other(&self.look(topic, partition, anchor.offset)?)
+        {
+            return Ok(Found { durable, anchor: None, place: facts.again() });
+        }
+        let seen = facts.wanted().map(|offset| self.look(topic, partition, offset)).transpose()?;
+        let last = seen.filter(|seen| durable == Some(seen.offset + 1));
+        Ok(Found { durable, anchor: anchor.or(last), place: facts.place(self.settings.first_start, seen) })
     }
+
+    fn look(&mut self, topic: &str, partition: i32, offset: i64) -> Result<Seen, Error> {
+        let looker = match self.looker.take() {
+            Some(looker) => looker,
+            None => Looker::new(&self.settings.connection)?,
+        };
+        let seen = looker.look(topic, partition, offset)?;
+        // One that failed is not used again: what it knows of the topic may be old.
+        self.looker = Some(looker);
+        Ok(seen)
+    }
+}
+
+/// A lane's place, and what it was found by.
+struct Found {
+    /// What the journal holds.
+    durable: Option<i64>,
+    /// As [`Lane::anchor`].
+    anchor: Option<Seen>,
+    place: Place,
 }

@@ -20,7 +20,7 @@ use super::lane::{self, Lanes, Standing, Take};
 use super::place::Looker;
 use super::settings::Settings;
 use super::turns::{Turn, Turns};
-use super::watch::Watch;
+use super::watch::{Log, Watch};
 use crate::event::Delivery;
 use crate::intake::Intake;
 use crate::journal;
@@ -124,7 +124,7 @@ impl<'a> Member<'a> {
         let client = Arc::new(client);
         let cluster = client.client().fetch_cluster_id(PATIENCE);
         let cluster = cluster.ok_or_else(|| Error::NoAnswer("no broker told the cluster's id".into()))?;
-        let watch = Watch::start(client.clone(), intake.clock.clone())?;
+        let watch = Watch::start(client.clone(), settings.connection.clone(), intake.clock.clone())?;
         let topics: Vec<&str> = settings.topics.iter().map(|topic| &*topic.name).collect();
         client.subscribe(&topics)?;
         tracing::info!(%cluster, ?topics, group = %settings.group, "joining the consumer group");
@@ -201,7 +201,7 @@ impl<'a> Member<'a> {
             }
             Take::Yes => {
                 let delivery = lane::delivery(&self.cluster, lane, message, self.intake.clock.wall_ms());
-                lane.taken(self.batch.len());
+                lane.taken(self.batch.len(), message.timestamp());
                 if self.batch.is_empty() {
                     self.began = Instant::now();
                 }
@@ -311,6 +311,7 @@ impl<'a> Member<'a> {
         self.commit();
         self.find_lost()?;
         self.caught_up();
+        self.watch_assigned();
         Ok(())
     }
 
@@ -337,20 +338,25 @@ impl<'a> Member<'a> {
         let mut lost = Vec::new();
         for look in looked {
             let Some(lane) = self.lanes.get(&look.topic, look.partition) else { continue };
+            let live = lane.standing == Standing::Live && lane.since_ms <= look.asked_ms;
+            // What was read is no longer there: the topic is gone or made anew, or the log was shortened.
+            if live && (look.log == Log::Other || (!lane.anew && look.high < lane.durable.unwrap_or(0))) {
+                tracing::warn!(topic = %look.topic, partition = look.partition,
+                    "the log is not the one that was read: its place is looked for again");
+                lost.push((look.topic, look.partition));
+                continue;
+            }
+            if look.log != Log::Same {
+                continue;
+            }
+            if live {
+                lane.anchor = look.latest.or(lane.anchor);
+            }
             self.intake.metrics.consumer_lag(&look.topic, look.partition, (look.high - lane.next).max(0));
             // The client's own place is further where the log ends with marks of a transaction; a seek forgets it.
             let own = polled.get(&(look.topic.to_string(), look.partition)).and_then(|offset| offset.to_raw());
             let read = lane.next.max(own.unwrap_or(-1));
-            if lane.standing == Standing::Live
-                && lane.since_ms <= look.asked_ms
-                && look.high < lane.durable.unwrap_or(0)
-            {
-                // What was read is no longer there: another log, or a shortened one.
-                lost.push((look.topic, look.partition));
-                continue;
-            }
-            let all = lane.standing == Standing::Live && lane.is_idle() && lane.since_ms <= look.asked_ms;
-            if all && read >= look.high {
+            if live && lane.is_idle() && read >= look.high {
                 let told = self.intake.journal.caught_up(&self.cluster, &look.topic, look.partition, look.asked_ms);
                 if let Err(error) = self.handle.block_on(told) {
                     tracing::warn!(%error, "the watermark stands still");

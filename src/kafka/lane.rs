@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
 
+use super::place::Seen;
 use crate::event::{self, Coordinates, Delivery};
 use crate::journal::{Move, Position};
 use crate::task::Tenant;
@@ -56,6 +57,14 @@ pub struct Lane {
     pub uncommitted: bool,
     /// When it was assigned or sought, by our clock: an older look at the log says nothing of it.
     pub since_ms: i64,
+    /// A record of the log that this lane reads: where another is found, the topic was made anew.
+    pub anchor: Option<Seen>,
+    /// The topic was made anew and nothing of the new log is recorded: the journal's position says nothing of it.
+    pub anew: bool,
+    /// The last one that was recorded; it becomes the anchor when the log was seen to be the same after it.
+    pub latest: Option<Seen>,
+    /// The timestamp of the last one taken.
+    stamp: Timestamp,
 }
 
 /// What a record is to its lane.
@@ -84,11 +93,17 @@ impl Lane {
             last: None,
             uncommitted: false,
             since_ms: 0,
+            anchor: None,
+            anew: false,
+            latest: None,
+            stamp: Timestamp::NotAvailable,
         }
     }
 
-    /// Goes on at `next`, where the journal holds `durable`.
-    pub fn set(&mut self, durable: Option<i64>, next: i64, since_ms: i64) {
+    /// Goes on at `next`, where the journal holds `durable` and the log `anchor`.
+    pub fn set(&mut self, durable: Option<i64>, next: i64, since_ms: i64, anchor: Option<Seen>) {
+        self.anchor = anchor;
+        self.latest = None;
         self.durable = durable;
         self.next = next;
         self.standing = Standing::Live;
@@ -127,8 +142,9 @@ impl Lane {
     }
 
     /// Its record is at this index of the batch.
-    pub fn taken(&mut self, index: usize) {
+    pub fn taken(&mut self, index: usize, stamp: Timestamp) {
         self.last = Some(index);
+        self.stamp = stamp;
     }
 }
 
@@ -198,6 +214,9 @@ impl Lanes {
                 lane.durable = Some(step.to.next_offset);
                 lane.last = None;
                 lane.uncommitted = true;
+                lane.latest = Some(Seen::new(step.to.next_offset - 1, lane.stamp, step.to.last_digest));
+                lane.anchor = lane.anchor.or(lane.latest);
+                lane.anew = false;
             }
         }
     }
@@ -274,7 +293,7 @@ mod tests {
 
     fn lane(next: i64) -> Lane {
         let mut lane = Lane::new("t".into(), "topic".into(), 0, Instant::now());
-        lane.set(Some(next), next, 0);
+        lane.set(Some(next), next, 0, None);
         lane
     }
 

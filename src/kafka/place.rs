@@ -1,8 +1,11 @@
 //! Where a partition starts, when it is assigned: a pure decision, and the look at the log that it may need.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
 
 use super::settings::{Connection, FirstStart};
@@ -20,6 +23,27 @@ pub struct Seen {
     pub appended: bool,
     /// As [`Position::last_digest`].
     pub digest: [u8; 16],
+}
+
+impl Seen {
+    /// The record with this timestamp.
+    pub fn new(offset: i64, stamp: Timestamp, digest: [u8; 16]) -> Self {
+        let (ms, appended) = match stamp {
+            Timestamp::NotAvailable => (None, false),
+            Timestamp::CreateTime(ms) => (Some(ms), false),
+            Timestamp::LogAppendTime(ms) => (Some(ms), true),
+        };
+        Self { offset, ms, appended, digest }
+    }
+
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        Self::new(message.offset(), message.timestamp(), lane::digest(message.payload()))
+    }
+
+    /// Whether a look for this record found another one in its place. One that is gone (compacted) tells nothing.
+    pub fn is_other(&self, found: &Self) -> bool {
+        found.offset == self.offset && found != self
+    }
 }
 
 /// What is known of a partition when it is assigned.
@@ -69,6 +93,11 @@ impl Facts<'_> {
         }
     }
 
+    /// Reads another log than before, from its start: what was read already is only repeated, and recognised.
+    pub fn again(&self) -> Place {
+        Place::At { offset: self.low, older: None, recreated: true }
+    }
+
     /// Decides. `seen` is the record at [`Facts::wanted`], or the next one that is left.
     pub fn place(&self, first: FirstStart, seen: Option<Seen>) -> Place {
         let Some(position) = self.position else {
@@ -82,7 +111,7 @@ impl Facts<'_> {
             return Place::At { offset, older, recreated: false };
         };
         let next = position.next_offset;
-        let again = Place::At { offset: self.low, older: None, recreated: true };
+        let again = self.again();
         if next > self.high {
             // A log that starts at 0 and holds only records that are younger than our last one is another log.
             // Starting again can only repeat, and repetitions are recognised.
@@ -137,6 +166,48 @@ impl Looker {
         Ok(Self { client: connection.reader()?.create()? })
     }
 
+    /// For looks at single records again and again: fetches little.
+    ///
+    /// # Errors
+    /// The configuration is refused.
+    pub fn small(connection: &Connection) -> Result<Self, Error> {
+        let mut config = connection.reader()?;
+        // At least one batch comes, however large.
+        config.set("fetch.message.max.bytes", "4096");
+        Ok(Self { client: config.create()? })
+    }
+
+    /// At each place the record, or the first one after it, as far as they come in time. Blocks, at most two seconds.
+    ///
+    /// # Errors
+    /// As librdkafka.
+    pub fn firsts(
+        &self,
+        places: &[(Arc<str>, i32, i64)],
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<HashMap<(String, i32), Seen>, Error> {
+        let mut assignment = TopicPartitionList::new();
+        for (topic, partition, offset) in places {
+            assignment.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
+        }
+        self.client.assign(&assignment)?;
+        let until = Instant::now() + Duration::from_secs(2);
+        let mut found = HashMap::new();
+        while found.len() < places.len() && Instant::now() < until && go_on() {
+            match self.client.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    let place = (message.topic().to_owned(), message.partition());
+                    found.entry(place).or_insert_with(|| Seen::of(&message));
+                }
+                // It does not say whose: who has no answer is asked for again.
+                Some(Err(error)) => tracing::debug!(%error, "a look at the log"),
+                None => {}
+            }
+        }
+        self.client.unassign()?;
+        Ok(found)
+    }
+
     /// The record at `offset`, or the first one after it. Blocks.
     ///
     /// # Errors
@@ -144,13 +215,7 @@ impl Looker {
     pub fn look(&self, topic: &str, partition: i32, offset: i64) -> Result<Seen, Error> {
         let mut found = None;
         self.read(topic, partition, offset, |message| {
-            let (ms, appended) = match message.timestamp() {
-                Timestamp::NotAvailable => (None, false),
-                Timestamp::CreateTime(ms) => (Some(ms), false),
-                Timestamp::LogAppendTime(ms) => (Some(ms), true),
-            };
-            let digest = lane::digest(message.payload());
-            found = Some(Seen { offset: message.offset(), ms, appended, digest });
+            found = Some(Seen::of(message));
             true
         })?;
         found.ok_or_else(|| Error::NoAnswer(format!("no record of {topic}[{partition}] from {offset} on")))
@@ -165,7 +230,7 @@ impl Looker {
         topic: &str,
         partition: i32,
         offset: i64,
-        mut enough: impl FnMut(&rdkafka::message::BorrowedMessage<'_>) -> bool,
+        mut enough: impl FnMut(&BorrowedMessage<'_>) -> bool,
     ) -> Result<(), Error> {
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(topic, partition, Offset::Offset(offset))?;
@@ -269,6 +334,15 @@ mod tests {
         let empty = Facts { high: 0, ..longer };
         assert_eq!(empty.wanted(), None);
         assert_eq!(empty.place(FirstStart::Latest, None), again());
+    }
+
+    #[test]
+    fn another_record_in_its_place() {
+        let anchor = seen(6, 1000, 1).unwrap();
+        assert!(!anchor.is_other(&anchor));
+        assert!(anchor.is_other(&seen(6, 1000, 2).unwrap()), "other bytes");
+        assert!(anchor.is_other(&seen(6, 1001, 1).unwrap()), "the same bytes, written at another time");
+        assert!(!anchor.is_other(&seen(7, 2000, 2).unwrap()), "compacted away");
     }
 
     #[test]

@@ -1,4 +1,9 @@
-//! Asks the broker where each partition ends, beside the polling: for lag, and to prove that a partition is read up.
+//! Asks the broker beside the polling, once per second: where each partition ends, for lag and to prove that it is read
+//! up; and whether its log is still the one that was read.
+//!
+//! librdkafka does not tell that a topic was deleted and made again under a member: it reads on at the old offset, in
+//! silence, and what the new log holds before it would never be read. So each lane has an anchor, a record that is
+//! known to be of its log, and where another one is found in its place the lane must find its own place again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,13 +11,27 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::lane::Lanes;
+use super::place::{Looker, Seen};
+use super::settings::Connection;
 use super::turns::Turns;
 use super::{Error, consumer};
 use crate::clock;
 
-/// The end of a partition, as the broker answered.
+/// Whose log was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Log {
+    /// The one that was read, as far as can be told.
+    Same,
+    /// Another one, a shorter one, or none.
+    Other,
+    /// No answer.
+    Unknown,
+}
+
+/// What the broker answered about a partition.
 pub(super) struct Look {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
@@ -20,12 +39,24 @@ pub(super) struct Look {
     pub(super) high: i64,
     /// Our clock before the question: what was appended by then lies before `high`.
     pub(super) asked_ms: i64,
+    /// Asked after `high`.
+    pub(super) log: Log,
+    /// The lane's latest record before the question: of this log, if it is the same.
+    pub(super) latest: Option<Seen>,
+}
+
+#[derive(Clone)]
+struct Followed {
+    topic: Arc<str>,
+    partition: i32,
+    anchor: Option<Seen>,
+    latest: Option<Seen>,
 }
 
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    follow: Mutex<Vec<(Arc<str>, i32)>>,
+    follow: Mutex<Vec<Followed>>,
     looks: Mutex<Vec<Look>>,
 }
 
@@ -36,26 +67,19 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(client: Arc<BaseConsumer<Turns>>, clock: clock::Shared) -> Result<Self, Error> {
+    pub(super) fn start(
+        client: Arc<BaseConsumer<Turns>>,
+        connection: Connection,
+        clock: clock::Shared,
+    ) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
-        let theirs = shared.clone();
+        let mut asker = Asker { shared: shared.clone(), client, connection, clock, looker: None };
         let thread = std::thread::Builder::new()
             .name("kafka-watch".into())
             .spawn(move || {
-                while !theirs.stop.load(Ordering::SeqCst) {
+                while !asker.stopped() {
                     std::thread::park_timeout(Duration::from_secs(1));
-                    let follow = theirs.follow.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    for (topic, partition) in follow {
-                        if theirs.stop.load(Ordering::SeqCst) {
-                            return;
-                        }
-                        let asked_ms = clock.wall_ms();
-                        // A broker that does not answer proves nothing.
-                        if let Ok((_, high)) = client.fetch_watermarks(&topic, partition, consumer::PATIENCE / 5) {
-                            let look = Look { topic, partition, high, asked_ms };
-                            theirs.looks.lock().unwrap_or_else(PoisonError::into_inner).push(look);
-                        }
-                    }
+                    asker.ask();
                 }
             })
             .map_err(|error| Error::Thread(format!("could not be started: {error}")))?;
@@ -64,7 +88,15 @@ impl Watch {
 
     /// Asks about these from now on.
     pub(super) fn follow(&self, lanes: &mut Lanes) {
-        let which = lanes.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
+        let which = lanes
+            .iter()
+            .map(|lane| Followed {
+                topic: lane.topic.clone(),
+                partition: lane.partition,
+                anchor: lane.anchor,
+                latest: lane.latest,
+            })
+            .collect();
         *self.shared.follow.lock().unwrap_or_else(PoisonError::into_inner) = which;
     }
 
@@ -88,5 +120,83 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+struct Asker {
+    shared: Arc<Shared>,
+    client: Arc<BaseConsumer<Turns>>,
+    connection: Connection,
+    clock: clock::Shared,
+    looker: Option<Looker>,
+}
+
+impl Asker {
+    fn stopped(&self) -> bool {
+        self.shared.stop.load(Ordering::SeqCst)
+    }
+
+    fn ask(&mut self) {
+        let follow = self.shared.follow.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut looks = Vec::with_capacity(follow.len());
+        // Which look waits for which record.
+        let mut sought: Vec<(usize, Seen)> = Vec::new();
+        for Followed { topic, partition, anchor, latest } in follow {
+            if self.stopped() {
+                return;
+            }
+            let asked_ms = self.clock.wall_ms();
+            let (high, log) = match self.client.fetch_watermarks(&topic, partition, consumer::PATIENCE / 5) {
+                Ok((low, high)) => match anchor {
+                    Some(anchor) if anchor.offset >= high => (high, Log::Other),
+                    Some(anchor) if anchor.offset >= low => {
+                        sought.push((looks.len(), anchor));
+                        (high, Log::Unknown)
+                    }
+                    // Nothing was read yet, or it is gone by retention: a log made anew would begin before it.
+                    _ => (high, Log::Same),
+                },
+                Err(KafkaError::MetadataFetch(
+                    Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition,
+                )) => (0, Log::Other),
+                // A broker that does not answer proves nothing.
+                Err(_) => continue,
+            };
+            looks.push(Look { topic, partition, high, asked_ms, log, latest });
+        }
+        self.compare(&mut looks, &sought);
+        self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner).append(&mut looks);
+    }
+
+    /// Fills in whose logs they are.
+    fn compare(&mut self, looks: &mut [Look], sought: &[(usize, Seen)]) {
+        if sought.is_empty() {
+            return;
+        }
+        let places: Vec<_> = sought
+            .iter()
+            .filter_map(|(index, anchor)| looks.get(*index).map(|look| (look, anchor)))
+            .map(|(look, anchor)| (look.topic.clone(), look.partition, anchor.offset))
+            .collect();
+        let looker = match self.looker.take() {
+            Some(looker) => Ok(looker),
+            None => Looker::small(&self.connection),
+        };
+        let found = looker.and_then(|looker| Ok((looker.firsts(&places, || !self.stopped())?, looker)));
+        let (found, looker) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the log cannot be compared with what was read");
+                return;
+            }
+        };
+        // One that got no answer is not used again: what it knows of the topic may be old.
+        self.looker = (found.len() == places.len()).then_some(looker);
+        for (index, anchor) in sought {
+            let Some(look) = looks.get_mut(*index) else { continue };
+            if let Some(seen) = found.get(&(look.topic.to_string(), look.partition)) {
+                look.log = if anchor.is_other(seen) { Log::Other } else { Log::Same };
+            }
+        }
     }
 }

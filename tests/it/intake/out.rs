@@ -186,3 +186,35 @@ async fn published_events_are_taken_in() {
     assert_eq!(station.consumed(3).await.accepted, 3);
     member.leave().await;
 }
+
+/// The broker is librdkafka's own mock: the real one is shared by all tests.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_stay_while_the_broker_is_away_and_leave_after() {
+    let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+    cluster.create_topic("out", 1, 1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let station = Station::open(dir.path(), &[]);
+    let backlog = Arc::new(Backlog::default());
+    let topics = Topics { outcomes: "out".into(), states: "out".into(), rejected: "out".into() };
+    let connection = Connection::plain(cluster.bootstrap_servers());
+    let relay = Relay::new(station.journal.clone(), connection, topics, Arc::default(), backlog.clone());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { relay.run(stop).await }
+    });
+    let empty = || async { station.journal.outbox(0, 1).await.unwrap().is_empty().then_some(()) };
+    reject(&station, "one", 5).await;
+    until("the outbox to be empty", empty).await;
+
+    cluster.broker_down(1).unwrap();
+    reject(&station, "two", 20).await;
+    until("the backlog to be seen", || async { (backlog.unsent() == 20).then_some(()) }).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(station.journal.outbox(0, 100).await.unwrap().len(), 20, "nothing is marked sent that nobody has");
+
+    cluster.broker_up(1).unwrap();
+    until("the outbox to be empty again", empty).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
