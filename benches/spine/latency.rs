@@ -146,6 +146,15 @@ async fn ours(vault: &Memory) -> f64 {
     stop.cancel();
     acting.await.unwrap();
     reading.await.unwrap().unwrap();
+    let db = rusqlite::Connection::open(&stage.path).unwrap();
+    for (what, sql) in [
+        ("appended to recorded", "SELECT at_ms - broker_ms FROM events WHERE kind = 'task.ended' ORDER BY 1"),
+        ("recorded to closed", "SELECT closed_ms - opened_ms FROM cases ORDER BY 1"),
+    ] {
+        let mut statement = db.prepare(sql).unwrap();
+        let took: Vec<i64> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        eprintln!("  {what}: p50 {} ms, p99 {} ms", took[took.len() / 2], took[took.len() * 99 / 100]);
+    }
     let dead = dead.lock().unwrap();
     p99_ms(&produced, &dead)
 }

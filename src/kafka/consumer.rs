@@ -340,7 +340,7 @@ impl<'a> Member<'a> {
             let Some(lane) = self.lanes.get(&look.topic, look.partition) else { continue };
             let live = lane.standing == Standing::Live && lane.since_ms <= look.asked_ms;
             // What was read is no longer there: the topic is gone or made anew, or the log was shortened.
-            if live && (look.log == Log::Other || (!lane.anew && look.high < lane.durable.unwrap_or(0))) {
+            if live && (look.log == Log::Other || (!lane.anew && look.high < look.durable.unwrap_or(0))) {
                 tracing::warn!(topic = %look.topic, partition = look.partition,
                     "the log is not the one that was read: its place is looked for again");
                 lost.push((look.topic, look.partition));

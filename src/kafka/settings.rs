@@ -190,7 +190,7 @@ impl Settings {
             first_start: FirstStart::Earliest,
             batch: 2000,
             batch_bytes: 8 * 1024 * 1024,
-            linger_ms: 5,
+            linger_ms: 1,
             backlog: 100_000,
         }
     }

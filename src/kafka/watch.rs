@@ -39,6 +39,9 @@ pub(super) struct Look {
     pub(super) high: i64,
     /// Our clock before the question: what was appended by then lies before `high`.
     pub(super) asked_ms: i64,
+    /// Where the lane stood before the question: the log reaches at least that far. (Where it stands when the answer is
+    /// read may lie beyond `high`: it read on meanwhile.)
+    pub(super) durable: Option<i64>,
     /// Asked after `high`.
     pub(super) log: Log,
     /// The lane's latest record before the question: of this log, if it is the same.
@@ -49,6 +52,7 @@ pub(super) struct Look {
 struct Followed {
     topic: Arc<str>,
     partition: i32,
+    durable: Option<i64>,
     anchor: Option<Seen>,
     latest: Option<Seen>,
 }
@@ -93,6 +97,7 @@ impl Watch {
             .map(|lane| Followed {
                 topic: lane.topic.clone(),
                 partition: lane.partition,
+                durable: lane.durable,
                 anchor: lane.anchor,
                 latest: lane.latest,
             })
@@ -141,7 +146,7 @@ impl Asker {
         let mut looks = Vec::with_capacity(follow.len());
         // Which look waits for which record.
         let mut sought: Vec<(usize, Seen)> = Vec::new();
-        for Followed { topic, partition, anchor, latest } in follow {
+        for Followed { topic, partition, durable, anchor, latest } in follow {
             if self.stopped() {
                 return;
             }
@@ -162,7 +167,7 @@ impl Asker {
                 // A broker that does not answer proves nothing.
                 Err(_) => continue,
             };
-            looks.push(Look { topic, partition, high, asked_ms, log, latest });
+            looks.push(Look { topic, partition, high, asked_ms, durable, log, latest });
         }
         self.compare(&mut looks, &sought);
         self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner).append(&mut looks);
