@@ -356,7 +356,7 @@ impl Written {
         let output = curfew(folder).envs(env.iter().copied()).args(args).output().unwrap();
         let all = [output.stdout.as_slice(), &output.stderr].concat();
         // The place is printed where something is found: it must not hold what was found.
-        self.put(&format!("command {} in {}", args[0], folder.file_name().unwrap().display()), &all);
+        self.put(&format!("command {} {}", args[0], folder.file_name().unwrap().display()), &all);
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -565,7 +565,7 @@ log: {{level: trace}}
     let post = |token: String, kind: &'static str, body: String| {
         let request = client.post(format!("{url}?token={intake_token}")).bearer_auth(token);
         let request = request.header("content-type", kind).header("x-secret", &all).header("traceparent", &all);
-        async { request.body(body).send().await.unwrap() }
+        async { request.body(body).send().await }
     };
     let second_start =
         event("started", "second:started", &json!({"run_id": "second", "grants": second, "secret": all}));
@@ -573,10 +573,14 @@ log: {{level: trace}}
         (secrets["a wrong intake token"].clone(), STRUCTURED, all.clone(), 401),
         (intake_token.clone(), "text/plain", all.clone(), 415),
         (intake_token.clone(), STRUCTURED, all.clone(), 400),
-        (intake_token.clone(), STRUCTURED, all.repeat(400_000 / all.len()), 413),
+        (intake_token.clone(), STRUCTURED, all.repeat(300_000 / all.len()), 413),
         (intake_token.clone(), STRUCTURED, second_start.to_string(), 200),
     ] {
-        let answer = post(token, kind, body).await;
+        // What is refused before it was read may break in the caller's hands instead.
+        let Ok(answer) = post(token, kind, body).await else {
+            assert_eq!(status, 413);
+            continue;
+        };
         assert_eq!(answer.status().as_u16(), status);
         written.put("answers of the intake", &answer.bytes().await.unwrap());
     }
@@ -595,6 +599,7 @@ log: {{level: trace}}
     assert_eq!(written.command(home, &["publish", "ended.json"]).0, Some(0));
     until("a case that does not get on", || {
         let cases = written.command(home, &["cases", "--json"]).1;
+        eprintln!("{cases}");
         async move { (cases.contains("retrying") || cases.contains("login")).then_some(()) }
     })
     .await;
