@@ -159,7 +159,7 @@ fn name_length(text: &str) -> usize {
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''));
     let bare = &text[quote.map_or(0, char::len_utf8)..];
     let length = bare.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"_-.".contains(b)).count();
-    let after = bare[length..].as_bytes();
+    let after = &bare.as_bytes()[length..];
     let ends = |after: &[u8]| after.first().is_none_or(u8::is_ascii_whitespace);
     match (quote, after) {
         _ if length == 0 => 0,
