@@ -21,6 +21,8 @@ use crate::{outcome, retry};
 const REFUTED: u32 = 3;
 /// How many times rarer than the guard a credential is looked at that is only observed.
 const LOOK_AGAIN: i64 = 5;
+/// How long our own access is left alone after it was denied.
+const DENIED_MS: i64 = 5_000;
 /// Where cases rest that only a person or an event moves.
 const REST_MS: i64 = 24 * 3_600_000;
 
@@ -283,12 +285,12 @@ impl Work<'_> {
                 return self.hold(HoldReason::Refused).await;
             }
             FailureKind::Denied => {
+                // It burns no attempt, so the schedule does not grow: a pause of its own.
+                due_ms = due_ms.max(now + DENIED_MS);
                 if failure.blocks_system && connector.self_check().await.is_err() {
                     warn!(system = step.system, "our own access is denied: the system is blocked");
                     self.parts.metrics.alarm("denied");
                     self.parts.journal.block(&step.system, due_ms, "denied").await?;
-                } else {
-                    due_ms = due_ms.max(now + self.parts.settings.recheck_ms);
                 }
             }
             FailureKind::Throttled { .. } => self.parts.journal.block(&step.system, due_ms, "throttled").await?,
