@@ -9,7 +9,7 @@ use super::breaker::Breakers;
 use super::{OWN_TOPIC, Parts};
 use crate::case::plan::{self, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Sighting, Verdict};
-use crate::case::state::{Illegal, Todo};
+use crate::case::state::{Illegal, Phase, Todo};
 use crate::case::{Action, Case, HoldReason, Trigger};
 use crate::connector::{Connector, Failure, Registry, Subject};
 use crate::guard::{self, Authority, Facts};
@@ -206,7 +206,9 @@ impl Work<'_> {
                 if answer == Answer::Accepted {
                     warn!(plan = case.state.plan_no, "the credential still works after its plan was carried out");
                     self.parts.metrics.alarm("still_alive");
-                    if case.state.series.broken >= REFUTED && case.directive.held.is_none() {
+                    // An abandoned case acts no more (P8): it goes on looking, and alarming.
+                    let may_act = case.state.phase == Phase::Open && case.directive.held.is_none();
+                    if may_act && case.state.series.broken >= REFUTED {
                         let by = case.directive.clone();
                         self.push(Record::Superseded { by })?;
                         self.tell_standing();
