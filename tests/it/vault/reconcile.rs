@@ -11,10 +11,13 @@ use curfew::guard::Freeze;
 use curfew::intake::Intake;
 use curfew::journal::{
     Append, Arrival, Batch, CaseLine, Claim, Due, Error, Fate, Filter, Journal, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want,
+    Source, Stats, Tail, Timeline, Want, Worker,
 };
+use curfew::limit::Part;
 use curfew::reconcile::{Reconcile, ReconcileSettings, Registrar};
 use curfew::task::{Credential, Tenant};
+
+use uuid::Uuid;
 
 use super::*;
 
@@ -75,6 +78,15 @@ impl Journal for Knows {
         unimplemented!()
     }
     async fn block(&self, _: &str, _: i64, _: &str) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn announce(&self, _: Worker, _: i64) -> Result<Vec<Part>, Error> {
+        unimplemented!()
+    }
+    async fn leave(&self, _: Uuid) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn lead(&self, _: &str, _: Uuid, _: i64) -> Result<bool, Error> {
         unimplemented!()
     }
     async fn due(&self, _: i64, _: u32, _: usize) -> Result<Vec<Due>, Error> {
