@@ -19,14 +19,12 @@ pub use problem::{Invalid, Problem};
 
 use crate::case::Action;
 use crate::connector;
-use crate::event::Type;
+use crate::event::{self, Type};
 use crate::guard::{Authority, Mode};
 use crate::policy::Rules;
 use crate::retry::Schedule;
 use crate::task::Tenant;
 
-/// The topic name of Curfew's own events; no topic of a broker may be called so.
-pub const OWN_TOPIC: &str = "curfew";
 /// The kinds of credential that this build serves.
 pub const KINDS: [&str; 3] = ["vault-lease", "vault-token", "vault-secret-id"];
 /// The event types that producers may send.
@@ -42,8 +40,6 @@ pub const EVENTS: [Type; 8] = [
 ];
 /// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.
 pub const TOKENS: &str = "token:";
-/// What an effect's claim must have left over the call's time-out.
-pub const CLAIM_MARGIN_MS: i64 = 5_000;
 /// Where the container image finds an AppRole's `role-id` and `secret-id`.
 pub const LOGIN_FOLDER: &str = "/run/curfew/login";
 
@@ -334,7 +330,7 @@ impl Config {
     pub fn authorities(&self) -> BTreeMap<String, Authority> {
         let own = Authority { kinds: KINDS.map(str::to_owned).into(), strongest: Action::Revoke };
         let topics = self.topics.iter().map(|(name, topic)| (name.clone(), topic.authority.clone()));
-        topics.chain([(OWN_TOPIC.to_owned(), own)]).collect()
+        topics.chain([(event::OWN.to_owned(), own)]).collect()
     }
 
     /// Which event types each topic's producers may send: for intake.

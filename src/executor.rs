@@ -25,8 +25,14 @@ use crate::journal::{Error, Journal, Want};
 use crate::metrics::Metrics;
 use crate::retry::Schedule;
 
-/// The topic of Curfew's own events: what they ask for is bounded by the guard's other checks.
-pub const OWN_TOPIC: &str = "curfew";
+/// What must be left of a claim beside the call's time-out when an effect starts.
+const MARGIN_MS: i64 = 2_000;
+
+/// The shortest claim that is of use where the slowest call may take `slowest_ms`: the effect's margin, and room for
+/// what comes before it. A shorter one would come back for ever.
+pub const fn least_claim_ms(slowest_ms: i64) -> i64 {
+    slowest_ms.saturating_add(3 * MARGIN_MS)
+}
 
 /// How long a place stays empty after the journal refused what was done there.
 const UNWRITABLE: Duration = Duration::from_secs(1);
@@ -38,10 +44,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// Of them, at most for one system.
     pub per_system: usize,
-    /// How long a claim lasts; longer than any call's time-out plus `margin_ms`.
+    /// How long a claim lasts; raised to [`least_claim_ms`].
     pub claim_lease_ms: i64,
-    /// What must be left of a claim beside the call's time-out when an effect starts.
-    pub margin_ms: i64,
     /// How often to look for due cases when nothing rings.
     pub idle_ms: u64,
     /// When the guard is asked again about a held case.
@@ -62,7 +66,6 @@ impl Default for Settings {
             concurrency: 16,
             per_system: 16,
             claim_lease_ms: 60_000,
-            margin_ms: 2_000,
             idle_ms: 100,
             recheck_ms: 1_000,
             effects_per_minute: Some(600),
@@ -107,7 +110,7 @@ impl Executor {
     /// start would come back for ever.
     pub fn new(mut parts: Parts) -> Self {
         let slowest_ms = parts.registry.all().map(|c| c.call_timeout_ms()).max().unwrap_or(0);
-        let least_ms = slowest_ms + 3 * parts.settings.margin_ms;
+        let least_ms = least_claim_ms(slowest_ms);
         if parts.settings.claim_lease_ms < least_ms {
             let settings = Settings { claim_lease_ms: least_ms, ..(*parts.settings).clone() };
             parts.settings = Arc::new(settings);

@@ -8,11 +8,12 @@ use serde_saphyr::{Location, Spanned};
 
 use super::ways::{http, is_safe_url, kafka, publish, topics};
 use super::{
-    CLAIM_MARGIN_MS, Config, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS,
-    Target, Vault, file,
+    Config, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target, Vault,
+    file,
 };
 use crate::connector;
 use crate::credential::CredentialId;
+use crate::executor;
 use crate::guard::Mode;
 use crate::policy::Rules;
 use crate::retry::Schedule;
@@ -262,11 +263,11 @@ fn default_realm(c: &mut Checks<'_>, env: &Environment) -> Option<Realm> {
 
 fn limits(c: &mut Checks<'_>, raw: &file::Limits, realms: &[Realm], targets: &[Target]) -> Limits {
     let slowest = realms.iter().map(|r| r.vault.timeout_ms).chain(targets.iter().map(|t| t.timeout_ms)).max();
-    if slowest.unwrap_or(0).saturating_add(CLAIM_MARGIN_MS) >= raw.claim_lease.value.0 {
+    let least = file::Millis(executor::least_claim_ms(slowest.unwrap_or(0)));
+    if raw.claim_lease.value < least {
         let at = raw.claim_lease.referenced;
-        let least = file::Millis(slowest.unwrap_or(0).saturating_add(CLAIM_MARGIN_MS));
-        let message = format!("`limits.claim_lease` must be longer than the slowest `timeout` plus 5s: over {least}");
-        let problem = Problem::new(at, message);
+        let message = "`limits.claim_lease` must be longer than the slowest `timeout`, by a margin";
+        let problem = Problem::new(at, format!("{message}: at least {least}"));
         c.problems.push(problem.help("an effect starts only while its claim outlasts the call"));
     }
     for (value, name) in [(&raw.concurrency, "concurrency"), (&raw.per_system, "per_system")] {

@@ -6,22 +6,11 @@ use std::net::IpAddr;
 use serde_saphyr::{Location, Spanned};
 
 use super::check::Checks;
-use super::{EVENTS, Http, KINDS, Kafka, OWN_TOPIC, Overrides, Problem, Properties, Publish, Topic, file};
+use super::{EVENTS, Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file};
 use crate::case::Action;
-use crate::event::Type;
+use crate::event::{self, Type};
 use crate::guard::Authority;
-
-/// Properties of librdkafka on which the journal's promises rest.
-const OURS: [&str; 8] = [
-    "bootstrap.servers",
-    "metadata.broker.list",
-    "group.id",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.partition.eof",
-    "enable.idempotence",
-    "acks",
-];
+use crate::kafka::settings::OURS;
 
 /// Whether `host` (without port, IPv6 with or without brackets) is this machine.
 pub fn is_loopback(host: &str) -> bool {
@@ -95,7 +84,7 @@ pub(super) fn topics(
     };
     let mut topics = BTreeMap::new();
     for (name, Spanned { value: topic, referenced: at, .. }) in raw {
-        if name == OWN_TOPIC {
+        if name == event::OWN {
             c.wrong(at, "`curfew` is the name of Curfew's own events: no topic can be called so");
         }
         if topic.tenant.is_empty() {

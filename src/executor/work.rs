@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::breaker::Breakers;
-use super::{OWN_TOPIC, Parts};
+use super::{MARGIN_MS, Parts};
 use crate::case::plan::{self, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Sighting, Verdict};
 use crate::case::state::{Illegal, Phase, Todo};
@@ -15,7 +15,7 @@ use crate::connector::{Connector, Failure, Registry, Subject};
 use crate::guard::{self, Authority, Facts};
 use crate::journal::{Append, Claim, Error};
 use crate::probe::{self, Judgement};
-use crate::{outcome, retry};
+use crate::{event, outcome, retry};
 
 /// Late successes in one series after which the plan is made again.
 const REFUTED: u32 = 3;
@@ -150,7 +150,7 @@ impl Work<'_> {
         }
         let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
         let settings = &self.parts.settings;
-        if self.claim.until_ms - self.now() < connector.call_timeout_ms() + settings.margin_ms {
+        if self.claim.until_ms - self.now() < connector.call_timeout_ms() + MARGIN_MS {
             // Too little left of the claim: another claim takes it from here.
             return self.wait_then(self.now()).await;
         }
@@ -348,7 +348,7 @@ impl Work<'_> {
         let own =
             Authority { kinds: [case.directive.credential.kind_name().to_owned()].into(), strongest: Action::Revoke };
         let authority = guard::authority_of(case, |topic| match topic {
-            OWN_TOPIC => Some(&own),
+            event::OWN => Some(&own),
             topic => settings.authority.get(topic),
         });
         Ok(guard::check(&Facts {
