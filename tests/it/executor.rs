@@ -26,6 +26,7 @@ use crate::admin::{Admin, connectors};
 use crate::stage::{Between, Stage, TOPIC, case_of, ended, new_run, now_ms, record, started};
 use crate::world::until;
 
+mod half;
 mod pauses;
 
 type Alter = Arc<dyn Fn(&mut Observation) + Send + Sync>;

@@ -121,7 +121,8 @@ async fn while_records_are_refused_a_place_pauses_nothing_is_cut_and_then_it_goe
     let running = tokio::spawn(scene.stage.executor(scene.journal.clone()).run(cancel.clone()));
     until("five attempts", || async { (looks.0.lock().unwrap().len() >= 5).then_some(()) }).await;
     // Each of the two places pauses for a second; no machine is too slow for a pause to be no shorter than it is.
-    for three in looks.0.lock().unwrap().windows(3) {
+    let times = looks.0.lock().unwrap().clone();
+    for three in times.windows(3) {
         assert!(three[2] - three[0] >= Duration::from_secs(1), "three looks in {:?}", three[2] - three[0]);
     }
     assert_eq!(scene.effects(), 0);
