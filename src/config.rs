@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
+use problem::said;
 pub use problem::{Invalid, Problem};
 
 use crate::case::Action;
@@ -355,10 +356,11 @@ fn read(text: &str) -> Result<file::File, Problem> {
         let at = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
         match error.without_snippet() {
             Error::SerdeUnknownField { field, expected, .. } => {
-                Problem::new(at, format!("`{field}` is not a key here")).nearest(field, expected.iter().copied())
+                Problem::new(at, format!("{} is not a key here", said(field))).nearest(field, expected.iter().copied())
             }
             Error::SerdeUnknownVariant { variant, expected, .. } => {
-                Problem::new(at, format!("`{variant}` is not a value here")).nearest(variant, expected.iter().copied())
+                let message = format!("{} is not a value here", said(variant));
+                Problem::new(at, message).nearest(variant, expected.iter().copied())
             }
             Error::SerdeMissingField { field, .. } => Problem::new(at, format!("the key `{field}` is missing here")),
             // Its words may quote the value: with it, a password that was put into the wrong place.
@@ -368,7 +370,7 @@ fn read(text: &str) -> Result<file::File, Problem> {
             other => {
                 let words = other.to_string();
                 let first = words.lines().next().unwrap_or("not valid YAML");
-                Problem::new(at, first.rsplit_once(" at line ").map_or(first, |(said, _)| said))
+                Problem::new(at, problem::careful(first.rsplit_once(" at line ").map_or(first, |(said, _)| said)))
             }
         }
     })

@@ -26,6 +26,7 @@ use crate::intake::Intake;
 use crate::journal::Fate;
 use crate::metrics::Metrics;
 use crate::task::Tenant;
+use crate::telemetry::died;
 
 /// How many times the largest event is read of a body that is too large.
 const FORGOTTEN: usize = 16;
@@ -254,7 +255,7 @@ async fn event(State(door): State<Door>, headers: HeaderMap, body: Body) -> Resp
             unavailable()
         }
         Err(error) => {
-            tracing::error!(%error, "recording an event over HTTP died");
+            tracing::error!(why = died(&error), "recording an event over HTTP died");
             unavailable()
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_saphyr::{Location, Spanned};
 
+use super::problem::said;
 use super::ways::{http, is_safe_url, kafka, publish, topics};
 use super::{
     Config, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target, Vault,
@@ -85,8 +86,8 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         c.wrong(raw.retention.referenced, why);
     }
     let protected = protected(&mut c, &raw.protected);
-    if let Err(error) = raw.log.level.parse::<tracing_subscriber::filter::Targets>() {
-        c.wrong(Location::UNKNOWN, format!("`log.level` is no level and no filter: {error}"));
+    if raw.log.level.parse::<tracing_subscriber::filter::Targets>().is_err() {
+        c.wrong(Location::UNKNOWN, "`log.level` is no level and no filter, such as `info` or `info,curfew=debug`");
     }
     if realms.is_empty() {
         c.warnings.push("no realm: cases are opened and held, nothing can be revoked (set VAULT_ADDR)".to_owned());
@@ -155,12 +156,12 @@ fn realms(c: &mut Checks<'_>, raw: &[Spanned<file::Realm>], targets: &[Target]) 
         }
         for opens in &realm.targets {
             if !targets.iter().any(|target| target.name == opens.target.value) {
-                let message = format!("there is no target `{}`", opens.target.value);
+                let message = format!("there is no target {}", said(&opens.target.value));
                 let known = targets.iter().map(|target| target.name.as_str());
                 c.problems.push(Problem::new(opens.target.referenced, message).nearest(&opens.target.value, known));
             }
             if !realm.allowed_prefixes.iter().any(|allowed| opens.prefix.value.starts_with(allowed.as_str())) {
-                let message = format!("`{}` is not below any of `allowed_prefixes`", opens.prefix.value);
+                let message = format!("{} is not below any of `allowed_prefixes`", said(&opens.prefix.value));
                 c.wrong(opens.prefix.referenced, message);
             }
         }
