@@ -15,19 +15,18 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
+use problem::said;
 pub use problem::{Invalid, Problem};
 
 use crate::case::Action;
 use crate::connector;
-use crate::event::Type;
+use crate::event::{self, Type};
 use crate::guard::{Authority, Mode};
 use crate::limit::Budget;
 use crate::policy::Rules;
 use crate::retry::Schedule;
 use crate::task::Tenant;
 
-/// The topic name of Curfew's own events; no topic of a broker may be called so.
-pub const OWN_TOPIC: &str = "curfew";
 /// The kinds of credential that this build serves.
 pub const KINDS: [&str; 3] = ["vault-lease", "vault-token", "vault-secret-id"];
 /// The event types that producers may send.
@@ -43,8 +42,6 @@ pub const EVENTS: [Type; 8] = [
 ];
 /// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.
 pub const TOKENS: &str = "token:";
-/// What an effect's claim must have left over the call's time-out.
-pub const CLAIM_MARGIN_MS: i64 = 5_000;
 /// Where the container image finds an AppRole's `role-id` and `secret-id`.
 pub const LOGIN_FOLDER: &str = "/run/curfew/login";
 
@@ -341,7 +338,7 @@ impl Config {
     pub fn authorities(&self) -> BTreeMap<String, Authority> {
         let own = Authority { kinds: KINDS.map(str::to_owned).into(), strongest: Action::Revoke };
         let topics = self.topics.iter().map(|(name, topic)| (name.clone(), topic.authority.clone()));
-        topics.chain([(OWN_TOPIC.to_owned(), own)]).collect()
+        topics.chain([(event::OWN.to_owned(), own)]).collect()
     }
 
     /// What each system bears, from all processes together.
@@ -373,10 +370,11 @@ fn read(text: &str) -> Result<file::File, Problem> {
         let at = error.location().unwrap_or(serde_saphyr::Location::UNKNOWN);
         match error.without_snippet() {
             Error::SerdeUnknownField { field, expected, .. } => {
-                Problem::new(at, format!("`{field}` is not a key here")).nearest(field, expected.iter().copied())
+                Problem::new(at, format!("{} is not a key here", said(field))).nearest(field, expected.iter().copied())
             }
             Error::SerdeUnknownVariant { variant, expected, .. } => {
-                Problem::new(at, format!("`{variant}` is not a value here")).nearest(variant, expected.iter().copied())
+                let message = format!("{} is not a value here", said(variant));
+                Problem::new(at, message).nearest(variant, expected.iter().copied())
             }
             Error::SerdeMissingField { field, .. } => Problem::new(at, format!("the key `{field}` is missing here")),
             // Its words may quote the value: with it, a password that was put into the wrong place.
@@ -386,7 +384,7 @@ fn read(text: &str) -> Result<file::File, Problem> {
             other => {
                 let words = other.to_string();
                 let first = words.lines().next().unwrap_or("not valid YAML");
-                Problem::new(at, first.rsplit_once(" at line ").map_or(first, |(said, _)| said))
+                Problem::new(at, problem::careful(first.rsplit_once(" at line ").map_or(first, |(said, _)| said)))
             }
         }
     })

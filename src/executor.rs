@@ -13,6 +13,7 @@ mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
@@ -29,12 +30,18 @@ use crate::limit::Budget;
 use crate::metrics::Metrics;
 use crate::retry::Schedule;
 
-/// The topic of Curfew's own events: what they ask for is bounded by the guard's other checks.
-pub const OWN_TOPIC: &str = "curfew";
+/// What must be left of a claim beside the call's time-out when an effect starts.
+const MARGIN_MS: i64 = 2_000;
+
+/// The shortest claim that is of use where the slowest call may take `slowest_ms`: the effect's margin, and room for
+/// what comes before it. A shorter one would come back for ever.
+pub const fn least_claim_ms(slowest_ms: i64) -> i64 {
+    slowest_ms.saturating_add(3 * MARGIN_MS)
+}
 
 /// Few free places wait this long for others: a claim of many costs little more than a claim of one.
 const REFILL: Duration = Duration::from_millis(5);
-/// How long a place stays empty after the journal refused what was done there.
+/// How long nothing is claimed after the journal refused what was done.
 const UNWRITABLE: Duration = Duration::from_secs(1);
 
 /// How the executor works.
@@ -50,10 +57,8 @@ pub struct Settings {
     pub budgets: BTreeMap<String, Budget>,
     /// The cases that this process works on; `None`: all.
     pub served: Option<Served>,
-    /// How long a claim lasts; longer than any call's time-out plus `margin_ms`.
+    /// How long a claim lasts; raised to [`least_claim_ms`].
     pub claim_lease_ms: i64,
-    /// What must be left of a claim beside the call's time-out when an effect starts.
-    pub margin_ms: i64,
     /// How often to look for due cases when nothing rings.
     pub idle_ms: u64,
     /// When the guard is asked again about a held case.
@@ -77,7 +82,6 @@ impl Default for Settings {
             budgets: BTreeMap::new(),
             served: None,
             claim_lease_ms: 60_000,
-            margin_ms: 2_000,
             idle_ms: 100,
             recheck_ms: 1_000,
             effects_per_minute: Some(600),
@@ -125,7 +129,7 @@ impl Executor {
     /// start would come back for ever.
     pub fn new(mut parts: Parts) -> Self {
         let slowest_ms = parts.registry.all().map(|c| c.call_timeout_ms()).max().unwrap_or(0);
-        let least_ms = slowest_ms + 3 * parts.settings.margin_ms;
+        let least_ms = least_claim_ms(slowest_ms);
         if parts.settings.claim_lease_ms < least_ms {
             let settings = Settings { claim_lease_ms: least_ms, ..(*parts.settings).clone() };
             parts.settings = Arc::new(settings);
@@ -145,7 +149,13 @@ impl Executor {
         let places = self.parts.settings.concurrency.max(1);
         let permits = Arc::new(Semaphore::new(places));
         let idle = Duration::from_millis(self.parts.settings.idle_ms);
+        let refused = Arc::new(AtomicBool::new(false));
         while !cancel.is_cancelled() {
+            if refused.swap(false, Ordering::Relaxed) {
+                // The case is due again at once: without a pause a full disk would make us look for ever.
+                let pause = tokio::time::sleep(UNWRITABLE);
+                tokio::select! { () = cancel.cancelled() => {} () = pause => {} }
+            }
             // One free place at least: a claim that nobody works on would only block its lane.
             let Ok(first) = permits.clone().acquire_owned().await else { break };
             if permits.available_permits() < places / 4 {
@@ -165,13 +175,11 @@ impl Executor {
             let none = claims.is_empty();
             for claim in claims {
                 let Some(permit) = held.pop() else { break };
-                let (parts, breakers, calls, cancel) =
-                    (self.parts.clone(), self.breakers.clone(), self.calls.clone(), cancel.clone());
+                let (parts, breakers, calls) = (self.parts.clone(), self.breakers.clone(), self.calls.clone());
+                let (cancel, refused) = (cancel.clone(), refused.clone());
                 tracker.spawn(async move {
                     if !work::work(&parts, &breakers, &calls, claim, &cancel).await {
-                        // The case is due again at once: without a pause a full disk would make us look for ever.
-                        let pause = tokio::time::sleep(UNWRITABLE);
-                        tokio::select! { () = cancel.cancelled() => {} () = pause => {} }
+                        refused.store(true, Ordering::Relaxed);
                     }
                     drop(permit);
                     // A freed place may have something waiting for it.

@@ -13,6 +13,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
+use futures::StreamExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -24,6 +26,10 @@ use crate::intake::Intake;
 use crate::journal::Fate;
 use crate::metrics::Metrics;
 use crate::task::Tenant;
+use crate::telemetry::died;
+
+/// How many times the largest event is read of a body that is too large.
+const FORGOTTEN: usize = 16;
 
 /// Why HTTP could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -193,21 +199,36 @@ fn rejected(reason: RejectReason) -> Response {
     (status, Json(json!({"result": "rejected", "reason": reason.as_str()}))).into_response()
 }
 
+/// The body; of one that is over `most`, one byte more, which makes it a reject. The rest is read and forgotten, so that
+/// the caller hears the answer, unless it has no end. `None`: the caller broke off.
+async fn read(body: Body, most: usize) -> Option<Bytes> {
+    let mut pieces = body.into_data_stream();
+    let (mut whole, mut size) = (Vec::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.ok()?;
+        let room = most.saturating_add(1) - whole.len();
+        whole.extend_from_slice(&piece[..piece.len().min(room)]);
+        size += piece.len();
+        if size > most.saturating_mul(FORGOTTEN) {
+            break;
+        }
+    }
+    Some(whole.into())
+}
+
 async fn event(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
     if !is_authorised(&headers, &door.token) {
         return refuse(StatusCode::UNAUTHORIZED, "token");
     }
-    if !is_structured(&headers) {
-        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type");
-    }
-    // Not taken, so not recorded: the caller has its answer, and a journal is not for whoever sends much.
-    let Ok(payload) = axum::body::to_bytes(body, door.intake.limits.max_bytes).await else {
-        door.intake.metrics.rejected(RejectReason::TooLarge.as_str());
-        return rejected(RejectReason::TooLarge);
+    let Some(payload) = read(body, door.intake.limits.max_bytes).await else {
+        return refuse(StatusCode::BAD_REQUEST, "body");
     };
-    let carried = ["content-type", "traceparent"].into_iter().filter_map(|name| {
+    // Without the content type, and with no other attributes, it becomes a reject.
+    let structured = is_structured(&headers);
+    let names = if structured { &["content-type", "traceparent"][..] } else { &[] };
+    let carried = names.iter().filter_map(|&name| {
         let value = headers.get(name)?;
-        Some((name.to_owned(), Some(bytes::Bytes::copy_from_slice(value.as_bytes()))))
+        Some((name.to_owned(), Some(Bytes::copy_from_slice(value.as_bytes()))))
     });
     let delivery = Delivery {
         at: Coordinates { cluster: "http".into(), topic: door.topic.clone(), partition: -1, offset: -1 },
@@ -223,6 +244,9 @@ async fn event(State(door): State<Door>, headers: HeaderMap, body: Body) -> Resp
         Ok(Ok(recorded)) => match recorded.fates.first() {
             Some(Fate::Accepted) => Json(json!({"result": "accepted"})).into_response(),
             Some(Fate::Duplicate) => Json(json!({"result": "duplicate"})).into_response(),
+            Some(Fate::Rejected(RejectReason::BadEnvelope)) if !structured => {
+                refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type")
+            }
             Some(Fate::Rejected(reason)) => rejected(*reason),
             None => unavailable(),
         },
@@ -231,7 +255,7 @@ async fn event(State(door): State<Door>, headers: HeaderMap, body: Body) -> Resp
             unavailable()
         }
         Err(error) => {
-            tracing::error!(%error, "recording an event over HTTP died");
+            tracing::error!(why = died(&error), "recording an event over HTTP died");
             unavailable()
         }
     }

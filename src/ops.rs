@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod freeze_file;
+pub mod half;
 pub mod operator;
 pub mod server;
 

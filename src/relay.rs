@@ -15,6 +15,7 @@ use crate::kafka::place::Looker;
 use crate::kafka::producer::{Out, Producer, acked};
 use crate::kafka::settings::Connection;
 use crate::outcome::Kind;
+use crate::telemetry::died;
 
 /// Record header: the id of the journal whose outbox it is from.
 pub const JOURNAL_HEADER: &str = "curfew-journal";
@@ -103,7 +104,7 @@ impl Relay {
         let tail = self.journal.tail().await?;
         let (connection, topics, ours) = (self.connection.clone(), self.topics.clone(), tail.journal.to_string());
         let looked = tokio::task::spawn_blocking(move || newest(&connection, &topics, &ours));
-        let newest = looked.await.map_err(|error| Error::Thread(error.to_string()))??;
+        let newest = looked.await.map_err(|error| Error::Thread(died(&error).to_owned()))??;
         let Some((seq, body)) = newest else { return Ok(None) };
         let why = if seq > tail.seq {
             format!("row {seq} of this journal's outbox was published, and it holds only {}", tail.seq)

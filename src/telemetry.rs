@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Once;
 
+use tokio::task::JoinError;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -61,6 +62,11 @@ pub fn start(log: &Log, over: Option<&str>) -> Result<(), TryInitError> {
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
     quiet_panics();
     Ok(())
+}
+
+/// How a task of ours ended: a `JoinError` says its panic's message in its own, and that may quote anything.
+pub fn died(error: &JoinError) -> &'static str {
+    if error.is_panic() { "a task of Curfew's own panicked" } else { "a task of Curfew's own was ended" }
 }
 
 /// A panic's message may quote what was being worked on: only its place is said.

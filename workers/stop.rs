@@ -34,15 +34,8 @@ pub async fn freeze(config: &Config, how: Freeze, json_wanted: bool) -> Result<(
             if let Err(error) = written {
                 eprintln!("curfew: {} cannot be written: {error}; the journal is frozen", path.display());
             }
-            let half: Vec<&Value> = value["half_made"].as_array().map(|list| list.iter().collect()).unwrap_or_default();
-            let mut text = "frozen".to_owned();
-            if how.hard && !half.is_empty() {
-                text.push_str("; half-made, each goes on by itself after `curfew release`, or now by hand:");
-                for one in half {
-                    let (case, credential) = (one["case"].as_str(), one["credential"].as_str());
-                    text.push_str(&format!("\n  {}  {}", case.unwrap_or("?"), credential.unwrap_or("?")));
-                }
-            }
+            let half = value["half_made"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let text = if how.hard { format!("frozen; {}", left_behind(half)) } else { "frozen".to_owned() };
             say(json_wanted, &value, &text);
             Ok(())
         }
@@ -56,6 +49,28 @@ pub async fn freeze(config: &Config, how: Freeze, json_wanted: bool) -> Result<(
             path.display()
         ))),
     }
+}
+
+/// What a hard freeze leaves half-made, and what mends it.
+fn left_behind(half: &[Value]) -> String {
+    if half.is_empty() {
+        return "nothing is half-made: there is nothing to mend".to_owned();
+    }
+    let mut text = "half-made, each goes on by itself after `curfew release`, or is mended by hand:".to_owned();
+    let word = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    for one in half {
+        text.push_str(&format!("\n  {}  {}\n    {}", word(&one["case"]), word(&one["credential"]), word(&one["what"])));
+        if let Some(at) = one["at"].as_str() {
+            text.push_str(&format!(" (at {at})"));
+        }
+        if one["goes_on"] == false {
+            text.push_str("; it was abandoned: it does not go on");
+        }
+        for by in one["by_hand"].as_array().into_iter().flatten() {
+            text.push_str(&format!("\n    to {}: {}", word(&by["to"]), word(&by["run"])));
+        }
+    }
+    text
 }
 
 /// `curfew release`

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use serde_saphyr::{Location, Spanned};
 
+use super::problem::said;
 use super::ways::{http, is_safe_url, kafka, publish, topics};
 use super::{
-    CLAIM_MARGIN_MS, Config, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS,
-    Target, Vault, file,
+    Config, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target, Vault,
+    file,
 };
 use crate::connector;
 use crate::credential::CredentialId;
+use crate::executor;
 use crate::guard::Mode;
 use crate::limit::Budget;
 use crate::policy::Rules;
@@ -86,8 +88,8 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         c.wrong(raw.retention.referenced, why);
     }
     let protected = protected(&mut c, &raw.protected);
-    if let Err(error) = raw.log.level.parse::<tracing_subscriber::filter::Targets>() {
-        c.wrong(Location::UNKNOWN, format!("`log.level` is no level and no filter: {error}"));
+    if raw.log.level.parse::<tracing_subscriber::filter::Targets>().is_err() {
+        c.wrong(Location::UNKNOWN, "`log.level` is no level and no filter, such as `info` or `info,curfew=debug`");
     }
     if realms.is_empty() {
         c.warnings.push("no realm: cases are opened and held, nothing can be revoked (set VAULT_ADDR)".to_owned());
@@ -162,12 +164,12 @@ fn realms(c: &mut Checks<'_>, raw: &[Spanned<file::Realm>], targets: &[Target], 
         }
         for opens in &realm.targets {
             if !targets.iter().any(|target| target.name == opens.target.value) {
-                let message = format!("there is no target `{}`", opens.target.value);
+                let message = format!("there is no target {}", said(&opens.target.value));
                 let known = targets.iter().map(|target| target.name.as_str());
                 c.problems.push(Problem::new(opens.target.referenced, message).nearest(&opens.target.value, known));
             }
             if !realm.allowed_prefixes.iter().any(|allowed| opens.prefix.value.starts_with(allowed.as_str())) {
-                let message = format!("`{}` is not below any of `allowed_prefixes`", opens.prefix.value);
+                let message = format!("{} is not below any of `allowed_prefixes`", said(&opens.prefix.value));
                 c.wrong(opens.prefix.referenced, message);
             }
         }
@@ -272,11 +274,11 @@ fn default_realm(c: &mut Checks<'_>, env: &Environment, most: usize) -> Option<R
 
 fn limits(c: &mut Checks<'_>, raw: &file::Limits, realms: &[Realm], targets: &[Target]) -> Limits {
     let slowest = realms.iter().map(|r| r.vault.timeout_ms).chain(targets.iter().map(|t| t.timeout_ms)).max();
-    if slowest.unwrap_or(0).saturating_add(CLAIM_MARGIN_MS) >= raw.claim_lease.value.0 {
+    let least = file::Millis(executor::least_claim_ms(slowest.unwrap_or(0)));
+    if raw.claim_lease.value < least {
         let at = raw.claim_lease.referenced;
-        let least = file::Millis(slowest.unwrap_or(0).saturating_add(CLAIM_MARGIN_MS));
-        let message = format!("`limits.claim_lease` must be longer than the slowest `timeout` plus 5s: over {least}");
-        let problem = Problem::new(at, message);
+        let message = "`limits.claim_lease` must be longer than the slowest `timeout`, by a margin";
+        let problem = Problem::new(at, format!("{message}: at least {least}"));
         c.problems.push(problem.help("an effect starts only while its claim outlasts the call"));
     }
     let counts = [

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, where, and what would be right.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
@@ -45,7 +46,8 @@ impl Problem {
     /// With the nearest of `names` to what was written, where one is near.
     #[must_use]
     pub fn nearest<'a>(mut self, written: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
-        let names: Vec<&str> = names.into_iter().collect();
+        // Some are names that the file itself gives.
+        let names: Vec<&str> = names.into_iter().filter(|name| is_name(name)).collect();
         self.help = match nearest(written, names.iter().copied()) {
             Some(name) => Some(format!("did you mean `{name}`?")),
             None if names.is_empty() => None,
@@ -63,6 +65,43 @@ pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> O
         .filter(|(edits, alike, name)| *edits <= 1 + name.chars().count() / 4 || *alike > 0.87)
         .min_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)))
         .map(|(_, _, name)| name)
+}
+
+/// The longest word of a file that is said again.
+const MAX_SAID: usize = 32;
+
+/// A word of the file in a message. People put secrets where a key or a name belongs: what does not look like a name is
+/// not said again; its line is.
+pub fn said(word: &str) -> String {
+    if is_name(word) { format!("`{word}`") } else { "this (it may be a secret)".to_owned() }
+}
+
+/// A parser's words, which may quote the file: without what looks like no word.
+pub fn careful(words: &str) -> String {
+    let is_mark = |c: char| !c.is_alphanumeric() && !"_-./+=~@%$&!*#".contains(c);
+    let mut out = String::with_capacity(words.len());
+    for piece in words.split_inclusive(is_mark) {
+        let word = piece.trim_end_matches(is_mark);
+        // As short as `500ms`: no token.
+        let is_short = word.len() <= 5 && word.bytes().all(|b| b.is_ascii_alphanumeric());
+        out.push_str(if is_short || is_name(word) { word } else { "…" });
+        out.push_str(&piece[word.len()..]);
+    }
+    out
+}
+
+/// Words of letters, joined by `_`, `-`, `.` or `/`, of at most [`MAX_SAID`] bytes: each in lower case with perhaps a
+/// capital before, at most two digits in all. A key made by chance has more digits and capitals than that.
+fn is_name(word: &str) -> bool {
+    let digits = word.bytes().filter(u8::is_ascii_digit).count();
+    let in_case = |part: &str| {
+        let upper = part.bytes().all(|b| !b.is_ascii_lowercase());
+        upper || part.bytes().skip(1).all(|b| !b.is_ascii_uppercase())
+    };
+    (1..=MAX_SAID).contains(&word.len())
+        && digits <= 2
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b))
+        && word.split(['_', '-', '.', '/']).all(in_case)
 }
 
 /// A configuration that cannot be used: everything that is wrong with it, as far as it could be read.
@@ -135,7 +174,7 @@ fn mask_line(line: &str) -> String {
         let name = if may_be_name { name_length(rest) } else { 0 };
         let plain = rest.find(|c: char| c.is_whitespace() || "{}[],\"'".contains(c)).unwrap_or(rest.len());
         if name > 0 {
-            out.push_str(&rest[..name]);
+            out.push_str(&shown(&rest[..name]));
             (rest, may_be_name) = (&rest[name..], false);
         } else if plain == 0 || (plain == 1 && matches!(first, '-' | '#')) {
             out.push(first);
@@ -167,6 +206,12 @@ fn name_length(text: &str) -> usize {
         (None, [b':', after @ ..]) if ends(after) => length + 1,
         _ => 0,
     }
+}
+
+/// A name with its quotes and colon, as it stands where it looks like one.
+fn shown(name: &str) -> Cow<'_, str> {
+    let bare = name.trim_end_matches(':').trim_matches(['"', '\'']);
+    if is_name(bare) { name.into() } else { name.replace(bare, &"*".repeat(bare.len())).into() }
 }
 
 fn is_harmless(value: &str) -> bool {
@@ -216,6 +261,30 @@ mod tests {
     }
 
     #[test]
+    fn names_are_said_again_and_what_looks_like_a_secret_is_not() {
+        for name in ["jurnal", "kafka.properties", "client_id", "KAFKA", "Topics", "curfew.tasks-2", "database/creds"] {
+            assert_eq!(said(name), format!("`{name}`"));
+        }
+        let random = [
+            "hvs.CAESIKx3rQ9wLm2pTb7e",
+            "AKIAIOSFODNN7EXAMPLE0X1",
+            "c4f7a1b29e",
+            "hünter",
+            "",
+            "correct-horse-battery-staple-and-more",
+            "pw!",
+            "dGhpc0lzTm90QU5hbWU",
+        ];
+        for secret in random {
+            assert!(!said(secret).contains('`'), "{secret}");
+            let words = careful(&format!("duplicate mapping key: {secret}, in `{secret}`"));
+            assert!(words.starts_with("duplicate mapping key: "), "{words}");
+            assert!(secret.is_empty() || !words.contains(secret), "{words}");
+        }
+        assert_eq!(careful("invalid type: map, expected a string"), "invalid type: map, expected a string");
+    }
+
+    #[test]
     fn passwords_are_not_shown() {
         for (text, masked) in [
             (
@@ -228,6 +297,8 @@ mod tests {
             ("a: [hunter2, 30s] # b: hunter2", "a: [*******, 30s] # ** *******"),
             ("brokers: user:hunter2@h:1", "brokers: ****************"),
             ("mode: enforce", "mode: enforce"),
+            ("hvs.CAESIKx3rQ9wLm2p: x", "********************: *"),
+            ("{\"c4f7a1b2\": 1, max_in_flight: 5}", "{\"********\": 1, max_in_flight: 5}"),
         ] {
             assert_eq!(mask(text), masked);
             assert_eq!(masked.len(), text.len());

@@ -1,4 +1,5 @@
 use super::*;
+use crate::executor;
 
 fn parse(text: &str) -> Result<Config, Invalid> {
     Config::parse("curfew.yaml", text, Path::new("/etc/curfew"), &Overrides::default(), &Environment::default())
@@ -42,7 +43,7 @@ fn the_whole_file_is_read() {
     assert_eq!(realm.secret_id_roles, ["approle/ci"]);
     assert_eq!(realm.reconcile.as_ref().unwrap().every_ms, 60_000);
     assert_eq!(config.event_types()["curfew.tasks"], [Type::TaskStarted, Type::TaskEnded].into());
-    assert_eq!(config.authorities()[OWN_TOPIC].strongest, Action::Revoke);
+    assert_eq!(config.authorities()[event::OWN].strongest, Action::Revoke);
     assert_eq!(config.authorities()["curfew.findings"].strongest, Action::Track);
     assert_eq!(config.warnings, Vec::<String>::new());
 }
@@ -87,7 +88,7 @@ fn what_is_wrong_is_said_with_its_line() {
         ("task.ended", "deadline.passed", 5, "only Curfew itself"),
         ("vault-token", "vault-tokn", 5, "did you mean `vault-token`?"),
         ("mode: enforce", "mode: enforced", 13, "did you mean `enforce`?"),
-        ("claim_lease: 60s", "claim_lease: 12s", 21, "over 15s"),
+        ("claim_lease: 60s", "claim_lease: 12s", 21, "at least 16s"),
         ("longest_life: 24h", "longest_life: 24", 20, "500ms"),
         ("longest_life: 24h", "longest_life: soon", 20, "500ms"),
         ("token_file: /run/x, ", "", 12, "exactly one of"),
@@ -115,4 +116,21 @@ fn a_misplaced_password_is_not_shown() {
     let text = "kafka:\n  brokers: localhost:9092\n  properties: {group.id: x}\n  sasl.password: hunter2\n";
     let invalid = parse(text).unwrap_err();
     assert!(!invalid.report(false).contains("hunter2") && !invalid.to_string().contains("hunter2"), "{invalid}");
+}
+
+#[test]
+fn what_kafka_s_settings_refuse_is_refused_here_with_its_line() {
+    for name in crate::kafka::settings::OURS {
+        let wrong = WHOLE.replacen("client.id", name, 1);
+        let invalid = parse(&wrong).expect_err(name);
+        assert_eq!(invalid.problems[0].line, Some(3), "{invalid}");
+    }
+}
+
+#[test]
+fn the_shortest_claim_is_what_the_executor_works_with() {
+    let wrong = |lease: &str| parse(&WHOLE.replacen("claim_lease: 60s", &format!("claim_lease: {lease}"), 1));
+    let least_ms = executor::least_claim_ms(10_000);
+    assert!(wrong(&format!("{}ms", least_ms - 1)).is_err());
+    assert_eq!(wrong(&format!("{least_ms}ms")).unwrap().limits.claim_lease_ms, least_ms);
 }

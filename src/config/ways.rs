@@ -6,22 +6,12 @@ use std::net::IpAddr;
 use serde_saphyr::{Location, Spanned};
 
 use super::check::Checks;
-use super::{EVENTS, Http, KINDS, Kafka, OWN_TOPIC, Overrides, Problem, Properties, Publish, Topic, file};
+use super::problem::said;
+use super::{EVENTS, Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file};
 use crate::case::Action;
-use crate::event::Type;
+use crate::event::{self, Type};
 use crate::guard::Authority;
-
-/// Properties of librdkafka on which the journal's promises rest.
-const OURS: [&str; 8] = [
-    "bootstrap.servers",
-    "metadata.broker.list",
-    "group.id",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.partition.eof",
-    "enable.idempotence",
-    "acks",
-];
+use crate::kafka::settings::OURS;
 
 /// Whether `host` (without port, IPv6 with or without brackets) is this machine.
 pub fn is_loopback(host: &str) -> bool {
@@ -95,7 +85,7 @@ pub(super) fn topics(
     };
     let mut topics = BTreeMap::new();
     for (name, Spanned { value: topic, referenced: at, .. }) in raw {
-        if name == OWN_TOPIC {
+        if name == event::OWN {
             c.wrong(at, "`curfew` is the name of Curfew's own events: no topic can be called so");
         }
         if topic.tenant.is_empty() {
@@ -106,7 +96,7 @@ pub(super) fn topics(
             Some(names) => names.iter().filter_map(|name| event(c, name)).collect::<HashSet<Type>>(),
         };
         for kind in topic.kinds.iter().flatten().filter(|kind| !KINDS.contains(&kind.value.as_str())) {
-            let problem = Problem::new(kind.referenced, format!("`{}` is not a kind of credential", kind.value));
+            let problem = Problem::new(kind.referenced, format!("{} is not a kind of credential", said(&kind.value)));
             c.problems.push(problem.nearest(&kind.value, KINDS));
         }
         let kinds = topic.kinds.map_or_else(all_kinds, |kinds| kinds.into_iter().map(|kind| kind.value).collect());
@@ -120,7 +110,7 @@ fn event(c: &mut Checks<'_>, name: &Spanned<String>) -> Option<Type> {
     let found = EVENTS.into_iter().find(|kind| kind.as_str() == name.value);
     if found.is_none() {
         let own = ["deadline.passed", "heartbeat.missed", "reconcile.found", "operator.revoke"];
-        let problem = Problem::new(name.referenced, format!("`{}` is not an event type", name.value));
+        let problem = Problem::new(name.referenced, format!("{} is not an event type", said(&name.value)));
         c.problems.push(if own.contains(&name.value.as_str()) {
             problem.help("only Curfew itself may say this")
         } else {
@@ -159,7 +149,7 @@ pub(super) fn http(
         if let (false, Some(first)) = (given, topics.keys().next()) {
             raw.topic.value.clone_from(first);
         } else {
-            let problem = Problem::new(raw.topic.referenced, format!("there is no topic `{}`", raw.topic.value));
+            let problem = Problem::new(raw.topic.referenced, format!("there is no topic {}", said(&raw.topic.value)));
             c.problems.push(problem.nearest(&raw.topic.value, topics.keys().map(String::as_str)));
         }
     }

@@ -9,6 +9,7 @@ pub mod client;
 pub mod lease;
 pub mod login;
 pub mod secret_id;
+mod sight;
 pub mod token;
 
 use std::collections::HashSet;
@@ -22,9 +23,9 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::case::record::{FailureKind, Observation, Presence};
+use crate::case::record::{FailureKind, Observation};
 use crate::clock;
-use crate::connector::{Connector, Failure, Subject};
+use crate::connector::{Connector, Failure};
 use crate::guard::Mode;
 use answers::{Call, Meaning};
 use client::{Raw, Wire};
@@ -353,11 +354,6 @@ fn recent(at: &Mutex<Option<Instant>>) -> bool {
 
 fn note(at: &Mutex<Option<Instant>>, ok: bool) {
     *at.lock().unwrap_or_else(PoisonError::into_inner) = ok.then(Instant::now);
-}
-
-/// Whether this case has seen the credential on this path before: then its absence means something.
-fn seen_before(subject: &Subject) -> bool {
-    [&subject.seen, &subject.issuer].into_iter().flatten().any(|seen| seen.presence == Presence::Present)
 }
 
 /// The run that an issuer's metadata names.

@@ -8,7 +8,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::breaker::Breakers;
 use super::calls::Calls;
-use super::{OWN_TOPIC, Parts};
+use super::{MARGIN_MS, Parts};
 use crate::case::plan::{self, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Sighting, Verdict};
 use crate::case::state::{Illegal, Phase, Todo};
@@ -17,7 +17,7 @@ use crate::connector::{Connector, Failure, Registry, Subject};
 use crate::guard::{self, Authority, Facts};
 use crate::journal::{Append, Claim, Error};
 use crate::probe::{self, Judgement};
-use crate::{outcome, retry};
+use crate::{event, outcome, retry};
 
 /// Late successes in one series after which the plan is made again.
 const REFUTED: u32 = 3;
@@ -381,7 +381,7 @@ impl Work<'_> {
         let own =
             Authority { kinds: [case.directive.credential.kind_name().to_owned()].into(), strongest: Action::Revoke };
         let authority = guard::authority_of(case, |topic| match topic {
-            OWN_TOPIC => Some(&own),
+            event::OWN => Some(&own),
             topic => settings.authority.get(topic),
         });
         Ok(guard::check(&Facts {
@@ -414,7 +414,7 @@ impl Work<'_> {
 
     /// Whether the claim lasts longer than a call that starts now.
     fn outlasts(&self, connector: &dyn Connector) -> bool {
-        self.claim.until_ms - self.now() >= connector.call_timeout_ms() + self.parts.settings.margin_ms
+        self.claim.until_ms - self.now() >= connector.call_timeout_ms() + MARGIN_MS
     }
 
     async fn sight(&self, step: &Step, connector: &dyn Connector) -> Sighting {

@@ -134,7 +134,7 @@ impl Sqlite {
     ) -> Result<T, Error> {
         let db = db.clone();
         let read = move || work(&db.lock().unwrap_or_else(PoisonError::into_inner));
-        tokio::task::spawn_blocking(read).await.map_err(|e| Error::Unavailable(Box::new(e)))?
+        tokio::task::spawn_blocking(read).await.map_err(|e| Error::Unavailable(crate::telemetry::died(&e).into()))?
     }
 }
 

@@ -11,7 +11,7 @@ use super::Error;
 use crate::task::Tenant;
 
 /// Properties that carry a promise: where reading starts, when an offset counts, how partitions change hands.
-const OURS: &[&str] = &[
+pub const OURS: &[&str] = &[
     "bootstrap.servers",
     "metadata.broker.list",
     "group.id",

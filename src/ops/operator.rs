@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::half::{self, HalfMade};
 use super::{Refused, RefusedKind, Reply, Request, freeze_file};
 use crate::case::CaseId;
 use crate::case::record::Record;
@@ -116,11 +117,9 @@ impl Operator {
         Ok(json!({ "event": id, "cases": cases }))
     }
 
-    /// Cases that have changed something and are not over.
-    async fn half_made(&self) -> Result<Vec<Value>, Refused> {
+    async fn half_made(&self) -> Result<Vec<HalfMade>, Refused> {
         let lines = self.intake.journal.cases(Filter { limit: Some(100_000), ..Filter::default() }).await?;
-        let half = lines.iter().filter(|line| line.case.state.acted && !line.case.state.is_closed());
-        Ok(half.map(|line| json!({ "case": line.case.id, "credential": line.case.directive.credential })).collect())
+        Ok(lines.iter().filter_map(|line| half::half_made(&line.case)).collect())
     }
 
     /// The case that `id` is, or begins.

@@ -106,6 +106,8 @@ fn a_freeze_is_in_the_journal_too_where_there_is_one() {
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["frozen"], "soft", "{said}");
     assert_eq!(said["by_file_only"], Value::Null, "{said}");
+    let output = run(folder.path(), &["freeze", "--hard"]);
+    assert_eq!(text(&output.stdout), "frozen; nothing is half-made: there is nothing to mend\n");
     assert_eq!(run(folder.path(), &["release"]).status.code(), Some(0));
     let output = run(folder.path(), &["cases"]);
     assert_eq!(text(&output.stdout), "no cases are open\n");

@@ -6,28 +6,28 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use curfew::case::plan::Act;
-use curfew::case::record::{KilledBy, Level, Observation, Output, Presence, Record, Sighting, Verdict};
+use curfew::case::record::{KilledBy, Level, Observation, Output, Presence, Record, Verdict};
 use curfew::case::state::Phase;
 use curfew::case::{Action, HoldReason};
-use curfew::clock::{self, Clock, Simulated};
+use curfew::clock::{Clock, Simulated};
 use curfew::connector::{Connector, Failure, Realm, Registry, Subject};
 use curfew::credential::{CredentialId, Kind};
 use curfew::event::{Data, FindingObserved, GrantSpec, Type};
-use curfew::executor::{Executor, Parts};
-use curfew::guard::{Authority, Freeze, Mode};
+use curfew::guard::{Authority, Mode};
 use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{Append, CaseLine, Error, Journal, Want};
-use curfew::metrics::Metrics;
 use curfew::outcome;
-use curfew::probe::Settle;
 use curfew::task::{RunKey, Tenure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
 use crate::admin::{Admin, connectors};
-use crate::stage::{Stage, TOPIC, case_of, ended, new_run, now_ms, record, started};
+use crate::stage::{Between, Stage, TOPIC, case_of, ended, new_run, now_ms, record, started};
 use crate::world::until;
+
+mod half;
+mod pauses;
 
 type Alter = Arc<dyn Fn(&mut Observation) + Send + Sync>;
 
@@ -44,41 +44,19 @@ struct Ledger {
     waiting: Arc<Semaphore>,
 }
 
-struct Counted {
-    inner: Arc<dyn Connector>,
-    ledger: Ledger,
-}
-
 #[async_trait]
-impl Connector for Counted {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-    fn system(&self) -> &str {
-        self.inner.system()
-    }
-    fn call_timeout_ms(&self) -> i64 {
-        self.inner.call_timeout_ms()
-    }
-    fn settle(&self) -> Settle {
-        self.inner.settle()
-    }
-    async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
-        self.ledger.waiting.add_permits(1);
-        let _open = self.ledger.gate.acquire().await.unwrap();
-        let mut seen = self.inner.observe(subject).await?;
-        (self.ledger.alter)(&mut seen);
+impl Between for Ledger {
+    async fn observe(&self, inner: &dyn Connector, subject: &Subject) -> Result<Observation, Failure> {
+        self.waiting.add_permits(1);
+        let _open = self.gate.acquire().await.unwrap();
+        let mut seen = inner.observe(subject).await?;
+        (self.alter)(&mut seen);
         Ok(seen)
     }
-    async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
-        self.ledger.effects.lock().unwrap().push((act, subject.credential.clone()));
-        self.inner.perform(act, subject).await
-    }
-    async fn probe(&self, subject: &Subject) -> Sighting {
-        self.inner.probe(subject).await
-    }
-    async fn self_check(&self) -> Result<(), Failure> {
-        self.inner.self_check().await
+
+    async fn perform(&self, inner: &dyn Connector, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        self.effects.lock().unwrap().push((act, subject.credential.clone()));
+        inner.perform(act, subject).await
     }
 }
 
@@ -110,12 +88,8 @@ impl Scene {
             gate: Arc::new(Semaphore::new(1_000)),
             waiting: Arc::new(Semaphore::new(0)),
         };
-        let mut counted = registry.clone();
-        for inner in registry.all() {
-            counted.add(Arc::new(Counted { inner: inner.clone(), ledger: ledger.clone() }));
-        }
         let folder = tempfile::tempdir().unwrap();
-        let stage = Stage::new(folder.path(), counted);
+        let stage = Stage::new(folder.path(), ledger.before(registry));
         let journal = stage.open();
         Self { _folder: folder, admin, stage, journal, ledger }
     }
@@ -187,22 +161,6 @@ fn is_dead(verdict: &Verdict, killer: KilledBy) -> bool {
     matches!(verdict, Verdict::Dead { level: Level::Issuer, by, .. } if *by == killer)
 }
 
-/// As [`Stage::executor`], at a clock that the test moves.
-fn executor_at(stage: &Stage, journal: Arc<dyn Journal>, clock: clock::Shared) -> Executor {
-    Executor::new(Parts {
-        worker: uuid::Uuid::new_v4(),
-        journal,
-        registry: stage.registry.clone(),
-        settings: Arc::new(stage.settings.clone()),
-        clock,
-        clock_trusted: Arc::new(|| true),
-        freeze_file: Arc::new(|| None::<Freeze>),
-        metrics: Arc::new(Metrics::default()),
-        stirred: Arc::default(),
-        outbox: Arc::default(),
-    })
-}
-
 #[tokio::test]
 async fn over_the_cap_cases_wait_for_the_next_minute_or_a_higher_cap() {
     let mut scene = Scene::new().await;
@@ -214,12 +172,11 @@ async fn over_the_cap_cases_wait_for_the_next_minute_or_a_higher_cap() {
         tokens.push(id);
     }
     let clock = Simulated::at((now_ms() / 60_000 + 1) * 60_000);
-    let shared: clock::Shared = clock.clone();
     let mut minutes = Vec::new();
     for _ in 0..2 {
         // Within the minute nothing more is let through, however often it is asked.
         for _ in 0..5 {
-            executor_at(&scene.stage, scene.journal.clone(), shared.clone()).drain().await.unwrap();
+            scene.stage.executor_at(scene.journal.clone(), &clock).drain().await.unwrap();
             clock.advance_ms(1_000);
         }
         minutes.push(scene.effects());
@@ -230,11 +187,11 @@ async fn over_the_cap_cases_wait_for_the_next_minute_or_a_higher_cap() {
     assert_eq!(stats.held, [("cap".to_owned(), 3)]);
 
     // In the minute in which two more went through, the cap rises.
-    executor_at(&scene.stage, scene.journal.clone(), shared.clone()).drain().await.unwrap();
+    scene.stage.executor_at(scene.journal.clone(), &clock).drain().await.unwrap();
     assert_eq!(scene.effects(), 6);
     scene.stage.settings.effects_per_minute = Some(100);
     clock.advance_ms(1_000);
-    executor_at(&scene.stage, scene.journal.clone(), shared).drain().await.unwrap();
+    scene.stage.executor_at(scene.journal.clone(), &clock).drain().await.unwrap();
     assert_eq!(scene.effects(), 7);
     for id in &tokens {
         assert!(is_dead(&scene.line(id).await.verdict, KilledBy::Curfew), "none was dropped");

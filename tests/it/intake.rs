@@ -177,6 +177,15 @@ impl Station {
         until(&format!("{count} records"), || async { Some(self.stats().await).filter(|s| s.consumed >= count) }).await
     }
 
+    /// Waits until the member has told the journal, at a look that it began after this call, that nothing is left to read.
+    pub async fn seen_to_the_end(&self) {
+        let now = self.intake.clock.wall_ms();
+        until("the watermark to pass now", || async {
+            self.journal.watermark().await.unwrap().filter(|mark| *mark > now)
+        })
+        .await;
+    }
+
     pub async fn position(&self, topic: &str, partition: i32) -> Option<Position> {
         self.journal.position(&cluster(), topic, partition).await.unwrap()
     }
@@ -295,13 +304,26 @@ async fn a_full_outbox_pauses_intake_and_membership_lives_on() {
     pen.beats(&topic, 0, 0..5).await;
     station.consumed(5).await;
     station.backlog.set(11);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    pen.beats(&topic, 0, 5..10).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    station.seen_to_the_end().await;
+    // A reader beside it, of an own group and journal, shows that each record can be had.
+    let beside = tempfile::tempdir().unwrap();
+    let control = Station::open(beside.path(), &[&topic]);
+    let reader = control.join();
+    for id in 5..10 {
+        pen.beat(&topic, 0, &format!("0-{id}")).await;
+        control.consumed(i64::from(id) + 1).await;
+        assert_eq!(station.stats().await.consumed, 5);
+    }
+    let lag = format!("curfew_consumer_lag{{partition=\"0\",topic=\"{topic}\"}} 5");
+    until("what is not taken to show as lag", || async {
+        station.intake.metrics.render().contains(&lag).then_some(())
+    })
+    .await;
     assert_eq!(station.stats().await.consumed, 5);
     station.backlog.set(9);
     let stats = station.consumed(10).await;
     assert_eq!((stats.accepted, stats.duplicates), (10, 0));
+    reader.leave().await;
     member.leave().await;
 }
 
@@ -324,27 +346,20 @@ async fn a_full_disk_stops_intake_and_loses_nothing() {
         let small = sqlite::Settings { max_pages: Some(150), ..sqlite::Settings::default() };
         let station = Station::with(dir.path(), &[&topic], &group, small);
         let member = station.join_with(|settings| settings.batch = 100);
-        let mut last = -1;
-        // It fills, and then nothing goes on, though the member polls and tries.
-        until("intake to stand still", || {
-            let before = std::mem::replace(&mut last, -1);
-            let station = &station;
-            let now = async move {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                station.stats().await.consumed
-            };
-            let found = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(now));
-            last = found;
-            async move { (found > 0 && found == before).then_some(()) }
+        // It fills, and is refused what the member brings; half a batch is never taken.
+        until("the journal to refuse", || async { (!station.journal.healthy()).then_some(()) }).await;
+        // A batch that still fits may come between two looks: then once more.
+        let (sum, consumed) = until("two equal looks", || async {
+            let before = station.stats().await.consumed;
+            let mut sum = 0;
+            for partition in 0..2 {
+                sum += station.position(&topic, partition).await.map_or(0, |position| position.next_offset);
+            }
+            (station.stats().await.consumed == before).then_some((sum, before))
         })
         .await;
-        let stats = station.stats().await;
-        assert!(stats.consumed < i64::from(2 * EACH), "the journal was not small enough: {stats:?}");
-        let mut sum = 0;
-        for partition in 0..2 {
-            sum += station.position(&topic, partition).await.map_or(0, |position| position.next_offset);
-        }
-        assert_eq!(sum, stats.consumed);
+        assert!(consumed < i64::from(2 * EACH), "the journal was not small enough: {consumed}");
+        assert_eq!(sum, consumed);
         member.leave().await;
     }
     let station = Station::as_group(dir.path(), &[&topic], &group);
@@ -375,11 +390,7 @@ async fn marks_of_transactions_hold_up_nothing() {
     let station = Station::open(dir.path(), &[&topic]);
     let member = station.join();
     station.consumed(6).await;
-    let now = station.intake.clock.wall_ms();
-    until("the watermark to pass now", || async {
-        station.journal.watermark().await.unwrap().filter(|mark| *mark > now)
-    })
-    .await;
+    station.seen_to_the_end().await;
     member.leave().await;
     // The gap at the place where a restart begins is no loss.
     let pen = Pen::new();

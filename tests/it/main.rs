@@ -8,6 +8,7 @@ mod crash;
 mod executor;
 mod intake;
 mod journal;
+mod odd;
 mod postgres;
 mod schemas;
 mod silence;

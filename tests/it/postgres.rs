@@ -1,7 +1,6 @@
 //! What a PostgreSQL user's death looks like, on a real server.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use curfew::case::plan::Act;
 use curfew::case::record::{Answer, FailureKind, Level, Observation, Presence, Residue};
@@ -183,7 +182,7 @@ async fn down_late_or_cut_proves_nothing() {
     proxy.delay();
     assert_eq!(target.probe(&subject).await.answer, Answer::Unknown);
     proxy.on();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    until("the way back again", || async { target.observe(&subject).await.ok() }).await;
     run(&mut admin, format!("DROP ROLE {}", quoted(&name))).await;
     until("its death", || async { (target.probe(&subject).await.answer == Answer::Refused).then_some(()) }).await;
     // A wrong password is about our own access.

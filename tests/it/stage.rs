@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use curfew::case::plan::Act;
@@ -62,12 +62,21 @@ impl Stage {
     }
 
     pub fn executor_rung_by(&self, journal: Arc<dyn Journal>, stirred: Arc<Notify>) -> Executor {
+        self.executor_of(journal, clock::System::shared(), stirred)
+    }
+
+    /// At a clock that the test moves.
+    pub fn executor_at(&self, journal: Arc<dyn Journal>, clock: &Arc<clock::Simulated>) -> Executor {
+        self.executor_of(journal, clock.clone(), Arc::default())
+    }
+
+    fn executor_of(&self, journal: Arc<dyn Journal>, clock: clock::Shared, stirred: Arc<Notify>) -> Executor {
         Executor::new(Parts {
             worker: uuid::Uuid::new_v4(),
             journal,
             registry: self.registry.clone(),
             settings: Arc::new(self.settings.clone()),
-            clock: clock::System::shared(),
+            clock,
             clock_trusted: Arc::new(|| true),
             freeze_file: Arc::new(|| None::<Freeze>),
             metrics: Arc::new(Metrics::default()),
@@ -270,7 +279,7 @@ journal_that_dies! {
     prune(seen_before_ms: i64, closed_before_ms: i64, max: usize) -> u64;
 }
 
-/// How a [`Broken`] connector misbehaves.
+/// How [`Broken`] connectors misbehave.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     /// Call number `n` (from 0, looks and effects counted together) fails without having happened.
@@ -281,36 +290,38 @@ pub enum Fault {
     ReplyCut(usize),
 }
 
-/// A connector around a real one.
-pub struct Broken {
-    inner: Arc<dyn Connector>,
-    fault: Fault,
-    calls: Arc<AtomicUsize>,
-    effects: Arc<Mutex<usize>>,
+/// What stands between the executor and a connector. What it says nothing about is passed on.
+#[async_trait]
+pub trait Between: Clone + Send + Sync + 'static {
+    async fn observe(&self, inner: &dyn Connector, subject: &Subject) -> Result<Observation, Failure> {
+        inner.observe(subject).await
+    }
+
+    async fn perform(&self, inner: &dyn Connector, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        inner.perform(act, subject).await
+    }
+
+    async fn self_check(&self, inner: &dyn Connector) -> Result<(), Failure> {
+        inner.self_check().await
+    }
+
+    /// `registry` with this before each of its connectors.
+    fn before(&self, registry: &Registry) -> Registry {
+        let mut all = registry.clone();
+        for inner in registry.all() {
+            all.add(Arc::new(Wrapped { inner: inner.clone(), between: self.clone() }));
+        }
+        all
+    }
 }
 
-impl Broken {
-    /// All connectors of `registry` with one common fault; `calls` counts over all of them.
-    pub fn all(registry: &Registry, fault: Fault) -> (Registry, Arc<AtomicUsize>) {
-        let (calls, effects) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(0)));
-        let mut broken = registry.clone();
-        for inner in registry.all() {
-            broken.add(Arc::new(Self { inner: inner.clone(), fault, calls: calls.clone(), effects: effects.clone() }));
-        }
-        (broken, calls)
-    }
-
-    fn fails(&self) -> Result<(), Failure> {
-        let nth = self.calls.fetch_add(1, Ordering::SeqCst);
-        match self.fault {
-            Fault::Fails(at, kind) if nth == at => Err(Failure::new(kind, "injected")),
-            _ => Ok(()),
-        }
-    }
+struct Wrapped<B> {
+    inner: Arc<dyn Connector>,
+    between: B,
 }
 
 #[async_trait]
-impl Connector for Broken {
+impl<B: Between> Connector for Wrapped<B> {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
@@ -324,30 +335,61 @@ impl Connector for Broken {
         self.inner.settle()
     }
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
-        self.fails()?;
-        self.inner.observe(subject).await
+        self.between.observe(self.inner.as_ref(), subject).await
     }
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
-        self.fails()?;
-        let nth = {
-            let mut effects = self.effects.lock().unwrap();
-            *effects += 1;
-            *effects - 1
-        };
-        let output = self.inner.perform(act, subject).await;
-        match self.fault {
-            Fault::Twice => {
-                output?;
-                self.inner.perform(act, subject).await
-            }
-            Fault::ReplyCut(at) if nth == at => Err(Failure::new(FailureKind::Unknown, "injected: reply cut")),
-            _ => output,
-        }
+        self.between.perform(self.inner.as_ref(), act, subject).await
     }
     async fn probe(&self, subject: &Subject) -> Sighting {
         self.inner.probe(subject).await
     }
     async fn self_check(&self) -> Result<(), Failure> {
-        self.inner.self_check().await
+        self.between.self_check(self.inner.as_ref()).await
+    }
+}
+
+/// All connectors with one common fault.
+#[derive(Clone)]
+pub struct Broken {
+    fault: Fault,
+    /// Counts over all of them.
+    calls: Arc<AtomicUsize>,
+    effects: Arc<AtomicUsize>,
+}
+
+impl Broken {
+    pub fn all(registry: &Registry, fault: Fault) -> (Registry, Arc<AtomicUsize>) {
+        let broken = Self { fault, calls: Arc::default(), effects: Arc::default() };
+        (broken.before(registry), broken.calls)
+    }
+
+    fn fails(&self) -> Result<(), Failure> {
+        let nth = self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.fault {
+            Fault::Fails(at, kind) if nth == at => Err(Failure::new(kind, "injected")),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Between for Broken {
+    async fn observe(&self, inner: &dyn Connector, subject: &Subject) -> Result<Observation, Failure> {
+        self.fails()?;
+        inner.observe(subject).await
+    }
+
+    async fn perform(&self, inner: &dyn Connector, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        self.fails()?;
+        let nth = self.effects.fetch_add(1, Ordering::SeqCst);
+        let output = inner.perform(act, subject).await;
+        match self.fault {
+            Fault::Twice => {
+                output?;
+                inner.perform(act, subject).await
+            }
+            Fault::ReplyCut(at) if nth == at => Err(Failure::new(FailureKind::Unknown, "injected: reply cut")),
+            _ => output,
+        }
     }
 }

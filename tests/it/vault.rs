@@ -5,7 +5,6 @@ mod reconcile;
 mod tokens;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use curfew::case::plan::Act;
 use curfew::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue};
@@ -80,6 +79,19 @@ impl Root {
 
     async fn token_of(&self, policies: &[&str]) -> (String, String) {
         self.token(json!({ "policies": policies, "no_default_policy": true, "ttl": "10m" })).await
+    }
+
+    /// The accessors of all tokens that came by `path`.
+    async fn tokens_of(&self, path: &str) -> Vec<String> {
+        let (_, list) = self.ask("LIST", "auth/token/accessors", Value::Null).await;
+        let mut found = Vec::new();
+        for accessor in list["data"]["keys"].as_array().unwrap() {
+            let (_, token) = self.ask("POST", "auth/token/lookup-accessor", json!({ "accessor": accessor })).await;
+            if token["data"]["path"] == json!(path) {
+                found.push(accessor.as_str().unwrap().to_owned());
+            }
+        }
+        found
     }
 
     /// A database mount whose connection goes to `postgres` (host:port), with one role.
@@ -285,20 +297,22 @@ async fn an_approle_login_is_renewed_and_opened_again_when_it_was_killed() {
     // The role by which we log in ourselves is never fenced off.
     let own = format!("{mount}/ci-runner/{}", secret["data"]["secret_id_accessor"].as_str().unwrap());
     assert!(connectors[2].observe(&about(Kind::VaultSecretId, &own)).await.unwrap().protected);
-    // Past its first life, and past its longest.
-    for _ in 0..4 {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+    let login = format!("auth/{mount}/login");
+    let first = root.tokens_of(&login).await.pop().expect("our login");
+    // Past its first life it is renewed, past its longest there is another; no call fails meanwhile.
+    let told = async || {
         connectors[1].self_check().await.unwrap();
-    }
+        root.ask("POST", "auth/token/lookup-accessor", json!({ "accessor": first })).await
+    };
+    until("its renewal", async || told().await.1["data"]["last_renewal"].is_string().then_some(())).await;
+    until("its end", async || (told().await.0 != 200).then_some(())).await;
     // Somebody kills it: the next call logs in again.
-    let (_, list) = root.ask("LIST", "auth/token/accessors", Value::Null).await;
-    for accessor in list["data"]["keys"].as_array().unwrap() {
-        let (_, token) = root.ask("POST", "auth/token/lookup-accessor", json!({ "accessor": accessor })).await;
-        if token["data"]["path"] == json!(format!("auth/{mount}/login")) {
-            let subject = about(Kind::VaultToken, accessor.as_str().unwrap());
-            assert!(connectors[1].observe(&subject).await.unwrap().protected, "ours, by accessor or by entity");
-            root.put("auth/token/revoke-accessor", json!({ "accessor": accessor })).await;
-        }
+    let now = root.tokens_of(&login).await;
+    assert!(!now.is_empty() && !now.contains(&first));
+    for accessor in now {
+        let subject = about(Kind::VaultToken, &accessor);
+        assert!(connectors[1].observe(&subject).await.unwrap().protected, "ours, by accessor or by entity");
+        root.put("auth/token/revoke-accessor", json!({ "accessor": accessor })).await;
     }
     let (_, accessor) = root.token(json!({ "ttl": "10m" })).await;
     connectors[1].perform(Act::Revoke, &about(Kind::VaultToken, &accessor)).await.unwrap();

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::answers::{Call, Meaning};
 use super::client::Raw;
-use super::{Vault, exact, odd, seen_before, time_ms, unsupported};
+use super::{Vault, exact, odd, time_ms, unsupported};
 use crate::case::plan::Act;
-use crate::case::record::{Answer, Level, Observation, Output, Presence, Sighting};
+use crate::case::record::{Observation, Output, Presence, Sighting};
 use crate::connector::{Connector, Failure, Subject};
 use crate::credential::Kind;
 use crate::probe::Settle;
@@ -106,33 +106,11 @@ impl Connector for Leases {
     }
 
     async fn probe(&self, subject: &Subject) -> Sighting {
-        let at_ms = self.vault.clock.wall_ms();
         let id = subject.credential.id();
-        let seen = self.vault.bounded(false, self.vault.look_at_lease(&id)).await;
-        let control =
-            async { if seen_before(subject) { self.vault.is_active().await } else { self.vault.is_living().await } };
-        sighting(at_ms, seen, control).await
+        self.vault.sight(subject, self.vault.look_at_lease(&id), self.vault.is_living()).await
     }
 
     async fn self_check(&self) -> Result<(), Failure> {
         self.vault.bounded(false, self.vault.self_check(&self.vault.lease_needs())).await
     }
-}
-
-/// The sighting of a look at the issuer.
-pub(super) async fn sighting(
-    at_ms: i64,
-    seen: Result<Observation, Failure>,
-    control: impl Future<Output = bool> + Send,
-) -> Sighting {
-    let (answer, request_id) = match seen {
-        Ok(seen) => match seen.presence {
-            Presence::Gone => (Answer::Refused, seen.request_id),
-            Presence::Present => (Answer::Accepted, seen.request_id),
-            Presence::Unclear => (Answer::Unknown, seen.request_id),
-        },
-        Err(_) => (Answer::Unknown, None),
-    };
-    let control = answer == Answer::Refused && control.await;
-    Sighting { level: Level::Issuer, answer, at_ms, control, residue: Vec::new(), request_id }
 }

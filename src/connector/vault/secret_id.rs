@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::answers::{Call, Meaning};
 use super::client::Raw;
-use super::{Vault, exact, odd, run_of, seen_before, time_ms, unsupported};
+use super::{Vault, exact, odd, run_of, time_ms, unsupported};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Residue, Sighting};
 use crate::connector::{Connector, Failure, Subject};
@@ -253,12 +253,8 @@ impl Connector for SecretIds {
     }
 
     async fn probe(&self, subject: &Subject) -> Sighting {
-        let at_ms = self.vault.clock.wall_ms();
         let id = subject.credential.id();
-        let seen = self.vault.bounded(false, self.look(&id)).await;
-        let control =
-            async { if seen_before(subject) { self.vault.is_active().await } else { self.vault.is_living().await } };
-        super::lease::sighting(at_ms, seen, control).await
+        self.vault.sight(subject, self.look(&id), self.vault.is_living()).await
     }
 
     async fn self_check(&self) -> Result<(), Failure> {

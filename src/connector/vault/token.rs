@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::answers::{Call, Meaning};
 use super::client::Raw;
-use super::{Vault, odd, run_of, seen_before, time_ms, unsupported};
+use super::{Vault, odd, run_of, time_ms, unsupported};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
 use crate::connector::{Connector, Failure, Subject};
@@ -135,12 +135,9 @@ impl Connector for Tokens {
     }
 
     async fn probe(&self, subject: &Subject) -> Sighting {
-        let at_ms = self.vault.clock.wall_ms();
         let accessor = subject.credential.id();
-        let seen = self.vault.bounded(false, self.vault.look_at_token(&accessor)).await.map(|(seen, _)| seen);
-        let control =
-            async { if seen_before(subject) { self.vault.is_active().await } else { self.vault.finds_itself().await } };
-        super::lease::sighting(at_ms, seen, control).await
+        let look = async { Ok(self.vault.look_at_token(&accessor).await?.0) };
+        self.vault.sight(subject, look, self.vault.finds_itself()).await
     }
 
     async fn self_check(&self) -> Result<(), Failure> {

@@ -210,11 +210,19 @@ async fn rows_stay_while_the_broker_is_away_and_leave_after() {
     cluster.broker_down(1).unwrap();
     reject(&station, "two", 20).await;
     until("the backlog to be seen", || async { (backlog.unsent() == 20).then_some(()) }).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Another record, handed over after these, is given up meanwhile.
+    let impatient =
+        config().set("bootstrap.servers", cluster.bootstrap_servers()).set("message.timeout.ms", "1000").create();
+    let impatient: FutureProducer = impatient.unwrap();
+    let record: FutureRecord<'_, str, str> = FutureRecord::to("out").payload("marker");
+    impatient.send(record, Duration::ZERO).await.expect_err("the broker is away");
     assert_eq!(station.journal.outbox(0, 100).await.unwrap().len(), 20, "nothing is marked sent that nobody has");
 
     cluster.broker_up(1).unwrap();
     until("the outbox to be empty again", empty).await;
+    let reader: BaseConsumer = config().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+    let (_, high) = reader.fetch_watermarks("out", 0, Duration::from_secs(10)).unwrap();
+    assert!(high >= 25, "sent is what the broker has: {high}");
     stop.cancel();
     running.await.unwrap().unwrap();
 }

@@ -30,8 +30,8 @@ fn stranger() {
     }
 }
 
-/// Starts the stranger, waits until it has partitions, lets it hold them, kills it: it leaves no word to the group.
-async fn stranger_holds_and_dies(group: &str, topic: &str, hold: Duration) {
+/// Starts the stranger, waits until it has partitions and `held` is over, kills it: it leaves no word to the group.
+async fn stranger_holds_and_dies(group: &str, topic: &str, held: impl Future<Output = ()>) {
     use tokio::io::{AsyncBufReadExt, BufReader};
     let mut process = tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "intake::rebalance::stranger", "--ignored", "--nocapture"])
@@ -43,26 +43,49 @@ async fn stranger_holds_and_dies(group: &str, topic: &str, hold: Duration) {
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let said = async { while !lines.next_line().await.unwrap().unwrap().contains("STRANGER HOLDS") {} };
     tokio::time::timeout(Duration::from_secs(60), said).await.expect("the stranger got nothing");
-    tokio::time::sleep(hold).await;
+    held.await;
     process.kill().await.unwrap();
+}
+
+/// Waits until the group of `station` has `members`, all placed, and then until 300 more records are durable.
+async fn settles(station: &Station, members: usize) {
+    let client: BaseConsumer = config().create().unwrap();
+    until(&format!("a group of {members}"), || async {
+        let (client, group) = (&client, Some(station.group.as_str()));
+        let list = tokio::task::block_in_place(|| client.fetch_group_list(group, Duration::from_secs(5))).ok()?;
+        let found = list.groups().first()?;
+        (found.state() == "Stable" && found.members().len() == members).then_some(())
+    })
+    .await;
+    more(station).await;
+}
+
+/// Waits until 300 more records are durable.
+async fn more(station: &Station) {
+    let before = station.stats().await.consumed;
+    station.consumed(before + 300).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_come_and_go_and_every_event_is_recorded_once() {
     const PARTITIONS: i32 = 6;
-    const EACH: i32 = 400;
     let dir = tempfile::tempdir().unwrap();
     let topic = topic(PARTITIONS).await;
     let station = Arc::new(Station::open(dir.path(), &[&topic]));
+    // As long as members come and go; answers how many it wrote to each partition.
+    let enough = CancellationToken::new();
     let load = tokio::spawn({
-        let topic = topic.clone();
+        let (topic, enough) = (topic.clone(), enough.clone());
         async move {
             let pen = Pen::new();
-            for id in 0..EACH {
+            let mut each = 0;
+            while !enough.is_cancelled() {
                 for partition in 0..PARTITIONS {
-                    pen.beat(&topic, partition, &format!("{partition}-{id}")).await;
+                    pen.beat(&topic, partition, &format!("{partition}-{each}")).await;
                 }
+                each += 1;
             }
+            each
         }
     });
     // At all times: what positions say is recorded. Positions are read first, and what is recorded only grows.
@@ -82,32 +105,36 @@ async fn members_come_and_go_and_every_event_is_recorded_once() {
             }
         }
     });
-    let pause = || tokio::time::sleep(Duration::from_millis(700));
     let first = station.join_with(|settings| settings.batch = 50);
-    pause().await;
+    settles(&station, 1).await;
     let second = station.join();
-    pause().await;
+    settles(&station, 2).await;
     let third = station.join();
-    let held = tokio::spawn({
-        let (group, topic) = (station.group.clone(), topic.clone());
-        async move { stranger_holds_and_dies(&group, &topic, Duration::from_secs(2)).await }
+    let others_went_on = CancellationToken::new();
+    let stranger = tokio::spawn({
+        let (station, topic, over) = (station.clone(), topic.clone(), others_went_on.clone());
+        async move { stranger_holds_and_dies(&station.group, &topic, over.cancelled_owned()).await }
     });
-    pause().await;
+    settles(&station, 4).await;
     first.leave().await;
-    pause().await;
+    settles(&station, 3).await;
     let fourth = station.join();
-    held.await.unwrap();
+    more(&station).await;
+    others_went_on.cancel();
+    stranger.await.unwrap();
     third.leave().await;
     second.leave().await;
-    load.await.unwrap();
+    more(&station).await;
+    enough.cancel();
+    let each = load.await.unwrap();
 
-    let all = i64::from(PARTITIONS * EACH);
+    let all = i64::from(PARTITIONS * each);
     let stats = station.consumed(all).await;
     watch.cancel();
     watcher.await.unwrap();
     assert_eq!((stats.consumed, stats.accepted, stats.duplicates, stats.rejected), (all, all, 0, 0));
     for partition in 0..PARTITIONS {
-        assert_eq!(station.position(&topic, partition).await.unwrap().next_offset, i64::from(EACH));
+        assert_eq!(station.position(&topic, partition).await.unwrap().next_offset, i64::from(each));
     }
     assert_eq!(station.journal.started_held().await.unwrap(), None);
     fourth.leave().await;

@@ -54,9 +54,12 @@ async fn a_token_in_its_last_use_is_not_dead_yet() {
     proxy.delay();
     let (witness, path) = (root.clone(), format!("{mount}/creds/task"));
     let last_use = tokio::spawn(async move { witness.ask_as(&token, "GET", &path, Value::Null).await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let (status, answer) = root.ask("POST", "auth/token/lookup-accessor", json!({ "accessor": accessor })).await;
-    assert_eq!((status, &answer["data"]["num_uses"]), (200, &json!(-1)));
+    until("its last use to have begun", || async {
+        let (status, answer) = root.ask("POST", "auth/token/lookup-accessor", json!({ "accessor": accessor })).await;
+        assert_eq!(status, 200);
+        (answer["data"]["num_uses"] == json!(-1)).then_some(())
+    })
+    .await;
     assert!(!last_use.is_finished());
     assert_eq!(tokens.probe(&subject).await.answer, Answer::Accepted);
     proxy.on();

@@ -1,0 +1,127 @@
+//! Half-made cases: what a hard freeze leaves behind, and what mends it by hand. PURE.
+//!
+//! A plan whose one effect is at Vault has no half state: before it the credential lives, after it it is dead. Only plans
+//! with more effects than one stand in between: a PostgreSQL user that may not log in while its lease lives, and what is
+//! still open (sessions, derived tokens) after the credential itself was revoked.
+
+use serde::Serialize;
+
+use crate::case::plan::{Act, Step};
+use crate::case::record::{Presence, Residue};
+use crate::case::state::{Phase, State};
+use crate::case::{Case, CaseId};
+use crate::credential::{CredentialId, Kind};
+
+/// A case between two of its effects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HalfMade {
+    /// Which.
+    pub case: CaseId,
+    /// On what.
+    pub credential: CredentialId,
+    /// What is half done.
+    pub what: &'static str,
+    /// The system behind at which it is; `None`: the plan is being made anew.
+    pub at: Option<String>,
+    /// Whether it goes on by itself after `curfew release`: not if it was abandoned.
+    pub goes_on: bool,
+    /// What a person can run, each with what it is good for.
+    pub by_hand: Vec<ByHand>,
+}
+
+/// A command, quoted as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ByHand {
+    /// What it is good for.
+    pub to: &'static str,
+    /// For a shell, or SQL for the system behind.
+    pub run: String,
+}
+
+/// What of `case` is half-made, if anything is.
+pub fn half_made(case: &Case) -> Option<HalfMade> {
+    let state = &case.state;
+    if state.is_closed() || !state.acted {
+        return None;
+    }
+    let id = &case.directive.credential;
+    let principal = case.principal.as_deref();
+    let (what, at, by_hand) = if state.killed {
+        let (what, at) = still_open(state)?;
+        (what, Some(at), vec![ends_sessions(state, principal)])
+    } else {
+        let (what, at) = fenced(state, principal)?;
+        (what, at, vec![revokes(id), lets_in(principal)])
+    };
+    let goes_on = state.phase != Phase::Abandoned;
+    let by_hand = by_hand.into_iter().flatten().collect();
+    Some(HalfMade { case: case.id, credential: id.clone(), what, at, goes_on, by_hand })
+}
+
+/// Whether the user may not log in, or perhaps not, while its credential was not revoked.
+fn fenced(state: &State, principal: Option<&str>) -> Option<(&'static str, Option<String>)> {
+    let Some(plan) = &state.plan else {
+        let what = "the user may be NOLOGIN, its lease is not revoked; the plan is being made anew";
+        return principal.map(|_| (what, None));
+    };
+    let (index, step) = plan.steps.iter().enumerate().find(|(_, step)| step.act == Act::Disable)?;
+    let is_gone = state.observation_for(step).is_some_and(|seen| seen.presence == Presence::Gone);
+    let what = match state.step.cmp(&index) {
+        _ if is_gone || state.residue.contains(&Residue::NotFenced) => return None,
+        std::cmp::Ordering::Less => return None,
+        std::cmp::Ordering::Equal if state.in_doubt => "the user may be NOLOGIN, its lease is not revoked",
+        std::cmp::Ordering::Equal => return None,
+        std::cmp::Ordering::Greater if state.in_doubt => "the user is NOLOGIN, its lease may be revoked",
+        std::cmp::Ordering::Greater => "the user is NOLOGIN, its lease is not revoked",
+    };
+    Some((what, Some(step.system.clone())))
+}
+
+/// What may still be open though the credential was revoked.
+fn still_open(state: &State) -> Option<(&'static str, String)> {
+    let rest: &[Step] = state.plan.as_ref()?.steps.get(state.step..)?;
+    rest.iter().find_map(|step| match step.act {
+        Act::EndSessions => Some(("its lease is revoked, its sessions may be open", step.system.clone())),
+        Act::RevokeDerived => Some(("the secret_id is destroyed, its tokens may live", step.system.clone())),
+        _ => None,
+    })
+}
+
+fn revokes(id: &CredentialId) -> Option<ByHand> {
+    (id.kind() == Kind::VaultLease)
+        .then(|| ByHand { to: "end it", run: format!("vault lease revoke {}", for_shell(&id.id())) })
+}
+
+fn lets_in(principal: Option<&str>) -> Option<ByHand> {
+    let run = format!("ALTER ROLE {} LOGIN;", quoted(principal?, '"')?);
+    Some(ByHand { to: "undo it", run })
+}
+
+/// By the user's immutable id: after DROP ROLE its name finds no session.
+fn ends_sessions(state: &State, principal: Option<&str>) -> Option<ByHand> {
+    let step = state.plan.as_ref()?.steps.get(state.step..)?.iter().find(|step| step.act == Act::EndSessions);
+    let by = match state.principal_id.as_deref().filter(|oid| oid.bytes().all(|b| b.is_ascii_digit())) {
+        Some(oid) => format!("usesysid = {oid}"),
+        None => format!("usename = {}", quoted(principal?, '\'')?),
+    };
+    step.map(|_| ByHand {
+        to: "end it",
+        run: format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {by};"),
+    })
+}
+
+/// Names come from events: one that a terminal or a parser would read otherwise than a person is given no command.
+fn quoted(name: &str, mark: char) -> Option<String> {
+    let plain = !name.is_empty() && name.chars().all(|c| c != '\\' && (c.is_ascii_graphic() || c == ' '));
+    plain.then(|| format!("{mark}{}{mark}", name.replace(mark, &format!("{mark}{mark}"))))
+}
+
+/// An argument that a shell takes as it stands.
+fn for_shell(text: &str) -> String {
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.:=@".contains(&b)) && !text.starts_with('-');
+    if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+#[path = "half/tests.rs"]
+mod tests;

@@ -1,0 +1,136 @@
+use super::*;
+use crate::case::plan::Plan;
+use crate::case::record::{Observation, Output, Record};
+use crate::case::{Action, Directive, HoldReason, Trigger, Urgency};
+
+fn case(kind: Kind, id: &str, principal: Option<&str>, records: &[Record]) -> Case {
+    let directive = Directive {
+        credential: CredentialId::new(kind, "prod", id).unwrap(),
+        action: Action::Revoke,
+        trigger: Trigger::TaskEnd,
+        urgency: Urgency::Prompt,
+        held: None,
+        run: None,
+        end_ms: None,
+        broker_ms: 0,
+        topic: "t".into(),
+    };
+    let opened = Record::Opened { directive: directive.clone() };
+    Case {
+        id: uuid::Uuid::nil(),
+        tenant: "default".into(),
+        directive,
+        system: "prod".into(),
+        lane: "l".into(),
+        principal: principal.map(str::to_owned),
+        seen_ms: None,
+        opened_ms: 0,
+        traceparent: None,
+        seq: 1,
+        charged: true,
+        state: State::fold(std::iter::once(&opened).chain(records)).unwrap(),
+    }
+}
+
+fn step(act: Act, system: &str) -> Step {
+    Step { act, connector: system.into(), system: system.into(), optional: act != Act::Prove }
+}
+
+fn planned(acts: &[(Act, &str)]) -> Record {
+    let steps: Vec<Step> = acts.iter().map(|(act, system)| step(*act, system)).collect();
+    let pivot = steps.iter().position(|step| step.act == Act::Revoke).unwrap();
+    Record::Planned { no: 1, plan: Plan { steps, pivot } }
+}
+
+/// A lease with a target: looks, disables, revokes, ends sessions, proves.
+fn lease() -> Record {
+    planned(&[
+        (Act::Observe, "prod"),
+        (Act::Observe, "appdb"),
+        (Act::Disable, "appdb"),
+        (Act::Revoke, "prod"),
+        (Act::EndSessions, "appdb"),
+        (Act::Prove, "appdb"),
+    ])
+}
+
+fn saw(step: usize) -> Record {
+    let seen = Observation {
+        presence: Presence::Present,
+        principal_id: (step == 1).then(|| "4711".to_owned()),
+        ..Observation::default()
+    };
+    Record::Observed { step, seen }
+}
+
+fn starts(step: usize) -> Record {
+    Record::Started { step, key: uuid::Uuid::nil(), attempt: 1 }
+}
+
+fn done(step: usize) -> Record {
+    Record::Succeeded { step, output: Output::default() }
+}
+
+fn held() -> Record {
+    Record::Held { reason: HoldReason::Frozen }
+}
+
+fn of(records: &[Record]) -> Option<HalfMade> {
+    half_made(&case(Kind::VaultLease, "database/creds/app/x1", Some("v-app"), records))
+}
+
+#[test]
+fn a_user_without_login_and_its_living_lease_are_half_made() {
+    let before = [lease(), saw(0), saw(1)];
+    let with = |more: &[Record]| of(&[&before[..], more].concat());
+    assert_eq!(with(&[held()]), None, "nothing was changed");
+    let perhaps = with(&[starts(2)]).unwrap();
+    assert_eq!(perhaps.what, "the user may be NOLOGIN, its lease is not revoked");
+    let half = with(&[starts(2), done(2), held()]).unwrap();
+    assert_eq!((half.what, half.at.as_deref()), ("the user is NOLOGIN, its lease is not revoked", Some("appdb")));
+    assert!(half.goes_on);
+    let runs: Vec<_> = half.by_hand.iter().map(|by| (by.to, by.run.as_str())).collect();
+    let wanted = [("end it", "vault lease revoke database/creds/app/x1"), ("undo it", "ALTER ROLE \"v-app\" LOGIN;")];
+    assert_eq!(runs, wanted);
+    let perhaps = with(&[starts(2), done(2), starts(3)]).unwrap();
+    assert_eq!(perhaps.what, "the user is NOLOGIN, its lease may be revoked");
+    let open = with(&[starts(2), done(2), starts(3), done(3), held()]).unwrap();
+    assert_eq!(open.what, "its lease is revoked, its sessions may be open");
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = 4711;";
+    assert_eq!(open.by_hand, [ByHand { to: "end it", run: sql.to_owned() }]);
+    let proving = [starts(2), done(2), starts(3), done(3), starts(4), done(4)];
+    assert_eq!(with(&proving), None, "only the proof is left");
+    let abandoned = Record::Abandoned { by: "ana".into(), reason: "why".into() };
+    assert!(!with(&[starts(2), done(2), abandoned]).unwrap().goes_on);
+}
+
+#[test]
+fn where_the_user_was_not_fenced_nothing_is() {
+    let skipped = Record::Skipped { step: 2, residue: Some(Residue::NotFenced) };
+    assert_eq!(of(&[lease(), saw(0), saw(1), skipped, starts(3)]), None);
+}
+
+#[test]
+fn one_effect_at_vault_has_no_half_state() {
+    let plan = planned(&[(Act::Observe, "prod"), (Act::Revoke, "prod"), (Act::Prove, "prod")]);
+    for kind in [Kind::VaultLease, Kind::VaultToken] {
+        for records in [&[plan.clone(), saw(0), starts(1)][..], &[plan.clone(), saw(0), starts(1), done(1)]] {
+            assert_eq!(half_made(&case(kind, "a/b", None, records)), None);
+        }
+    }
+    let plan = [(Act::Observe, "prod"), (Act::Revoke, "prod"), (Act::RevokeDerived, "prod"), (Act::Prove, "prod")];
+    let records = [planned(&plan), saw(0), starts(1), done(1), held()];
+    let half = half_made(&case(Kind::VaultSecretId, "approle/ci/acc", None, &records)).unwrap();
+    assert_eq!((half.what, half.by_hand), ("the secret_id is destroyed, its tokens may live", vec![]));
+}
+
+#[test]
+fn names_from_events_stay_names() {
+    assert_eq!(lets_in(Some("a\"; DROP ROLE b; --")).unwrap().run, "ALTER ROLE \"a\"\"; DROP ROLE b; --\" LOGIN;");
+    for odd in ["", "a\nb", "a\u{1b}[2Jb", "a\u{202e}b", "a\\b"] {
+        assert_eq!(lets_in(Some(odd)), None, "{odd:?}");
+    }
+    assert_eq!(for_shell("database/creds/app/x1"), "database/creds/app/x1");
+    assert_eq!(for_shell("a/$(rm -rf ~)'b"), r"'a/$(rm -rf ~)'\''b'");
+    assert_eq!(for_shell("-a"), "'-a'");
+}
