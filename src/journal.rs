@@ -179,13 +179,28 @@ pub struct Append {
 /// A task that may need an own event.
 #[derive(Debug, Clone)]
 pub struct Due {
+    /// Its place among what is due.
+    pub at: DueAt,
     /// The task.
     pub task: Task,
+}
+
+/// A place in the order of what is due. Unique and stable: a page goes on behind the last one of the page before.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DueAt {
+    /// As [`Task::due_ms`].
+    pub due_ms: i64,
+    /// Whose.
+    pub tenant: Tenant,
+    /// The task's key.
+    pub run: RunKey,
 }
 
 /// How many live tasks with heartbeats a source has: the judgement of silence needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
+    /// Whose. Two tenants may call their schedulers alike.
+    pub tenant: Tenant,
     /// The CloudEvents source.
     pub source: String,
     /// Live tasks that promised heartbeats.
@@ -352,8 +367,9 @@ pub trait Journal: Send + Sync + 'static {
     /// Breaker, throttle, `Denied`: no case of `system` is claimed before `until_ms`.
     async fn block(&self, system: &str, until_ms: i64, reason: &str) -> Result<(), Error>;
 
-    /// Live tasks whose deadline or silence lies before `before_ms`, at most `max`, oldest first.
-    async fn due(&self, before_ms: i64, missed: u32, max: usize) -> Result<Vec<Due>, Error>;
+    /// Live tasks whose deadline or silence lies before `before_ms`, behind `after`, at most `max`, in the order of
+    /// [`DueAt`].
+    async fn due(&self, before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Result<Vec<Due>, Error>;
     /// Sources with live tasks that promised heartbeats.
     async fn sources(&self) -> Result<Vec<Source>, Error>;
     /// Credentials that were registered and not yet looked up, at most `max`.

@@ -18,7 +18,7 @@ use curfew::executor::{Executor, Parts, Settings};
 use curfew::guard::{Authority, Freeze};
 use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, Error, Filter, Journal, Outgoing, Overrun, Position, Recorded,
+    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Outgoing, Overrun, Position, Recorded,
     Source, Stats, Tail, Timeline, Want,
 };
 use curfew::metrics::Metrics;
@@ -239,7 +239,7 @@ journal_that_dies! {
     claim(want: Want) -> Vec<Claim>;
     unclaim(case: CaseId, epoch: i64, due_ms: i64) -> ();
     block(system: &str, until_ms: i64, reason: &str) -> ();
-    due(before_ms: i64, missed: u32, max: usize) -> Vec<Due>;
+    due(before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Vec<Due>;
     sources() -> Vec<Source>;
     unseen(max: usize, now_ms: i64) -> Vec<Credential>;
     saw(tenant: &Tenant, id: &CredentialId, seen: Observation, again_ms: Option<i64>) -> ();

@@ -10,7 +10,7 @@ use super::rows::{self, CASE, CREDENTIAL, TASK, all, json, one};
 use crate::case::record::{Record, Verdict};
 use crate::case::{Action, CaseId};
 use crate::credential::CredentialId;
-use crate::journal::{CaseLine, Due, EventLine, Filter, Outgoing, Overrun, Source, Stats, Tail, Timeline};
+use crate::journal::{CaseLine, Due, DueAt, EventLine, Filter, Outgoing, Overrun, Source, Stats, Tail, Timeline};
 use crate::outcome::Kind;
 use crate::probe;
 use crate::task::{Credential, Tenant};
@@ -29,18 +29,25 @@ pub(super) fn watermark(db: &Connection) -> Result<Option<i64>, Error> {
     Ok(one(db, sql, [], |row| row.get::<_, Option<i64>>(0))?.flatten())
 }
 
-pub(super) fn due(db: &Connection, before_ms: i64, max: usize) -> Result<Vec<Due>, Error> {
-    let sql = format!("SELECT {TASK} FROM tasks WHERE phase < 2 AND due_ms < ? ORDER BY due_ms LIMIT ?");
-    let tasks = all(db, &sql, params![before_ms, count(max)], rows::task)?;
-    Ok(tasks.into_iter().map(|task| Due { task }).collect())
+pub(super) fn due(db: &Connection, before_ms: i64, after: Option<&DueAt>, max: usize) -> Result<Vec<Due>, Error> {
+    let (due_ms, tenant, run) = after.map_or((i64::MIN, "", ""), |at| (at.due_ms, &*at.tenant, at.run.as_str()));
+    let sql = format!(
+        "SELECT {TASK}, due_ms FROM tasks WHERE phase < 2 AND due_ms < ? AND (due_ms, tenant, run) > (?, ?, ?) \
+         ORDER BY due_ms, tenant, run LIMIT ?"
+    );
+    all(db, &sql, params![before_ms, due_ms, tenant, run, count(max)], |row| {
+        let task = rows::task(row)?;
+        let at = DueAt { due_ms: row.get("due_ms")?, tenant: task.tenant.clone(), run: task.run.clone() };
+        Ok(Due { at, task })
+    })
 }
 
 pub(super) fn sources(db: &Connection) -> Result<Vec<Source>, Error> {
-    let sql = "SELECT source, count(*), max(alive_ms) FROM tasks \
-               WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL GROUP BY source";
+    let sql = "SELECT tenant, source, count(*), max(alive_ms) FROM tasks \
+               WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL GROUP BY tenant, source";
     all(db, sql, [], |row| {
-        let live: i64 = row.get(1)?;
-        Ok(Source { source: row.get(0)?, live: live.unsigned_abs(), last_beat_ms: row.get(2)? })
+        let live: i64 = row.get(2)?;
+        Ok(Source { tenant: row.get(0)?, source: row.get(1)?, live: live.unsigned_abs(), last_beat_ms: row.get(3)? })
     })
 }
 

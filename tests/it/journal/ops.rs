@@ -191,7 +191,7 @@ async fn tenants_share_nothing() {
     };
     let got = put(&journal, vec![started("1", 0, &[0]), theirs(started("1", 0, &[0])), ended("2", 0)]).await;
     assert_eq!((got.fates, got.stirred), (vec![Fate::Accepted; 3], 1), "the other's task neither shares nor ends");
-    assert_eq!(journal.due(i64::MAX, 3, 9).await.unwrap().len(), 1);
+    assert_eq!(journal.due(i64::MAX, 3, None, 9).await.unwrap().len(), 1);
     assert_eq!(put(&journal, vec![theirs(ended("2", 0))]).await.stirred, 1);
     assert_eq!(journal.known(&"nobody".into(), vec![cred(0)]).await.unwrap(), vec![]);
     drop(journal);
@@ -372,13 +372,32 @@ async fn the_watermark_is_the_slowest_partition() {
 }
 
 #[tokio::test]
+async fn what_is_due_comes_page_by_page_and_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    put(&journal, (0..20).map(|r| started(&r.to_string(), r, &[])).collect()).await;
+    let (mut after, mut pages) = (None, vec![]);
+    loop {
+        let page = journal.due(i64::MAX, 1, after, 6).await.unwrap();
+        assert!(page.len() <= 6);
+        let Some(last) = page.last() else { break };
+        after = Some(last.at.clone());
+        pages.extend(page.into_iter().map(|due| due.at));
+        assert!(pages.len() <= 20, "{pages:?}");
+    }
+    // All fall due at one time.
+    assert_eq!((pages.len(), pages[0].due_ms), (20, pages[19].due_ms));
+    assert!(pages.is_sorted_by(|a, b| a < b), "{pages:?}");
+}
+
+#[tokio::test]
 async fn due_tasks_lookups_and_pruning() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
     put(&journal, vec![started("1", 0, &[0]), started("2", 1, &[1]), ended("3", 1)]).await;
-    assert!(journal.due(T0 + 180_000, 3, 9).await.unwrap().is_empty());
-    assert_eq!(journal.due(T0 + 180_001, 3, 9).await.unwrap().len(), 1);
-    assert_eq!(journal.due(T0 + 60_001, 1, 9).await.unwrap().len(), 1, "the allowance changed");
+    assert!(journal.due(T0 + 180_000, 3, None, 9).await.unwrap().is_empty());
+    assert_eq!(journal.due(T0 + 180_001, 3, None, 9).await.unwrap().len(), 1);
+    assert_eq!(journal.due(T0 + 60_001, 1, None, 9).await.unwrap().len(), 1, "the allowance changed");
     let sources = journal.sources().await.unwrap();
     assert_eq!((sources[0].live, sources[0].last_beat_ms), (1, T0));
     assert_eq!(journal.unseen(9, T0 + 20).await.unwrap().len(), 2);

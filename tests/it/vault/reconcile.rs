@@ -10,8 +10,8 @@ use curfew::event::{Data, Event, Limits};
 use curfew::guard::Freeze;
 use curfew::intake::Intake;
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, Error, Fate, Filter, Journal, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want,
+    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Outgoing, Overrun, Position,
+    Recorded, Source, Stats, Tail, Timeline, Want,
 };
 use curfew::reconcile::{Reconcile, ReconcileSettings, Registrar};
 use curfew::task::{Credential, Tenant};
@@ -77,7 +77,7 @@ impl Journal for Knows {
     async fn block(&self, _: &str, _: i64, _: &str) -> Result<(), Error> {
         unimplemented!()
     }
-    async fn due(&self, _: i64, _: u32, _: usize) -> Result<Vec<Due>, Error> {
+    async fn due(&self, _: i64, _: u32, _: Option<DueAt>, _: usize) -> Result<Vec<Due>, Error> {
         unimplemented!()
     }
     async fn sources(&self) -> Result<Vec<Source>, Error> {
