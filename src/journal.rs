@@ -209,6 +209,22 @@ pub struct Source {
     pub last_beat_ms: i64,
 }
 
+/// A credential with what the journal expects of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// As recorded.
+    pub credential: Credential,
+    /// A task holds it that has not ended, or of which nothing is known.
+    pub live: bool,
+    /// Since when it has no reason to be: the last end of those with whom it was to die, or where nobody ever held it
+    /// the time at which it became known. `None`: it was to outlive its tasks.
+    pub over_ms: Option<i64>,
+    /// A case about it is open.
+    pub open: bool,
+    /// That case looks at its issuer by itself: it was not opened held.
+    pub looks: bool,
+}
+
 /// One row of the outbox.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
@@ -372,7 +388,7 @@ pub trait Journal: Send + Sync + 'static {
     async fn due(&self, before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Result<Vec<Due>, Error>;
     /// Sources with live tasks that promised heartbeats.
     async fn sources(&self) -> Result<Vec<Source>, Error>;
-    /// Credentials that were registered and not yet looked up, at most `max`.
+    /// Credentials that were registered and not yet looked up, at most `max`. Not those that a case looks at by itself.
     async fn unseen(&self, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error>;
     /// What the look-up after registration showed; an unclear one is looked up again at `again_ms`.
     async fn saw(
@@ -382,8 +398,8 @@ pub trait Journal: Send + Sync + 'static {
         seen: Observation,
         again_ms: Option<i64>,
     ) -> Result<(), Error>;
-    /// Of these credentials, those that the journal knows, with the phase of a live holder.
-    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Credential>, Error>;
+    /// Of these credentials, those that the journal knows.
+    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Known>, Error>;
 
     /// Freezes, durably.
     async fn freeze(&self, how: Freeze, by: &str, reason: &str) -> Result<(), Error>;

@@ -20,7 +20,7 @@ use crate::connector::{Failure, Registry, Subject};
 use crate::credential::{CredentialId, Kind};
 use crate::event::{Coordinates, Data, Event, Type, digest16};
 use crate::intake::Intake;
-use crate::journal;
+use crate::journal::{self, Known};
 use crate::task::{Credential, RunKey, Tenant};
 
 /// Look-ups that are under way at a time.
@@ -205,10 +205,13 @@ impl Reconcile {
             let ids: Vec<CredentialId> = batch.iter().map(|one| one.id.clone()).collect();
             let known = self.intake.journal.known(&tenant, ids).await?;
             let mut events = Vec::new();
-            for one in batch.iter().filter(|one| !known.iter().any(|k| k.id == one.id && is_expected(k))) {
+            for one in
+                batch.iter().filter(|one| !known.iter().any(|k| k.credential.id == one.id && is_expected(k, before_ms)))
+            {
                 match self.issued_ms(one).await {
                     Ok(Some(issued_ms)) if issued_ms < before_ms => {
-                        events.push(self.event(&tenant, &one.id, one.run.as_deref()));
+                        let over_ms = known.iter().find(|k| k.credential.id == one.id).and_then(|k| k.over_ms);
+                        events.push(self.event(&tenant, &one.id, one.run.as_deref(), over_ms));
                     }
                     // Too young, or gone since the list.
                     Ok(_) => {}
@@ -241,10 +244,12 @@ impl Reconcile {
         Ok(seen.issued_ms.filter(|_| seen.presence == Presence::Present))
     }
 
-    fn event(&self, tenant: &Tenant, credential: &CredentialId, run: Option<&str>) -> Event {
+    fn event(&self, tenant: &Tenant, credential: &CredentialId, run: Option<&str>, over_ms: Option<i64>) -> Event {
         let now_ms = self.intake.clock.wall_ms();
         let day = now_ms.div_euclid(86_400_000);
-        let id = format!("{credential}:{}", utc_day(day));
+        // Once a day, and once for each end: an end that comes later the same day is another finding.
+        let over = over_ms.map_or(String::new(), |over_ms| format!(":{over_ms}"));
+        let id = format!("{credential}:{}{over}", utc_day(day));
         let own_id = credential.id();
         let exclusive = credential.kind() == Kind::VaultLease
             && self.settings.exclusive.iter().any(|prefix| own_id.starts_with(prefix.as_str()));
@@ -274,9 +279,11 @@ struct Held {
     issued_ms: Option<i64>,
 }
 
-/// What the journal knows is expected to be held: its holder lives, or a case is at work on it. Unless it was seen dead.
-fn is_expected(known: &Credential) -> bool {
-    known.dead_ms.is_none()
+/// What the journal knows is expected to be held while a holder lives or a case is open, or where it outlives its tasks;
+/// and for a while after its end, since the list may be older. Unless it was seen dead.
+fn is_expected(known: &Known, before_ms: i64) -> bool {
+    let over = known.over_ms.is_some_and(|over_ms| over_ms < before_ms);
+    known.credential.dead_ms.is_none() && (known.live || known.open || !over)
 }
 
 fn utc_day(day: i64) -> String {
@@ -343,13 +350,20 @@ impl Registrar {
             .buffer_unordered(AT_ONCE);
         while let Some((credential, (seen, again_ms))) = looks.next().await {
             let over = credential.dead_ms.is_some() || credential.expires_ms.is_some_and(|at_ms| at_ms <= seen.at_ms);
-            if seen.presence == Presence::Gone && credential.seen_ms.is_none() && !over {
+            let gone = seen.presence == Presence::Gone && credential.seen_ms.is_none() && !over;
+            if gone && !self.was_killed(&credential).await? {
                 self.intake.metrics.alarm("typo");
                 tracing::warn!(credential = %credential.id, "registered, but its issuer does not know it");
             }
             self.intake.journal.saw(&credential.tenant, &credential.id, seen, again_ms).await?;
         }
         Ok(looked)
+    }
+
+    /// Whether a case came between the list and the look: what it killed was no typo.
+    async fn was_killed(&self, credential: &Credential) -> Result<bool, journal::Error> {
+        let known = self.intake.journal.known(&credential.tenant, vec![credential.id.clone()]).await?;
+        Ok(known.iter().any(|k| k.looks || k.credential.dead_ms.is_some() || k.credential.seen_ms.is_some()))
     }
 
     async fn look(&self, credential: &Credential) -> (Observation, Option<i64>) {

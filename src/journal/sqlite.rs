@@ -27,8 +27,8 @@ use rusqlite::{Connection, params};
 
 use self::writer::{Job, Shared, Writer};
 use super::{
-    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Outgoing, Overrun, Position, Recorded, Source,
-    Stats, Tail, Timeline, Want,
+    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position, Recorded,
+    Source, Stats, Tail, Timeline, Want,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -236,7 +236,7 @@ impl Journal for Sqlite {
         self.write(move |w| cases::saw(w, &tenant, &id, &seen, again_ms)).await
     }
 
-    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Credential>, Error> {
+    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Known>, Error> {
         let tenant = tenant.clone();
         Self::read(&self.work, move |db| read::known(db, &tenant, &ids)).await
     }

@@ -18,8 +18,8 @@ use curfew::executor::{Executor, Parts, Settings};
 use curfew::guard::{Authority, Freeze};
 use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want,
+    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position,
+    Recorded, Source, Stats, Tail, Timeline, Want,
 };
 use curfew::metrics::Metrics;
 use curfew::policy::Rules;
@@ -243,7 +243,7 @@ journal_that_dies! {
     sources() -> Vec<Source>;
     unseen(max: usize, now_ms: i64) -> Vec<Credential>;
     saw(tenant: &Tenant, id: &CredentialId, seen: Observation, again_ms: Option<i64>) -> ();
-    known(tenant: &Tenant, ids: Vec<CredentialId>) -> Vec<Credential>;
+    known(tenant: &Tenant, ids: Vec<CredentialId>) -> Vec<Known>;
     freeze(how: Freeze, by: &str, reason: &str) -> ();
     release(by: &str) -> ();
     frozen() -> Option<Freeze>;

@@ -10,7 +10,9 @@ use super::rows::{self, CASE, CREDENTIAL, TASK, all, json, one};
 use crate::case::record::{Record, Verdict};
 use crate::case::{Action, CaseId};
 use crate::credential::CredentialId;
-use crate::journal::{CaseLine, Due, DueAt, EventLine, Filter, Outgoing, Overrun, Source, Stats, Tail, Timeline};
+use crate::journal::{
+    CaseLine, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Tail, Timeline,
+};
 use crate::outcome::Kind;
 use crate::probe;
 use crate::task::{Credential, Tenant};
@@ -51,19 +53,45 @@ pub(super) fn sources(db: &Connection) -> Result<Vec<Source>, Error> {
     })
 }
 
+/// An open case that looks at its credential by itself: one that was opened held does not.
+const LOOKS: &str = "SELECT 1 FROM cases k WHERE k.tenant = c.tenant AND k.credential = c.id AND k.closed_ms IS NULL \
+    AND coalesce(k.hold, '') NOT IN ('finding', 'unregistered')";
+
 pub(super) fn unseen(db: &Connection, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
     let sql = format!(
-        "SELECT {CREDENTIAL} FROM credentials WHERE lookup_due_ms IS NOT NULL AND lookup_due_ms <= ? \
-         ORDER BY lookup_due_ms LIMIT ?"
+        "SELECT {CREDENTIAL} FROM credentials c WHERE lookup_due_ms IS NOT NULL AND lookup_due_ms <= ? \
+         AND NOT EXISTS ({LOOKS}) ORDER BY lookup_due_ms LIMIT ?"
     );
     all(db, &sql, params![now_ms, count(max)], rows::credential)
 }
 
-pub(super) fn known(db: &Connection, tenant: &Tenant, ids: &[CredentialId]) -> Result<Vec<Credential>, Error> {
-    let sql = format!("SELECT {CREDENTIAL} FROM credentials WHERE tenant=? AND id=?");
+/// As `policy::decide` counts holders, so that what is noticed is also acted on.
+pub(super) fn known(db: &Connection, tenant: &Tenant, ids: &[CredentialId]) -> Result<Vec<Known>, Error> {
+    let held = "FROM grants g LEFT JOIN tasks t ON t.tenant = g.tenant AND t.run = g.run \
+                WHERE g.tenant = c.tenant AND g.credential = c.id";
+    let sql = format!(
+        "SELECT {CREDENTIAL}, \
+         EXISTS (SELECT 1 {held} AND g.phase = 0 AND (t.phase IS NULL OR t.phase < 2)) AS live, \
+         (SELECT max(max(g.registered_ms, coalesce(t.ended_ms, g.registered_ms))) {held} AND g.tenure < 2 \
+          AND (g.phase > 0 OR t.phase = 2)) AS over_ms, \
+         EXISTS (SELECT 1 {held}) AS registered, \
+         EXISTS (SELECT 1 FROM cases k WHERE k.tenant = c.tenant AND k.credential = c.id AND k.closed_ms IS NULL) \
+          AS open, EXISTS ({LOOKS}) AS looks \
+         FROM credentials c WHERE tenant=? AND id=?"
+    );
     let mut found = Vec::new();
     for id in ids {
-        found.extend(one(db, &sql, params![tenant, id.as_str()], rows::credential)?);
+        found.extend(one(db, &sql, params![tenant, id.as_str()], |row| {
+            let credential = rows::credential(row)?;
+            let nobody = (!row.get::<_, bool>("registered")?).then_some(credential.registered_ms);
+            Ok(Known {
+                live: row.get("live")?,
+                over_ms: row.get::<_, Option<i64>>("over_ms")?.or(nobody),
+                open: row.get("open")?,
+                looks: row.get("looks")?,
+                credential,
+            })
+        })?);
     }
     Ok(found)
 }

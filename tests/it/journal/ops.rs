@@ -67,7 +67,9 @@ async fn a_case_takes_six_row_writes_and_its_end_closes_its_events() {
     let stats = journal.stats(T0).await.unwrap();
     assert_eq!((stats.accepted, stats.closed), (200, 200));
     let known = journal.known(&"t".into(), vec![cred(0)]).await.unwrap();
-    assert_eq!((known[0].dead_ms, known[0].issued_ms, known[0].seen_ms), (Some(T0 + 29), Some(T0), Some(T0 + 25)));
+    let one = &known[0].credential;
+    assert_eq!((one.dead_ms, one.issued_ms, one.seen_ms), (Some(T0 + 29), Some(T0), Some(T0 + 25)));
+    assert_eq!((known[0].live, known[0].open, known[0].over_ms), (false, false, Some(T0)));
     drop(journal);
     recount(&dir.path().join("journal.db"));
 }
@@ -391,6 +393,20 @@ async fn what_is_due_comes_page_by_page_and_each_once() {
 }
 
 #[tokio::test]
+async fn what_a_case_looks_at_by_itself_is_not_looked_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    put(&journal, vec![started("1", 0, &[0, 1]), finding("f", 0)]).await;
+    let unseen = async || journal.unseen(9, T0 + 20).await.unwrap().len();
+    let known = async || journal.known(&"t".into(), vec![cred(0)]).await.unwrap().remove(0);
+    assert_eq!(unseen().await, 2, "a case that was opened held looks at nothing");
+    assert!(known().await.open && known().await.live && !known().await.looks);
+    put(&journal, vec![ended("2", 0)]).await;
+    assert_eq!(unseen().await, 0);
+    assert!(known().await.looks && !known().await.live);
+}
+
+#[tokio::test]
 async fn due_tasks_lookups_and_pruning() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
@@ -400,7 +416,8 @@ async fn due_tasks_lookups_and_pruning() {
     assert_eq!(journal.due(T0 + 60_001, 1, None, 9).await.unwrap().len(), 1, "the allowance changed");
     let sources = journal.sources().await.unwrap();
     assert_eq!((sources[0].live, sources[0].last_beat_ms), (1, T0));
-    assert_eq!(journal.unseen(9, T0 + 20).await.unwrap().len(), 2);
+    let unseen = journal.unseen(9, T0 + 20).await.unwrap();
+    assert_eq!(unseen.iter().map(|c| &c.id).collect::<Vec<_>>(), [&cred(0)], "the other one's case looks by itself");
     journal.saw(&"t".into(), &cred(0), Observation::default(), Some(T0 + 99)).await.unwrap();
     journal.saw(&"t".into(), &cred(1), look(), None).await.unwrap();
     assert!(journal.unseen(9, T0 + 20).await.unwrap().is_empty());
