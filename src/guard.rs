@@ -47,16 +47,15 @@ impl Authority {
     }
 }
 
-/// The authority under which a case may act: that of its directive's topic, or, where that does not reach, of another
-/// topic that asked for as much and joined. Else a producer without authority that came first would keep one with
-/// authority from having its way.
+/// The authority under which a case may act: that of a topic on which its directive rests, or, where that does not reach,
+/// of another topic that asked for as much and joined. Else a producer without authority that came first would keep one
+/// with authority from having its way.
 pub fn authority_of<'a>(case: &Case, of_topic: impl Fn(&str) -> Option<&'a Authority>) -> Option<&'a Authority> {
-    let own = of_topic(&case.directive.topic);
-    if own.is_some_and(|authority| authority.covers(case)) {
-        return own;
-    }
     let joined = case.state.joined.iter().filter(|(action, _)| *action >= case.directive.action);
-    joined.filter_map(|(_, topic)| of_topic(topic)).find(|authority| authority.covers(case)).or(own)
+    let asked = case.directive.asked_by().chain(joined.map(|(_, topic)| topic.as_str()));
+    let mut authorities = asked.filter_map(of_topic).peekable();
+    let first = authorities.peek().copied();
+    authorities.find(|authority| authority.covers(case)).or(first)
 }
 
 /// What the guard looks at.

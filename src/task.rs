@@ -137,6 +137,8 @@ pub struct Grant {
     pub phase: GrantPhase,
     /// When it was registered (broker time).
     pub registered_ms: i64,
+    /// The topics that registered it: what Curfew itself notices about it later goes no further than they may.
+    pub topics: Vec<String>,
 }
 
 /// A credential, as the journal knows it. Filled by grants, by the look-up after registration, and by cases.

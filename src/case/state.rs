@@ -265,9 +265,11 @@ impl State {
         let is_open = self.phase == Phase::Open;
         match record {
             Record::Joined { directive } if !self.is_closed() => {
-                let asked = (directive.action, directive.topic.clone());
-                if directive.held.is_none() && self.joined.len() < TOPICS && !self.joined.contains(&asked) {
-                    self.joined.push(asked);
+                for topic in directive.asked_by().filter(|_| directive.held.is_none()) {
+                    let asked = (directive.action, topic.to_owned());
+                    if self.joined.len() < TOPICS && !self.joined.contains(&asked) {
+                        self.joined.push(asked);
+                    }
                 }
             }
             Record::Superseded { by } if !self.is_closed() => {

@@ -112,7 +112,11 @@ impl<'a> Draft<'a> {
 
     /// A holder with whose end the credential was to die, and that is over or gave it back.
     fn mortal_holder(&self, credential: &CredentialId) -> Option<RunKey> {
-        self.holders_of(credential).into_iter().find(|run| {
+        self.mortal_holders(credential).next()
+    }
+
+    fn mortal_holders(&self, credential: &CredentialId) -> impl Iterator<Item = RunKey> {
+        self.holders_of(credential).into_iter().filter(|run| {
             self.grant(run, credential).is_some_and(|grant| {
                 grant.tenure != Tenure::Standing
                     && (grant.phase != GrantPhase::Held
@@ -257,6 +261,11 @@ impl<'a> Draft<'a> {
 
     /// Notes that `run` holds a credential. Returns whether that is news: a grant that was already cut is not.
     fn register(&mut self, run: &RunKey, attempt: u32, spec: &GrantSpec) -> bool {
+        self.register_for(run, attempt, spec, &[self.event.at.topic.to_string()])
+    }
+
+    /// As [`Self::register`], on the word of `topics`.
+    fn register_for(&mut self, run: &RunKey, attempt: u32, spec: &GrantSpec, topics: &[String]) -> bool {
         self.know(&spec.credential, spec.principal.as_deref(), spec.expires_ms);
         let known = self.grant(run, &spec.credential).cloned();
         let now_ms = self.event.broker_ms;
@@ -269,6 +278,7 @@ impl<'a> Draft<'a> {
                 tenure: spec.tenure,
                 phase: GrantPhase::Held,
                 registered_ms: now_ms,
+                topics: topics.to_vec(),
             },
             Some(known) if known.phase == GrantPhase::Cut && attempt <= known.attempt => return false,
             Some(known) => Grant {
@@ -277,6 +287,7 @@ impl<'a> Draft<'a> {
                 tenure: if known.tenure == Tenure::Standing { Tenure::Standing } else { spec.tenure },
                 registered_ms: known.registered_ms.min(now_ms),
                 phase: GrantPhase::Held,
+                topics: union(&known.topics, topics),
                 ..known
             },
         };
@@ -368,9 +379,9 @@ impl<'a> Draft<'a> {
     }
 
     /// Gives `spec` to a successor; it is cut at once if that one is known to be over.
-    fn hand_over(&mut self, next: &RunKey, spec: &GrantSpec) {
+    fn hand_over(&mut self, next: &RunKey, spec: &GrantSpec, topics: &[String]) {
         let attempt = self.task(next).map_or(1, |task| task.attempt);
-        if self.register(next, attempt, spec) {
+        if self.register_for(next, attempt, spec, topics) {
             self.settle_late(next, attempt, std::slice::from_ref(&spec.credential));
         }
     }
@@ -387,6 +398,8 @@ impl<'a> Draft<'a> {
             return;
         }
         self.know(id, None, None);
+        let noticed = self.event.kind.is_own() && blade.trigger != Trigger::Operator;
+        let grantors = if noticed { self.grantors_of(id) } else { Vec::new() };
         self.directives.push(Directive {
             credential: id.clone(),
             action,
@@ -397,7 +410,17 @@ impl<'a> Draft<'a> {
             end_ms: blade.end_ms,
             broker_ms: self.event.broker_ms,
             topic: self.event.at.topic.to_string(),
+            grantors,
         });
+    }
+
+    /// Who said that it was to die with a task that is over: what Curfew notices is no more than their word.
+    fn grantors_of(&self, credential: &CredentialId) -> Vec<String> {
+        let over = self.mortal_holders(credential);
+        over.fold(Vec::new(), |topics, run| match self.grant(&run, credential) {
+            Some(grant) => union(&topics, &grant.topics),
+            None => topics,
+        })
     }
 
     // ---- the events ----
@@ -407,8 +430,9 @@ impl<'a> Draft<'a> {
         let known = self.task(&it.run).cloned();
         let ids: Vec<CredentialId> = it.grants.iter().map(|grant| grant.credential.clone()).collect();
         if let Some(next) = self.successor(&it.run, attempt) {
+            let topic = [self.event.at.topic.to_string()];
             for spec in &it.grants {
-                self.hand_over(&next, spec);
+                self.hand_over(&next, spec, &topic);
             }
             return self.say_cut(Verb::Track, Reason::Continued);
         }
@@ -534,8 +558,9 @@ impl<'a> Draft<'a> {
         self.facts.insert("ended_ms".into(), end_ms.into());
         self.tasks.insert(it.run.clone(), task);
         if let Some(next) = late_successor {
+            let topic = [self.event.at.topic.to_string()];
             for spec in &it.grants {
-                self.hand_over(&next, spec);
+                self.hand_over(&next, spec, &topic);
             }
             return self.say_cut(Verb::Ignore, Reason::AlreadyEnded);
         }
@@ -569,8 +594,9 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let spec = GrantSpec { credential: id, tenure: grant.tenure, principal: None, expires_ms: None };
+            let topics = grant.topics.clone();
             self.put(Grant { phase: GrantPhase::Released, ..grant });
-            self.hand_over(next, &spec);
+            self.hand_over(next, &spec, &topics);
             moved += 1;
         }
         self.facts.insert("moved".into(), moved.into());
@@ -580,7 +606,7 @@ impl<'a> Draft<'a> {
         let task = self.expect(&it.run);
         let attempt = it.attempt.map_or(task.attempt, |attempt| attempt.max(1));
         if let Some(next) = self.successor(&it.run, attempt) {
-            self.hand_over(&next, &it.grant);
+            self.hand_over(&next, &it.grant, &[self.event.at.topic.to_string()]);
             return self.say_cut(Verb::Track, Reason::Continued);
         }
         if attempt > task.attempt && task.phase != Phase::Running {
@@ -769,6 +795,13 @@ impl<'a> Draft<'a> {
 /// The last sign of life by which [`Task::silent_at_ms`] counts.
 pub(crate) fn last_sign_ms(task: &Task) -> i64 {
     task.last_beat_ms.or(task.started_ms).unwrap_or(task.first_seen_ms)
+}
+
+/// All of `a`, and of `b` what is new.
+fn union(a: &[String], b: &[String]) -> Vec<String> {
+    let mut all = a.to_vec();
+    all.extend(b.iter().filter(|one| !a.contains(one)).cloned());
+    all
 }
 
 /// The beginning of a text, cut at a character.

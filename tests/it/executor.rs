@@ -12,7 +12,7 @@ use curfew::case::{Action, HoldReason};
 use curfew::clock::{self, Clock, Simulated};
 use curfew::connector::{Connector, Failure, Realm, Registry, Subject};
 use curfew::credential::{CredentialId, Kind};
-use curfew::event::{Data, FindingObserved, GrantSpec, Type};
+use curfew::event::{Data, Event, FindingObserved, GrantSpec, Type};
 use curfew::executor::{Executor, Parts};
 use curfew::guard::{Authority, Freeze, Mode};
 use curfew::journal::sqlite::Sqlite;
@@ -252,6 +252,46 @@ async fn a_topic_without_the_authority_cuts_nothing() {
         scene.assert_held(&id, HoldReason::Authority).await;
         assert!(scene.admin.token_works(&token).await);
     }
+}
+
+/// P7: a deadline is noticed by Curfew, but the grant was a producer's word.
+#[tokio::test]
+async fn a_deadline_cuts_no_more_than_the_topic_that_registered_the_grant_may() {
+    let mut scene = Scene::new().await;
+    let track = Authority { kinds: ["vault-token".to_owned()].into(), strongest: Action::Track };
+    let able = scene.stage.settings.authority.insert(TOPIC.to_owned(), track).unwrap();
+    scene.stage.settings.authority.insert("able".to_owned(), able);
+    let by = |topic: &str, mut event: Event| {
+        event.at.topic = topic.into();
+        event
+    };
+    // Registered for the same run by both in the end; the first one by the weaker alone.
+    let lapse = async |both: bool| {
+        let (run, (id, token)) = (new_run(), scene.token(json!({})).await);
+        let mut start = started(&run, vec![minted(&id)]);
+        let deadline_ms = now_ms();
+        if let Data::TaskStarted(it) = &mut start.data {
+            it.started_ms = Some(deadline_ms - 1_000);
+            it.deadline_ms = Some(deadline_ms);
+        }
+        let mut said = vec![start];
+        if both {
+            said.push(by("able", started(&run, vec![minted(&id)])));
+        }
+        said.push(Event::deadline_passed("default".into(), run, deadline_ms, now_ms()));
+        record(scene.journal.as_ref(), said).await;
+        (id, token)
+    };
+    let (id, token) = lapse(false).await;
+    scene.assert_held(&id, HoldReason::Authority).await;
+    assert!(scene.admin.token_works(&token).await);
+    let (both, _) = lapse(true).await;
+    assert!(is_dead(&scene.closes(&both).await, KilledBy::Curfew), "any of them that may will do");
+    // An operator's word is Curfew's own.
+    let (tenant, word) = ("default".into(), || "x".to_owned());
+    let revoke = Event::operator_revoke(tenant, word(), id.clone(), word(), word(), now_ms());
+    record(scene.journal.as_ref(), vec![revoke]).await;
+    assert!(is_dead(&scene.closes(&id).await, KilledBy::Curfew));
 }
 
 #[tokio::test]

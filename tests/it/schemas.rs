@@ -158,6 +158,7 @@ fn a_case() -> Case {
         end_ms: Some(BROKER_MS - 100),
         broker_ms: BROKER_MS,
         topic: "curfew.tasks".into(),
+        grantors: Vec::new(),
     };
     let mut state = State::opened(&directive);
     let seen = Observation { request_id: Some("6f1c2d3e".into()), ..Observation::default() };
