@@ -5,6 +5,7 @@
 mod envelope;
 mod own;
 mod read;
+mod says;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -21,6 +22,7 @@ use crate::credential::CredentialId;
 use crate::task::{RunKey, Tenant, Tenure};
 
 pub use own::OWN;
+pub use says::{Says, Unheard};
 
 /// Where a record came from. For HTTP intake the topic is the configured one and partition and offset are ‑1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

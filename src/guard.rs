@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::case::record::Observation;
 use crate::case::{Action, Case, HoldReason, Trigger};
 use crate::credential::{CredentialId, Kind};
+use crate::task::RunKey;
 
 /// What a realm's cases may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -111,7 +112,7 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
     }
     if let (Some(run), Some(named)) = (&directive.run, facts.seen.and_then(|seen| seen.run.as_deref()))
         && !named.is_empty()
-        && !same_run(run.as_str(), named)
+        && !same_run(run, named)
     {
         return Err(HoldReason::OtherTask);
     }
@@ -148,7 +149,7 @@ pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
     })
 }
 
-/// Whether the issuer's metadata names this run: the whole key, or the run id behind the source.
-pub fn same_run(run_key: &str, named: &str) -> bool {
-    run_key == named || run_key.strip_suffix(named).is_some_and(|source| source.ends_with(':'))
+/// Whether the issuer's metadata names this run: with a colon in it by the whole key, else by the run id alone.
+pub fn same_run(run: &RunKey, named: &str) -> bool {
+    run.as_str() == named || (!named.contains(':') && run.parts().is_some_and(|(_, id)| id == named))
 }

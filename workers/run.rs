@@ -54,7 +54,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
         metrics: metrics.clone(),
         stirred: Arc::new(Notify::new()),
         trust: Some(trust.clone()),
-        types: Some(Arc::new(config.event_types())),
+        types: Some(Arc::new(config.says())),
     };
     let tasks = Tasks::default();
     let started = Arc::new(AtomicBool::new(false));

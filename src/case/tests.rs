@@ -393,8 +393,13 @@ mod guarded {
 
     #[test]
     fn a_run_is_named_whole_or_by_its_id() {
-        assert!(same_run("/ci:42", "/ci:42") && same_run("/ci:42", "42"));
-        assert!(!same_run("/ci:42", "2") && !same_run("/ci:42", "43"));
+        let same = |source, id, named| same_run(&crate::task::RunKey::new(source, id), named);
+        assert!(same("/ci", "42", "/ci:42") && same("/ci", "42", "42"));
+        assert!(!same("/ci", "42", "2") && !same("/ci", "42", "43"));
+        // A colon in an id is not the one behind the source.
+        assert!(!same("/ci", "a:42", "42") && !same("/ci", "a:42", "/ci:a:42") && !same("/ci", "a:42", "a:42"));
+        assert!(same("/ci", "a:42", "/ci:a%3A42") && same("/ci", "a:42", "a%3A42"));
+        assert!(same("/ci:a", "42", "/ci:a:42") && !same("/ci:a", "42", "a:42"));
     }
 }
 

@@ -41,7 +41,7 @@ fn the_whole_file_is_read() {
     assert_eq!(realm.rules.allowed_prefixes, ["database/creds/", "token:", "approle/ci/"]);
     assert_eq!(realm.secret_id_roles, ["approle/ci"]);
     assert_eq!(realm.reconcile.as_ref().unwrap().every_ms, 60_000);
-    assert_eq!(config.event_types()["curfew.tasks"], [Type::TaskStarted, Type::TaskEnded].into());
+    assert_eq!(config.says()["curfew.tasks"].types, [Type::TaskStarted, Type::TaskEnded].into());
     assert_eq!(config.authorities()[OWN_TOPIC].strongest, Action::Revoke);
     assert_eq!(config.authorities()["curfew.findings"].strongest, Action::Track);
     assert_eq!(config.warnings, Vec::<String>::new());
@@ -115,4 +115,17 @@ fn a_misplaced_password_is_not_shown() {
     let text = "kafka:\n  brokers: localhost:9092\n  properties: {group.id: x}\n  sasl.password: hunter2\n";
     let invalid = parse(text).unwrap_err();
     assert!(!invalid.report(false).contains("hunter2") && !invalid.to_string().contains("hunter2"), "{invalid}");
+}
+
+#[test]
+fn whose_runs_a_topic_speaks_of_is_written_whole_or_up_to_a_star() {
+    let topic = |says: &str| parse(&format!("topics:\n  curfew.tasks: {{{says}}}\n"));
+    let says = |text: &str| topic(text).unwrap().says()["curfew.tasks"].clone();
+    assert_eq!((says("strongest: revoke").sources, says("strongest: revoke").speaks_for), (None, vec![]));
+    let some = says(r#"sources: [/ci], speaks_for: ["/agents/*", "/x"]"#);
+    assert_eq!((some.sources, some.speaks_for), (Some(vec!["/ci".into()]), vec!["/agents/*".into(), "/x".into()]));
+    for bad in [r#"speaks_for: [""]"#, r#"speaks_for: ["/a*b"]"#, r#"sources: ["**"]"#] {
+        let said = topic(bad).unwrap_err().to_string();
+        assert!(said.contains("written whole"), "{said}");
+    }
 }
