@@ -221,10 +221,12 @@ pub struct Target {
 pub struct Limits {
     /// Over it, cases are held.
     pub effects_per_minute: Option<u32>,
-    /// Cases that are worked on at once.
+    /// Cases that are worked on at once; most of them wait for the journal or for a place to call.
     pub concurrency: usize,
     /// Of them, at one system.
     pub per_system: usize,
+    /// Calls under way at one system.
+    pub calls_per_system: usize,
     /// How long a claim lasts.
     pub claim_lease_ms: i64,
     /// Rows in the outbox at which intake pauses.

@@ -7,6 +7,7 @@
 //! looking, which is repeated. There is no recovery path: a restarted process claims what is due and goes on.
 
 mod breaker;
+mod calls;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,16 +29,20 @@ use crate::retry::Schedule;
 /// The topic of Curfew's own events: what they ask for is bounded by the guard's other checks.
 pub const OWN_TOPIC: &str = "curfew";
 
+/// Few free places wait this long for others: a claim of many costs little more than a claim of one.
+const REFILL: Duration = Duration::from_millis(5);
 /// How long a place stays empty after the journal refused what was done there.
 const UNWRITABLE: Duration = Duration::from_secs(1);
 
 /// How the executor works.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Cases worked on at once.
+    /// Cases worked on at once; most of them wait for the journal or for a place to call.
     pub concurrency: usize,
-    /// Of them, at most for one system.
+    /// Of them, at most for one system: one that hangs must not fill all places.
     pub per_system: usize,
+    /// Calls under way at one system.
+    pub calls_per_system: usize,
     /// How long a claim lasts; longer than any call's time-out plus `margin_ms`.
     pub claim_lease_ms: i64,
     /// What must be left of a claim beside the call's time-out when an effect starts.
@@ -59,8 +64,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            concurrency: 16,
-            per_system: 16,
+            concurrency: 256,
+            per_system: 64,
+            calls_per_system: 16,
             claim_lease_ms: 60_000,
             margin_ms: 2_000,
             idle_ms: 100,
@@ -100,6 +106,7 @@ pub struct Parts {
 pub struct Executor {
     parts: Parts,
     breakers: Arc<breaker::Breakers>,
+    calls: Arc<calls::Calls>,
 }
 
 impl Executor {
@@ -112,17 +119,22 @@ impl Executor {
             let settings = Settings { claim_lease_ms: least_ms, ..(*parts.settings).clone() };
             parts.settings = Arc::new(settings);
         }
-        Self { parts, breakers: Arc::default() }
+        let calls = Arc::new(calls::Calls::new(parts.settings.calls_per_system));
+        Self { parts, breakers: Arc::default(), calls }
     }
 
     /// Works until `cancel`; then starts nothing new and returns when what was under way has reached a record boundary.
     pub async fn run(self, cancel: CancellationToken) {
         let tracker = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(self.parts.settings.concurrency));
+        let places = self.parts.settings.concurrency.max(1);
+        let permits = Arc::new(Semaphore::new(places));
         let idle = Duration::from_millis(self.parts.settings.idle_ms);
         while !cancel.is_cancelled() {
             // One free place at least: a claim that nobody works on would only block its lane.
             let Ok(first) = permits.clone().acquire_owned().await else { break };
+            if permits.available_permits() < places / 4 {
+                tokio::time::sleep(REFILL).await;
+            }
             let mut held = vec![first];
             while let Ok(more) = permits.clone().try_acquire_owned() {
                 held.push(more);
@@ -136,13 +148,11 @@ impl Executor {
             };
             let none = claims.is_empty();
             for claim in claims {
-                let (Some(permit), parts, breakers, cancel) =
-                    (held.pop(), self.parts.clone(), self.breakers.clone(), cancel.clone())
-                else {
-                    break;
-                };
+                let Some(permit) = held.pop() else { break };
+                let (parts, breakers, calls, cancel) =
+                    (self.parts.clone(), self.breakers.clone(), self.calls.clone(), cancel.clone());
                 tracker.spawn(async move {
-                    if !work::work(&parts, &breakers, claim, &cancel).await {
+                    if !work::work(&parts, &breakers, &calls, claim, &cancel).await {
                         // The case is due again at once: without a pause a full disk would make us look for ever.
                         let pause = tokio::time::sleep(UNWRITABLE);
                         tokio::select! { () = cancel.cancelled() => {} () = pause => {} }
@@ -179,7 +189,8 @@ impl Executor {
                 return Ok(worked);
             }
             worked += claims.len();
-            let works = claims.into_iter().map(|claim| work::work(&self.parts, &self.breakers, claim, &cancel));
+            let works =
+                claims.into_iter().map(|claim| work::work(&self.parts, &self.breakers, &self.calls, claim, &cancel));
             futures::future::join_all(works).await;
         }
     }

@@ -27,6 +27,7 @@ pub fn executor(
     let settings = Settings {
         concurrency: config.limits.concurrency,
         per_system: config.limits.per_system,
+        calls_per_system: config.limits.calls_per_system,
         claim_lease_ms: config.limits.claim_lease_ms,
         effects_per_minute: config.limits.effects_per_minute,
         retry: config.retry,

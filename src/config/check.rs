@@ -269,7 +269,12 @@ fn limits(c: &mut Checks<'_>, raw: &file::Limits, realms: &[Realm], targets: &[T
         let problem = Problem::new(at, message);
         c.problems.push(problem.help("an effect starts only while its claim outlasts the call"));
     }
-    for (value, name) in [(&raw.concurrency, "concurrency"), (&raw.per_system, "per_system")] {
+    let counts = [
+        (&raw.concurrency, "concurrency"),
+        (&raw.per_system, "per_system"),
+        (&raw.calls_per_system, "calls_per_system"),
+    ];
+    for (value, name) in counts {
         if value.value == 0 {
             c.wrong(value.referenced, format!("`limits.{name}` must be at least 1"));
         }
@@ -278,6 +283,7 @@ fn limits(c: &mut Checks<'_>, raw: &file::Limits, realms: &[Realm], targets: &[T
         effects_per_minute: raw.effects_per_minute,
         concurrency: raw.concurrency.value,
         per_system: raw.per_system.value,
+        calls_per_system: raw.calls_per_system.value,
         claim_lease_ms: raw.claim_lease.value.0,
         outbox: raw.outbox,
         shutdown_ms: raw.shutdown.0,

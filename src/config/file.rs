@@ -341,9 +341,11 @@ section! {
         /// Over it, cases are held; `null`: no cap.
         effects_per_minute: Option<u32> = Some(600),
         /// Cases that are worked on at once.
-        concurrency: Spanned<usize> = unplaced(16),
+        concurrency: Spanned<usize> = unplaced(256),
         /// Of them, at one system.
-        per_system: Spanned<usize> = unplaced(16),
+        per_system: Spanned<usize> = unplaced(64),
+        /// Calls under way at one system.
+        calls_per_system: Spanned<usize> = unplaced(16),
         /// How long a claim lasts.
         claim_lease: Spanned<Millis> = unplaced(Millis(60_000)),
         /// Rows in the outbox at which intake pauses.

@@ -24,7 +24,7 @@ realms:
 targets:
   - {name: appdb, postgres: {url_file: /path/with/url}}
 policy: {longest_life: 24h, heartbeats_missed: 3, grace: 2s}
-limits: {effects_per_minute: 600, concurrency: 16, per_system: 16, claim_lease: 60s}
+limits: {effects_per_minute: 600, concurrency: 256, per_system: 64, calls_per_system: 16, claim_lease: 60s}
 retry: {first: 500ms, ceiling: 60s}
 protected: ["urn:curfew:cred:vault-lease:prod:a/b"]
 retention: {seen: 14d, closed: 400d}

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::breaker::Breakers;
+use super::calls::Calls;
 use super::{OWN_TOPIC, Parts};
 use crate::case::plan::{self, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Sighting, Verdict};
@@ -19,6 +20,8 @@ use crate::{outcome, retry};
 
 /// Late successes in one series after which the plan is made again.
 const REFUTED: u32 = 3;
+/// How long the guard's word holds while an effect waits for its place: a freeze stops within a second.
+const WORD_MS: i64 = 200;
 /// How many times rarer than the guard a credential is looked at that is only observed.
 const LOOK_AGAIN: i64 = 5;
 /// How long our own access is left alone after it was denied.
@@ -27,7 +30,13 @@ const DENIED_MS: i64 = 5_000;
 const REST_MS: i64 = 24 * 3_600_000;
 
 /// Works on `claim` until it waits, ends, or `cancel` finds it at a record boundary. Returns whether the journal took it.
-pub(super) async fn work(parts: &Parts, breakers: &Breakers, claim: Claim, cancel: &CancellationToken) -> bool {
+pub(super) async fn work(
+    parts: &Parts,
+    breakers: &Breakers,
+    calls: &Calls,
+    claim: Claim,
+    cancel: &CancellationToken,
+) -> bool {
     let span = info_span!(
         "case",
         case.id = %claim.case.id,
@@ -35,7 +44,7 @@ pub(super) async fn work(parts: &Parts, breakers: &Breakers, claim: Claim, cance
         trigger = claim.case.directive.trigger.as_str(),
         traceparent = claim.case.traceparent.as_deref(),
     );
-    let mut work = Work { parts, breakers, claim, pending: Vec::new(), learned: None, messages: Vec::new() };
+    let mut work = Work { parts, breakers, calls, claim, pending: Vec::new(), learned: None, messages: Vec::new() };
     async {
         match work.walk(cancel).await {
             Ok(()) => {}
@@ -79,6 +88,7 @@ enum Next {
 struct Work<'a> {
     parts: &'a Parts,
     breakers: &'a Breakers,
+    calls: &'a Calls,
     claim: Claim,
     /// Records that are not durable yet; the claim's case already holds their fold.
     pending: Vec<Record>,
@@ -128,8 +138,10 @@ impl Work<'_> {
     async fn observe(&mut self, index: usize) -> Result<Next, Stop> {
         let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
         let subject = self.subject(&step, None);
+        let place = self.calls.place(&step.system).await;
         let started = self.parts.clock.monotonic_ms();
         let answer = within(connector.as_ref(), connector.observe(&subject)).await;
+        drop(place);
         self.measured(&step, answer.as_ref().err(), started);
         match answer {
             Ok(seen) => {
@@ -149,15 +161,14 @@ impl Work<'_> {
             return self.hold(reason).await;
         }
         let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
-        let settings = &self.parts.settings;
-        if self.claim.until_ms - self.now() < connector.call_timeout_ms() + settings.margin_ms {
+        if !self.outlasts(connector.as_ref()) {
             // Too little left of the claim: another claim takes it from here.
             return self.wait_then(self.now()).await;
         }
         let case = self.case();
         let attempt = case.state.attempts + 1;
         let key = plan::step_key(case.id, case.state.plan_no, index);
-        let charge = if case.charged { None } else { settings.effects_per_minute };
+        let charge = if case.charged { None } else { self.parts.settings.effects_per_minute };
         let before = (case.state.clone(), self.pending.len());
         self.push(Record::Started { step: index, key, attempt })?;
         match self.flush(self.now(), true, charge).await {
@@ -168,9 +179,22 @@ impl Work<'_> {
             }
             other => other?,
         }
-        let subject = self.subject(&step, Some(key));
+        let waits = self.parts.clock.monotonic_ms();
+        let place = self.calls.place(&step.system).await;
         let started = self.parts.clock.monotonic_ms();
+        // The commit and the place took their time. What was recorded as started and is not is in doubt: the next claim
+        // looks first.
+        if !self.outlasts(connector.as_ref()) {
+            return self.wait_then(self.now()).await;
+        }
+        if started - waits > WORD_MS
+            && let Err(reason) = self.guard().await?
+        {
+            return self.hold(reason).await;
+        }
+        let subject = self.subject(&step, Some(key));
         let answer = within(connector.as_ref(), connector.perform(step.act, &subject)).await;
+        drop(place);
         self.measured(&step, answer.as_ref().err(), started);
         match answer {
             Ok(output) => {
@@ -248,6 +272,7 @@ impl Work<'_> {
         let mut seen_now = Vec::new();
         for index in looks.into_iter().filter(|index| *index < self.case().state.step) {
             let Some((step, connector)) = self.connector(index) else { return Ok(false) };
+            let _place = self.calls.place(&step.system).await;
             match within(connector.as_ref(), connector.observe(&self.subject(&step, None))).await {
                 Ok(seen) if index > 0 || seen.presence == Presence::Gone => seen_now.push((index, seen)),
                 _ => return Ok(false),
@@ -366,7 +391,13 @@ impl Work<'_> {
         }))
     }
 
+    /// Whether the claim lasts longer than a call that starts now.
+    fn outlasts(&self, connector: &dyn Connector) -> bool {
+        self.claim.until_ms - self.now() >= connector.call_timeout_ms() + self.parts.settings.margin_ms
+    }
+
     async fn sight(&self, step: &Step, connector: &dyn Connector) -> Sighting {
+        let _place = self.calls.place(&step.system).await;
         let started = self.parts.clock.monotonic_ms();
         let sighting = connector.probe(&self.subject(step, None)).await;
         let result = match sighting.answer {

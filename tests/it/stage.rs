@@ -82,13 +82,7 @@ impl Stage {
         credential: &CredentialId,
         principal: Option<&str>,
     ) {
-        let grant = GrantSpec {
-            credential: credential.clone(),
-            tenure: Tenure::Minted,
-            principal: principal.map(str::to_owned),
-            expires_ms: None,
-        };
-        record(journal, vec![started(run, vec![grant]), ended(run)]).await;
+        record(journal, whole_task(run, credential, principal)).await;
     }
 
     /// Works until the case of `credential` closes.
@@ -107,6 +101,17 @@ impl Stage {
             }
         }
     }
+}
+
+/// The events of a task that holds `credential`, starts and ends.
+pub fn whole_task(run: &RunKey, credential: &CredentialId, principal: Option<&str>) -> Vec<Event> {
+    let grant = GrantSpec {
+        credential: credential.clone(),
+        tenure: Tenure::Minted,
+        principal: principal.map(str::to_owned),
+        expires_ms: None,
+    };
+    vec![started(run, vec![grant]), ended(run)]
 }
 
 /// A run that no other test has.

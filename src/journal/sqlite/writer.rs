@@ -20,6 +20,11 @@ use crate::guard::Freeze;
 use crate::outcome::{self, Message};
 
 const IDLE: Duration = Duration::from_secs(3600);
+/// A group of this many operations is followed by more: they are given [`GATHER`] to come together, so that a commit is
+/// paid for many. Under light load nobody waits.
+const BUSY: usize = 4;
+/// How long a busy writer waits for company.
+const GATHER: Duration = Duration::from_millis(3);
 /// How soon a file that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -343,9 +348,15 @@ pub(super) fn hash(body: &[u8]) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body))
 }
 
+#[expect(clippy::disallowed_methods, reason = "the journal's own thread: no runtime waits for it")]
+fn gather() {
+    std::thread::sleep(GATHER);
+}
+
 /// The writer thread. Ends when nobody can queue any more; the lock goes last.
 pub(super) fn run(mut writer: Writer, queue: &Receiver<Job>, most: usize, shared: &Shared, lock: File) {
     let mut waiting: Vec<Job> = Vec::new();
+    let mut last = 0;
     loop {
         if waiting.is_empty() {
             // While not healthy it tries by itself, so that readiness returns without traffic.
@@ -357,11 +368,15 @@ pub(super) fn run(mut writer: Writer, queue: &Receiver<Job>, most: usize, shared
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        if last >= BUSY {
+            gather();
+        }
         while waiting.len() < most
             && let Ok(job) = queue.try_recv()
         {
             waiting.push(job);
         }
+        last = waiting.len();
         waiting = writer.group(waiting, shared);
     }
     drop(writer);
