@@ -354,6 +354,7 @@ async fn the_outbox_is_a_chain() {
         let body: serde_json::Value = serde_json::from_slice(&row.body).unwrap();
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &before);
         assert_eq!(body["prev"], hex::encode(hash));
+        assert_eq!(body["journal"], journal.tail().await.unwrap().journal.to_string());
         before = row.body;
     }
     assert_eq!(journal.tail().await.unwrap().seq, 4);
