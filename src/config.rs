@@ -195,6 +195,8 @@ pub enum Login {
 /// Comparing what a Vault holds with what the journal expects.
 #[derive(Debug, Clone)]
 pub struct Reconcile {
+    /// Whose the findings are.
+    pub tenant: Tenant,
     /// An own login, that can only list.
     pub login: Login,
     /// Prefixes of leases, and whether each is Curfew's tasks' alone.

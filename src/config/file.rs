@@ -205,6 +205,8 @@ section! {
     Realm {
         /// The instance in credential ids.
         name: Spanned<String> = unplaced(String::new()),
+        /// Whose credentials it holds: for what reconcile finds there; absent: of the only tenant of the topics.
+        tenant: Option<Spanned<String>> = None,
         /// Whether it acts.
         mode: Mode = Mode::Observe,
         /// The Vault.

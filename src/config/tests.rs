@@ -129,3 +129,19 @@ fn whose_runs_a_topic_speaks_of_is_written_whole_or_up_to_a_star() {
         assert!(said.contains("written whole"), "{said}");
     }
 }
+
+#[test]
+fn a_realm_that_reconciles_says_whose_it_is_where_there_are_several_tenants() {
+    let whole = |tenant: &str, realm: &str| {
+        let topics = WHOLE.replace("curfew.findings: {", &format!("curfew.findings: {{tenant: {tenant}, "));
+        parse(&topics.replace("- name: prod", &format!("- name: prod\n    {realm}")))
+    };
+    let of = |config: Config| config.realms[0].reconcile.as_ref().unwrap().tenant.to_string();
+    assert_eq!(of(whole("default", "").unwrap()), "default", "the only one");
+    let said = whole("acme", "").unwrap_err().to_string();
+    assert!(said.contains("realm prod") && said.contains("`tenant: NAME`") && said.contains("acme, default"), "{said}");
+    assert_eq!(of(whole("acme", "tenant: default").unwrap()), "default", "not the first of the alphabet");
+    assert_eq!(of(whole("acme", "tenant: acme").unwrap()), "acme");
+    let said = whole("acme", "tenant: acne").unwrap_err().to_string();
+    assert!(said.contains("`acne`") && said.contains("acme"), "{said}");
+}
