@@ -6,6 +6,7 @@
 
 pub mod plan;
 pub mod record;
+mod series;
 pub mod state;
 
 use serde::{Deserialize, Serialize};

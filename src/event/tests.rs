@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::credential::CredentialId;
+use crate::task::{RunKey, Tenure};
 
 const BROKER_MS: i64 = 1_788_256_800_000;
 const LEASE: &str = "urn:curfew:cred:vault-lease:prod:database/creds/ro/x";
