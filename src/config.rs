@@ -21,6 +21,7 @@ use crate::case::Action;
 use crate::connector;
 use crate::event::{Says, Type};
 use crate::guard::{Authority, Mode};
+use crate::limit::Budget;
 use crate::policy::Rules;
 use crate::retry::Schedule;
 use crate::task::Tenant;
@@ -155,6 +156,8 @@ pub struct Realm {
     pub derived_tokens: bool,
     /// Comparing what it holds with what the journal expects.
     pub reconcile: Option<Reconcile>,
+    /// What it bears.
+    pub bears: Budget,
 }
 
 /// How a Vault is reached.
@@ -216,6 +219,8 @@ pub struct Target {
     pub url_file: PathBuf,
     /// Of one call.
     pub timeout_ms: i64,
+    /// What it bears.
+    pub bears: Budget,
 }
 
 /// Bounds.
@@ -339,6 +344,13 @@ impl Config {
         let own = Authority { kinds: KINDS.map(str::to_owned).into(), strongest: Action::Revoke };
         let topics = self.topics.iter().map(|(name, topic)| (name.clone(), topic.authority.clone()));
         topics.chain([(OWN_TOPIC.to_owned(), own)]).collect()
+    }
+
+    /// What each system bears, from all processes together.
+    pub fn budgets(&self) -> BTreeMap<String, Budget> {
+        let realms = self.realms.iter().map(|realm| (realm.rules.name.clone(), realm.bears));
+        let targets = self.targets.iter().map(|target| (target.name.clone(), target.bears));
+        realms.chain(targets).collect()
     }
 
     /// What each topic's producers may say: for intake.

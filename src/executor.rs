@@ -7,6 +7,7 @@
 //! looking, which is repeated. There is no recovery path: a restarted process claims what is due and goes on.
 
 mod breaker;
+mod budget;
 mod calls;
 mod work;
 
@@ -18,11 +19,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 use crate::clock;
 use crate::connector::Registry;
 use crate::guard::{Authority, Freeze};
-use crate::journal::{Error, Journal, Want};
+use crate::journal::{Error, Journal, Served, Want};
+use crate::limit::Budget;
 use crate::metrics::Metrics;
 use crate::retry::Schedule;
 
@@ -41,8 +44,12 @@ pub struct Settings {
     pub concurrency: usize,
     /// Of them, at most for one system: one that hangs must not fill all places.
     pub per_system: usize,
-    /// Calls under way at one system.
+    /// Calls under way at one system that `budgets` does not name.
     pub calls_per_system: usize,
+    /// What each system bears, from all processes together.
+    pub budgets: BTreeMap<String, Budget>,
+    /// The cases that this process works on; `None`: all.
+    pub served: Option<Served>,
     /// How long a claim lasts; longer than any call's time-out plus `margin_ms`.
     pub claim_lease_ms: i64,
     /// What must be left of a claim beside the call's time-out when an effect starts.
@@ -67,6 +74,8 @@ impl Default for Settings {
             concurrency: 256,
             per_system: 64,
             calls_per_system: 16,
+            budgets: BTreeMap::new(),
+            served: None,
             claim_lease_ms: 60_000,
             margin_ms: 2_000,
             idle_ms: 100,
@@ -82,6 +91,8 @@ impl Default for Settings {
 /// Everything that working on a case needs.
 #[derive(Clone)]
 pub struct Parts {
+    /// This process, among those that share the journal.
+    pub worker: Uuid,
     /// Durable truth.
     pub journal: Arc<dyn Journal>,
     /// Connectors and realms.
@@ -126,6 +137,11 @@ impl Executor {
     /// Works until `cancel`; then starts nothing new and returns when what was under way has reached a record boundary.
     pub async fn run(self, cancel: CancellationToken) {
         let tracker = TaskTracker::new();
+        let announcing = CancellationToken::new();
+        let announcer = budget::Announcer::new(&self.parts, self.calls.clone());
+        let first = announcer.say(&self.parts).await;
+        let (parts, until) = (self.parts.clone(), announcing.clone());
+        let announced = tokio::spawn(async move { announcer.run(parts, first, until).await });
         let places = self.parts.settings.concurrency.max(1);
         let permits = Arc::new(Semaphore::new(places));
         let idle = Duration::from_millis(self.parts.settings.idle_ms);
@@ -174,6 +190,10 @@ impl Executor {
         tracker.close();
         debug!(under_way = tracker.len(), "the executor starts nothing new");
         tracker.wait().await;
+        announcing.cancel();
+        if announced.await.is_err() {
+            warn!("what this process may use of its systems is free only when its lease ends");
+        }
     }
 
     /// Works on everything that is due now, once, and returns how many cases that were: for tests and benches.
@@ -183,6 +203,7 @@ impl Executor {
     pub async fn drain(&self) -> Result<usize, Error> {
         let cancel = CancellationToken::new();
         let mut worked = 0;
+        budget::Announcer::new(&self.parts, self.calls.clone()).say(&self.parts).await?;
         loop {
             let claims = self.claim(self.parts.settings.concurrency).await?;
             if claims.is_empty() {
@@ -202,6 +223,7 @@ impl Executor {
             max_per_system: settings.per_system,
             now_ms: self.parts.clock.wall_ms(),
             lease_ms: settings.claim_lease_ms,
+            only: settings.served.as_ref().map(|served| budget::usable(served, &self.calls)),
         };
         self.parts.journal.claim(want).await
     }

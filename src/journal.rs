@@ -2,6 +2,7 @@
 
 pub mod sqlite;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::case::record::{Observation, Record, Verdict};
-use crate::case::{Case, CaseId};
+use crate::case::{Action, Case, CaseId};
 use crate::credential::CredentialId;
 use crate::event::{Event, Reject};
 use crate::guard::Freeze;
+use crate::limit::{Budget, Part};
 use crate::outcome::Message;
 use crate::policy::Rules;
 use crate::task::{Credential, RunKey, Task, Tenant};
@@ -149,6 +151,28 @@ pub struct Want {
     pub now_ms: i64,
     /// How long a claim lasts.
     pub lease_ms: i64,
+    /// Which ones; `None`: all that there are.
+    pub only: Option<Served>,
+}
+
+/// The cases that a process serves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Of these systems.
+    pub systems: BTreeSet<String>,
+    /// With these actions; `None`: any.
+    pub actions: Option<BTreeSet<Action>>,
+}
+
+/// A process that takes part, as it says of itself.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Made at its start.
+    pub id: Uuid,
+    /// Cases that it serves; `None`: it enforces nothing.
+    pub serves: Option<Served>,
+    /// The systems that it calls: what each bears altogether, and what this process still uses of it.
+    pub calls: Vec<(String, Budget, Budget)>,
 }
 
 /// The next records of a claimed case, in one durable step.
@@ -347,6 +371,8 @@ pub struct Stats {
     pub deadlines_pending: i64,
     /// Past their deadline and not ended.
     pub deadlines_passed: i64,
+    /// Open cases that no process serves, held ones left out.
+    pub unserved: i64,
     /// Rows that the relay has not published.
     pub outbox: i64,
 }
@@ -382,6 +408,14 @@ pub trait Journal: Send + Sync + 'static {
     async fn unclaim(&self, case: CaseId, epoch: i64, due_ms: i64) -> Result<(), Error>;
     /// Breaker, throttle, `Denied`: no case of `system` is claimed before `until_ms`.
     async fn block(&self, system: &str, until_ms: i64, reason: &str) -> Result<(), Error>;
+
+    /// A process takes part, or goes on doing so, for `lease_ms` from now. Returns its part of each system's budget, in
+    /// the order of [`Worker::calls`]; it may use that until then, and no longer.
+    async fn announce(&self, worker: Worker, lease_ms: i64) -> Result<Vec<Part>, Error>;
+    /// A process ends: its parts and its leaderships are free at once.
+    async fn leave(&self, worker: Uuid) -> Result<(), Error>;
+    /// Whether `worker` is the one that does `what` (deadlines, reconcile, relay) for `lease_ms` from now.
+    async fn lead(&self, what: &str, worker: Uuid, lease_ms: i64) -> Result<bool, Error>;
 
     /// Live tasks whose deadline or silence lies before `before_ms`, behind `after`, at most `max`, in the order of
     /// [`DueAt`].

@@ -15,7 +15,7 @@
 //! 7. [`outcome`] is what leaves through the journal's outbox; [`relay`] publishes it.
 //!
 //! Besides: [`deadlines`] and [`reconcile`] notice what no producer said, and make events of it.
-//! `policy`, `case`, `guard`, `retry` and `probe` are pure; what does I/O decides nothing.
+//! `policy`, `case`, `guard`, `limit`, `retry` and `probe` are pure; what does I/O decides nothing.
 
 pub mod case;
 pub mod clock;
@@ -30,6 +30,7 @@ pub mod http;
 pub mod intake;
 pub mod journal;
 pub mod kafka;
+pub mod limit;
 pub mod metrics;
 pub mod ops;
 pub mod outcome;

@@ -113,7 +113,7 @@ async fn start(
         }
     }
     over_http(config, intake, tasks).await?;
-    let executor = wire::executor(config, intake, registry.clone(), trust.clone(), wake.clone());
+    let executor = wire::executor(config, intake, uuid::Uuid::new_v4(), registry.clone(), trust.clone(), wake.clone());
     tasks.spawn("executor", executor.run(tasks.cancel.clone()));
     tasks.spawn("deadlines", wire::deadlines(config, intake, trust.clone()).run(tasks.cancel.clone()));
     let registrar = Registrar::new(intake.clone(), registry.clone(), LOOKUPS_PER_SECOND);

@@ -11,6 +11,7 @@ use curfew::intake::Intake;
 use curfew::ops::freeze_file;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How often what is too old is deleted, and how many rows at a time.
 const PRUNE: (Duration, usize) = (Duration::from_secs(600), 1_000);
@@ -19,6 +20,7 @@ const PRUNE: (Duration, usize) = (Duration::from_secs(600), 1_000);
 pub fn executor(
     config: &Config,
     intake: &Intake,
+    worker: Uuid,
     registry: Arc<Registry>,
     trust: Arc<ClockTrust>,
     outbox: Arc<Notify>,
@@ -28,6 +30,7 @@ pub fn executor(
         concurrency: config.limits.concurrency,
         per_system: config.limits.per_system,
         calls_per_system: config.limits.calls_per_system,
+        budgets: config.budgets(),
         claim_lease_ms: config.limits.claim_lease_ms,
         effects_per_minute: config.limits.effects_per_minute,
         retry: config.retry,
@@ -36,6 +39,7 @@ pub fn executor(
         ..Settings::default()
     };
     Executor::new(Parts {
+        worker,
         journal: intake.journal.clone(),
         registry,
         settings: Arc::new(settings),

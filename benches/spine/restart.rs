@@ -34,7 +34,7 @@ async fn filled(path: &std::path::Path, cases: usize) {
 async fn to_first_claim_ms(path: &std::path::Path) -> f64 {
     let started = Instant::now();
     let journal = Sqlite::open(path, Settings::default()).unwrap();
-    let want = Want { max: 16, max_per_system: 16, now_ms: stage::now_ms(), lease_ms: 60_000 };
+    let want = Want { max: 16, max_per_system: 16, now_ms: stage::now_ms(), lease_ms: 60_000, only: None };
     assert_eq!(journal.claim(want).await.unwrap().len(), 16);
     started.elapsed().as_secs_f64() * 1_000.0
 }

@@ -14,6 +14,7 @@ use super::{
 use crate::connector;
 use crate::credential::CredentialId;
 use crate::guard::Mode;
+use crate::limit::Budget;
 use crate::policy::Rules;
 use crate::retry::Schedule;
 use crate::task::Tenant;
@@ -67,10 +68,11 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let topics = topics(&mut c, raw.topics);
     let publish = publish(&mut c, &raw.publish, &topics);
     let http = http(&mut c, raw.http, kafka.is_none(), &topics);
-    let targets = targets(&mut c, &raw.targets);
-    let mut realms = realms(&mut c, &raw.realms, &targets, &topics);
+    let most = raw.limits.calls_per_system.value;
+    let targets = targets(&mut c, &raw.targets, most);
+    let mut realms = realms(&mut c, &raw.realms, &targets, &topics, most);
     if raw.realms.is_empty()
-        && let Some(realm) = default_realm(&mut c, env)
+        && let Some(realm) = default_realm(&mut c, env, most)
     {
         realms.push(realm);
     }
@@ -125,7 +127,12 @@ fn unsigned(ms: i64) -> u64 {
     u64::try_from(ms).unwrap_or(0)
 }
 
-fn targets(c: &mut Checks<'_>, raw: &[Spanned<file::Target>]) -> Vec<Target> {
+fn bears(raw: &file::Bears, most: usize) -> Budget {
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    Budget { calls: raw.calls.map_or(most, u32::from), per_second: raw.per_second.map(u32::from) }
+}
+
+fn targets(c: &mut Checks<'_>, raw: &[Spanned<file::Target>], most: usize) -> Vec<Target> {
     let mut names = HashSet::new();
     let mut targets = Vec::new();
     for Spanned { value: target, .. } in raw {
@@ -136,6 +143,7 @@ fn targets(c: &mut Checks<'_>, raw: &[Spanned<file::Target>]) -> Vec<Target> {
             name: target.name.value.clone(),
             url_file: c.path(&target.postgres.url_file),
             timeout_ms: target.postgres.timeout.value.0,
+            bears: bears(&target.bears, most),
         });
     }
     targets
@@ -146,6 +154,7 @@ fn realms(
     raw: &[Spanned<file::Realm>],
     targets: &[Target],
     topics: &BTreeMap<String, Topic>,
+    most: usize,
 ) -> Vec<Realm> {
     let mut names = HashSet::new();
     let mut realms = Vec::new();
@@ -193,6 +202,7 @@ fn realms(
             },
             vault,
             reconcile,
+            bears: bears(&realm.bears, most),
         });
     }
     realms
@@ -258,7 +268,7 @@ fn positive(c: &mut Checks<'_>, ms: &Spanned<file::Millis>, what: &str) -> i64 {
 }
 
 /// Without any realm in a file: the Vault of `VAULT_ADDR`. It only observes, so all prefixes are of interest.
-fn default_realm(c: &mut Checks<'_>, env: &Environment) -> Option<Realm> {
+fn default_realm(c: &mut Checks<'_>, env: &Environment, most: usize) -> Option<Realm> {
     let address = env.vault_addr.clone()?;
     if !is_safe_url(&address) {
         c.wrong(Location::UNKNOWN, "VAULT_ADDR is an https:// URL, or http:// on loopback");
@@ -288,6 +298,7 @@ fn default_realm(c: &mut Checks<'_>, env: &Environment) -> Option<Realm> {
         secret_id_roles: Vec::new(),
         derived_tokens: false,
         reconcile: None,
+        bears: bears(&file::Bears::default(), most),
     })
 }
 

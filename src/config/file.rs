@@ -221,6 +221,8 @@ section! {
         targets: Vec<Opens> = Vec::new(),
         /// Compares what the issuer holds with what the journal expects.
         reconcile: Option<Reconcile> = None,
+        /// What it bears, from all processes together.
+        bears: Bears = Bears::default(),
     }
 }
 
@@ -298,6 +300,16 @@ pub struct Watched {
     pub exclusive: bool,
 }
 
+section! {
+    /// `bears`
+    Bears {
+        /// Calls under way at once; absent: `limits.calls_per_system`.
+        calls: Option<std::num::NonZeroU32> = None,
+        /// Calls started per second; absent: no limit.
+        per_second: Option<std::num::NonZeroU32> = None,
+    }
+}
+
 /// One of `targets`
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -306,6 +318,9 @@ pub struct Target {
     pub name: Spanned<String>,
     /// A PostgreSQL server.
     pub postgres: Postgres,
+    /// What it bears, from all processes together.
+    #[serde(default)]
+    pub bears: Bears,
 }
 
 /// `postgres`

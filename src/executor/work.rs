@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
@@ -22,6 +23,8 @@ use crate::{outcome, retry};
 const REFUTED: u32 = 3;
 /// How long the guard's word holds while an effect waits for its place: a freeze stops within a second.
 const WORD_MS: i64 = 200;
+/// When a case comes back that found no place among the calls at its system.
+const FULL_MS: i64 = 500;
 /// How many times rarer than the guard a credential is looked at that is only observed.
 const LOOK_AGAIN: i64 = 5;
 /// How long our own access is left alone after it was denied.
@@ -138,7 +141,7 @@ impl Work<'_> {
     async fn observe(&mut self, index: usize) -> Result<Next, Stop> {
         let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
         let subject = self.subject(&step, None);
-        let place = self.calls.place(&step.system).await;
+        let Some(place) = self.place(&step).await else { return self.later().await };
         let started = self.parts.clock.monotonic_ms();
         let answer = within(connector.as_ref(), connector.observe(&subject)).await;
         drop(place);
@@ -161,6 +164,9 @@ impl Work<'_> {
             return self.hold(reason).await;
         }
         let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
+        if !self.calls.turn(&step.system).await {
+            return self.later().await;
+        }
         if !self.outlasts(connector.as_ref()) {
             // Too little left of the claim: another claim takes it from here.
             return self.wait_then(self.now()).await;
@@ -184,8 +190,8 @@ impl Work<'_> {
         let started = self.parts.clock.monotonic_ms();
         // The commit and the place took their time. What was recorded as started and is not is in doubt: the next claim
         // looks first.
-        if !self.outlasts(connector.as_ref()) {
-            return self.wait_then(self.now()).await;
+        if place.is_none() || !self.outlasts(connector.as_ref()) {
+            return self.later().await;
         }
         if started - waits > WORD_MS
             && let Err(reason) = self.guard().await?
@@ -218,7 +224,9 @@ impl Work<'_> {
             self.tell_standing();
             return self.wait_then(expires_ms).await;
         }
+        let Some(place) = self.place(&step).await else { return self.later().await };
         let sighting = self.sight(&step, connector.as_ref()).await;
+        drop(place);
         let answer = sighting.answer;
         self.push(Record::Sighted { step: index, sighting })?;
         let case = self.case();
@@ -272,7 +280,7 @@ impl Work<'_> {
         let mut seen_now = Vec::new();
         for index in looks.into_iter().filter(|index| *index < self.case().state.step) {
             let Some((step, connector)) = self.connector(index) else { return Ok(false) };
-            let _place = self.calls.place(&step.system).await;
+            let Some(_place) = self.place(&step).await else { return Ok(false) };
             match within(connector.as_ref(), connector.observe(&self.subject(&step, None))).await {
                 Ok(seen) if index > 0 || seen.presence == Presence::Gone => seen_now.push((index, seen)),
                 _ => return Ok(false),
@@ -391,13 +399,25 @@ impl Work<'_> {
         }))
     }
 
+    /// A look's place among the calls at its system.
+    async fn place(&self, step: &Step) -> Option<OwnedSemaphorePermit> {
+        if !self.calls.turn(&step.system).await {
+            return None;
+        }
+        self.calls.place(&step.system).await
+    }
+
+    /// The system is full: others may be more urgent.
+    async fn later(&mut self) -> Result<Next, Stop> {
+        self.wait_then(self.now() + FULL_MS).await
+    }
+
     /// Whether the claim lasts longer than a call that starts now.
     fn outlasts(&self, connector: &dyn Connector) -> bool {
         self.claim.until_ms - self.now() >= connector.call_timeout_ms() + self.parts.settings.margin_ms
     }
 
     async fn sight(&self, step: &Step, connector: &dyn Connector) -> Sighting {
-        let _place = self.calls.place(&step.system).await;
         let started = self.parts.clock.monotonic_ms();
         let sighting = connector.probe(&self.subject(step, None)).await;
         let result = match sighting.answer {

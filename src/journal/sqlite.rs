@@ -24,16 +24,18 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
+use uuid::Uuid;
 
 use self::writer::{Job, Shared, Writer};
 use super::{
     Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want,
+    Source, Stats, Tail, Timeline, Want, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
 use crate::credential::CredentialId;
 use crate::guard::Freeze;
+use crate::limit::Part;
 use crate::task::{Credential, Tenant};
 
 /// How the file is used.
@@ -206,6 +208,19 @@ impl Journal for Sqlite {
     async fn block(&self, system: &str, until_ms: i64, reason: &str) -> Result<(), Error> {
         let (system, reason) = (system.to_owned(), reason.to_owned());
         self.write(move |w| cases::block(w, &system, until_ms, &reason)).await
+    }
+
+    /// The file has one process: it has the whole of everything.
+    async fn announce(&self, worker: Worker, _: i64) -> Result<Vec<Part>, Error> {
+        Ok(worker.calls.iter().map(|(_, whole, _)| Part { granted: *whole, fair: *whole }).collect())
+    }
+
+    async fn leave(&self, _: Uuid) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn lead(&self, _: &str, _: Uuid, _: i64) -> Result<bool, Error> {
+        Ok(true)
     }
 
     async fn due(&self, before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Result<Vec<Due>, Error> {

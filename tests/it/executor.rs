@@ -191,6 +191,7 @@ fn is_dead(verdict: &Verdict, killer: KilledBy) -> bool {
 /// As [`Stage::executor`], at a clock that the test moves.
 fn executor_at(stage: &Stage, journal: Arc<dyn Journal>, clock: clock::Shared) -> Executor {
     Executor::new(Parts {
+        worker: uuid::Uuid::new_v4(),
         journal,
         registry: stage.registry.clone(),
         settings: Arc::new(stage.settings.clone()),
@@ -447,7 +448,7 @@ async fn a_stronger_directive_voids_the_claim_that_was_being_worked_on() {
         honeytoken: false,
     });
     record(scene.journal.as_ref(), vec![started(&run, vec![minted(&id)]), finding]).await;
-    let want = Want { max: 10, max_per_system: 10, now_ms: now_ms(), lease_ms: 60_000 };
+    let want = Want { max: 10, max_per_system: 10, now_ms: now_ms(), lease_ms: 60_000, only: None };
     let old = scene.journal.claim(want).await.unwrap().pop().expect("the finding's case is due");
     assert_eq!(old.case.directive.action, Action::Track);
 

@@ -133,7 +133,7 @@ async fn put(journal: &Sqlite, events: Vec<Event>) -> Recorded {
 }
 
 async fn claim(journal: &Sqlite, max: usize) -> Vec<Claim> {
-    journal.claim(Want { max, max_per_system: 100, now_ms: T0 + 20, lease_ms: 60_000 }).await.unwrap()
+    journal.claim(Want { max, max_per_system: 100, now_ms: T0 + 20, lease_ms: 60_000, only: None }).await.unwrap()
 }
 
 fn append(claim: &Claim, case: &Case, records: Vec<Record>, keep: bool) -> Append {

@@ -19,8 +19,9 @@ use curfew::guard::{Authority, Freeze};
 use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{
     Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position,
-    Recorded, Source, Stats, Tail, Timeline, Want,
+    Recorded, Source, Stats, Tail, Timeline, Want, Worker,
 };
+use curfew::limit::Part;
 use curfew::metrics::Metrics;
 use curfew::policy::Rules;
 use curfew::probe::Settle;
@@ -62,6 +63,7 @@ impl Stage {
 
     pub fn executor_rung_by(&self, journal: Arc<dyn Journal>, stirred: Arc<Notify>) -> Executor {
         Executor::new(Parts {
+            worker: uuid::Uuid::new_v4(),
             journal,
             registry: self.registry.clone(),
             settings: Arc::new(self.settings.clone()),
@@ -244,6 +246,9 @@ journal_that_dies! {
     claim(want: Want) -> Vec<Claim>;
     unclaim(case: CaseId, epoch: i64, due_ms: i64) -> ();
     block(system: &str, until_ms: i64, reason: &str) -> ();
+    announce(worker: Worker, lease_ms: i64) -> Vec<Part>;
+    leave(worker: uuid::Uuid) -> ();
+    lead(what: &str, worker: uuid::Uuid, lease_ms: i64) -> bool;
     due(before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Vec<Due>;
     sources() -> Vec<Source>;
     unseen(max: usize, now_ms: i64) -> Vec<Credential>;

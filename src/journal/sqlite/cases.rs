@@ -65,6 +65,9 @@ pub(super) fn claim(w: &mut Writer, want: &Want) -> Result<Vec<Claim>, Error> {
     let (before, after): (Vec<_>, Vec<_>) = w.mem.systems.iter().cloned().partition(|s| *s <= w.turn);
     let mut round = Vec::new();
     for system in after.into_iter().chain(before) {
+        if want.only.as_ref().is_some_and(|only| !only.systems.contains(&system)) {
+            continue;
+        }
         let blocked = w.mem.blocked.get(&system).is_some_and(|until| *until > want.now_ms);
         let room = want.max_per_system.saturating_sub(busy.get(&system).copied().unwrap_or(0)).min(want.max);
         if !blocked && room > 0 {
@@ -94,6 +97,10 @@ pub(super) fn claim(w: &mut Writer, want: &Want) -> Result<Vec<Claim>, Error> {
                 }
                 Err(e) => return Err(e),
             };
+            let actions = want.only.as_ref().and_then(|only| only.actions.as_ref());
+            if actions.is_some_and(|actions| !actions.contains(&stored.case.directive.action)) {
+                continue;
+            }
             w.claimed += 1;
             let claim = Claim {
                 epoch: (w.start << 40) | w.claimed,

@@ -40,8 +40,10 @@ async fn a_case_takes_six_row_writes_and_its_end_closes_its_events() {
     for i in 0..n {
         put(&journal, vec![started(&format!("s{i}"), i, &[i]), ended(&format!("e{i}"), i)]).await;
     }
-    let claims =
-        journal.claim(Want { max: 100, max_per_system: 100, now_ms: T0 + 20, lease_ms: 60_000 }).await.unwrap();
+    let claims = journal
+        .claim(Want { max: 100, max_per_system: 100, now_ms: T0 + 20, lease_ms: 60_000, only: None })
+        .await
+        .unwrap();
     assert_eq!(claims.len(), n as usize);
     // Two appends' records, the case, its event, its credential and the outcome: six. Besides, once for each commit
     // however many cases share it: the minute's charges, and two counters.
@@ -108,7 +110,7 @@ async fn an_expired_claim_is_void_once_another_has_the_case() {
     put(&journal, vec![operator("1", 0)]).await;
     let old = claim(&journal, 1).await.remove(0);
     assert!(claim(&journal, 1).await.is_empty());
-    let later = Want { max: 1, max_per_system: 1, now_ms: old.until_ms, lease_ms: 1 };
+    let later = Want { max: 1, max_per_system: 1, now_ms: old.until_ms, lease_ms: 1, only: None };
     assert_eq!(journal.claim(later).await.unwrap().len(), 1);
     assert!(matches!(journal.append(append(&old, &old.case, begun(&old.case), true)).await, Err(Error::ClaimVoid)));
 }

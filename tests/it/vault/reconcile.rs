@@ -13,10 +13,13 @@ use curfew::intake::Intake;
 use curfew::journal::sqlite::{self, Sqlite};
 use curfew::journal::{
     Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Known, Outgoing, Overrun,
-    Position, Recorded, Source, Stats, Tail, Timeline, Want,
+    Position, Recorded, Source, Stats, Tail, Timeline, Want, Worker,
 };
+use curfew::limit::Part;
 use curfew::reconcile::{Reconcile, ReconcileSettings, Registrar};
 use curfew::task::{Credential, Tenant, Tenure};
+
+use uuid::Uuid;
 
 use super::*;
 use crate::stage::{ended, new_run, now_ms, record, started};
@@ -87,6 +90,15 @@ impl Journal for Knows {
         unimplemented!()
     }
     async fn block(&self, _: &str, _: i64, _: &str) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn announce(&self, _: Worker, _: i64) -> Result<Vec<Part>, Error> {
+        unimplemented!()
+    }
+    async fn leave(&self, _: Uuid) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn lead(&self, _: &str, _: Uuid, _: i64) -> Result<bool, Error> {
         unimplemented!()
     }
     async fn due(&self, _: i64, _: u32, _: Option<DueAt>, _: usize) -> Result<Vec<Due>, Error> {
@@ -282,7 +294,7 @@ async fn what_outlived_its_closed_case_is_found_and_nothing_else_that_is_known()
     let before_end_ms = now_ms() + 1;
     until("the clock to move on", || async { (now_ms() > before_end_ms).then_some(()) }).await;
     record(journal.as_ref(), vec![ended(&runs[0])]).await;
-    let want = Want { max: 1, max_per_system: 1, now_ms: now_ms() + 1, lease_ms: 60_000 };
+    let want = Want { max: 1, max_per_system: 1, now_ms: now_ms() + 1, lease_ms: 60_000, only: None };
     let claim = journal.claim(want).await.unwrap().remove(0);
     let close = Append {
         case: claim.case.id,
