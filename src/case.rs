@@ -6,6 +6,7 @@
 
 pub mod plan;
 pub mod record;
+mod series;
 pub mod state;
 
 use serde::{Deserialize, Serialize};
@@ -175,6 +176,18 @@ pub struct Directive {
     pub broker_ms: i64,
     /// `topic` of the event, for the guard's authority check; own events: `curfew`.
     pub topic: String,
+    /// Of an own event (deadline, silence, reconcile): the topics that registered the grants on which it rests. The
+    /// authority of any of them bounds it, and Curfew's own does not count. Empty: it rests on no producer's word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grantors: Vec<String>,
+}
+
+impl Directive {
+    /// The topics on whose authority it rests: any of them will do.
+    pub fn asked_by(&self) -> impl Iterator<Item = &str> {
+        let itself = self.grantors.is_empty().then_some(self.topic.as_str());
+        self.grantors.iter().map(String::as_str).chain(itself)
+    }
 }
 
 /// The row of a case.

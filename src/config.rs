@@ -8,7 +8,7 @@ pub mod file;
 pub mod problem;
 pub mod ways;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub use problem::{Invalid, Problem};
 
 use crate::case::Action;
 use crate::connector;
-use crate::event::{self, Type};
+use crate::event::{self, Says, Type};
 use crate::guard::{Authority, Mode};
 use crate::limit::Budget;
 use crate::policy::Rules;
@@ -110,8 +110,8 @@ impl std::fmt::Debug for Properties {
 pub struct Topic {
     /// Whose events these are.
     pub tenant: Tenant,
-    /// The types that its producers may send: others are rejected as forbidden.
-    pub events: HashSet<Type>,
+    /// What its producers may say: all else is rejected as forbidden.
+    pub says: Says,
     /// What its producers may cause: beyond it a case is held.
     pub authority: Authority,
 }
@@ -195,6 +195,8 @@ pub enum Login {
 /// Comparing what a Vault holds with what the journal expects.
 #[derive(Debug, Clone)]
 pub struct Reconcile {
+    /// Whose the findings are.
+    pub tenant: Tenant,
     /// An own login, that can only list.
     pub login: Login,
     /// Prefixes of leases, and whether each is Curfew's tasks' alone.
@@ -348,9 +350,9 @@ impl Config {
         realms.chain(targets).collect()
     }
 
-    /// Which event types each topic's producers may send: for intake.
-    pub fn event_types(&self) -> BTreeMap<String, HashSet<Type>> {
-        self.topics.iter().map(|(name, topic)| (name.clone(), topic.events.clone())).collect()
+    /// What each topic's producers may say: for intake.
+    pub fn says(&self) -> BTreeMap<String, Says> {
+        self.topics.iter().map(|(name, topic)| (name.clone(), topic.says.clone())).collect()
     }
 
     /// Whether anything acts.

@@ -3,6 +3,7 @@
 //! Only what lies before the intake watermark counts: what is still in the topic may say otherwise. The limit of start +
 //! longest life alone needs no watermark, since no event can move it.
 
+pub mod round;
 pub mod silence;
 #[cfg(test)]
 mod tests;
@@ -15,14 +16,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-pub use self::silence::{Judged, Limits, Silent, Voice, judge_silence};
+pub use self::round::Round;
+pub use self::silence::{Judged, Limits, Silent, Speaker, Voice, judge_silence};
 pub use self::trust::ClockTrust;
 use crate::event::{Coordinates, Data, Event, Type, digest16};
 use crate::intake::Intake;
-use crate::journal::{Error, Fate};
+use crate::journal::{self, DueAt, Error, Fate};
 use crate::policy::Rules;
 use crate::policy::decide::last_sign_ms;
-use crate::task::Task;
+use crate::task::{Task, Tenant};
 
 /// When deadlines and silence are looked for, and how much of them is believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +36,7 @@ pub struct Settings {
     pub grace_ms: i64,
     /// Own events in one transaction.
     pub batch: usize,
-    /// At most this many due tasks are looked at in one tick.
+    /// At most this many due tasks are looked at in one tick; the next one goes on behind them.
     pub scan: usize,
     /// How often the sources' newest signs of life are read.
     pub sample_ms: i64,
@@ -55,7 +57,7 @@ impl Default for Settings {
             every_ms: 250,
             grace_ms: 2_000,
             batch: 1_000,
-            scan: 100_000,
+            scan: 10_000,
             sample_ms: 1_000,
             silent_max: limits.max_count,
             silent_percent: limits.max_percent,
@@ -72,8 +74,10 @@ pub struct Ticked {
     pub deadlines: u64,
     /// Tasks that count as lost for their silence.
     pub silent: u64,
-    /// Silent tasks that are held.
+    /// Silent tasks that are held, as last judged.
     pub held: u64,
+    /// Due tasks that were looked at.
+    pub looked: u64,
     /// The wall clock is not believed: nothing was looked for.
     pub clock_doubted: bool,
 }
@@ -83,9 +87,14 @@ pub struct Deadlines {
     intake: Intake,
     settings: Settings,
     trust: Arc<ClockTrust>,
-    voices: BTreeMap<String, Voice>,
-    live: BTreeMap<String, u64>,
+    voices: BTreeMap<Speaker, Voice>,
+    live: BTreeMap<Speaker, u64>,
     sampled_ms: Option<i64>,
+    round: Round,
+    /// The furthest that was ever looked at.
+    front: Option<DueAt>,
+    /// How many the last judgement held.
+    held: u64,
     mass: bool,
     clock_doubted: bool,
 }
@@ -100,6 +109,9 @@ impl Deadlines {
             voices: BTreeMap::new(),
             live: BTreeMap::new(),
             sampled_ms: None,
+            round: Round::default(),
+            front: None,
+            held: 0,
             mass: false,
             clock_doubted: false,
         }
@@ -119,7 +131,7 @@ impl Deadlines {
         }
     }
 
-    /// Looks once, until everything that is due was noticed.
+    /// Looks once: goes on with the pass over what is due, and judges the silent ones when it has come to its end.
     ///
     /// # Errors
     /// As the journal's: what was noticed before stands, the rest is noticed again.
@@ -139,86 +151,97 @@ impl Deadlines {
         let reach = self.reach(now_ms).await?;
         self.sample(now_ms, &reach).await?;
 
-        let rules = self.intake.rules.clone();
-        let batch = self.settings.batch.max(1);
-        let scan = self.settings.scan.max(batch);
-        let mut max = batch;
-        let (silent, full) = loop {
-            let due = self.intake.journal.due(reach.limit_ms, rules.heartbeats_missed, max).await?;
-            let full = due.len() >= max;
-            let mut events = Vec::new();
-            let mut silent = Vec::new();
-            for task in due.into_iter().map(|due| due.task) {
-                match reach.of(&task, &rules) {
-                    Due::Deadline => events.push(self.deadline_passed(&task, now_ms)),
-                    Due::Silent => silent.push(task),
-                    Due::NotYet => {}
-                }
-            }
-            let mut fired = 0;
-            for chunk in events.chunks(batch) {
-                let recorded = self.intake.notice(chunk.to_vec()).await?;
-                fired += recorded.fates.iter().filter(|fate| **fate == Fate::Accepted).count();
-            }
-            ticked.deadlines += fired as u64;
-            if !full {
-                break (silent, false);
-            }
-            // What waits or is held stands in the way of what is due behind it: look further.
-            if fired == 0 {
-                if max >= scan {
-                    break (silent, true);
-                }
-                max = max.saturating_mul(4).min(scan);
-            }
-        };
-        self.judge(silent, full, &reach, now_ms, &mut ticked).await?;
+        let done = self.walk(&reach, now_ms, &mut ticked).await?;
+        if done {
+            let round = std::mem::take(&mut self.round);
+            self.judge(round, &reach, now_ms, &mut ticked).await?;
+        } else {
+            self.walk_on_newest(&reach, now_ms, &mut ticked).await?;
+        }
+        ticked.held = self.held;
         Ok(ticked)
     }
 
-    async fn judge(
-        &mut self,
-        tasks: Vec<Task>,
-        full: bool,
-        reach: &Reach,
-        now_ms: i64,
-        ticked: &mut Ticked,
-    ) -> Result<(), Error> {
-        let mut mass = false;
-        // More than can be looked at is a mass by itself.
-        if let Some(before_ms) = reach.before_ms.filter(|_| !full) {
-            let silent: Vec<Silent> = tasks
-                .iter()
-                .map(|task| Silent {
-                    run: task.run.clone(),
-                    source: task.source.clone(),
-                    last_ms: last_sign_ms(task),
-                    every_ms: task.heartbeat_every_ms.unwrap_or(i64::MAX),
-                })
-                .collect();
-            let limits = Limits {
-                missed: self.intake.rules.heartbeats_missed,
-                max_count: self.settings.silent_max,
-                max_percent: self.settings.silent_percent,
-                min_count: self.settings.silent_min,
-            };
-            let judged = judge_silence(&silent, &self.live, &mut self.voices, before_ms, &limits);
-            mass = judged.mass;
-            ticked.held = judged.held;
-            ticked.silent = judged.act.len() as u64;
-            let events: Vec<Event> = judged.act.iter().map(|i| self.heartbeat_missed(&tasks[*i], now_ms)).collect();
-            for chunk in events.chunks(self.settings.batch.max(1)) {
-                self.intake.notice(chunk.to_vec()).await?;
+    /// Goes on with the pass over what is due, by at most `scan` tasks. Returns whether it came to its end.
+    async fn walk(&mut self, reach: &Reach, now_ms: i64, ticked: &mut Ticked) -> Result<bool, Error> {
+        let mut left = self.settings.scan.max(1);
+        while left > 0 {
+            let max = left.min(self.settings.batch.max(1));
+            let due = self.page(self.round.after.clone(), max, reach).await?;
+            let (last, full) = (due.last().map(|due| due.at.clone()), due.len() >= max);
+            left -= due.len().min(left);
+            ticked.looked += due.len() as u64;
+            self.fire(&due, reach, now_ms, ticked).await?;
+            for task in due.into_iter().map(|due| due.task) {
+                if reach.of(&task, &self.intake.rules) == Due::Silent {
+                    self.round.note(silent(&task), self.settings.silent_max.saturating_add(1));
+                }
             }
-        } else if full {
-            mass = true;
-            ticked.held = tasks.len() as u64;
+            if last.is_some() {
+                self.front = self.front.take().max(last.clone());
+                self.round.after = last;
+            }
+            if !full {
+                return Ok(true);
+            }
         }
-        self.intake.metrics.silence_held(i64::try_from(ticked.held).unwrap_or(i64::MAX));
-        if mass && !self.mass {
+        Ok(false)
+    }
+
+    /// What fell due since it was last looked. However many are held before it, a deadline fires at once.
+    async fn walk_on_newest(&mut self, reach: &Reach, now_ms: i64, ticked: &mut Ticked) -> Result<(), Error> {
+        let mut left = self.settings.scan.max(1);
+        while left > 0 {
+            let max = left.min(self.settings.batch.max(1));
+            let due = self.page(self.front.clone(), max, reach).await?;
+            ticked.looked += due.len() as u64;
+            self.fire(&due, reach, now_ms, ticked).await?;
+            let Some(last) = due.last() else { break };
+            self.front = Some(last.at.clone());
+            left -= due.len().min(left);
+        }
+        Ok(())
+    }
+
+    async fn page(&self, after: Option<DueAt>, max: usize, reach: &Reach) -> Result<Vec<journal::Due>, Error> {
+        let missed = self.intake.rules.heartbeats_missed;
+        self.intake.journal.due(reach.limit_ms, missed, after, max).await
+    }
+
+    /// Notices the deadlines among `due` that have passed.
+    async fn fire(&self, due: &[journal::Due], reach: &Reach, now_ms: i64, ticked: &mut Ticked) -> Result<(), Error> {
+        let passed = due.iter().filter(|due| reach.of(&due.task, &self.intake.rules) == Due::Deadline);
+        let events: Vec<Event> = passed.map(|due| deadline_passed(&due.task, now_ms)).collect();
+        if !events.is_empty() {
+            let recorded = self.intake.notice(events).await?;
+            ticked.deadlines += recorded.fates.iter().filter(|fate| **fate == Fate::Accepted).count() as u64;
+        }
+        Ok(())
+    }
+
+    /// What is done about those whom a whole pass found silent.
+    async fn judge(&mut self, round: Round, reach: &Reach, now_ms: i64, ticked: &mut Ticked) -> Result<(), Error> {
+        let limits = Limits {
+            missed: self.intake.rules.heartbeats_missed,
+            max_count: self.settings.silent_max,
+            max_percent: self.settings.silent_percent,
+            min_count: self.settings.silent_min,
+        };
+        let judged = match reach.before_ms {
+            Some(before_ms) => judge_silence(&round.silent, &self.live, &mut self.voices, before_ms, &limits),
+            None => Judged::default(),
+        };
+        ticked.silent = judged.act.len() as u64;
+        let events: Vec<Event> = judged.act.iter().map(|i| heartbeat_missed(&round.silent[*i], now_ms)).collect();
+        for chunk in events.chunks(self.settings.batch.max(1)) {
+            self.intake.notice(chunk.to_vec()).await?;
+        }
+        self.held = judged.held.saturating_add(round.more);
+        self.intake.metrics.silence_held(i64::try_from(self.held).unwrap_or(i64::MAX));
+        if judged.mass && !self.mass {
             self.intake.metrics.alarm("mass_silence");
         }
-        self.mass = mass;
+        self.mass = judged.mass;
         Ok(())
     }
 
@@ -239,30 +262,20 @@ impl Deadlines {
         }
         self.sampled_ms = Some(now_ms);
         let sources = self.intake.journal.sources().await?;
-        self.live = sources.iter().map(|source| (source.source.clone(), source.live)).collect();
-        self.voices.retain(|source, _| self.live.contains_key(source));
+        let speaker = |source: &journal::Source| (source.tenant.clone(), source.source.clone());
+        self.live = sources.iter().map(|source| (speaker(source), source.live)).collect();
+        self.voices.retain(|speaker, _| self.live.contains_key(speaker));
         let oldest_ms = reach.limit_ms.saturating_sub(self.intake.rules.longest_life_ms.max(0));
         for source in sources {
-            match self.voices.get_mut(&source.source) {
+            match self.voices.get_mut(&speaker(&source)) {
                 Some(voice) => {
                     voice.hear(source.last_beat_ms);
                     voice.forget(oldest_ms);
                 }
-                None => drop(self.voices.insert(source.source, Voice::first(source.last_beat_ms))),
+                None => drop(self.voices.insert(speaker(&source), Voice::first(source.last_beat_ms))),
             }
         }
         Ok(())
-    }
-
-    fn deadline_passed(&self, task: &Task, now_ms: i64) -> Event {
-        let data = Data::DeadlinePassed { run: task.run.clone(), deadline_ms: task.deadline_ms };
-        own(task, Type::DeadlinePassed, format!("{}:{}", task.run, task.deadline_ms), data, now_ms)
-    }
-
-    fn heartbeat_missed(&self, task: &Task, now_ms: i64) -> Event {
-        let last_beat_ms = last_sign_ms(task);
-        let data = Data::HeartbeatMissed { run: task.run.clone(), last_beat_ms };
-        own(task, Type::HeartbeatMissed, format!("{}:silent:{last_beat_ms}", task.run), data, now_ms)
     }
 }
 
@@ -299,11 +312,31 @@ impl Reach {
     }
 }
 
+fn silent(task: &Task) -> Silent {
+    Silent {
+        run: task.run.clone(),
+        speaker: (task.tenant.clone(), task.source.clone()),
+        last_ms: last_sign_ms(task),
+        every_ms: task.heartbeat_every_ms.unwrap_or(i64::MAX),
+    }
+}
+
+fn deadline_passed(task: &Task, now_ms: i64) -> Event {
+    let data = Data::DeadlinePassed { run: task.run.clone(), deadline_ms: task.deadline_ms };
+    own(&task.tenant, Type::DeadlinePassed, format!("{}:{}", task.run, task.deadline_ms), data, now_ms)
+}
+
+fn heartbeat_missed(silent: &Silent, now_ms: i64) -> Event {
+    let id = format!("{}:silent:{}", silent.run, silent.last_ms);
+    let data = Data::HeartbeatMissed { run: silent.run.clone(), last_beat_ms: silent.last_ms };
+    own(&silent.speaker.0, Type::HeartbeatMissed, id, data, now_ms)
+}
+
 /// An event of Curfew's own. Its id is made of what fired, so that noticing it twice is a duplicate.
-fn own(task: &Task, kind: Type, id: String, data: Data, now_ms: i64) -> Event {
+fn own(tenant: &Tenant, kind: Type, id: String, data: Data, now_ms: i64) -> Event {
     Event {
         at: Coordinates { cluster: "curfew".into(), topic: "curfew".into(), partition: -1, offset: -1 },
-        tenant: task.tenant.clone(),
+        tenant: tenant.clone(),
         source: "/curfew/deadlines".into(),
         digest: digest16(&[id.as_bytes()]),
         id,

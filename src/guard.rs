@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::case::record::Observation;
 use crate::case::{Action, Case, HoldReason, Trigger};
 use crate::credential::{CredentialId, Kind};
+use crate::task::RunKey;
 
 /// What a realm's cases may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,16 +48,15 @@ impl Authority {
     }
 }
 
-/// The authority under which a case may act: that of its directive's topic, or, where that does not reach, of another
-/// topic that asked for as much and joined. Else a producer without authority that came first would keep one with
-/// authority from having its way.
+/// The authority under which a case may act: that of a topic on which its directive rests, or, where that does not reach,
+/// of another topic that asked for as much and joined. Else a producer without authority that came first would keep one
+/// with authority from having its way.
 pub fn authority_of<'a>(case: &Case, of_topic: impl Fn(&str) -> Option<&'a Authority>) -> Option<&'a Authority> {
-    let own = of_topic(&case.directive.topic);
-    if own.is_some_and(|authority| authority.covers(case)) {
-        return own;
-    }
     let joined = case.state.joined.iter().filter(|(action, _)| *action >= case.directive.action);
-    joined.filter_map(|(_, topic)| of_topic(topic)).find(|authority| authority.covers(case)).or(own)
+    let asked = case.directive.asked_by().chain(joined.map(|(_, topic)| topic.as_str()));
+    let mut authorities = asked.filter_map(of_topic).peekable();
+    let first = authorities.peek().copied();
+    authorities.find(|authority| authority.covers(case)).or(first)
 }
 
 /// What the guard looks at.
@@ -95,6 +95,10 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
     if facts.protected.contains(directive.credential.as_str()) || facts.seen.is_some_and(|seen| seen.protected) {
         return Err(HoldReason::Protected);
     }
+    // What is only recorded has nothing to enforce, also when a person lets it go on.
+    if directive.action == Action::Track {
+        return Err(HoldReason::Finding);
+    }
     match facts.freeze {
         Some(Freeze::Hard) => return Err(HoldReason::Frozen),
         Some(Freeze::Soft) if !case.state.acted => return Err(HoldReason::Frozen),
@@ -112,7 +116,7 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
     }
     if let (Some(run), Some(named)) = (&directive.run, facts.seen.and_then(|seen| seen.run.as_deref()))
         && !named.is_empty()
-        && !same_run(run.as_str(), named)
+        && !same_run(run, named)
     {
         return Err(HoldReason::OtherTask);
     }
@@ -149,7 +153,7 @@ pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
     })
 }
 
-/// Whether the issuer's metadata names this run: the whole key, or the run id behind the source.
-pub fn same_run(run_key: &str, named: &str) -> bool {
-    run_key == named || run_key.strip_suffix(named).is_some_and(|source| source.ends_with(':'))
+/// Whether the issuer's metadata names this run: with a colon in it by the whole key, else by the run id alone.
+pub fn same_run(run: &RunKey, named: &str) -> bool {
+    run.as_str() == named || (!named.contains(':') && run.parts().is_some_and(|(_, id)| id == named))
 }

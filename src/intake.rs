@@ -1,13 +1,13 @@
 //! Deliveries become arrivals, arrivals become one durable batch. The one way in, for Kafka, HTTP and own events.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use crate::clock;
 use crate::deadlines::ClockTrust;
-use crate::event::{self, Delivery, Event, Reject, RejectReason, Type};
+use crate::event::{self, Delivery, Event, Reject, Says, Unheard};
 use crate::journal::{Arrival, Batch, Error, Fate, Journal, Move, Recorded};
 use crate::metrics::Metrics;
 use crate::policy::Rules;
@@ -29,8 +29,8 @@ pub struct Intake {
     pub stirred: Arc<Notify>,
     /// Told the broker's time with each batch; `None` where our own clock stamps the deliveries.
     pub trust: Option<Arc<ClockTrust>>,
-    /// Which event types a topic's producers may send; what else they send is rejected as `forbidden`.
-    pub types: Option<Arc<BTreeMap<String, HashSet<Type>>>>,
+    /// What each topic's producers may say; what else they say is rejected as `forbidden`. `None`: anything.
+    pub types: Option<Arc<BTreeMap<String, Says>>>,
 }
 
 impl Intake {
@@ -42,8 +42,10 @@ impl Intake {
         let arrivals: Vec<Arrival> = deliveries
             .iter()
             .map(|delivery| match event::decode(delivery, &self.limits) {
-                Ok(event) if !self.may_send(&event) => Arrival::Reject(forbidden(delivery)),
-                Ok(event) => Arrival::Event(Box::new(event)),
+                Ok(mut event) => match self.hear(&mut event) {
+                    Ok(()) => Arrival::Event(Box::new(event)),
+                    Err(unheard) => Arrival::Reject(refused(delivery, unheard)),
+                },
                 Err(reject) => Arrival::Reject(reject),
             })
             .collect();
@@ -65,9 +67,10 @@ impl Intake {
         Ok(recorded)
     }
 
-    fn may_send(&self, event: &Event) -> bool {
-        let Some(types) = &self.types else { return true };
-        types.get(&*event.at.topic).is_some_and(|allowed| allowed.contains(&event.kind))
+    fn hear(&self, event: &mut Event) -> Result<(), Unheard> {
+        let Some(topics) = &self.types else { return Ok(()) };
+        let nothing = Says::default();
+        topics.get(&*event.at.topic).unwrap_or(&nothing).hear(event)
     }
 
     /// Makes Curfew's own events durable.
@@ -91,12 +94,12 @@ impl Intake {
     }
 }
 
-fn forbidden(delivery: &Delivery) -> Reject {
+fn refused(delivery: &Delivery, unheard: Unheard) -> Reject {
     Reject {
         at: delivery.at.clone(),
         tenant: delivery.tenant.clone(),
-        reason: RejectReason::Forbidden,
-        pointer: Some("/type".to_owned()),
+        reason: unheard.reason,
+        pointer: Some(unheard.pointer.to_owned()),
         size_bytes: delivery.payload.as_ref().map_or(0, |payload| payload.len() as u64),
         broker_ms: delivery.broker_ms,
     }

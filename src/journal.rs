@@ -203,19 +203,50 @@ pub struct Append {
 /// A task that may need an own event.
 #[derive(Debug, Clone)]
 pub struct Due {
+    /// Its place among what is due.
+    pub at: DueAt,
     /// The task.
     pub task: Task,
+}
+
+/// A place in the order of what is due. Unique and stable: a page goes on behind the last one of the page before.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DueAt {
+    /// As [`Task::due_ms`].
+    pub due_ms: i64,
+    /// Whose.
+    pub tenant: Tenant,
+    /// The task's key.
+    pub run: RunKey,
 }
 
 /// How many live tasks with heartbeats a source has: the judgement of silence needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
+    /// Whose. Two tenants may call their schedulers alike.
+    pub tenant: Tenant,
     /// The CloudEvents source.
     pub source: String,
     /// Live tasks that promised heartbeats.
     pub live: u64,
     /// The newest sign of life of any of its tasks.
     pub last_beat_ms: i64,
+}
+
+/// A credential with what the journal expects of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// As recorded.
+    pub credential: Credential,
+    /// A task holds it that has not ended, or of which nothing is known.
+    pub live: bool,
+    /// Since when it has no reason to be: the last end of those with whom it was to die, or where nobody ever held it
+    /// the time at which it became known. `None`: it was to outlive its tasks.
+    pub over_ms: Option<i64>,
+    /// A case about it is open.
+    pub open: bool,
+    /// That case looks at its issuer by itself: it was not opened held.
+    pub looks: bool,
 }
 
 /// One row of the outbox.
@@ -386,11 +417,12 @@ pub trait Journal: Send + Sync + 'static {
     /// Whether `worker` is the one that does `what` (deadlines, reconcile, relay) for `lease_ms` from now.
     async fn lead(&self, what: &str, worker: Uuid, lease_ms: i64) -> Result<bool, Error>;
 
-    /// Live tasks whose deadline or silence lies before `before_ms`, at most `max`, oldest first.
-    async fn due(&self, before_ms: i64, missed: u32, max: usize) -> Result<Vec<Due>, Error>;
+    /// Live tasks whose deadline or silence lies before `before_ms`, behind `after`, at most `max`, in the order of
+    /// [`DueAt`].
+    async fn due(&self, before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Result<Vec<Due>, Error>;
     /// Sources with live tasks that promised heartbeats.
     async fn sources(&self) -> Result<Vec<Source>, Error>;
-    /// Credentials that were registered and not yet looked up, at most `max`.
+    /// Credentials that were registered and not yet looked up, at most `max`. Not those that a case looks at by itself.
     async fn unseen(&self, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error>;
     /// What the look-up after registration showed; an unclear one is looked up again at `again_ms`.
     async fn saw(
@@ -400,8 +432,8 @@ pub trait Journal: Send + Sync + 'static {
         seen: Observation,
         again_ms: Option<i64>,
     ) -> Result<(), Error>;
-    /// Of these credentials, those that the journal knows, with the phase of a live holder.
-    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Credential>, Error>;
+    /// Of these credentials, those that the journal knows.
+    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Known>, Error>;
 
     /// Freezes, durably.
     async fn freeze(&self, how: Freeze, by: &str, reason: &str) -> Result<(), Error>;

@@ -127,9 +127,19 @@ pub fn rejected(reject: &Reject) -> Message {
     Message { kind: Kind::Rejected, key: at.topic.to_string(), id, data: data.into(), traceparent: None }
 }
 
-/// The structured CloudEvent: `seq` is the message's number in the journal's outbox, `prev` the SHA-256 (hex) of the
-/// body before it in the same journal. The same arguments give the same bytes.
-pub fn envelope(message: &Message, seq: i64, prev: Option<&str>, now_ms: i64) -> Vec<u8> {
+/// Where a message stands in what its journal sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The journal's own id.
+    pub journal: Uuid,
+    /// The message's number in its outbox.
+    pub seq: i64,
+    /// The SHA-256 (hex) of the body before it.
+    pub prev: Option<&'a str>,
+}
+
+/// The structured CloudEvent. The same arguments give the same bytes.
+pub fn envelope(message: &Message, place: Place<'_>, now_ms: i64) -> Vec<u8> {
     let mut event = Map::new();
     event.insert("specversion".into(), "1.0".into());
     event.insert("type".into(), message.kind.event_type().into());
@@ -141,8 +151,9 @@ pub fn envelope(message: &Message, seq: i64, prev: Option<&str>, now_ms: i64) ->
     event.insert("datacontenttype".into(), "application/json".into());
     event.insert("dataschema".into(), message.kind.schema().into());
     // CloudEvents compares sequences as text, so it has a fixed width.
-    event.insert("sequence".into(), format!("{seq:020}").into());
-    if let Some(prev) = prev {
+    event.insert("sequence".into(), format!("{:020}", place.seq).into());
+    event.insert("journal".into(), place.journal.to_string().into());
+    if let Some(prev) = place.prev {
         event.insert("prev".into(), prev.into());
     }
     if let Some(traceparent) = &message.traceparent {

@@ -241,7 +241,7 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
     let lifts = match &open.state.phase {
         Phase::Held { reason } => match reason {
             HoldReason::Finding | HoldReason::Unregistered => true,
-            HoldReason::Authority => directive.topic != now.topic,
+            HoldReason::Authority => directive.asked_by().any(|topic| now.asked_by().all(|before| before != topic)),
             HoldReason::OtherTask => directive.run != now.run,
             HoldReason::Clock => fired(now.trigger) && !fired(directive.trigger),
             HoldReason::Refused => by_operator && now.trigger != Trigger::Operator,

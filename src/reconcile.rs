@@ -4,6 +4,8 @@
 //! [`Reconcile`] lists what the issuer holds and notices what is unknown, or held by nobody who lives. Both only say
 //! what they saw, as own events through the intake. An absence proves nothing: a list may be partial.
 
+mod registrar;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +15,15 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::case::record::{FailureKind, Observation, Presence};
-use crate::clock;
+pub use self::registrar::Registrar;
+use crate::case::record::Presence;
+use crate::connector::Failure;
 use crate::connector::vault::Vault;
-use crate::connector::{Failure, Registry, Subject};
 use crate::credential::{CredentialId, Kind};
 use crate::event::{Coordinates, Data, Event, Type, digest16};
 use crate::intake::Intake;
-use crate::journal;
-use crate::task::{Credential, RunKey, Tenant};
+use crate::journal::{self, Known};
+use crate::task::{RunKey, Tenant};
 
 /// Look-ups that are under way at a time.
 const AT_ONCE: usize = 8;
@@ -205,10 +207,13 @@ impl Reconcile {
             let ids: Vec<CredentialId> = batch.iter().map(|one| one.id.clone()).collect();
             let known = self.intake.journal.known(&tenant, ids).await?;
             let mut events = Vec::new();
-            for one in batch.iter().filter(|one| !known.iter().any(|k| k.id == one.id && is_expected(k))) {
+            for one in
+                batch.iter().filter(|one| !known.iter().any(|k| k.credential.id == one.id && is_expected(k, before_ms)))
+            {
                 match self.issued_ms(one).await {
                     Ok(Some(issued_ms)) if issued_ms < before_ms => {
-                        events.push(self.event(&tenant, &one.id, one.run.as_deref()));
+                        let over_ms = known.iter().find(|k| k.credential.id == one.id).and_then(|k| k.over_ms);
+                        events.push(self.event(&tenant, &one.id, one.run.as_deref(), over_ms));
                     }
                     // Too young, or gone since the list.
                     Ok(_) => {}
@@ -241,10 +246,12 @@ impl Reconcile {
         Ok(seen.issued_ms.filter(|_| seen.presence == Presence::Present))
     }
 
-    fn event(&self, tenant: &Tenant, credential: &CredentialId, run: Option<&str>) -> Event {
+    fn event(&self, tenant: &Tenant, credential: &CredentialId, run: Option<&str>, over_ms: Option<i64>) -> Event {
         let now_ms = self.intake.clock.wall_ms();
         let day = now_ms.div_euclid(86_400_000);
-        let id = format!("{credential}:{}", utc_day(day));
+        // Once a day, and once for each end: an end that comes later the same day is another finding.
+        let over = over_ms.map_or(String::new(), |over_ms| format!(":{over_ms}"));
+        let id = format!("{credential}:{}{over}", utc_day(day));
         let own_id = credential.id();
         let exclusive = credential.kind() == Kind::VaultLease
             && self.settings.exclusive.iter().any(|prefix| own_id.starts_with(prefix.as_str()));
@@ -274,9 +281,11 @@ struct Held {
     issued_ms: Option<i64>,
 }
 
-/// What the journal knows is expected to be held: its holder lives, or a case is at work on it. Unless it was seen dead.
-fn is_expected(known: &Credential) -> bool {
-    known.dead_ms.is_none()
+/// What the journal knows is expected to be held while a holder lives or a case is open, or where it outlives its tasks;
+/// and for a while after its end, since the list may be older. Unless it was seen dead.
+fn is_expected(known: &Known, before_ms: i64) -> bool {
+    let over = known.over_ms.is_some_and(|over_ms| over_ms < before_ms);
+    known.credential.dead_ms.is_none() && (known.live || known.open || !over)
 }
 
 fn utc_day(day: i64) -> String {
@@ -286,104 +295,4 @@ fn utc_day(day: i64) -> String {
 fn limiter(per_second: u32) -> DefaultDirectRateLimiter {
     let rate = std::num::NonZeroU32::new(per_second).unwrap_or(std::num::NonZeroU32::MIN);
     RateLimiter::direct(Quota::per_second(rate))
-}
-
-/// Looks registered credentials up, once each.
-pub struct Registrar {
-    intake: Intake,
-    registry: Arc<Registry>,
-    clock: clock::Shared,
-    limit: DefaultDirectRateLimiter,
-    per_second: u32,
-}
-
-impl Registrar {
-    /// With at most `per_second` look-ups (50 is a good start).
-    pub fn new(intake: Intake, registry: Arc<Registry>, per_second: u32) -> Self {
-        Self {
-            clock: intake.clock.clone(),
-            intake,
-            registry,
-            limit: limiter(per_second),
-            per_second: per_second.max(1),
-        }
-    }
-
-    /// Looks until `cancel`.
-    pub async fn run(&self, cancel: CancellationToken) {
-        let rounds = async {
-            loop {
-                match self.tick().await {
-                    Ok(0) => tokio::time::sleep(Duration::from_millis(500)).await,
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "look-ups wait for the journal");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
-                }
-            }
-        };
-        tokio::select! { () = cancel.cancelled() => {}, () = rounds => {} }
-    }
-
-    /// One round; returns how many were looked up.
-    ///
-    /// # Errors
-    /// The journal's.
-    pub async fn tick(&self) -> Result<usize, journal::Error> {
-        let most = usize::try_from(self.per_second).unwrap_or(BATCH).min(BATCH);
-        let unseen = self.intake.journal.unseen(most, self.clock.wall_ms()).await?;
-        let looked = unseen.len();
-        let mut looks = futures::stream::iter(unseen)
-            .map(|credential| async move {
-                self.limit.until_ready().await;
-                let seen = self.look(&credential).await;
-                (credential, seen)
-            })
-            .buffer_unordered(AT_ONCE);
-        while let Some((credential, (seen, again_ms))) = looks.next().await {
-            let over = credential.dead_ms.is_some() || credential.expires_ms.is_some_and(|at_ms| at_ms <= seen.at_ms);
-            if seen.presence == Presence::Gone && credential.seen_ms.is_none() && !over {
-                self.intake.metrics.alarm("typo");
-                tracing::warn!(credential = %credential.id, "registered, but its issuer does not know it");
-            }
-            self.intake.journal.saw(&credential.tenant, &credential.id, seen, again_ms).await?;
-        }
-        Ok(looked)
-    }
-
-    async fn look(&self, credential: &Credential) -> (Observation, Option<i64>) {
-        let at_ms = self.clock.wall_ms();
-        let unclear = Observation { at_ms, ..Observation::default() };
-        // Not served here: another process may, or the next configuration; rarely asked again.
-        let Some(connector) = self.registry.issuer(&credential.id) else {
-            return (unclear, Some(at_ms + 3_600_000));
-        };
-        let subject = Subject {
-            credential: credential.id.clone(),
-            principal: credential.principal.clone(),
-            seen: None,
-            issuer: None,
-            run: None,
-            key: None,
-        };
-        match connector.observe(&subject).await {
-            Ok(seen) if seen.presence == Presence::Unclear => (seen, Some(at_ms + AGAIN_MS)),
-            Ok(seen) => (seen, None),
-            // It never will be found there under this name: what a typo looks like where the path is at fault.
-            Err(failure) if failure.kind == FailureKind::Refused => {
-                self.intake.metrics.alarm("typo");
-                tracing::warn!(credential = %credential.id, %failure, "registered, but it cannot be looked up");
-                (unclear, Some(at_ms + 3_600_000))
-            }
-            Err(failure) => {
-                tracing::debug!(credential = %credential.id, %failure, "the look-up is repeated");
-                let after = match failure.kind {
-                    FailureKind::Throttled { after_ms } => after_ms.unwrap_or(AGAIN_MS),
-                    _ => AGAIN_MS,
-                };
-                (unclear, Some(at_ms + after))
-            }
-        }
-    }
 }

@@ -10,7 +10,8 @@ use crate::credential::CredentialId;
 /// Who the data belongs to; every key in the journal begins with it.
 pub type Tenant = Arc<str>;
 
-/// `<source>:<run id>`: one run of a task, over all its attempts.
+/// `<source>:<run id>`: one run of a task, over all its attempts. A colon in the run id is written `%3A`, so that the last
+/// one parts the two: no source's runs can be taken for another's.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunKey(pub Arc<str>);
@@ -18,7 +19,12 @@ pub struct RunKey(pub Arc<str>);
 impl RunKey {
     /// The key of run `run_id` of the scheduler that calls itself `source`.
     pub fn new(source: &str, run_id: &str) -> Self {
-        Self(format!("{source}:{run_id}").into())
+        Self(format!("{source}:{}", run_id.replace(':', "%3A")).into())
+    }
+
+    /// The source and the run id.
+    pub fn parts(&self) -> Option<(&str, &str)> {
+        self.0.rsplit_once(':').filter(|(source, id)| !source.is_empty() && !id.is_empty())
     }
 
     /// The key as text.
@@ -137,6 +143,8 @@ pub struct Grant {
     pub phase: GrantPhase,
     /// When it was registered (broker time).
     pub registered_ms: i64,
+    /// The topics that registered it: what Curfew itself notices about it later goes no further than they may.
+    pub topics: Vec<String>,
 }
 
 /// A credential, as the journal knows it. Filled by grants, by the look-up after registration, and by cases.

@@ -54,7 +54,7 @@ pub async fn run(config: Config) -> Result<(), Failed> {
         metrics: metrics.clone(),
         stirred: Arc::new(Notify::new()),
         trust: Some(trust.clone()),
-        types: Some(Arc::new(config.event_types())),
+        types: Some(Arc::new(config.says())),
     };
     let tasks = Tasks::default();
     let started = Arc::new(AtomicBool::new(false));
@@ -291,10 +291,9 @@ async fn reconcile(
     let own = vault_settings(realm, login(&settings.login));
     let opened = vault::Vault::open(name, &own, Mode::Observe, clock.clone()).await;
     let opened = opened.map_err(|error| refused(&format!("reconcile of realm {name}"), &error))?;
-    let tenant = config.topics.values().next().map_or_else(|| "default".to_owned(), |topic| topic.tenant.to_string());
     let exclusive = settings.prefixes.iter().filter(|(_, exclusive)| *exclusive);
     let rounds = ReconcileSettings {
-        tenant,
+        tenant: settings.tenant.to_string(),
         every_ms: u64::try_from(settings.every_ms).unwrap_or(0),
         prefixes: settings.prefixes.iter().map(|(prefix, _)| prefix.clone()).collect(),
         exclusive: exclusive.map(|(prefix, _)| prefix.clone()).collect(),

@@ -317,3 +317,25 @@ pub enum Record {
         verdict: Verdict,
     },
 }
+
+impl Record {
+    /// The record's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Opened { .. } => "opened",
+            Self::Joined { .. } => "joined",
+            Self::Superseded { .. } => "superseded",
+            Self::Planned { .. } => "planned",
+            Self::Observed { .. } => "observed",
+            Self::Started { .. } => "started",
+            Self::Succeeded { .. } => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Skipped { .. } => "skipped",
+            Self::Sighted { .. } => "sighted",
+            Self::Held { .. } => "held",
+            Self::Resumed { .. } => "resumed",
+            Self::Abandoned { .. } => "abandoned",
+            Self::Closed { .. } => "closed",
+        }
+    }
+}

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Act, Plan, Step};
-use super::record::{Answer, FailureKind, Level, Observation, Presence, Record, Residue, Sighting, Verdict};
+use super::record::{Answer, FailureKind, Observation, Presence, Record, Residue, Verdict};
 use super::{Action, Directive, HoldReason};
+
+pub use super::series::Series;
 
 #[cfg(test)]
 #[path = "tests.rs"]
@@ -31,42 +33,6 @@ pub enum Phase {
         /// The end.
         verdict: Verdict,
     },
-}
-
-/// The unbroken run of refusals that proves death; one late success starts it again.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Series {
-    /// The weakest level among its sightings.
-    pub level: Option<Level>,
-    /// When the first refusal was seen.
-    pub first_ms: Option<i64>,
-    /// When the last refusal was seen.
-    pub last_ms: Option<i64>,
-    /// How many.
-    pub refused: u32,
-    /// Whether a control showed at least once within it that the path works.
-    pub control: bool,
-    /// How often a success broke it.
-    pub broken: u32,
-    /// What the last sighting saw left behind.
-    pub residue: Vec<Residue>,
-}
-
-impl Series {
-    fn add(&mut self, sighting: &Sighting) {
-        match sighting.answer {
-            Answer::Unknown => {}
-            Answer::Accepted => *self = Self { broken: self.broken.saturating_add(1), ..Self::default() },
-            Answer::Refused => {
-                self.level = Some(self.level.map_or(sighting.level, |l| l.min(sighting.level)));
-                self.first_ms = Some(self.first_ms.unwrap_or(sighting.at_ms));
-                self.last_ms = Some(sighting.at_ms);
-                self.refused = self.refused.saturating_add(1);
-                self.control |= sighting.control;
-                self.residue.clone_from(&sighting.residue);
-            }
-        }
-    }
 }
 
 /// The fold of a case's records.
@@ -265,9 +231,11 @@ impl State {
         let is_open = self.phase == Phase::Open;
         match record {
             Record::Joined { directive } if !self.is_closed() => {
-                let asked = (directive.action, directive.topic.clone());
-                if directive.held.is_none() && self.joined.len() < TOPICS && !self.joined.contains(&asked) {
-                    self.joined.push(asked);
+                for topic in directive.asked_by().filter(|_| directive.held.is_none()) {
+                    let asked = (directive.action, topic.to_owned());
+                    if self.joined.len() < TOPICS && !self.joined.contains(&asked) {
+                        self.joined.push(asked);
+                    }
                 }
             }
             Record::Superseded { by } if !self.is_closed() => {
@@ -416,28 +384,6 @@ impl State {
             if !self.residue.contains(one) {
                 self.residue.push(*one);
             }
-        }
-    }
-}
-
-impl Record {
-    /// The record's name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Opened { .. } => "opened",
-            Self::Joined { .. } => "joined",
-            Self::Superseded { .. } => "superseded",
-            Self::Planned { .. } => "planned",
-            Self::Observed { .. } => "observed",
-            Self::Started { .. } => "started",
-            Self::Succeeded { .. } => "succeeded",
-            Self::Failed { .. } => "failed",
-            Self::Skipped { .. } => "skipped",
-            Self::Sighted { .. } => "sighted",
-            Self::Held { .. } => "held",
-            Self::Resumed { .. } => "resumed",
-            Self::Abandoned { .. } => "abandoned",
-            Self::Closed { .. } => "closed",
         }
     }
 }

@@ -19,6 +19,7 @@ fn directive(held: Option<HoldReason>) -> Directive {
         end_ms: None,
         broker_ms: 0,
         topic: "t".into(),
+        grantors: Vec::new(),
     }
 }
 
@@ -360,9 +361,45 @@ mod guarded {
     }
 
     #[test]
+    fn curfews_own_authority_is_not_lent_to_what_a_producer_registered() {
+        use crate::guard::{Authority, authority_of};
+        let kinds = BTreeSet::from(["vault-lease".into()]);
+        let (able, weak) = (
+            Authority { kinds: kinds.clone(), strongest: Action::Revoke },
+            Authority { kinds, strongest: Action::Track },
+        );
+        let of = |topic: &str| match topic {
+            "curfew" | "able" => Some(&able),
+            "weak" => Some(&weak),
+            _ => None,
+        };
+        let noticed = |by: &[&str]| Directive {
+            topic: "curfew".into(),
+            grantors: by.iter().map(|topic| (*topic).to_owned()).collect(),
+            ..directive(None)
+        };
+        let mut case = super::judged::case(&[], Presence::Present, None);
+        for (by, covered) in [(&["weak"][..], false), (&["gone"], false), (&["weak", "able"], true), (&[], true)] {
+            case.directive = noticed(by);
+            assert_eq!(authority_of(&case, of).is_some_and(|a| a.covers(&case)), covered, "{by:?}");
+        }
+        // Nor by joining what waits for authority.
+        case.directive = Directive { topic: "weak".into(), ..directive(None) };
+        case.state = State::opened(&case.directive).next(&Record::Joined { directive: noticed(&["weak"]) }).unwrap();
+        assert!(!authority_of(&case, of).unwrap().covers(&case));
+        case.state = case.state.next(&Record::Joined { directive: noticed(&["able"]) }).unwrap();
+        assert!(authority_of(&case, of).unwrap().covers(&case));
+    }
+
+    #[test]
     fn a_run_is_named_whole_or_by_its_id() {
-        assert!(same_run("/ci:42", "/ci:42") && same_run("/ci:42", "42"));
-        assert!(!same_run("/ci:42", "2") && !same_run("/ci:42", "43"));
+        let same = |source, id, named| same_run(&crate::task::RunKey::new(source, id), named);
+        assert!(same("/ci", "42", "/ci:42") && same("/ci", "42", "42"));
+        assert!(!same("/ci", "42", "2") && !same("/ci", "42", "43"));
+        // A colon in an id is not the one behind the source.
+        assert!(!same("/ci", "a:42", "42") && !same("/ci", "a:42", "/ci:a:42") && !same("/ci", "a:42", "a:42"));
+        assert!(same("/ci", "a:42", "/ci:a%3A42") && same("/ci", "a:42", "a%3A42"));
+        assert!(same("/ci:a", "42", "/ci:a:42") && !same("/ci:a", "42", "a:42"));
     }
 }
 

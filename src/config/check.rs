@@ -1,6 +1,6 @@
 //! What must hold between the parts of a configuration, and what follows from it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use serde_saphyr::{Location, Spanned};
 use super::problem::said;
 use super::ways::{http, is_safe_url, kafka, publish, topics};
 use super::{
-    Config, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target, Vault,
-    file,
+    Config, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target, Topic,
+    Vault, file,
 };
 use crate::connector;
 use crate::credential::CredentialId;
@@ -19,6 +19,7 @@ use crate::guard::Mode;
 use crate::limit::Budget;
 use crate::policy::Rules;
 use crate::retry::Schedule;
+use crate::task::Tenant;
 
 /// What is collected on the way.
 pub(super) struct Checks<'a> {
@@ -71,7 +72,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let http = http(&mut c, raw.http, kafka.is_none(), &topics);
     let most = raw.limits.calls_per_system.value;
     let targets = targets(&mut c, &raw.targets, most);
-    let mut realms = realms(&mut c, &raw.realms, &targets, most);
+    let mut realms = realms(&mut c, &raw.realms, &targets, &topics, most);
     if raw.realms.is_empty()
         && let Some(realm) = default_realm(&mut c, env, most)
     {
@@ -150,7 +151,13 @@ fn targets(c: &mut Checks<'_>, raw: &[Spanned<file::Target>], most: usize) -> Ve
     targets
 }
 
-fn realms(c: &mut Checks<'_>, raw: &[Spanned<file::Realm>], targets: &[Target], most: usize) -> Vec<Realm> {
+fn realms(
+    c: &mut Checks<'_>,
+    raw: &[Spanned<file::Realm>],
+    targets: &[Target],
+    topics: &BTreeMap<String, Topic>,
+    most: usize,
+) -> Vec<Realm> {
     let mut names = HashSet::new();
     let mut realms = Vec::new();
     for Spanned { value: realm, referenced: at, .. } in raw {
@@ -177,7 +184,8 @@ fn realms(c: &mut Checks<'_>, raw: &[Spanned<file::Realm>], targets: &[Target], 
             c.warnings.push(format!("realm {name} enforces, but its `allowed_prefixes` are empty: nothing is revoked"));
         }
         let vault = vault(c, *at, name, &realm.vault);
-        let reconcile = realm.reconcile.as_ref().and_then(|raw| reconcile(c, *at, name, raw));
+        let tenant = tenant(c, *at, realm, topics);
+        let reconcile = realm.reconcile.as_ref().and_then(|raw| reconcile(c, *at, name, tenant?, raw));
         let Some(vault) = vault else { continue };
         let approle = realm.allowed_prefixes.iter().filter(|prefix| prefix.starts_with("approle/"));
         let roles = approle.chain(&realm.secret_id_roles).map(|role| role.trim_end_matches('/').to_owned());
@@ -217,12 +225,36 @@ fn vault(c: &mut Checks<'_>, at: Location, name: &str, raw: &file::Vault) -> Opt
     })
 }
 
-fn reconcile(c: &mut Checks<'_>, at: Location, name: &str, raw: &file::Reconcile) -> Option<Reconcile> {
+/// Whose credentials a realm holds. One that reconciles must know: what is found is looked up in one tenant's journal.
+fn tenant(c: &mut Checks<'_>, at: Location, realm: &file::Realm, topics: &BTreeMap<String, Topic>) -> Option<Tenant> {
+    let tenants: BTreeSet<&Tenant> = topics.values().map(|topic| &topic.tenant).collect();
+    let known = || tenants.iter().map(|tenant| &***tenant);
+    match &realm.tenant {
+        Some(named) if known().any(|tenant| tenant == named.value) => Some(named.value.as_str().into()),
+        Some(named) => {
+            let message = format!("no topic is of the tenant `{}`", named.value);
+            c.problems.push(Problem::new(named.referenced, message).nearest(&named.value, known()));
+            None
+        }
+        None if tenants.len() > 1 && realm.reconcile.is_some() => {
+            let name = &realm.name.value;
+            let message = format!("realm {name}: the topics are of several tenants, and `reconcile` is for one");
+            let help =
+                format!("write `tenant: NAME` in the realm, with one of {}", known().collect::<Vec<_>>().join(", "));
+            c.problems.push(Problem::new(at, message).help(help));
+            None
+        }
+        None => Some(tenants.first().map_or_else(|| "default".into(), |tenant| (*tenant).clone())),
+    }
+}
+
+fn reconcile(c: &mut Checks<'_>, at: Location, name: &str, tenant: Tenant, raw: &file::Reconcile) -> Option<Reconcile> {
     if raw.prefixes.is_empty() && !raw.tokens {
         c.warnings.push(format!("realm {name}: `reconcile` names no prefixes and no tokens: it compares nothing"));
     }
     let whose = format!("`reconcile` of realm {name}");
     Some(Reconcile {
+        tenant,
         prefixes: raw.prefixes.iter().map(|w| (w.prefix.clone(), w.exclusive)).collect(),
         tokens: raw.tokens,
         every_ms: positive(c, &raw.every, "every"),

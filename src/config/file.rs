@@ -159,6 +159,10 @@ section! {
         events: Option<Vec<Spanned<String>>> = None,
         /// Credential kinds that its producers may name; absent: all.
         kinds: Option<Vec<Spanned<String>>> = None,
+        /// CloudEvents sources as which its producers may speak, whole or ending in `*`; absent: any.
+        sources: Option<Vec<Spanned<String>>> = None,
+        /// Sources of whose runs its producers may speak by `run_key`, besides the event's own; whole or ending in `*`.
+        speaks_for: Vec<Spanned<String>> = Vec::new(),
         /// The strongest action that its producers may cause.
         strongest: Action = Action::Track,
     }
@@ -201,6 +205,8 @@ section! {
     Realm {
         /// The instance in credential ids.
         name: Spanned<String> = unplaced(String::new()),
+        /// Whose credentials it holds: for what reconcile finds there; absent: of the only tenant of the topics.
+        tenant: Option<Spanned<String>> = None,
         /// Whether it acts.
         mode: Mode = Mode::Observe,
         /// The Vault.

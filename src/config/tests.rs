@@ -42,7 +42,7 @@ fn the_whole_file_is_read() {
     assert_eq!(realm.rules.allowed_prefixes, ["database/creds/", "token:", "approle/ci/"]);
     assert_eq!(realm.secret_id_roles, ["approle/ci"]);
     assert_eq!(realm.reconcile.as_ref().unwrap().every_ms, 60_000);
-    assert_eq!(config.event_types()["curfew.tasks"], [Type::TaskStarted, Type::TaskEnded].into());
+    assert_eq!(config.says()["curfew.tasks"].types, [Type::TaskStarted, Type::TaskEnded].into());
     assert_eq!(config.authorities()[event::OWN].strongest, Action::Revoke);
     assert_eq!(config.authorities()["curfew.findings"].strongest, Action::Track);
     assert_eq!(config.warnings, Vec::<String>::new());
@@ -133,4 +133,33 @@ fn the_shortest_claim_is_what_the_executor_works_with() {
     let least_ms = executor::least_claim_ms(10_000);
     assert!(wrong(&format!("{}ms", least_ms - 1)).is_err());
     assert_eq!(wrong(&format!("{least_ms}ms")).unwrap().limits.claim_lease_ms, least_ms);
+}
+
+#[test]
+fn whose_runs_a_topic_speaks_of_is_written_whole_or_up_to_a_star() {
+    let topic = |says: &str| parse(&format!("topics:\n  curfew.tasks: {{{says}}}\n"));
+    let says = |text: &str| topic(text).unwrap().says()["curfew.tasks"].clone();
+    assert_eq!((says("strongest: revoke").sources, says("strongest: revoke").speaks_for), (None, vec![]));
+    let some = says(r#"sources: [/ci], speaks_for: ["/agents/*", "/x"]"#);
+    assert_eq!((some.sources, some.speaks_for), (Some(vec!["/ci".into()]), vec!["/agents/*".into(), "/x".into()]));
+    for bad in [r#"speaks_for: [""]"#, r#"speaks_for: ["/a*b"]"#, r#"sources: ["**"]"#] {
+        let said = topic(bad).unwrap_err().to_string();
+        assert!(said.contains("written whole"), "{said}");
+    }
+}
+
+#[test]
+fn a_realm_that_reconciles_says_whose_it_is_where_there_are_several_tenants() {
+    let whole = |tenant: &str, realm: &str| {
+        let topics = WHOLE.replace("curfew.findings: {", &format!("curfew.findings: {{tenant: {tenant}, "));
+        parse(&topics.replace("- name: prod", &format!("- name: prod\n    {realm}")))
+    };
+    let of = |config: Config| config.realms[0].reconcile.as_ref().unwrap().tenant.to_string();
+    assert_eq!(of(whole("default", "").unwrap()), "default", "the only one");
+    let said = whole("acme", "").unwrap_err().to_string();
+    assert!(said.contains("realm prod") && said.contains("`tenant: NAME`") && said.contains("acme, default"), "{said}");
+    assert_eq!(of(whole("acme", "tenant: default").unwrap()), "default", "not the first of the alphabet");
+    assert_eq!(of(whole("acme", "tenant: acme").unwrap()), "acme");
+    let said = whole("acme", "tenant: acne").unwrap_err().to_string();
+    assert!(said.contains("`acne`") && said.contains("acme"), "{said}");
 }

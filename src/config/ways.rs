@@ -9,7 +9,7 @@ use super::check::Checks;
 use super::problem::said;
 use super::{EVENTS, Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file};
 use crate::case::Action;
-use crate::event::{self, Type};
+use crate::event::{self, Says, Type};
 use crate::guard::Authority;
 use crate::kafka::settings::OURS;
 
@@ -75,7 +75,10 @@ pub(super) fn topics(
     let Some(raw) = raw else {
         let topic = |finding: bool, strongest| Topic {
             tenant: "default".into(),
-            events: EVENTS.into_iter().filter(|kind| kind.as_str().starts_with("finding.") == finding).collect(),
+            says: Says {
+                types: EVENTS.into_iter().filter(|kind| kind.as_str().starts_with("finding.") == finding).collect(),
+                ..Says::default()
+            },
             authority: Authority { kinds: all_kinds(), strongest },
         };
         return BTreeMap::from([
@@ -91,7 +94,7 @@ pub(super) fn topics(
         if topic.tenant.is_empty() {
             c.wrong(at, "`tenant` is empty");
         }
-        let events = match topic.events {
+        let types = match topic.events {
             None => EVENTS.into_iter().filter(|kind| !kind.as_str().starts_with("finding.")).collect(),
             Some(names) => names.iter().filter_map(|name| event(c, name)).collect::<HashSet<Type>>(),
         };
@@ -101,9 +104,22 @@ pub(super) fn topics(
         }
         let kinds = topic.kinds.map_or_else(all_kinds, |kinds| kinds.into_iter().map(|kind| kind.value).collect());
         let authority = Authority { kinds, strongest: topic.strongest };
-        topics.insert(name, Topic { tenant: topic.tenant.into(), events, authority });
+        let sources = topic.sources.map(|sources| patterns(c, sources));
+        let says = Says { types, sources, speaks_for: patterns(c, topic.speaks_for) };
+        topics.insert(name, Topic { tenant: topic.tenant.into(), says, authority });
     }
     topics
+}
+
+/// Sources, whole or ending in `*`.
+fn patterns(c: &mut Checks<'_>, raw: Vec<Spanned<String>>) -> Vec<String> {
+    for one in &raw {
+        let start = one.value.strip_suffix('*').unwrap_or(&one.value);
+        if one.value.is_empty() || start.contains('*') {
+            c.wrong(one.referenced, "a source is written whole, such as \"/schedulers/ci\", or ends in `*`");
+        }
+    }
+    raw.into_iter().map(|one| one.value).collect()
 }
 
 fn event(c: &mut Checks<'_>, name: &Spanned<String>) -> Option<Type> {

@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::task::RunKey;
+use crate::task::{RunKey, Tenant};
+
+/// Who speaks: a tenant's scheduler, by its CloudEvents source.
+pub type Speaker = (Tenant, String);
 
 /// How many quiet periods of each order of length are remembered. As many of the same order are longer together than any
 /// window in which they matter, so what is dropped lies before it.
@@ -37,7 +40,7 @@ pub struct Silent {
     /// Its key.
     pub run: RunKey,
     /// Its scheduler.
-    pub source: String,
+    pub speaker: Speaker,
     /// Its last sign of life.
     pub last_ms: i64,
     /// The interval that it promised.
@@ -112,18 +115,18 @@ pub struct Judged {
 /// heard of them. A source of which nothing is known is not acted on.
 pub fn judge_silence(
     silent: &[Silent],
-    live: &BTreeMap<String, u64>,
-    voices: &mut BTreeMap<String, Voice>,
+    live: &BTreeMap<Speaker, u64>,
+    voices: &mut BTreeMap<Speaker, Voice>,
     before_ms: i64,
     limits: &Limits,
 ) -> Judged {
     let mut judged = Judged::default();
-    let mut by_source: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut by_speaker: BTreeMap<&Speaker, Vec<usize>> = BTreeMap::new();
     for (index, task) in silent.iter().enumerate() {
-        by_source.entry(&task.source).or_default().push(index);
+        by_speaker.entry(&task.speaker).or_default().push(index);
     }
-    for (source, indexes) in by_source {
-        let (Some(voice), Some(live)) = (voices.get_mut(source), live.get(source)) else {
+    for (speaker, indexes) in by_speaker {
+        let (Some(voice), Some(live)) = (voices.get_mut(speaker), live.get(speaker)) else {
             judged.held += indexes.len() as u64;
             continue;
         };

@@ -9,6 +9,10 @@ const EVERY: i64 = 10_000;
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
+fn speaker(source: &str) -> Speaker {
+    ("t".into(), source.to_owned())
+}
+
 /// Runs tasks of several sources for four hours; `beats(source, task, at)` says whether a heartbeat gets through.
 /// Returns whom the judgement would cut, with the time.
 fn simulate(sources: &[(&str, usize)], beats: impl Fn(&str, usize, i64) -> bool) -> Vec<(String, usize, i64)> {
@@ -25,19 +29,19 @@ fn simulate_every(
     for (source, count) in sources {
         tasks.extend((0..*count).map(|n| ((*source).to_owned(), n, 0, true)));
     }
-    let mut voices: BTreeMap<String, Voice> = BTreeMap::new();
+    let mut voices: BTreeMap<Speaker, Voice> = BTreeMap::new();
     let mut cut = Vec::new();
     for at in (0..4 * HOUR).step_by(1_000) {
-        let mut live: BTreeMap<String, u64> = BTreeMap::new();
-        let mut newest: BTreeMap<String, i64> = BTreeMap::new();
+        let mut live: BTreeMap<Speaker, u64> = BTreeMap::new();
+        let mut newest: BTreeMap<Speaker, i64> = BTreeMap::new();
         for (source, n, last, alive) in &mut tasks {
             // Spread over the interval, as schedulers do.
             if (at + *n as i64 * 1_000) % every == 0 && beats(source, *n, at) {
                 *last = at;
             }
             if *alive {
-                *live.entry(source.clone()).or_default() += 1;
-                let newest = newest.entry(source.clone()).or_default();
+                *live.entry(speaker(source)).or_default() += 1;
+                let newest = newest.entry(speaker(source)).or_default();
                 *newest = (*newest).max(*last);
             }
         }
@@ -51,7 +55,7 @@ fn simulate_every(
             .iter()
             .map(|i| Silent {
                 run: RunKey::new(&tasks[*i].0, &tasks[*i].1.to_string()),
-                source: tasks[*i].0.clone(),
+                speaker: speaker(&tasks[*i].0),
                 last_ms: tasks[*i].2,
                 every_ms: every,
             })

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::credential::CredentialId;
+use crate::task::{RunKey, Tenure};
 
 const BROKER_MS: i64 = 1_788_256_800_000;
 const LEASE: &str = "urn:curfew:cred:vault-lease:prod:database/creds/ro/x";
@@ -84,6 +86,39 @@ fn runs_are_named_by_key_or_by_source_and_id() {
     assert_eq!(run(json!({"run_key": "k:a", "run_id": "x", "continued_as": "k:b"})), ("k:a".into(), other("k:b")));
     let long = json!({"run_id": "r".repeat(1020)}).to_string();
     refused_at(&binary("task.ended", &long), RejectReason::WrongSchema, "/data/run_id");
+}
+
+#[test]
+fn a_producer_speaks_of_its_own_sources_runs_unless_its_topic_says_more() {
+    let says = |sources: Option<&[&str]>, speaks_for: &[&str]| {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Says { types: [Type::TaskEnded].into(), sources: sources.map(names), speaks_for: names(speaks_for) }
+    };
+    let hear = |says: &Says, data: Value| {
+        let mut event = read(&binary("task.ended", &data.to_string()));
+        says.hear(&mut event).map_err(|unheard| unheard.pointer)?;
+        let Data::TaskEnded(end) = event.data else { panic!() };
+        Ok(end.continued_as.unwrap_or(end.run).0.to_string())
+    };
+    let key = |key: &str| json!({ "run_key": key });
+    let alone = says(None, &[]);
+    assert_eq!(hear(&alone, json!({"run_id": "a:b"})), Ok("/schedulers/ci:a%3Ab".into()));
+    assert_eq!(hear(&alone, key("/schedulers/ci:a:b")), Ok("/schedulers/ci:a%3Ab".into()), "one run, one key");
+    assert_eq!(hear(&alone, key("/schedulers/ci:a%3Ab")), Ok("/schedulers/ci:a%3Ab".into()));
+    for other in ["/schedulers/cd:a", "/schedulers/ci", "/schedulers/ci:", "/schedulers/ci2:a", "a", ":a"] {
+        assert_eq!(hear(&alone, key(other)), Err("/data/run_key"), "{other}");
+    }
+    let onward = json!({"run_key": "/schedulers/ci:a", "continued_as": "/agents/x:b"});
+    assert_eq!(hear(&alone, onward.clone()), Err("/data/continued_as"));
+    // The source that merely begins the same way is another one's, with or without the wildcard.
+    let some = says(None, &["/schedulers/ci:x", "/agents/*"]);
+    assert_eq!(hear(&some, onward), Ok("/agents/x:b".into()));
+    assert_eq!(hear(&some, key("/schedulers/ci:x:1")), Ok("/schedulers/ci:x:1".into()));
+    assert_eq!(hear(&some, key("/agents:1")), Err("/data/run_key"));
+    assert_eq!(hear(&says(None, &["*"]), key("/schedulers/cd:a")), Ok("/schedulers/cd:a".into()));
+    assert_eq!(hear(&says(Some(&["/schedulers/*"]), &[]), json!({"run_id": "a"})), Ok("/schedulers/ci:a".into()));
+    assert_eq!(hear(&says(Some(&["/schedulers"]), &[]), json!({"run_id": "a"})), Err("/source"));
+    assert_eq!(hear(&Says { types: [].into(), ..alone }, json!({"run_id": "a"})), Err("/type"));
 }
 
 #[test]

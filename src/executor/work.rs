@@ -12,7 +12,7 @@ use super::{MARGIN_MS, Parts};
 use crate::case::plan::{self, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Sighting, Verdict};
 use crate::case::state::{Illegal, Phase, Todo};
-use crate::case::{Action, Case, HoldReason, Trigger};
+use crate::case::{Action, Case, Directive, HoldReason, Trigger};
 use crate::connector::{Connector, Failure, Registry, Subject};
 use crate::guard::{self, Authority, Facts};
 use crate::journal::{Append, Claim, Error};
@@ -239,9 +239,9 @@ impl Work<'_> {
                     warn!(plan = case.state.plan_no, "the credential still works after its plan was carried out");
                     self.parts.metrics.alarm("still_alive");
                     // An abandoned case acts no more (P8): it goes on looking, and alarming.
-                    let may_act = case.state.phase == Phase::Open && case.directive.held.is_none();
-                    if may_act && case.state.series.broken >= REFUTED {
-                        let by = case.directive.clone();
+                    // One that was opened held and is open now was let go by a person: so is its new plan.
+                    if case.state.phase == Phase::Open && case.state.series.broken >= REFUTED {
+                        let by = Directive { held: None, ..case.directive.clone() };
                         self.push(Record::Superseded { by })?;
                         self.tell_standing();
                     }

@@ -17,7 +17,7 @@ mod schema;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -28,8 +28,8 @@ use uuid::Uuid;
 
 use self::writer::{Job, Shared, Writer};
 use super::{
-    Append, Batch, CaseLine, Claim, Due, Error, Filter, Journal, Outgoing, Overrun, Position, Recorded, Source, Stats,
-    Tail, Timeline, Want, Worker,
+    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position, Recorded,
+    Source, Stats, Tail, Timeline, Want, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -63,6 +63,8 @@ pub struct Sqlite {
     work: Arc<Mutex<Connection>>,
     /// Long reads of people and metrics.
     people: Arc<Mutex<Connection>>,
+    /// The heartbeat allowance that was asked for last; -1: none yet.
+    missed: AtomicI64,
     path: PathBuf,
 }
 
@@ -88,7 +90,15 @@ impl Sqlite {
             .spawn(move || writer::run(writer, &jobs, settings.group.max(1), &seen, lock))
             .map_err(|e| Error::Unavailable(Box::new(e)))?;
         let path = path.to_owned();
-        Ok(Arc::new(Self { queue: Some(queue), thread: Some(thread), shared, work, people, path }))
+        Ok(Arc::new(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            shared,
+            work,
+            people,
+            missed: AtomicI64::new(-1),
+            path,
+        }))
     }
 
     /// Whether the last write succeeded. While it did not the process is not ready and no effect may start.
@@ -213,12 +223,13 @@ impl Journal for Sqlite {
         Ok(true)
     }
 
-    async fn due(&self, before_ms: i64, missed: u32, max: usize) -> Result<Vec<Due>, Error> {
-        self.write(move |w| {
-            w.allow_missed(missed)?;
-            read::due(&w.db, before_ms, max)
-        })
-        .await
+    async fn due(&self, before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Result<Vec<Due>, Error> {
+        // Not on the writer's thread: what many pages read must not keep intake waiting.
+        if self.missed.load(Ordering::SeqCst) != i64::from(missed) {
+            self.write(move |w| w.allow_missed(missed)).await?;
+            self.missed.store(i64::from(missed), Ordering::SeqCst);
+        }
+        Self::read(&self.work, move |db| read::due(db, before_ms, after.as_ref(), max)).await
     }
 
     async fn sources(&self) -> Result<Vec<Source>, Error> {
@@ -240,7 +251,7 @@ impl Journal for Sqlite {
         self.write(move |w| cases::saw(w, &tenant, &id, &seen, again_ms)).await
     }
 
-    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Credential>, Error> {
+    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Known>, Error> {
         let tenant = tenant.clone();
         Self::read(&self.work, move |db| read::known(db, &tenant, &ids)).await
     }

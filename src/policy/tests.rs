@@ -360,6 +360,43 @@ fn reconcile_cuts_only_what_is_over_or_exclusive() {
     assert_eq!(world.tell(found("x", None, false)).directives[0].trigger, Trigger::Reconcile);
 }
 
+/// P7: what Curfew notices later is no more than the word of those who registered the grant.
+#[test]
+fn an_own_event_names_the_topics_that_registered_what_it_cuts() {
+    let mut world = World::new();
+    let from = |world: &mut World, topic: &str, data: Data| {
+        world.now_ms += 1_000;
+        let kind = data.kind();
+        let at = Coordinates { topic: topic.into(), ..event(0, beat("x")).at };
+        let decision = decide(&Event { at, kind, ..event(world.now_ms, data) }, &world.view, &world.rules);
+        world.view.apply(&decision.changes);
+        decision
+    };
+    from(&mut world, "weak", start("a", 1, vec![minted("x"), minted("y")]));
+    from(&mut world, "strong", grant("a", None, minted("y")));
+    from(&mut world, "other", grant("b", None, spec("x", Tenure::Standing)));
+    from(&mut world, "other", end("b", 1));
+    // It goes on under another key: who registered it stays the same.
+    from(&mut world, "other", ended("a", 1, None, Some("c")));
+    let deadline_ms = world.task("c").deadline_ms;
+    world.now_ms = deadline_ms;
+    let passed = Data::DeadlinePassed { run: run("c"), deadline_ms };
+    let asked = from(&mut world, "curfew", passed).directives;
+    let grantors = |name: &str| {
+        let directive = asked.iter().find(|d| d.credential == lease(name)).expect("it is cut");
+        directive.asked_by().collect::<BTreeSet<_>>()
+    };
+    assert_eq!(grantors("x"), BTreeSet::from(["weak"]), "not the one who said that it stands");
+    assert_eq!(grantors("y"), BTreeSet::from(["weak", "strong"]));
+    let found = Data::ReconcileFound { credential: lease("x"), run: None, exclusive: true };
+    assert_eq!(from(&mut world, "curfew", found).directives[0].grantors, ["weak"]);
+    // Nobody's word: the prefix was declared exclusive, or an operator says so.
+    let stray = Data::ReconcileFound { credential: lease("s"), run: None, exclusive: true };
+    assert_eq!(from(&mut world, "curfew", stray).directives[0].asked_by().collect::<Vec<_>>(), ["curfew"]);
+    let operator = Data::OperatorRevoke { credential: lease("x"), by: "me".into(), reason: "r".into() };
+    assert_eq!(from(&mut world, "curfew", operator).directives[0].asked_by().collect::<Vec<_>>(), ["curfew"]);
+}
+
 mod meetings {
     use super::*;
     use crate::case::state::State;
@@ -375,6 +412,7 @@ mod meetings {
             end_ms: None,
             broker_ms: NOW,
             topic: topic.into(),
+            grantors: Vec::new(),
         }
     }
 
@@ -403,11 +441,17 @@ mod meetings {
         let revoke = |trigger, topic| directive(Action::Revoke, trigger, None, topic);
         let end = revoke(Trigger::TaskEnd, "t");
         let held = |reason, trigger| case(revoke(trigger, "t"), Phase::Held { reason });
+        let noticed = |by: &[&str]| Directive {
+            grantors: by.iter().map(|topic| (*topic).to_owned()).collect(),
+            ..revoke(Trigger::Deadline, "curfew")
+        };
         let table = [
             (held(H::Unregistered, Trigger::Reconcile), end.clone(), Meeting::Supersede),
             (held(H::Finding, Trigger::Finding), end.clone(), Meeting::Supersede),
             (held(H::Authority, Trigger::TaskEnd), end.clone(), Meeting::Join),
             (held(H::Authority, Trigger::TaskEnd), revoke(Trigger::TaskEnd, "u"), Meeting::Supersede),
+            (held(H::Authority, Trigger::TaskEnd), noticed(&["t"]), Meeting::Join),
+            (held(H::Authority, Trigger::TaskEnd), noticed(&["t", "u"]), Meeting::Supersede),
             (held(H::OtherTask, Trigger::TaskEnd), end.clone(), Meeting::Join),
             (held(H::Clock, Trigger::Deadline), end.clone(), Meeting::Supersede),
             (held(H::Clock, Trigger::Deadline), revoke(Trigger::Heartbeat, "t"), Meeting::Join),

@@ -2,21 +2,23 @@
 //! no effect. Every call of an effect is counted between the executor and the real connector.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use curfew::case::plan::Act;
-use curfew::case::record::{KilledBy, Level, Observation, Output, Presence, Record, Verdict};
+use curfew::case::record::{Answer, KilledBy, Level, Observation, Output, Presence, Record, Sighting, Verdict};
 use curfew::case::state::Phase;
 use curfew::case::{Action, HoldReason};
 use curfew::clock::{Clock, Simulated};
 use curfew::connector::{Connector, Failure, Realm, Registry, Subject};
 use curfew::credential::{CredentialId, Kind};
-use curfew::event::{Data, FindingObserved, GrantSpec, Type};
+use curfew::event::{Data, Event, FindingObserved, GrantSpec, Type};
 use curfew::guard::{Authority, Mode};
 use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{Append, CaseLine, Error, Journal, Want};
 use curfew::outcome;
+use curfew::probe::Settle;
 use curfew::task::{RunKey, Tenure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -210,6 +212,46 @@ async fn a_topic_without_the_authority_cuts_nothing() {
         scene.assert_held(&id, HoldReason::Authority).await;
         assert!(scene.admin.token_works(&token).await);
     }
+}
+
+/// P7: a deadline is noticed by Curfew, but the grant was a producer's word.
+#[tokio::test]
+async fn a_deadline_cuts_no_more_than_the_topic_that_registered_the_grant_may() {
+    let mut scene = Scene::new().await;
+    let track = Authority { kinds: ["vault-token".to_owned()].into(), strongest: Action::Track };
+    let able = scene.stage.settings.authority.insert(TOPIC.to_owned(), track).unwrap();
+    scene.stage.settings.authority.insert("able".to_owned(), able);
+    let by = |topic: &str, mut event: Event| {
+        event.at.topic = topic.into();
+        event
+    };
+    // Registered for the same run by both in the end; the first one by the weaker alone.
+    let lapse = async |both: bool| {
+        let (run, (id, token)) = (new_run(), scene.token(json!({})).await);
+        let mut start = started(&run, vec![minted(&id)]);
+        let deadline_ms = now_ms();
+        if let Data::TaskStarted(it) = &mut start.data {
+            it.started_ms = Some(deadline_ms - 1_000);
+            it.deadline_ms = Some(deadline_ms);
+        }
+        let mut said = vec![start];
+        if both {
+            said.push(by("able", started(&run, vec![minted(&id)])));
+        }
+        said.push(Event::deadline_passed("default".into(), run, deadline_ms, now_ms()));
+        record(scene.journal.as_ref(), said).await;
+        (id, token)
+    };
+    let (id, token) = lapse(false).await;
+    scene.assert_held(&id, HoldReason::Authority).await;
+    assert!(scene.admin.token_works(&token).await);
+    let (both, _) = lapse(true).await;
+    assert!(is_dead(&scene.closes(&both).await, KilledBy::Curfew), "any of them that may will do");
+    // An operator's word is Curfew's own.
+    let (tenant, word) = ("default".into(), || "x".to_owned());
+    let revoke = Event::operator_revoke(tenant, word(), id.clone(), word(), word(), now_ms());
+    record(scene.journal.as_ref(), vec![revoke]).await;
+    assert!(is_dead(&scene.closes(&id).await, KilledBy::Curfew));
 }
 
 #[tokio::test]
@@ -408,4 +450,104 @@ async fn a_word_on_a_case_that_is_being_worked_on_comes_before_its_effect() {
     assert_eq!(scene.effects(), 0, "the claim was void when the effect was about to start");
     assert_eq!(scene.line(&id).await.case.state.phase, Phase::Abandoned);
     assert!(scene.admin.token_works(&token).await);
+}
+
+/// An issuer by script: it knows everything, does what it is told, and its credentials work for as long as `lives`.
+struct Scripted {
+    lives: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Connector for Scripted {
+    fn name(&self) -> &'static str {
+        "vault-token"
+    }
+    fn system(&self) -> &'static str {
+        "test"
+    }
+    fn call_timeout_ms(&self) -> i64 {
+        1_000
+    }
+    fn settle(&self) -> Settle {
+        Settle { window_ms: 0, sightings: 1 }
+    }
+    async fn observe(&self, _: &Subject) -> Result<Observation, Failure> {
+        Ok(Observation { presence: Presence::Present, at_ms: now_ms(), ..Observation::default() })
+    }
+    async fn perform(&self, _: Act, _: &Subject) -> Result<Output, Failure> {
+        Ok(Output::default())
+    }
+    async fn probe(&self, _: &Subject) -> Sighting {
+        let answer = if self.lives.load(Ordering::SeqCst) { Answer::Accepted } else { Answer::Refused };
+        let (level, at_ms) = (Level::Issuer, now_ms());
+        Sighting { level, answer, at_ms, control: true, residue: Vec::new(), request_id: None }
+    }
+    async fn self_check(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A scene with such an issuer, and a clock that the test moves.
+fn scripted() -> (Scene, Arc<AtomicBool>, Arc<Simulated>) {
+    let lives = Arc::new(AtomicBool::new(true));
+    let mut registry = Registry::default();
+    registry.add(Arc::new(Scripted { lives: lives.clone() }));
+    let (name, mode, allowed_prefixes) = ("test".to_owned(), Mode::Enforce, vec!["token:".to_owned()]);
+    registry.add_realm(Realm { name, mode, allowed_prefixes, targets: Vec::new() });
+    (Scene::with(Admin::shared(), &registry, Arc::new(|_| ())), lives, Simulated::at(now_ms()))
+}
+
+impl Scene {
+    /// So many rounds of work, each long enough after the one before that everything is due again.
+    async fn rounds(&self, clock: &Arc<Simulated>, count: usize) {
+        for _ in 0..count {
+            clock.advance_ms(10_000);
+            self.stage.executor_at(self.journal.clone(), clock).drain().await.unwrap();
+        }
+    }
+
+    async fn command(&self, credential: &CredentialId, word: Record, clock: &Arc<Simulated>) {
+        let case = self.line(credential).await.case.id;
+        self.journal.command(case, Some(word), clock.wall_ms()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_abandoned_case_that_is_seen_alive_again_and_again_acts_no_more() {
+    let (scene, lives, clock) = scripted();
+    let id = token_id("a1");
+    scene.ends(&new_run(), &id).await;
+    scene.rounds(&clock, 1).await;
+    assert_eq!((scene.effects(), scene.line(&id).await.case.state.series.broken), (1, 1));
+    let word = Record::Abandoned { by: "ana".to_owned(), reason: "test".to_owned() };
+    scene.command(&id, word, &clock).await;
+    scene.rounds(&clock, 4).await;
+    let state = scene.line(&id).await.case.state;
+    assert_eq!((state.phase, state.plan_no, state.series.broken), (Phase::Abandoned, 1, 5));
+    assert_eq!(scene.effects(), 1);
+    // It goes on looking: what dies is seen dead.
+    lives.store(false, Ordering::SeqCst);
+    scene.rounds(&clock, 1).await;
+    assert!(matches!(scene.line(&id).await.verdict, Verdict::Dead { .. }));
+    assert_eq!(scene.effects(), 1);
+}
+
+#[tokio::test]
+async fn a_case_that_was_opened_held_and_resumed_is_planned_again_when_it_is_seen_alive() {
+    let (scene, lives, clock) = scripted();
+    let id = token_id("b1");
+    let found = Event::reconcile_found("default".into(), id.clone(), None, false, now_ms());
+    record(scene.journal.as_ref(), vec![found]).await;
+    scene.rounds(&clock, 3).await;
+    assert_eq!(scene.line(&id).await.case.state.phase, Phase::Held { reason: HoldReason::Unregistered });
+    assert_eq!(scene.effects(), 0);
+    scene.command(&id, Record::Resumed { by: "ana".to_owned() }, &clock).await;
+    scene.rounds(&clock, 2).await;
+    assert_eq!((scene.effects(), scene.line(&id).await.case.state.plan_no), (1, 1));
+    scene.rounds(&clock, 3).await;
+    let state = scene.line(&id).await.case.state;
+    assert_eq!((scene.effects(), state.plan_no, state.phase), (2, 2, Phase::Open));
+    lives.store(false, Ordering::SeqCst);
+    scene.rounds(&clock, 1).await;
+    assert!(is_dead(&scene.line(&id).await.verdict, KilledBy::Curfew));
 }

@@ -147,6 +147,10 @@ fn schemas_agree_with_each_other() {
     assert_eq!(folders, all.iter().map(|(name, _)| format!("{name}.v1")).collect());
 }
 
+fn place(seq: i64, prev: Option<&str>) -> outcome::Place<'_> {
+    outcome::Place { journal: uuid::Uuid::from_u128(7), seq, prev }
+}
+
 fn a_case() -> Case {
     let directive = Directive {
         credential: CredentialId::new(Kind::VaultLease, "prod", "database/creds/ro/u1Xq").unwrap(),
@@ -158,6 +162,7 @@ fn a_case() -> Case {
         end_ms: Some(BROKER_MS - 100),
         broker_ms: BROKER_MS,
         topic: "curfew.tasks".into(),
+        grantors: Vec::new(),
     };
     let mut state = State::opened(&directive);
     let seen = Observation { request_id: Some("6f1c2d3e".into()), ..Observation::default() };
@@ -180,7 +185,7 @@ fn a_case() -> Case {
 
 fn sent(message: &outcome::Message) -> Value {
     let prev = "9f".repeat(32);
-    let body = outcome::envelope(message, 42, Some(&prev), BROKER_MS + 900);
+    let body = outcome::envelope(message, place(42, Some(&prev)), BROKER_MS + 900);
     assert!(body.len() <= outcome::MAX_BODY_BYTES);
     let event: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(event["id"], message.id);
@@ -333,9 +338,9 @@ fn no_body_outgrows_what_intermediaries_forward() {
     case.traceparent = Some(long.clone());
     case.state.observed =
         (0..100).map(|i| (i, Observation { request_id: Some(long.clone()), ..Observation::default() })).collect();
-    let body = outcome::envelope(&outcome::standing(&case, i64::MAX), i64::MAX, None, i64::MAX);
+    let body = outcome::envelope(&outcome::standing(&case, i64::MAX), place(i64::MAX, None), i64::MAX);
     assert!(body.len() <= outcome::MAX_BODY_BYTES, "{}", body.len());
-    let body = outcome::envelope(&outcome::closed(&case, &Verdict::Obsolete, i64::MIN), 0, None, i64::MIN);
+    let body = outcome::envelope(&outcome::closed(&case, &Verdict::Obsolete, i64::MIN), place(0, None), i64::MIN);
     assert!(body.len() <= outcome::MAX_BODY_BYTES, "{}", body.len());
 }
 

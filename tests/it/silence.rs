@@ -19,11 +19,11 @@ const EVERY: i64 = 60_000;
 const HOUR: i64 = 3_600_000;
 
 fn run(source: &str, n: usize) -> RunKey {
-    RunKey::new(source, &n.to_string())
+    RunKey::new(source.split_once('@').map_or(source, |(_, source)| source), &n.to_string())
 }
 
 fn lease(source: &str, n: usize) -> CredentialId {
-    CredentialId::new(Kind::VaultLease, "prod", &format!("db/creds/ro{source}/{n}")).unwrap()
+    CredentialId::new(Kind::VaultLease, "prod", &format!("db/creds/ro{}/{n}", source.replace('@', "/"))).unwrap()
 }
 
 struct World {
@@ -37,6 +37,10 @@ struct World {
 
 impl World {
     fn open(dir: &Path) -> Self {
+        Self::with(dir, Settings::default())
+    }
+
+    fn with(dir: &Path, settings: Settings) -> Self {
         let clock = Simulated::at(T0);
         let journal = Sqlite::open(&dir.join("journal.db"), sqlite::Settings::default()).unwrap();
         let rules = Arc::new(Rules::default());
@@ -51,16 +55,17 @@ impl World {
             types: None,
         };
         let trust = ClockTrust::new(clock.clone());
-        let deadlines = Deadlines::new(intake, Settings::default(), trust);
+        let deadlines = Deadlines::new(intake, settings, trust);
         Self { clock, journal, deadlines, rules, offset: 0, unread: Vec::new() }
     }
 
-    /// A producer appends to the topic; nobody has read it yet.
+    /// A producer appends to the topic; nobody has read it yet. `source` may begin with `<tenant>@`.
     fn produce(&mut self, source: &str, kind: Type, data: Data) {
+        let (tenant, source) = source.split_once('@').unwrap_or(("t", source));
         let id = format!("{}", uuid::Uuid::new_v4());
         self.unread.push(Event {
             at: Coordinates { cluster: "k".into(), topic: "curfew.tasks".into(), partition: 0, offset: 0 },
-            tenant: "t".into(),
+            tenant: tenant.into(),
             source: source.into(),
             digest: digest16(&[id.as_bytes()]),
             id,
@@ -224,4 +229,57 @@ async fn a_clock_that_steps_ends_nobody() {
     world.clock.step_wall_ms(-30 * HOUR);
     assert!(!world.deadlines.tick().await.unwrap().clock_doubted);
     assert!(world.cut().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_in_a_mass_silence_hides_no_deadline_and_is_not_read_over_and_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::with(dir.path(), Settings { batch: 10, scan: 20, ..Settings::default() });
+    for n in 0..300 {
+        world.start("/big", n, T0 + 20 * HOUR);
+    }
+    world.start("/other", 0, T0 + HOUR);
+    world.read(ALL).await;
+    let other = |source: &str, _: usize| source == "/other";
+    let mut held = world.pass(HOUR - EVERY, &[("/other", 1)], other, ALL).await;
+    assert_eq!(held, 300, "a part of a mass is not taken for a few");
+    assert!(world.cut().await.is_empty());
+    world.clock.advance_ms(2 * EVERY);
+    world.beat("/other", 0);
+    world.read(ALL).await;
+    let ticked = world.deadlines.tick().await.unwrap();
+    assert_eq!(ticked.deadlines, 1, "the newest is seen in the first tick: {ticked:?}");
+    assert!(ticked.looked <= 2 * 20, "{ticked:?}");
+    assert_eq!(world.cut().await, BTreeSet::from([lease("/other", 0)]));
+    // Those that come back are not held any more, one pass later.
+    for n in 0..300 {
+        world.beat("/big", n);
+    }
+    world.read(ALL).await;
+    for _ in 0..2 * 300 / 20 {
+        held = world.deadlines.tick().await.unwrap().held;
+    }
+    assert_eq!(held, 0);
+    assert_eq!(world.cut().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_tenants_heartbeats_say_nothing_of_anothers_scheduler() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::open(dir.path());
+    // Both call their scheduler the same. One has three tasks, and its scheduler stops for all of them.
+    let tasks = [("a@/ci", 40), ("b@/ci", 3)];
+    for (source, count) in tasks {
+        for n in 0..count {
+            world.start(source, n, T0 + 20 * HOUR);
+        }
+    }
+    world.read(ALL).await;
+    world.pass(HOUR / 6, &tasks, |_, _| true, ALL).await;
+    let held = world.pass(HOUR / 6, &tasks, |source, _| source == "a@/ci", ALL).await;
+    assert!(world.cut().await.is_empty(), "{:?}", world.cut().await);
+    assert_eq!(held, 3);
+    // One of the other tenant's is still found, though all of the first one's are silent.
+    world.pass(HOUR / 6, &tasks, |source, n| source == "a@/ci" && n != 7, ALL).await;
+    assert_eq!(world.cut().await, BTreeSet::from([lease("a@/ci", 7)]));
 }

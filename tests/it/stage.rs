@@ -18,8 +18,8 @@ use curfew::executor::{Executor, Parts, Settings};
 use curfew::guard::{Authority, Freeze};
 use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, Error, Filter, Journal, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want, Worker,
+    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position,
+    Recorded, Source, Stats, Tail, Timeline, Want, Worker,
 };
 use curfew::limit::Part;
 use curfew::metrics::Metrics;
@@ -258,11 +258,11 @@ journal_that_dies! {
     announce(worker: Worker, lease_ms: i64) -> Vec<Part>;
     leave(worker: uuid::Uuid) -> ();
     lead(what: &str, worker: uuid::Uuid, lease_ms: i64) -> bool;
-    due(before_ms: i64, missed: u32, max: usize) -> Vec<Due>;
+    due(before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Vec<Due>;
     sources() -> Vec<Source>;
     unseen(max: usize, now_ms: i64) -> Vec<Credential>;
     saw(tenant: &Tenant, id: &CredentialId, seen: Observation, again_ms: Option<i64>) -> ();
-    known(tenant: &Tenant, ids: Vec<CredentialId>) -> Vec<Credential>;
+    known(tenant: &Tenant, ids: Vec<CredentialId>) -> Vec<Known>;
     freeze(how: Freeze, by: &str, reason: &str) -> ();
     release(by: &str) -> ();
     frozen() -> Option<Freeze>;

@@ -40,13 +40,15 @@ CREATE TABLE tasks (
   PRIMARY KEY (tenant, run)
 ) WITHOUT ROWID, STRICT;
 -- Some indexes repeat what their condition reads: then counting reads no row.
-CREATE INDEX tasks_due ON tasks (due_ms, deadline_ms, phase) WHERE phase < 2;
-CREATE INDEX tasks_beating ON tasks (source, alive_ms, phase, heartbeat_every_ms) WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL;
+CREATE INDEX tasks_due ON tasks (due_ms, tenant, run, deadline_ms, phase) WHERE phase < 2;
+CREATE INDEX tasks_beating ON tasks (tenant, source, alive_ms, phase, heartbeat_every_ms) WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL;
 CREATE INDEX tasks_ended ON tasks (ended_ms) WHERE phase = 2;
 
+-- topics: a JSON list of those that registered it.
 CREATE TABLE grants (
   tenant TEXT NOT NULL, run TEXT NOT NULL, credential TEXT NOT NULL,
   attempt INTEGER NOT NULL, tenure INTEGER NOT NULL, phase INTEGER NOT NULL, registered_ms INTEGER NOT NULL,
+  topics TEXT NOT NULL,
   PRIMARY KEY (tenant, run, credential)
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX grants_holders ON grants (tenant, credential, phase);

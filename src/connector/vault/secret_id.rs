@@ -18,6 +18,7 @@ use crate::connector::{Connector, Failure, Subject};
 use crate::credential::Kind;
 use crate::guard::same_run;
 use crate::probe::Settle;
+use crate::task::RunKey;
 
 /// More tokens than these are not walked through: what the secret_id gave then stays unknown.
 const MOST_TOKENS: usize = 10_000;
@@ -67,7 +68,7 @@ struct Marks {
     /// As its metadata says, word for word.
     named: Option<String>,
     /// As the case says.
-    run: Option<String>,
+    run: Option<RunKey>,
 }
 
 impl Marks {
@@ -153,7 +154,7 @@ impl SecretIds {
             accessor: name.accessor.to_owned(),
             login: format!("auth/{}/login", name.mount),
             role: name.role.to_owned(),
-            run: subject.run.as_ref().map(|run| run.as_str().to_owned()),
+            run: subject.run.clone(),
             named,
         };
         let accessors = self.vault.accessors().await?;

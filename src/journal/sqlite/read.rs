@@ -10,7 +10,9 @@ use super::rows::{self, CASE, CREDENTIAL, TASK, all, json, one};
 use crate::case::record::{Record, Verdict};
 use crate::case::{Action, CaseId};
 use crate::credential::CredentialId;
-use crate::journal::{CaseLine, Due, EventLine, Filter, Outgoing, Overrun, Source, Stats, Tail, Timeline};
+use crate::journal::{
+    CaseLine, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Tail, Timeline,
+};
 use crate::outcome::Kind;
 use crate::probe;
 use crate::task::{Credential, Tenant};
@@ -29,34 +31,67 @@ pub(super) fn watermark(db: &Connection) -> Result<Option<i64>, Error> {
     Ok(one(db, sql, [], |row| row.get::<_, Option<i64>>(0))?.flatten())
 }
 
-pub(super) fn due(db: &Connection, before_ms: i64, max: usize) -> Result<Vec<Due>, Error> {
-    let sql = format!("SELECT {TASK} FROM tasks WHERE phase < 2 AND due_ms < ? ORDER BY due_ms LIMIT ?");
-    let tasks = all(db, &sql, params![before_ms, count(max)], rows::task)?;
-    Ok(tasks.into_iter().map(|task| Due { task }).collect())
-}
-
-pub(super) fn sources(db: &Connection) -> Result<Vec<Source>, Error> {
-    let sql = "SELECT source, count(*), max(alive_ms) FROM tasks \
-               WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL GROUP BY source";
-    all(db, sql, [], |row| {
-        let live: i64 = row.get(1)?;
-        Ok(Source { source: row.get(0)?, live: live.unsigned_abs(), last_beat_ms: row.get(2)? })
+pub(super) fn due(db: &Connection, before_ms: i64, after: Option<&DueAt>, max: usize) -> Result<Vec<Due>, Error> {
+    let (due_ms, tenant, run) = after.map_or((i64::MIN, "", ""), |at| (at.due_ms, &*at.tenant, at.run.as_str()));
+    let sql = format!(
+        "SELECT {TASK}, due_ms FROM tasks WHERE phase < 2 AND due_ms < ? AND (due_ms, tenant, run) > (?, ?, ?) \
+         ORDER BY due_ms, tenant, run LIMIT ?"
+    );
+    all(db, &sql, params![before_ms, due_ms, tenant, run, count(max)], |row| {
+        let task = rows::task(row)?;
+        let at = DueAt { due_ms: row.get("due_ms")?, tenant: task.tenant.clone(), run: task.run.clone() };
+        Ok(Due { at, task })
     })
 }
 
+pub(super) fn sources(db: &Connection) -> Result<Vec<Source>, Error> {
+    let sql = "SELECT tenant, source, count(*), max(alive_ms) FROM tasks \
+               WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL GROUP BY tenant, source";
+    all(db, sql, [], |row| {
+        let live: i64 = row.get(2)?;
+        Ok(Source { tenant: row.get(0)?, source: row.get(1)?, live: live.unsigned_abs(), last_beat_ms: row.get(3)? })
+    })
+}
+
+/// An open case that looks at its credential by itself: one that was opened held does not.
+const LOOKS: &str = "SELECT 1 FROM cases k WHERE k.tenant = c.tenant AND k.credential = c.id AND k.closed_ms IS NULL \
+    AND coalesce(k.hold, '') NOT IN ('finding', 'unregistered')";
+
 pub(super) fn unseen(db: &Connection, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
     let sql = format!(
-        "SELECT {CREDENTIAL} FROM credentials WHERE lookup_due_ms IS NOT NULL AND lookup_due_ms <= ? \
-         ORDER BY lookup_due_ms LIMIT ?"
+        "SELECT {CREDENTIAL} FROM credentials c WHERE lookup_due_ms IS NOT NULL AND lookup_due_ms <= ? \
+         AND NOT EXISTS ({LOOKS}) ORDER BY lookup_due_ms LIMIT ?"
     );
     all(db, &sql, params![now_ms, count(max)], rows::credential)
 }
 
-pub(super) fn known(db: &Connection, tenant: &Tenant, ids: &[CredentialId]) -> Result<Vec<Credential>, Error> {
-    let sql = format!("SELECT {CREDENTIAL} FROM credentials WHERE tenant=? AND id=?");
+/// As `policy::decide` counts holders, so that what is noticed is also acted on.
+pub(super) fn known(db: &Connection, tenant: &Tenant, ids: &[CredentialId]) -> Result<Vec<Known>, Error> {
+    let held = "FROM grants g LEFT JOIN tasks t ON t.tenant = g.tenant AND t.run = g.run \
+                WHERE g.tenant = c.tenant AND g.credential = c.id";
+    let sql = format!(
+        "SELECT {CREDENTIAL}, \
+         EXISTS (SELECT 1 {held} AND g.phase = 0 AND (t.phase IS NULL OR t.phase < 2)) AS live, \
+         (SELECT max(max(g.registered_ms, coalesce(t.ended_ms, g.registered_ms))) {held} AND g.tenure < 2 \
+          AND (g.phase > 0 OR t.phase = 2)) AS over_ms, \
+         EXISTS (SELECT 1 {held}) AS registered, \
+         EXISTS (SELECT 1 FROM cases k WHERE k.tenant = c.tenant AND k.credential = c.id AND k.closed_ms IS NULL) \
+          AS open, EXISTS ({LOOKS}) AS looks \
+         FROM credentials c WHERE tenant=? AND id=?"
+    );
     let mut found = Vec::new();
     for id in ids {
-        found.extend(one(db, &sql, params![tenant, id.as_str()], rows::credential)?);
+        found.extend(one(db, &sql, params![tenant, id.as_str()], |row| {
+            let credential = rows::credential(row)?;
+            let nobody = (!row.get::<_, bool>("registered")?).then_some(credential.registered_ms);
+            Ok(Known {
+                live: row.get("live")?,
+                over_ms: row.get::<_, Option<i64>>("over_ms")?.or(nobody),
+                open: row.get("open")?,
+                looks: row.get("looks")?,
+                credential,
+            })
+        })?);
     }
     Ok(found)
 }

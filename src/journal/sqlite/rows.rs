@@ -123,7 +123,7 @@ pub(super) fn put_task(db: &Connection, task: &Task, missed: u32) -> Result<(), 
     Ok(())
 }
 
-pub(super) const GRANT: &str = "tenant, run, credential, attempt, tenure, phase, registered_ms";
+pub(super) const GRANT: &str = "tenant, run, credential, attempt, tenure, phase, registered_ms, topics";
 
 pub(super) fn grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
     Ok(Grant {
@@ -142,7 +142,14 @@ pub(super) fn grant(row: &Row<'_>) -> rusqlite::Result<Grant> {
             _ => GrantPhase::Cut,
         },
         registered_ms: row.get(6)?,
+        topics: names(row.get_ref(7)?.as_str()?)?,
     })
+}
+
+/// A JSON list of names.
+fn names(text: &str) -> rusqlite::Result<Vec<String>> {
+    serde_json::from_str(text)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
 }
 
 pub(super) fn put_grant(db: &Connection, grant: &Grant) -> Result<(), Error> {
@@ -158,9 +165,9 @@ pub(super) fn put_grant(db: &Connection, grant: &Grant) -> Result<(), Error> {
     };
     exec(
         db,
-        "INSERT INTO grants (tenant, run, credential, attempt, tenure, phase, registered_ms) VALUES (?,?,?,?,?,?,?) \
-         ON CONFLICT DO UPDATE SET attempt=excluded.attempt, tenure=excluded.tenure, phase=excluded.phase, \
-         registered_ms=excluded.registered_ms",
+        "INSERT INTO grants (tenant, run, credential, attempt, tenure, phase, registered_ms, topics) \
+         VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET attempt=excluded.attempt, tenure=excluded.tenure, phase=excluded.phase, \
+         registered_ms=excluded.registered_ms, topics=excluded.topics",
         params![
             grant.tenant,
             grant.run.as_str(),
@@ -168,7 +175,8 @@ pub(super) fn put_grant(db: &Connection, grant: &Grant) -> Result<(), Error> {
             grant.attempt,
             tenure,
             phase,
-            grant.registered_ms
+            grant.registered_ms,
+            text("grants", &grant.topics)?
         ],
     )?;
     Ok(())

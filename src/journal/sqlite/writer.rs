@@ -59,6 +59,8 @@ pub(super) struct Switches {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) switches: Switches,
+    /// The journal's own id.
+    pub(super) journal: Uuid,
     /// The last row of the outbox and the hash of its body.
     pub(super) tail: (i64, Option<String>),
     pub(super) sent: i64,
@@ -160,6 +162,7 @@ impl Writer {
         let number = |name| Ok::<_, Error>(self.meta(name)?.and_then(|n| n.parse::<i64>().ok()));
         let freeze = self.meta("freeze")?.map(|f| json::<(Freeze, String, String)>("meta", &f)).transpose()?;
         let mut mem = Memory {
+            journal: self.meta("journal")?.and_then(|id| id.parse().ok()).ok_or(Error::Corrupt { what: "meta" })?,
             switches: Switches { freeze: freeze.map(|f| f.0), held: self.meta("started_held")? },
             tail: tail.map_or((0, None), |(seq, body)| (seq, Some(hash(&body)))),
             sent: number("sent")?.unwrap_or(0),
@@ -233,7 +236,11 @@ impl Writer {
     /// Puts a message into the outbox, chained to the one before.
     pub(super) fn send(&mut self, message: &Message, now_ms: i64) -> Result<(), Error> {
         let seq = self.mem.tail.0 + 1;
-        let body = outcome::envelope(message, seq, self.mem.tail.1.as_deref(), now_ms);
+        let body = outcome::envelope(
+            message,
+            outcome::Place { journal: self.mem.journal, seq, prev: self.mem.tail.1.as_deref() },
+            now_ms,
+        );
         let kind = text("outbox", &message.kind)?;
         exec(
             &self.db,

@@ -13,6 +13,7 @@ fn case(kind: Kind, id: &str, principal: Option<&str>, records: &[Record]) -> Ca
         run: None,
         end_ms: None,
         broker_ms: 0,
+        grantors: Vec::new(),
         topic: "t".into(),
     };
     let opened = Record::Opened { directive: directive.clone() };

@@ -69,7 +69,9 @@ async fn a_case_takes_six_row_writes_and_its_end_closes_its_events() {
     let stats = journal.stats(T0).await.unwrap();
     assert_eq!((stats.accepted, stats.closed), (200, 200));
     let known = journal.known(&"t".into(), vec![cred(0)]).await.unwrap();
-    assert_eq!((known[0].dead_ms, known[0].issued_ms, known[0].seen_ms), (Some(T0 + 29), Some(T0), Some(T0 + 25)));
+    let one = &known[0].credential;
+    assert_eq!((one.dead_ms, one.issued_ms, one.seen_ms), (Some(T0 + 29), Some(T0), Some(T0 + 25)));
+    assert_eq!((known[0].live, known[0].open, known[0].over_ms), (false, false, Some(T0)));
     drop(journal);
     recount(&dir.path().join("journal.db"));
 }
@@ -193,7 +195,7 @@ async fn tenants_share_nothing() {
     };
     let got = put(&journal, vec![started("1", 0, &[0]), theirs(started("1", 0, &[0])), ended("2", 0)]).await;
     assert_eq!((got.fates, got.stirred), (vec![Fate::Accepted; 3], 1), "the other's task neither shares nor ends");
-    assert_eq!(journal.due(i64::MAX, 3, 9).await.unwrap().len(), 1);
+    assert_eq!(journal.due(i64::MAX, 3, None, 9).await.unwrap().len(), 1);
     assert_eq!(put(&journal, vec![theirs(ended("2", 0))]).await.stirred, 1);
     assert_eq!(journal.known(&"nobody".into(), vec![cred(0)]).await.unwrap(), vec![]);
     drop(journal);
@@ -354,6 +356,7 @@ async fn the_outbox_is_a_chain() {
         let body: serde_json::Value = serde_json::from_slice(&row.body).unwrap();
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &before);
         assert_eq!(body["prev"], hex::encode(hash));
+        assert_eq!(body["journal"], journal.tail().await.unwrap().journal.to_string());
         before = row.body;
     }
     assert_eq!(journal.tail().await.unwrap().seq, 4);
@@ -374,16 +377,50 @@ async fn the_watermark_is_the_slowest_partition() {
 }
 
 #[tokio::test]
+async fn what_is_due_comes_page_by_page_and_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    put(&journal, (0..20).map(|r| started(&r.to_string(), r, &[])).collect()).await;
+    let (mut after, mut pages) = (None, vec![]);
+    loop {
+        let page = journal.due(i64::MAX, 1, after, 6).await.unwrap();
+        assert!(page.len() <= 6);
+        let Some(last) = page.last() else { break };
+        after = Some(last.at.clone());
+        pages.extend(page.into_iter().map(|due| due.at));
+        assert!(pages.len() <= 20, "{pages:?}");
+    }
+    // All fall due at one time.
+    assert_eq!((pages.len(), pages[0].due_ms), (20, pages[19].due_ms));
+    assert!(pages.is_sorted_by(|a, b| a < b), "{pages:?}");
+}
+
+#[tokio::test]
+async fn what_a_case_looks_at_by_itself_is_not_looked_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    put(&journal, vec![started("1", 0, &[0, 1]), finding("f", 0)]).await;
+    let unseen = async || journal.unseen(9, T0 + 20).await.unwrap().len();
+    let known = async || journal.known(&"t".into(), vec![cred(0)]).await.unwrap().remove(0);
+    assert_eq!(unseen().await, 2, "a case that was opened held looks at nothing");
+    assert!(known().await.open && known().await.live && !known().await.looks);
+    put(&journal, vec![ended("2", 0)]).await;
+    assert_eq!(unseen().await, 0);
+    assert!(known().await.looks && !known().await.live);
+}
+
+#[tokio::test]
 async fn due_tasks_lookups_and_pruning() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(dir.path());
     put(&journal, vec![started("1", 0, &[0]), started("2", 1, &[1]), ended("3", 1)]).await;
-    assert!(journal.due(T0 + 180_000, 3, 9).await.unwrap().is_empty());
-    assert_eq!(journal.due(T0 + 180_001, 3, 9).await.unwrap().len(), 1);
-    assert_eq!(journal.due(T0 + 60_001, 1, 9).await.unwrap().len(), 1, "the allowance changed");
+    assert!(journal.due(T0 + 180_000, 3, None, 9).await.unwrap().is_empty());
+    assert_eq!(journal.due(T0 + 180_001, 3, None, 9).await.unwrap().len(), 1);
+    assert_eq!(journal.due(T0 + 60_001, 1, None, 9).await.unwrap().len(), 1, "the allowance changed");
     let sources = journal.sources().await.unwrap();
     assert_eq!((sources[0].live, sources[0].last_beat_ms), (1, T0));
-    assert_eq!(journal.unseen(9, T0 + 20).await.unwrap().len(), 2);
+    let unseen = journal.unseen(9, T0 + 20).await.unwrap();
+    assert_eq!(unseen.iter().map(|c| &c.id).collect::<Vec<_>>(), [&cred(0)], "the other one's case looks by itself");
     journal.saw(&"t".into(), &cred(0), Observation::default(), Some(T0 + 99)).await.unwrap();
     journal.saw(&"t".into(), &cred(1), look(), None).await.unwrap();
     assert!(journal.unseen(9, T0 + 20).await.unwrap().is_empty());

@@ -1,31 +1,36 @@
 //! What no producer said, and what a registration's look-up shows.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use curfew::case::record::Record;
-use curfew::case::{Case, CaseId};
+use curfew::case::record::{Record, Verdict};
+use curfew::case::{Case, CaseId, Trigger};
 use curfew::connector::Registry;
 use curfew::connector::vault::Vault;
-use curfew::event::{Data, Event, Limits};
+use curfew::event::{Data, Event, GrantSpec, Limits};
 use curfew::guard::Freeze;
 use curfew::intake::Intake;
+use curfew::journal::sqlite::{self, Sqlite};
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, Error, Fate, Filter, Journal, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want, Worker,
+    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Known, Outgoing, Overrun,
+    Position, Recorded, Source, Stats, Tail, Timeline, Want, Worker,
 };
 use curfew::limit::Part;
 use curfew::reconcile::{Reconcile, ReconcileSettings, Registrar};
-use curfew::task::{Credential, Tenant};
+use curfew::task::{Credential, Tenant, Tenure};
 
 use uuid::Uuid;
 
 use super::*;
+use crate::stage::{ended, new_run, now_ms, record, started};
 
 /// A journal that knows some credentials and keeps what it is told.
 #[derive(Default)]
 struct Knows {
     known: Vec<Credential>,
     watermark: Option<i64>,
+    /// A case came between.
+    killed: AtomicBool,
     events: Mutex<Vec<Event>>,
     saw: Mutex<Vec<(CredentialId, Observation, Option<i64>)>>,
 }
@@ -56,8 +61,15 @@ impl Journal for Knows {
         self.saw.lock().unwrap().push((id.clone(), seen, again));
         Ok(())
     }
-    async fn known(&self, _: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Credential>, Error> {
-        Ok(self.known.iter().filter(|one| ids.contains(&one.id)).cloned().collect())
+    async fn known(&self, _: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Known>, Error> {
+        let known = |one: &Credential| Known {
+            credential: one.clone(),
+            live: true,
+            over_ms: None,
+            open: false,
+            looks: self.killed.load(Ordering::SeqCst),
+        };
+        Ok(self.known.iter().filter(|one| ids.contains(&one.id)).map(known).collect())
     }
     async fn position(&self, _: &str, _: &str, _: i32) -> Result<Option<Position>, Error> {
         unimplemented!()
@@ -89,7 +101,7 @@ impl Journal for Knows {
     async fn lead(&self, _: &str, _: Uuid, _: i64) -> Result<bool, Error> {
         unimplemented!()
     }
-    async fn due(&self, _: i64, _: u32, _: usize) -> Result<Vec<Due>, Error> {
+    async fn due(&self, _: i64, _: u32, _: Option<DueAt>, _: usize) -> Result<Vec<Due>, Error> {
         unimplemented!()
     }
     async fn sources(&self) -> Result<Vec<Source>, Error> {
@@ -231,7 +243,20 @@ async fn a_registered_credential_is_looked_up_once() {
     let ids = [(Kind::VaultToken, accessor.as_str()), (Kind::VaultToken, "typo"), (Kind::VaultSecretId, "a/b/c")];
     let known = ids.iter().map(|(kind, id)| registered(&about(*kind, id))).collect();
     let journal = Arc::new(Knows { known, ..Knows::default() });
-    assert_eq!(Registrar::new(intake(journal.clone()), Arc::new(registry), 50).tick().await.unwrap(), 3);
+    let registry = Arc::new(registry);
+    assert_eq!(Registrar::new(intake(journal.clone()), registry.clone(), 50).tick().await.unwrap(), 3);
+    let saw = journal.saw.lock().unwrap();
+    drop(saw);
+    let typos = |journal: Arc<Knows>| {
+        let (intake, registry) = (intake(journal), registry.clone());
+        async move {
+            Registrar::new(intake.clone(), registry, 50).tick().await.unwrap();
+            intake.metrics.render().contains(r#"curfew_alarms_total{alarm="typo"}"#)
+        }
+    };
+    assert!(typos(journal.clone()).await, "one is not known there");
+    journal.killed.store(true, Ordering::SeqCst);
+    assert!(!typos(journal.clone()).await, "a case came between and may have killed it");
     let saw = journal.saw.lock().unwrap();
     for (n, (presence, again)) in
         [(Presence::Present, false), (Presence::Gone, false), (Presence::Unclear, true)].into_iter().enumerate()
@@ -239,4 +264,75 @@ async fn a_registered_credential_is_looked_up_once() {
         let (_, seen, at) = saw.iter().find(|(id, ..)| id.id() == ids[n].1).unwrap();
         assert_eq!((seen.presence, at.is_some()), (presence, again));
     }
+}
+
+/// Its case was closed though it lives (as it was registered before it was made, say): nothing but the list tells.
+#[tokio::test]
+async fn what_outlived_its_closed_case_is_found_and_nothing_else_that_is_known() {
+    let root = Root::shared();
+    let mount = root.database(&postgres_address()).await;
+    let lease = async || about(Kind::VaultLease, &root.lease(&mount).await.0).credential;
+    let grant =
+        |id: &CredentialId, tenure| GrantSpec { credential: id.clone(), tenure, principal: None, expires_ms: None };
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Sqlite::open(&folder.path().join("journal.db"), sqlite::Settings::default()).unwrap();
+    let (outlived, lives, stands, dying, shared) =
+        (lease().await, lease().await, lease().await, lease().await, lease().await);
+    let runs: Vec<RunKey> = (0..5).map(|_| new_run()).collect();
+    let minted = |id| vec![grant(id, Tenure::Minted)];
+    record(
+        journal.as_ref(),
+        vec![
+            started(&runs[0], minted(&outlived)),
+            started(&runs[1], vec![grant(&lives, Tenure::Minted), grant(&shared, Tenure::Minted)]),
+            started(&runs[2], vec![grant(&stands, Tenure::Standing)]),
+            started(&runs[3], minted(&dying)),
+            started(&runs[4], minted(&shared)),
+        ],
+    )
+    .await;
+    let before_end_ms = now_ms() + 1;
+    until("the clock to move on", || async { (now_ms() > before_end_ms).then_some(()) }).await;
+    record(journal.as_ref(), vec![ended(&runs[0])]).await;
+    let want = Want { max: 1, max_per_system: 1, now_ms: now_ms() + 1, lease_ms: 60_000, only: None };
+    let claim = journal.claim(want).await.unwrap().remove(0);
+    let close = Append {
+        case: claim.case.id,
+        epoch: claim.epoch,
+        seq: claim.case.seq,
+        records: vec![Record::Closed { verdict: Verdict::NotFound }],
+        due_ms: 0,
+        keep: false,
+        charge: None,
+        learned: None,
+        messages: Vec::new(),
+        now_ms: now_ms(),
+    };
+    journal.append(close).await.unwrap();
+    record(journal.as_ref(), vec![ended(&runs[2]), ended(&runs[3]), ended(&runs[4])]).await;
+
+    let settings_of = settings(&root.address, &root.token);
+    let vault = Vault::open(REALM, &settings_of, Mode::Observe, System::shared()).await.unwrap();
+    let settings = ReconcileSettings {
+        prefixes: vec![format!("{mount}/creds/")],
+        exclusive: vec![format!("{mount}/creds/")],
+        per_second: 500,
+        grace_ms: 0,
+        ..ReconcileSettings::default()
+    };
+    let intake = Intake { journal: journal.clone(), ..intake(Arc::default()) };
+    let reconcile = Reconcile::new(intake, settings, REALM, vault);
+    let found = async |watermark_ms| {
+        journal.caught_up("k", "t", 0, watermark_ms).await.unwrap();
+        reconcile.tick().await.unwrap().found
+    };
+    // All were issued before; but what the topic says after this may be a registration for another task.
+    assert_eq!(found(before_end_ms).await, 0);
+    assert_eq!(found(now_ms() + 60_000).await, 1);
+    let open = journal.cases(Filter::default()).await.unwrap();
+    let case = open.iter().find(|line| line.case.directive.credential == outlived).unwrap();
+    assert_eq!(case.case.directive.trigger, Trigger::Reconcile);
+    assert_eq!((&case.case.directive.run, case.case.directive.held), (&Some(runs[0].clone()), None));
+    assert_eq!(found(now_ms() + 60_000).await, 0, "a case is at work on it");
+    assert_eq!(open.len(), 2, "and one on what is dying");
 }

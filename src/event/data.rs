@@ -1,0 +1,174 @@
+//! What each type of event says, as plain facts.
+
+use crate::credential::CredentialId;
+use crate::task::{RunKey, Tenure};
+
+/// What an event says.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// `task.started`
+    TaskStarted(TaskStarted),
+    /// `task.extended`
+    TaskExtended(TaskExtended),
+    /// `task.heartbeat`
+    TaskHeartbeat(TaskHeartbeat),
+    /// `task.ended`
+    TaskEnded(TaskEnded),
+    /// `grant.registered`
+    GrantRegistered(GrantRegistered),
+    /// `grant.released`
+    GrantReleased(GrantReleased),
+    /// `finding.observed`
+    FindingObserved(FindingObserved),
+    /// `finding.closed`
+    FindingClosed(FindingClosed),
+    /// `deadline.passed`: fired for exactly this deadline; a later one makes it void.
+    DeadlinePassed {
+        /// Whose deadline.
+        run: RunKey,
+        /// The deadline that passed.
+        deadline_ms: i64,
+    },
+    /// `heartbeat.missed`: fired for silence since exactly this sign of life.
+    HeartbeatMissed {
+        /// Who fell silent.
+        run: RunKey,
+        /// The last sign of life.
+        last_beat_ms: i64,
+    },
+    /// `reconcile.found`
+    ReconcileFound {
+        /// What the issuer holds.
+        credential: CredentialId,
+        /// The run that its metadata names.
+        run: Option<RunKey>,
+        /// Whether it lies under a prefix that is declared to be Curfew's tasks' alone.
+        exclusive: bool,
+    },
+    /// `operator.revoke`
+    OperatorRevoke {
+        /// What to kill.
+        credential: CredentialId,
+        /// Who says so.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A grant inside a task or grant event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantSpec {
+    /// What is held.
+    pub credential: CredentialId,
+    /// Why it is held.
+    pub tenure: Tenure,
+    /// The user name at the system behind.
+    pub principal: Option<String>,
+    /// When it dies by itself, as the producer believes.
+    pub expires_ms: Option<i64>,
+}
+
+/// `task.started`
+#[derive(Debug, Clone)]
+pub struct TaskStarted {
+    /// The run.
+    pub run: RunKey,
+    /// From 1.
+    pub attempt: u32,
+    /// The logical task.
+    pub task: Option<String>,
+    /// Workload identity, or agent.
+    pub identity: Option<String>,
+    /// When, as the scheduler says.
+    pub started_ms: Option<i64>,
+    /// When it must be over.
+    pub deadline_ms: Option<i64>,
+    /// The interval at which it will send heartbeats.
+    pub heartbeat_every_ms: Option<i64>,
+    /// What it holds from the start.
+    pub grants: Vec<GrantSpec>,
+}
+
+/// `task.extended`
+#[derive(Debug, Clone)]
+pub struct TaskExtended {
+    /// The run.
+    pub run: RunKey,
+    /// The new deadline.
+    pub deadline_ms: i64,
+}
+
+/// `task.heartbeat`
+#[derive(Debug, Clone)]
+pub struct TaskHeartbeat {
+    /// The run.
+    pub run: RunKey,
+}
+
+/// `task.ended`
+#[derive(Debug, Clone)]
+pub struct TaskEnded {
+    /// The run.
+    pub run: RunKey,
+    /// From 1; an end of an older attempt does not end a newer one.
+    pub attempt: u32,
+    /// The logical task.
+    pub task: Option<String>,
+    /// Workload identity, or agent.
+    pub identity: Option<String>,
+    /// When, as the scheduler says; never a reason to reject.
+    pub ended_ms: Option<i64>,
+    /// `success`, `failure`, `cancelled`, `timeout`, `rejected`, `lost`, `unknown`.
+    pub outcome: Option<String>,
+    /// What it held, where the scheduler says so only now.
+    pub grants: Vec<GrantSpec>,
+    /// The run that goes on with the same credentials: then this end cuts nothing.
+    pub continued_as: Option<RunKey>,
+}
+
+/// `grant.registered`
+#[derive(Debug, Clone)]
+pub struct GrantRegistered {
+    /// The run that holds it.
+    pub run: RunKey,
+    /// The attempt, where known.
+    pub attempt: Option<u32>,
+    /// What.
+    pub grant: GrantSpec,
+}
+
+/// `grant.released`
+#[derive(Debug, Clone)]
+pub struct GrantReleased {
+    /// The run that held it.
+    pub run: RunKey,
+    /// What.
+    pub credential: CredentialId,
+}
+
+/// `finding.observed`, reduced to what the spine records.
+#[derive(Debug, Clone)]
+pub struct FindingObserved {
+    /// The scanner's own key, stable over re-scans.
+    pub finding_key: String,
+    /// The credential, where the scanner knows its id.
+    pub credential: Option<CredentialId>,
+    /// The detector's name.
+    pub detector: String,
+    /// `active`, `inactive` or `unknown`.
+    pub validity: String,
+    /// Visible to the public.
+    pub public: bool,
+    /// A honeytoken is never touched.
+    pub honeytoken: bool,
+}
+
+/// `finding.closed`
+#[derive(Debug, Clone)]
+pub struct FindingClosed {
+    /// The scanner's own key.
+    pub finding_key: String,
+    /// `false_positive`, `wont_fix`, `revoked`, `used_in_tests`, `inactive`.
+    pub reason: String,
+}
