@@ -310,6 +310,10 @@ pub struct Overrides {
     pub kafka: Option<String>,
     /// `--log-json`
     pub log_json: bool,
+    /// `--metrics`
+    pub metrics: Option<SocketAddr>,
+    /// `--socket`
+    pub socket: Option<PathBuf>,
 }
 
 impl Config {

@@ -239,9 +239,21 @@ impl NullRelay {
     }
 }
 
-/// The rows that wait; the backlog's figure follows.
+/// Looks how much waits to be published: for a process that does not publish.
+///
+/// # Errors
+/// The journal's.
+pub async fn look(journal: &dyn Journal, backlog: &Backlog) -> Result<(), journal::Error> {
+    rows(journal, backlog, 1).await.map(drop)
+}
+
 async fn next_rows(journal: &dyn Journal, backlog: &Backlog) -> Result<Vec<Outgoing>, journal::Error> {
-    let rows = journal.outbox(0, ROUND).await?;
+    rows(journal, backlog, ROUND).await
+}
+
+/// The rows that wait; the backlog's figure follows.
+async fn rows(journal: &dyn Journal, backlog: &Backlog, most: usize) -> Result<Vec<Outgoing>, journal::Error> {
+    let rows = journal.outbox(0, most).await?;
     let unsent = match rows.first() {
         // Numbers have no gaps.
         Some(first) => journal.tail().await?.seq - first.seq + 1,

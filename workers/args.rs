@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use curfew::config::Overrides;
+
+use crate::enforce::Part;
+use crate::run::Share;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -56,7 +60,8 @@ pub enum Command {
         revoked is published, nothing is. SIGTERM and SIGINT end it in good order; killed at any instant, it goes on \
         where it was.")]
     #[command(after_help = "Examples:\n  VAULT_ADDR=http://127.0.0.1:8200 curfew run\n  \
-        curfew run --config /etc/curfew/curfew.yaml --log-json\n  curfew run --kafka 127.0.0.1:9092")]
+        curfew run --config /etc/curfew/curfew.yaml --log-json\n  curfew run --kafka 127.0.0.1:9092\n  \
+        curfew run --config curfew.yaml --role enforce --realm prod --metrics 127.0.0.1:9465")]
     Run(Run),
     /// Send events: files or stdin of CloudEvents JSON
     #[command(long_about = "Send events: files or stdin of CloudEvents JSON (one object, an array, or one object a \
@@ -116,6 +121,91 @@ pub struct Run {
     /// Log JSON, one object a line
     #[arg(long)]
     pub log_json: bool,
+    /// Only these roles, several of each in as many processes as wanted; needs a journal in PostgreSQL [default: all]
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
+    pub roles: Vec<Role>,
+    /// Enforce and reconcile only these realms; the logins of others are not read
+    #[arg(long = "realm", value_name = "NAME", value_delimiter = ',')]
+    pub realms: Vec<String>,
+    /// Enforce only these actions
+    #[arg(long = "action", value_name = "ACTION", value_delimiter = ',')]
+    pub actions: Vec<Action>,
+    /// Where /metrics, /healthz and /readyz are served, over the configuration
+    #[arg(long, value_name = "HOST:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// The operators' socket, over the configuration
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
+}
+
+impl Run {
+    /// What goes over the configuration, and what is this process's part.
+    pub fn split(self, journal: Option<PathBuf>) -> (Overrides, Share) {
+        let over = Overrides {
+            journal,
+            kafka: self.kafka,
+            log_json: self.log_json,
+            metrics: self.metrics,
+            socket: self.socket,
+        };
+        let all = Role::ALL.to_vec();
+        let roles = if self.roles.is_empty() { all } else { self.roles };
+        let part = Part { realms: self.realms, actions: self.actions.into_iter().map(Into::into).collect() };
+        (over, Share { roles: roles.into_iter().collect(), part })
+    }
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Role {
+    /// Events from Kafka into the journal
+    Intake,
+    /// Work on due cases: the only role that acts
+    Enforce,
+    /// Notice deadlines and silence; prune
+    Deadlines,
+    /// Compare what the issuers hold with the journal
+    Reconcile,
+    /// Publish outcomes and rejects
+    Relay,
+    /// Operators' socket, intake over HTTP, gauges of the journal
+    Serve,
+}
+
+impl Role {
+    /// What one process does alone.
+    pub const ALL: [Self; 6] =
+        [Self::Intake, Self::Enforce, Self::Deadlines, Self::Reconcile, Self::Relay, Self::Serve];
+
+    /// The name on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Intake => "intake",
+            Self::Enforce => "enforce",
+            Self::Deadlines => "deadlines",
+            Self::Reconcile => "reconcile",
+            Self::Relay => "relay",
+            Self::Serve => "serve",
+        }
+    }
+}
+
+/// Actions to filter by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Action {
+    /// Credentials that die
+    Revoke,
+    /// State that is recorded
+    Track,
+}
+
+impl From<Action> for curfew::case::Action {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Revoke => Self::Revoke,
+            Action::Track => Self::Track,
+        }
+    }
 }
 
 /// `curfew publish`

@@ -58,6 +58,23 @@ pub fn open(config: &Config) -> Result<Arc<Sqlite>, Failed> {
     })
 }
 
+/// Whether several processes may share the journal.
+pub fn is_shared(_: &Config) -> bool {
+    false
+}
+
+/// Refuses what one process cannot have alone.
+pub fn shared(config: &Config) -> Result<(), Failed> {
+    if is_shared(config) {
+        return Ok(());
+    }
+    Err(Failed::Usage(format!(
+        "roles and realms apart need several processes on one journal, and a SQLite file has room for one process: \
+         leave out --role, --realm and --action, or put the journal into PostgreSQL (now: {})",
+        config.journal.display()
+    )))
+}
+
 /// What answers operators on `journal`.
 fn operator(config: &Config, journal: Arc<dyn Journal>) -> Operator {
     Operator {

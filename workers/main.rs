@@ -3,12 +3,18 @@
 mod args;
 mod audit;
 mod cases;
+mod deadlines;
+mod enforce;
+mod intake;
 mod link;
+mod process;
 mod publish;
+mod reconcile;
+mod relay;
 mod run;
+mod serve;
 mod show;
 mod stop;
-mod wire;
 
 use std::process::ExitCode;
 
@@ -19,6 +25,9 @@ use curfew::config::{Config, Environment, Invalid, Overrides};
 /// What a command can end with, besides success and clap's own 2.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
+    /// 2: the command line asks for what cannot be.
+    #[error("{0}")]
+    Usage(String),
     /// 64: the configuration is wrong.
     #[error(transparent)]
     Configuration(#[from] Invalid),
@@ -36,6 +45,7 @@ pub enum Failed {
 impl Failed {
     fn code(&self) -> u8 {
         match self {
+            Self::Usage(_) => 2,
             Self::Configuration(_) => 64,
             Self::Data(_) => 65,
             Self::Unavailable(_) => 69,
@@ -74,9 +84,10 @@ fn dispatch(args: Args) -> Result<(), Failed> {
         }
         Command::Check => return check(&common),
         Command::Run(run) => {
-            let over = Overrides { journal: common.journal.clone(), kafka: run.kafka, log_json: run.log_json };
+            let (over, share) = run.split(common.journal.clone());
             let config = configuration(&common, &over)?;
-            return runtime(&mut tokio::runtime::Builder::new_multi_thread())?.block_on(run::run(config));
+            share.part.check(&config)?;
+            return runtime(&mut tokio::runtime::Builder::new_multi_thread())?.block_on(run::run(config, share));
         }
         _ => {}
     }

@@ -333,6 +333,9 @@ mod guarded {
             };
             assert_eq!(crate::guard::check(&facts), Err(expected));
         }
+        let mut found = case.clone();
+        found.directive.action = Action::Track;
+        assert_eq!(check(&found, &|_| ()), Err(HoldReason::Finding), "what is only recorded enforces nothing");
         case.state.acted = true;
         case.charged = true;
         assert_eq!(check(&case, &|f| f.freeze = Some(Freeze::Soft)), Ok(()), "on to its safe point");

@@ -97,6 +97,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     }
     let journal = over.journal.clone().unwrap_or_else(|| c.path(&raw.journal.path));
     let socket = raw.socket.as_ref().map_or_else(|| journal.with_extension("sock"), |socket| c.path(socket));
+    let socket = over.socket.clone().unwrap_or(socket);
     if !c.problems.is_empty() {
         return Err(c.problems);
     }
@@ -107,7 +108,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         topics,
         publish,
         http,
-        metrics: raw.metrics.listen,
+        metrics: over.metrics.unwrap_or(raw.metrics.listen),
         realms,
         targets,
         rules: Arc::new(rules),

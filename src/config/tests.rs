@@ -71,7 +71,12 @@ fn vault_addr_gives_a_realm_that_observes() {
 
 #[test]
 fn flags_go_over_the_file() {
-    let over = Overrides { journal: Some("/x/j.db".into()), kafka: Some("localhost:1".into()), log_json: true };
+    let over = Overrides {
+        journal: Some("/x/j.db".into()),
+        kafka: Some("localhost:1".into()),
+        log_json: true,
+        ..Overrides::default()
+    };
     let config = Config::parse("f", WHOLE, Path::new(""), &over, &Environment::default()).unwrap();
     assert_eq!(config.journal, Path::new("/x/j.db"));
     assert_eq!(config.kafka.unwrap().brokers, "localhost:1");

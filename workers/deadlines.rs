@@ -1,0 +1,47 @@
+//! Role `deadlines`: what time brings. One process at a time notices deadlines and silence, and prunes.
+
+use std::time::Duration;
+
+use curfew::deadlines::{Deadlines, Settings};
+use tokio_util::sync::CancellationToken;
+
+use crate::process::Process;
+
+/// How often what is too old is deleted, and how many rows at a time.
+const PRUNE: (Duration, usize) = (Duration::from_secs(600), 1_000);
+
+/// Notices what no producer said, and deletes what was kept long enough.
+pub fn start(process: &Process) {
+    let this = process.clone();
+    process.lead("deadlines", move |cancel| {
+        let settings =
+            Settings { grace_ms: this.config.grace_ms, kafka: this.config.kafka.is_some(), ..Settings::default() };
+        Deadlines::new(this.intake.clone(), settings, this.trust.clone()).run(cancel)
+    });
+    let this = process.clone();
+    process.lead("prune", move |cancel| prune(this.clone(), cancel));
+}
+
+/// Deletes what is older than it must be kept, a little at a time.
+async fn prune(process: Process, cancel: CancellationToken) {
+    let (journal, retention) = (process.intake.journal.clone(), process.config.retention);
+    loop {
+        tokio::select! { () = cancel.cancelled() => return, () = tokio::time::sleep(PRUNE.0) => {} }
+        let now_ms = process.clock.wall_ms();
+        let (seen, closed) = (now_ms - retention.seen_ms, now_ms - retention.closed_ms);
+        loop {
+            match journal.prune(seen, closed, PRUNE.1).await {
+                Ok(0) => break,
+                Ok(rows) => tracing::debug!(rows, "pruned"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot prune");
+                    break;
+                }
+            }
+            if cancel.is_cancelled() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Role `enforce`: due cases are worked on, with this process's realms and actions only.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use curfew::case::Action;
+use curfew::config::{Config, Login, Realm};
+use curfew::connector::{Registry, postgres, vault};
+use curfew::executor::{Executor, Parts, Settings};
+use curfew::journal::Served;
+use curfew::ops::freeze_file;
+use curfew::reconcile::Registrar;
+use curfew::{clock, guard};
+
+use crate::Failed;
+use crate::process::Process;
+
+/// Look-ups of newly registered credentials per second.
+const LOOKUPS_PER_SECOND: u32 = 50;
+
+/// Which part of the cases this process works on.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// Of these realms; empty: of all.
+    pub realms: Vec<String>,
+    /// With these actions; empty: with any.
+    pub actions: Vec<Action>,
+}
+
+impl Part {
+    /// All realms that it names are configured.
+    pub fn check(&self, config: &Config) -> Result<(), Failed> {
+        let known: Vec<&str> = config.realms.iter().map(|realm| realm.rules.name.as_str()).collect();
+        match self.realms.iter().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                Err(Failed::Usage(format!(
+                    "--realm {name}: there is no such realm in the configuration (it has: {known})"
+                )))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Logs in, claims, works.
+pub async fn start(process: &Process, part: &Part, apart: bool) -> Result<(), Failed> {
+    let config = &process.config;
+    let registry = Arc::new(connectors(config, &part.realms, &process.clock).await?);
+    let executor = executor(process, registry.clone(), served(config, part, apart));
+    process.tasks.spawn("executor", executor.run(process.tasks.cancel.clone()));
+    let registrar = Arc::new(Registrar::new(process.intake.clone(), registry, LOOKUPS_PER_SECOND));
+    process.lead("registrar", move |cancel| {
+        let registrar = registrar.clone();
+        async move { registrar.run(cancel).await }
+    });
+    Ok(())
+}
+
+/// One process alone serves everything, and holds what it has no realm for; among several each serves what it has.
+fn served(config: &Config, part: &Part, apart: bool) -> Option<Served> {
+    let chosen = |name: &String| part.realms.is_empty() || part.realms.contains(name);
+    let systems = config.realms.iter().map(|realm| realm.rules.name.clone()).filter(chosen).collect();
+    let actions = (!part.actions.is_empty()).then(|| part.actions.iter().copied().collect());
+    apart.then_some(Served { systems, actions })
+}
+
+fn executor(process: &Process, registry: Arc<Registry>, served: Option<Served>) -> Executor {
+    let (config, trust) = (&process.config, process.trust.clone());
+    let freeze = freeze_file::path_of(&config.journal);
+    let settings = Settings {
+        concurrency: config.limits.concurrency,
+        per_system: config.limits.per_system,
+        calls_per_system: config.limits.calls_per_system,
+        budgets: config.budgets(),
+        served,
+        claim_lease_ms: config.limits.claim_lease_ms,
+        effects_per_minute: config.limits.effects_per_minute,
+        retry: config.retry,
+        authority: config.authorities(),
+        protected: config.protected.clone(),
+        ..Settings::default()
+    };
+    Executor::new(Parts {
+        worker: process.worker,
+        journal: process.intake.journal.clone(),
+        registry,
+        settings: Arc::new(settings),
+        clock: process.clock.clone(),
+        clock_trusted: Arc::new(move || trust.check()),
+        freeze_file: Arc::new(move || freeze_file::read(&freeze).map(|note| note.how)),
+        metrics: process.intake.metrics.clone(),
+        stirred: process.intake.stirred.clone(),
+        outbox: process.outbox.clone(),
+    })
+}
+
+/// Only the logins of `realms` are read (empty: of all). A realm that does not answer now is no reason not to start; one
+/// that is wrong is.
+async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -> Result<Registry, Failed> {
+    let mut registry = Registry::default();
+    let chosen = |name: &String| realms.is_empty() || realms.contains(name);
+    let mut opened = BTreeSet::new();
+    for realm in config.realms.iter().filter(|realm| chosen(&realm.rules.name)) {
+        let settings = vault_settings(realm, login(&realm.vault.login));
+        let name = &realm.rules.name;
+        let made = vault::connect(name, &settings, realm.rules.mode, clock.clone()).await;
+        made.map_err(|error| refused(&format!("realm {name}"), &error))?.into_iter().for_each(|one| registry.add(one));
+        registry.add_realm(realm.rules.clone());
+        opened.extend(realm.rules.targets.iter().map(|(_, target)| target.clone()));
+    }
+    for target in config.targets.iter().filter(|target| realms.is_empty() || opened.contains(&target.name)) {
+        let settings = postgres::PostgresSettings {
+            url: None,
+            url_file: Some(target.url_file.clone()),
+            timeout_ms: u64::try_from(target.timeout_ms).unwrap_or(0),
+        };
+        let made = postgres::connect(&target.name, &settings, clock.clone()).await;
+        let made = made.map_err(|error| refused(&format!("target {}", target.name), &error))?;
+        made.into_iter().for_each(|one| registry.add(one));
+    }
+    Ok(registry)
+}
+
+/// A login as the connector wants it.
+pub fn login(login: &Login) -> vault::Auth {
+    match login {
+        Login::Token(token) => vault::Auth::Token(token.clone()),
+        Login::TokenFile(path) => vault::Auth::TokenFile(path.clone()),
+        Login::AppRole { mount, role_id_file, secret_id_file } => vault::Auth::Approle {
+            mount: mount.clone(),
+            role_id_file: role_id_file.clone(),
+            secret_id_file: secret_id_file.clone(),
+        },
+    }
+}
+
+/// How a realm's Vault is spoken to, as `auth`.
+pub fn vault_settings(realm: &Realm, auth: vault::Auth) -> vault::VaultSettings {
+    let roles: BTreeSet<String> = realm.secret_id_roles.iter().map(|role| format!("{role}/")).collect();
+    let is_lease = |prefix: &&String| !roles.contains(*prefix) && *prefix != guard::TOKENS;
+    vault::VaultSettings {
+        namespace: realm.vault.namespace.clone(),
+        ca_file: realm.vault.ca_file.clone(),
+        cluster_id: realm.vault.cluster_id.clone(),
+        timeout_ms: u64::try_from(realm.vault.timeout_ms).unwrap_or(0),
+        lease_prefixes: realm.rules.allowed_prefixes.iter().filter(is_lease).cloned().collect(),
+        tokens: realm.tokens,
+        secret_id_roles: realm.secret_id_roles.clone(),
+        derived_tokens: realm.derived_tokens,
+        ..vault::VaultSettings::new(&realm.vault.address, auth)
+    }
+}
+
+/// What a login that does not work ends with.
+pub fn refused(what: &str, error: &vault::ConnectError) -> Failed {
+    match error {
+        vault::ConnectError::Unreachable(_) | vault::ConnectError::Login(_) => {
+            Failed::Unavailable(format!("{what}: {error}"))
+        }
+        _ => Failed::Other(anyhow::anyhow!("{what}: {error}")),
+    }
+}

@@ -1,0 +1,81 @@
+//! Role `serve`: operators' socket and intake over HTTP. And what each process has, whatever its roles: `/metrics`,
+//! `/healthz`, `/readyz`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use curfew::http::{self, Door};
+use curfew::intake::Intake;
+use curfew::journal::sqlite::Sqlite;
+use curfew::ops::operator::Operator;
+use curfew::ops::server::Server;
+use curfew::ops::{self, freeze_file};
+use secrecy::SecretString;
+
+use crate::Failed;
+use crate::process::Process;
+
+/// Operators are answered over the socket.
+pub fn operators(process: &Process) -> Result<(), Failed> {
+    let (config, tasks) = (&process.config, &process.tasks);
+    let operator = Operator { intake: process.intake.clone(), freeze_file: freeze_file::path_of(&config.journal) };
+    let server = Server::bind(&config.socket).map_err(|error| Failed::Unavailable(error.to_string()))?;
+    tasks.spawn("operators", server.run(operator, tasks.cancel.clone()));
+    Ok(())
+}
+
+/// Intake over HTTP, where it is configured.
+pub async fn events(process: &Process) -> Result<(), Failed> {
+    let config = &process.config;
+    let Some(settings) = &config.http else { return Ok(()) };
+    let wrong = |error: http::Error| Failed::Unavailable(error.to_string());
+    if !settings.token_file.exists() {
+        http::create_token(&settings.token_file).map_err(wrong)?;
+        tracing::info!(file = %settings.token_file.display(), "made a token for the intake");
+    }
+    let token: SecretString = http::read_token(&settings.token_file).map_err(wrong)?;
+    let tenant = config.topics.get(&settings.topic).map_or_else(|| "default".into(), |topic| topic.tenant.clone());
+    let topic = settings.topic.as_str().into();
+    let door = Door { intake: process.intake.clone(), token: Arc::new(token), topic, tenant };
+    let listener = http::listen(settings.listen).await.map_err(wrong)?;
+    tracing::info!(at = %settings.listen, topic = settings.topic, "intake over HTTP");
+    let tasks = &process.tasks;
+    tasks.spawn_fallible("http", http::serve(listener, http::events(door), tasks.cancel.clone()));
+    Ok(())
+}
+
+/// `/metrics`, `/healthz`, `/readyz`. With `gauges` those of the journal are set at each scrape: by the role `serve` only,
+/// since they show what all processes share.
+pub async fn observe(process: &Process, journal: &Arc<Sqlite>, gauges: bool) -> Result<(), Failed> {
+    let (config, intake) = (&process.config, &process.intake);
+    let (started, journal) = (process.started.clone(), journal.clone());
+    let ready: http::Ready = Arc::new(move || match (started.load(Ordering::Acquire), journal.healthy()) {
+        (_, false) => Err("the journal cannot be written".to_owned()),
+        (false, true) => Err("starting or ending".to_owned()),
+        (true, true) => Ok(()),
+    });
+    let mut router = http::observability(intake.metrics.clone(), ready);
+    if gauges {
+        let state = (intake.clone(), freeze_file::path_of(&config.journal));
+        router = router.layer(middleware::from_fn_with_state(state, fresh_gauges));
+    }
+    let listener = http::listen(config.metrics).await.map_err(|error| Failed::Unavailable(error.to_string()))?;
+    // It answers to the end: it is stopped last, with the process.
+    process.tasks.spawn_fallible("metrics", http::serve(listener, router, process.tasks.cancel.clone()));
+    Ok(())
+}
+
+async fn fresh_gauges(State((intake, freeze)): State<(Intake, PathBuf)>, request: Request, next: Next) -> Response {
+    if request.uri().path() == "/metrics" {
+        let now_ms = intake.clock.wall_ms();
+        match (intake.journal.stats(now_ms).await, intake.journal.frozen().await) {
+            (Ok(stats), Ok(frozen)) => intake.metrics.set_stats(&stats, ops::in_force(frozen, &freeze).is_some()),
+            (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "the gauges are old"),
+        }
+    }
+    next.run(request).await
+}
