@@ -81,6 +81,7 @@ pub struct Metrics {
     oldest_case: IntGaugeVec,
     held_cases: IntGaugeVec,
     deadlines: IntGaugeVec,
+    unserved: IntGauge,
     outbox: IntGauge,
     frozen: IntGauge,
 }
@@ -163,6 +164,7 @@ impl Metrics {
             oldest_case: gauges("oldest_case_age_seconds", "Age of the oldest open case by state.", &["state"]),
             held_cases: gauges("held_cases", "Held cases by reason.", &["reason"]),
             deadlines: gauges("deadlines", "Tasks by whether their deadline is ahead or passed.", &["state"]),
+            unserved: gauge("unserved_cases", "Open cases that no running process serves."),
             outbox: gauge("outbox_rows", "Rows that were not published yet."),
             frozen: gauge("frozen", "1 while a freeze is in force."),
             registry: registry.clone(),
@@ -256,6 +258,7 @@ impl Metrics {
         }
         self.deadlines.with_label_values(&["pending"]).set(stats.deadlines_pending);
         self.deadlines.with_label_values(&["passed"]).set(stats.deadlines_passed);
+        self.unserved.set(stats.unserved);
         self.outbox.set(stats.outbox);
         self.frozen.set(i64::from(frozen));
     }
@@ -306,14 +309,15 @@ mod tests {
     fn gauges_follow_the_journal() {
         let metrics = Metrics::default();
         let held = vec![("observe".to_owned(), 2)];
-        let stats =
-            Stats { accepted: 7, closed: 4, held, oldest_ms: vec![("held".to_owned(), 5_500)], ..Stats::default() };
+        let oldest_ms = vec![("held".to_owned(), 5_500)];
+        let stats = Stats { accepted: 7, closed: 4, held, oldest_ms, unserved: 3, ..Stats::default() };
         metrics.set_stats(&stats, true);
         let page = metrics.render();
         for line in [
             "curfew_accepted_events{state=\"open\"} 3",
             "curfew_held_cases{reason=\"observe\"} 2",
             "curfew_oldest_case_age_seconds{state=\"held\"} 5",
+            "curfew_unserved_cases 3",
             "curfew_frozen 1",
         ] {
             assert!(page.lines().any(|l| l == line), "{line}");

@@ -152,6 +152,7 @@ impl Draft<'_> {
         if late {
             if attempt == task.attempt && task.started_ms.is_none() {
                 task.started_ms = Some(self.start_ms(it.started_ms));
+                task.deadline_ms = task.deadline_ms.min(self.limit_ms(&task));
             }
             let reason = if task.phase == Phase::Ended { Reason::EndedBefore } else { Reason::OlderAttempt };
             self.tasks.insert(it.run.clone(), task);
