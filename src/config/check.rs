@@ -25,7 +25,7 @@ use crate::task::Tenant;
 pub(super) struct Checks<'a> {
     folder: &'a Path,
     pub(super) problems: Vec<Problem>,
-    warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Checks<'_> {

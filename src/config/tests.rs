@@ -154,6 +154,19 @@ fn whose_runs_a_topic_speaks_of_is_written_whole_or_up_to_a_star() {
 }
 
 #[test]
+fn a_topic_that_can_speak_as_the_schedulers_of_another_is_warned_of() {
+    let warned = |topics: &str| {
+        let config = parse(&format!("topics:\n{topics}")).unwrap();
+        config.warnings.iter().filter(|warning| warning.contains("`sources`")).count()
+    };
+    assert_eq!(warned("  ci: {}\n"), 0, "nobody else's");
+    assert_eq!(warned("  ci: {}\n  agents: {sources: [/agents]}\n"), 1);
+    assert_eq!(warned("  ci: {sources: [/ci]}\n  agents: {sources: [/agents]}\n"), 0);
+    assert_eq!(warned("  ci: {}\n  agents: {tenant: other}\n"), 0);
+    assert_eq!(warned("  ci: {}\n  findings: {events: [finding.observed], strongest: track}\n"), 0);
+}
+
+#[test]
 fn a_realm_that_reconciles_says_whose_it_is_where_there_are_several_tenants() {
     let whole = |tenant: &str, realm: &str| {
         let topics = WHOLE.replace("curfew.findings: {", &format!("curfew.findings: {{tenant: {tenant}, "));

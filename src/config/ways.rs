@@ -108,7 +108,21 @@ pub(super) fn topics(
         let says = Says { types, sources, speaks_for: patterns(c, topic.speaks_for) };
         topics.insert(name, Topic { tenant: topic.tenant.into(), says, authority });
     }
+    warn_of_any_source(c, &topics);
     topics
+}
+
+/// Where schedulers were given topics of their own, one without `sources` can still speak as any of them.
+fn warn_of_any_source(c: &mut Checks<'_>, topics: &BTreeMap<String, Topic>) {
+    let tells_of_tasks = |topic: &Topic| topic.says.types.iter().any(|kind| !kind.as_str().starts_with("finding."));
+    for (name, topic) in topics.iter().filter(|(_, topic)| tells_of_tasks(topic) && topic.says.sources.is_none()) {
+        let others = topics.iter().filter(|(other, it)| *other != name && it.tenant == topic.tenant);
+        if others.into_iter().any(|(_, it)| tells_of_tasks(it)) {
+            let warning =
+                format!("topic {name} has no `sources`: its producers can end the tasks of other topics' sources");
+            c.warnings.push(warning);
+        }
+    }
 }
 
 /// Sources, whole or ending in `*`.
