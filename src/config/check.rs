@@ -140,7 +140,7 @@ fn targets(c: &mut Checks<'_>, raw: &[Spanned<file::Target>], most: usize) -> Ve
     let mut targets = Vec::new();
     for Spanned { value: target, .. } in raw {
         if !names.insert(&target.name.value) {
-            c.wrong(target.name.referenced, format!("there are two targets `{}`", target.name.value));
+            c.wrong(target.name.referenced, format!("there are two targets {}", said(&target.name.value)));
         }
         targets.push(Target {
             name: target.name.value.clone(),
@@ -168,7 +168,10 @@ fn realms(
             c.wrong(at, "a realm's `name` stands in credential ids: letters, digits, `-`, `_` and `.`");
         }
         if !names.insert(name) || targets.iter().any(|target| target.name == *name) {
-            c.wrong(realm.name.referenced, format!("`{name}` names two systems: realms and targets share their names"));
+            c.wrong(
+                realm.name.referenced,
+                format!("{} names two systems: realms and targets share their names", said(name)),
+            );
         }
         for opens in &realm.targets {
             if !targets.iter().any(|target| target.name == opens.target.value) {
@@ -182,6 +185,7 @@ fn realms(
             }
         }
         if realm.mode == Mode::Enforce && realm.allowed_prefixes.is_empty() {
+            let name = said(name);
             c.warnings.push(format!("realm {name} enforces, but its `allowed_prefixes` are empty: nothing is revoked"));
         }
         let vault = vault(c, *at, name, &realm.vault);
@@ -214,7 +218,7 @@ fn realms(
 fn vault(c: &mut Checks<'_>, at: Location, name: &str, raw: &file::Vault) -> Option<Vault> {
     if !is_safe_url(&raw.address.value) {
         let at = if raw.address.value.is_empty() { at } else { raw.address.referenced };
-        c.wrong(at, format!("realm {name}: `vault.address` is an https:// URL, or http:// on loopback"));
+        c.wrong(at, format!("realm {}: `vault.address` is an https:// URL, or http:// on loopback", said(name)));
     }
     Some(Vault {
         address: raw.address.value.trim_end_matches('/').to_owned(),
@@ -222,7 +226,7 @@ fn vault(c: &mut Checks<'_>, at: Location, name: &str, raw: &file::Vault) -> Opt
         ca_file: raw.ca_file.as_ref().map(|path| c.path(path)),
         cluster_id: raw.cluster_id.clone(),
         timeout_ms: positive(c, &raw.timeout, "timeout"),
-        login: c.login(at, raw.token_file.as_ref(), raw.approle.as_ref(), &format!("realm {name}"))?,
+        login: c.login(at, raw.token_file.as_ref(), raw.approle.as_ref(), &format!("realm {}", said(name)))?,
     })
 }
 
@@ -233,15 +237,15 @@ fn tenant(c: &mut Checks<'_>, at: Location, realm: &file::Realm, topics: &BTreeM
     match &realm.tenant {
         Some(named) if known().any(|tenant| tenant == named.value) => Some(named.value.as_str().into()),
         Some(named) => {
-            let message = format!("no topic is of the tenant `{}`", named.value);
+            let message = format!("no topic is of the tenant {}", said(&named.value));
             c.problems.push(Problem::new(named.referenced, message).nearest(&named.value, known()));
             None
         }
         None if tenants.len() > 1 && realm.reconcile.is_some() => {
-            let name = &realm.name.value;
+            let name = said(&realm.name.value);
             let message = format!("realm {name}: the topics are of several tenants, and `reconcile` is for one");
-            let help =
-                format!("write `tenant: NAME` in the realm, with one of {}", known().collect::<Vec<_>>().join(", "));
+            let known: Vec<String> = known().map(said).collect();
+            let help = format!("write `tenant: NAME` in the realm, with one of {}", known.join(", "));
             c.problems.push(Problem::new(at, message).help(help));
             None
         }
@@ -251,9 +255,10 @@ fn tenant(c: &mut Checks<'_>, at: Location, realm: &file::Realm, topics: &BTreeM
 
 fn reconcile(c: &mut Checks<'_>, at: Location, name: &str, tenant: Tenant, raw: &file::Reconcile) -> Option<Reconcile> {
     if raw.prefixes.is_empty() && !raw.tokens {
+        let name = said(name);
         c.warnings.push(format!("realm {name}: `reconcile` names no prefixes and no tokens: it compares nothing"));
     }
-    let whose = format!("`reconcile` of realm {name}");
+    let whose = format!("`reconcile` of realm {}", said(name));
     Some(Reconcile {
         tenant,
         prefixes: raw.prefixes.iter().map(|w| (w.prefix.clone(), w.exclusive)).collect(),

@@ -175,7 +175,10 @@ fn a_realm_that_reconciles_says_whose_it_is_where_there_are_several_tenants() {
     let of = |config: Config| config.realms[0].reconcile.as_ref().unwrap().tenant.to_string();
     assert_eq!(of(whole("default", "").unwrap()), "default", "the only one");
     let said = whole("acme", "").unwrap_err().to_string();
-    assert!(said.contains("realm prod") && said.contains("`tenant: NAME`") && said.contains("acme, default"), "{said}");
+    assert!(
+        said.contains("realm `prod`") && said.contains("`tenant: NAME`") && said.contains("`acme`, `default`"),
+        "{said}"
+    );
     assert_eq!(of(whole("acme", "tenant: default").unwrap()), "default", "not the first of the alphabet");
     assert_eq!(of(whole("acme", "tenant: acme").unwrap()), "acme");
     let said = whole("acme", "tenant: acne").unwrap_err().to_string();

@@ -118,8 +118,10 @@ fn warn_of_any_source(c: &mut Checks<'_>, topics: &BTreeMap<String, Topic>) {
     for (name, topic) in topics.iter().filter(|(_, topic)| tells_of_tasks(topic) && topic.says.sources.is_none()) {
         let others = topics.iter().filter(|(other, it)| *other != name && it.tenant == topic.tenant);
         if others.into_iter().any(|(_, it)| tells_of_tasks(it)) {
-            let warning =
-                format!("topic {name} has no `sources`: its producers can end the tasks of other topics' sources");
+            let warning = format!(
+                "topic {} has no `sources`: its producers can end the tasks of other topics' sources",
+                said(name)
+            );
             c.warnings.push(warning);
         }
     }
@@ -153,7 +155,7 @@ fn event(c: &mut Checks<'_>, name: &Spanned<String>) -> Option<Type> {
 pub(super) fn publish(c: &mut Checks<'_>, raw: &file::Publish, topics: &BTreeMap<String, Topic>) -> Publish {
     for topic in [&raw.outcomes, &raw.states, &raw.rejected] {
         if topics.contains_key(&topic.value) {
-            c.wrong(topic.referenced, format!("`{}` is read from as well: Curfew would hear itself", topic.value));
+            c.wrong(topic.referenced, format!("{} is read from as well: Curfew would hear itself", said(&topic.value)));
         }
     }
     Publish {
