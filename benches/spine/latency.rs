@@ -12,7 +12,6 @@ use curfew::clock::System;
 use curfew::credential::CredentialId;
 use curfew::event::Limits;
 use curfew::intake::Intake;
-use curfew::journal::Journal;
 use curfew::kafka::consumer;
 use curfew::kafka::settings::{Connection, Settings, Topic};
 use curfew::metrics::Metrics;
@@ -96,14 +95,14 @@ fn p99_ms(produced: &HashMap<String, Instant>, dead: &HashMap<String, Instant>) 
 async fn ours(vault: &Memory) -> f64 {
     let accessors = vault.tokens(TASKS).await;
     let topic = new_topic().await;
-    let dir = tempfile::tempdir().unwrap();
-    let mut stage = stage::Stage::new(dir.path(), crate::admin::connectors(&vault.admin, "none", false).await);
+    let mut stage =
+        stage::Stage::new(crate::store::Store::sqlite(), crate::admin::connectors(&vault.admin, "none", false).await);
     let authority = stage.settings.authority[stage::TOPIC].clone();
     stage.settings.authority.insert(topic.clone(), authority);
-    let journal = stage.open();
+    let journal = stage.open().await;
     let stirred = Arc::new(tokio::sync::Notify::new());
     let intake = Intake {
-        journal: journal.clone() as Arc<dyn Journal>,
+        journal: journal.clone(),
         rules: Arc::new(Rules::default()),
         limits: Limits::default(),
         clock: System::shared(),
@@ -146,7 +145,7 @@ async fn ours(vault: &Memory) -> f64 {
     stop.cancel();
     acting.await.unwrap();
     reading.await.unwrap().unwrap();
-    let db = rusqlite::Connection::open(&stage.path).unwrap();
+    let db = rusqlite::Connection::open(stage.store.file()).unwrap();
     for (what, sql) in [
         ("appended to recorded", "SELECT at_ms - broker_ms FROM events WHERE kind = 'task.ended' ORDER BY 1"),
         ("recorded to closed", "SELECT closed_ms - opened_ms FROM cases ORDER BY 1"),

@@ -14,6 +14,8 @@ mod table;
 mod admin;
 #[path = "../../tests/it/stage.rs"]
 mod stage;
+#[path = "../../tests/it/store.rs"]
+mod store;
 #[path = "../../tests/it/world.rs"]
 mod world;
 

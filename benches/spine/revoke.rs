@@ -2,11 +2,9 @@
 //! Tokens on a Vault with memory storage; the cases are recorded before the clock starts.
 
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use curfew::credential::{CredentialId, Kind};
-use curfew::journal::Journal;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -123,11 +121,10 @@ async fn bare(vault: &Memory, accessors: Vec<String>) -> f64 {
 }
 
 async fn ours(vault: &Memory, accessors: Vec<String>) -> f64 {
-    let dir = tempfile::tempdir().unwrap();
     let registry = admin::connectors(&vault.admin, "none", false).await;
-    let mut stage = stage::Stage::new(dir.path(), registry);
+    let mut stage = stage::Stage::new(crate::store::Store::sqlite(), registry);
     stage.settings.calls_per_system = CONCURRENCY;
-    let journal = stage.open();
+    let journal = stage.open().await;
     let mut events = Vec::new();
     for accessor in &accessors {
         let id = CredentialId::new(Kind::VaultToken, "test", accessor).unwrap();
@@ -137,7 +134,7 @@ async fn ours(vault: &Memory, accessors: Vec<String>) -> f64 {
     let cancel = tokio_util::sync::CancellationToken::new();
     let used = Used::start(vault);
     let started = Instant::now();
-    let running = tokio::spawn(stage.executor(journal.clone() as Arc<dyn Journal>).run(cancel.clone()));
+    let running = tokio::spawn(stage.executor(journal.clone()).run(cancel.clone()));
     loop {
         let stats = journal.stats(stage::now_ms()).await.unwrap();
         if stats.closed == stats.accepted {

@@ -8,7 +8,6 @@ use curfew::case::record::{FailureKind, Record, Verdict};
 use curfew::case::state::State;
 use curfew::connector::Registry;
 use curfew::credential::{CredentialId, Kind};
-use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{CaseLine, Journal};
 use curfew::outcome;
 use curfew::task::RunKey;
@@ -16,6 +15,7 @@ use serde_json::json;
 
 use crate::admin::{Admin, Postgres, connectors};
 use crate::stage::{Broken, Death, Dying, Fault, Stage, case_of, new_run};
+use crate::store::Store;
 use crate::world::until;
 
 /// The kinds of plan that there are.
@@ -107,7 +107,7 @@ impl Ground {
 }
 
 /// What must hold of a closed case, whatever happened on the way.
-async fn assert_one_end(journal: &Arc<Sqlite>, line: &CaseLine, what: &str) {
+async fn assert_one_end(journal: &Arc<dyn Journal>, line: &CaseLine, what: &str) {
     assert!(matches!(line.verdict, Verdict::Dead { .. }), "{what}: {:?}", line.verdict);
     let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
     let records: Vec<Record> = timeline.records.iter().flat_map(|(_, _, records)| records.clone()).collect();
@@ -122,13 +122,12 @@ async fn assert_one_end(journal: &Arc<Sqlite>, line: &CaseLine, what: &str) {
 }
 
 /// A first run under `break_it`, then a fresh process that finishes. Returns whether the break took place.
-async fn killed_and_resumed(ground: &Ground, death: Death) -> bool {
+async fn killed_and_resumed(store: Store, ground: &Ground, death: Death) -> bool {
     let what = format!("{:?} killed {death:?}", ground.plan);
-    let dir = tempfile::tempdir().unwrap();
-    let stage = Stage::new(dir.path(), ground.registry.clone());
+    let stage = Stage::new(store, ground.registry.clone());
     let victim = ground.victim().await;
     let died = {
-        let journal = stage.open();
+        let journal = stage.open().await;
         stage.task_ends(journal.as_ref(), &victim.run, &victim.credential, victim.principal.as_deref()).await;
         let dying = Dying::new(journal.clone(), death);
         let executor = stage.executor(dying.clone());
@@ -140,20 +139,20 @@ async fn killed_and_resumed(ground: &Ground, death: Death) -> bool {
         .await;
         dying.died()
     };
-    let journal = stage.open();
+    stage.store.leases_end().await;
+    let journal = stage.open().await;
     let line = stage.run_until_closed(&journal, &victim.credential).await;
     assert_one_end(&journal, &line, &what).await;
     ground.assert_dead(&victim, &what).await;
     died
 }
 
-async fn broken_and_finished(ground: &Ground, fault: Fault) -> usize {
+async fn broken_and_finished(store: Store, ground: &Ground, fault: Fault) -> usize {
     let what = format!("{:?} with {fault:?}", ground.plan);
-    let dir = tempfile::tempdir().unwrap();
     let (registry, calls) = Broken::all(&ground.registry, fault);
-    let stage = Stage::new(dir.path(), registry);
+    let stage = Stage::new(store, registry);
     let victim = ground.victim().await;
-    let journal = stage.open();
+    let journal = stage.open().await;
     stage.task_ends(journal.as_ref(), &victim.run, &victim.credential, victim.principal.as_deref()).await;
     let line = stage.run_until_closed(&journal, &victim.credential).await;
     assert_one_end(&journal, &line, &what).await;
@@ -161,65 +160,68 @@ async fn broken_and_finished(ground: &Ground, fault: Fault) -> usize {
     calls.load(std::sync::atomic::Ordering::SeqCst)
 }
 
-async fn every_kill(plan: Plan) {
+async fn every_kill(store: Store, plan: Plan) {
     let ground = Ground::new(plan).await;
     for make in [Death::Before as fn(usize) -> Death, Death::After] {
         let mut at = 0;
-        while killed_and_resumed(&ground, make(at)).await {
+        while killed_and_resumed(store.fresh().await, &ground, make(at)).await {
             at += 1;
         }
         assert!(at >= 2, "{plan:?}: a plan has at least two appends, killed at {at}");
     }
 }
 
-async fn every_fault(plan: Plan) {
+async fn every_fault(store: Store, plan: Plan) {
     let ground = Ground::new(plan).await;
-    let calls = broken_and_finished(&ground, Fault::Twice).await;
+    let calls = broken_and_finished(store.fresh().await, &ground, Fault::Twice).await;
     assert!(calls >= 2, "{plan:?}: looks and acts");
     for nth in 0..calls {
         for kind in [FailureKind::Unavailable, FailureKind::Unknown, FailureKind::Throttled { after_ms: Some(50) }] {
-            broken_and_finished(&ground, Fault::Fails(nth, kind)).await;
+            broken_and_finished(store.fresh().await, &ground, Fault::Fails(nth, kind)).await;
         }
-        broken_and_finished(&ground, Fault::ReplyCut(nth)).await;
+        broken_and_finished(store.fresh().await, &ground, Fault::ReplyCut(nth)).await;
     }
 }
 
-#[tokio::test]
-async fn a_lease_proven_at_the_issuer_survives_every_kill() {
-    every_kill(Plan::LeaseAtIssuer).await;
+over_both! {
+    a_lease_proven_at_the_issuer_survives_every_kill,
+    a_lease_proven_at_the_target_survives_every_kill,
+    a_token_survives_every_kill,
+    a_secret_id_survives_every_kill,
+    a_lease_proven_at_the_issuer_survives_every_fault,
+    a_lease_proven_at_the_target_survives_every_fault,
+    a_token_survives_every_fault,
+    a_secret_id_survives_every_fault,
 }
 
-#[tokio::test]
-async fn a_lease_proven_at_the_target_survives_every_kill() {
-    every_kill(Plan::LeaseAtTarget).await;
+async fn a_lease_proven_at_the_issuer_survives_every_kill(store: Store) {
+    every_kill(store, Plan::LeaseAtIssuer).await;
 }
 
-#[tokio::test]
-async fn a_token_survives_every_kill() {
-    every_kill(Plan::Token).await;
+async fn a_lease_proven_at_the_target_survives_every_kill(store: Store) {
+    every_kill(store, Plan::LeaseAtTarget).await;
 }
 
-#[tokio::test]
-async fn a_secret_id_survives_every_kill() {
-    every_kill(Plan::SecretId).await;
+async fn a_token_survives_every_kill(store: Store) {
+    every_kill(store, Plan::Token).await;
 }
 
-#[tokio::test]
-async fn a_lease_proven_at_the_issuer_survives_every_fault() {
-    every_fault(Plan::LeaseAtIssuer).await;
+async fn a_secret_id_survives_every_kill(store: Store) {
+    every_kill(store, Plan::SecretId).await;
 }
 
-#[tokio::test]
-async fn a_lease_proven_at_the_target_survives_every_fault() {
-    every_fault(Plan::LeaseAtTarget).await;
+async fn a_lease_proven_at_the_issuer_survives_every_fault(store: Store) {
+    every_fault(store, Plan::LeaseAtIssuer).await;
 }
 
-#[tokio::test]
-async fn a_token_survives_every_fault() {
-    every_fault(Plan::Token).await;
+async fn a_lease_proven_at_the_target_survives_every_fault(store: Store) {
+    every_fault(store, Plan::LeaseAtTarget).await;
 }
 
-#[tokio::test]
-async fn a_secret_id_survives_every_fault() {
-    every_fault(Plan::SecretId).await;
+async fn a_token_survives_every_fault(store: Store) {
+    every_fault(store, Plan::Token).await;
+}
+
+async fn a_secret_id_survives_every_fault(store: Store) {
+    every_fault(store, Plan::SecretId).await;
 }

@@ -15,19 +15,19 @@ use curfew::connector::{Connector, Failure, Realm, Registry, Subject};
 use curfew::credential::{CredentialId, Kind};
 use curfew::event::{Data, Event, FindingObserved, GrantSpec, Type};
 use curfew::guard::{Authority, Mode};
-use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{Append, CaseLine, Error, Journal, Want};
 use curfew::outcome;
 use curfew::probe::Settle;
 use curfew::task::{RunKey, Tenure};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
 use crate::admin::{Admin, connectors};
 use crate::stage::{Between, Stage, TOPIC, case_of, ended, new_run, now_ms, record, started};
+use crate::store::Store;
 use crate::world::until;
 
+mod full;
 mod half;
 mod pauses;
 
@@ -64,36 +64,38 @@ impl Between for Ledger {
 
 /// A Vault, a journal, and the ledger between.
 struct Scene {
-    _folder: TempDir,
     admin: Admin,
     stage: Stage,
-    journal: Arc<Sqlite>,
+    journal: Arc<dyn Journal>,
     ledger: Ledger,
 }
 
 impl Scene {
     /// Tokens only.
-    async fn new() -> Self {
-        Self::on("", Arc::new(|_| ())).await
+    async fn new(store: Store) -> Self {
+        Self::altered(store, Arc::new(|_| ())).await
     }
 
-    async fn on(mount: &str, alter: Alter) -> Self {
+    async fn altered(store: Store, alter: Alter) -> Self {
         let admin = Admin::shared();
-        let registry = connectors(&admin, mount, false).await;
-        Self::with(admin, &registry, alter)
+        let registry = connectors(&admin, "", false).await;
+        Self::with(store, admin, &registry, alter).await
     }
 
-    fn with(admin: Admin, registry: &Registry, alter: Alter) -> Self {
+    async fn with(store: Store, admin: Admin, registry: &Registry, alter: Alter) -> Self {
+        let journal = store.open().await;
+        Self::upon(store, journal, admin, registry, alter)
+    }
+
+    fn upon(store: Store, journal: Arc<dyn Journal>, admin: Admin, registry: &Registry, alter: Alter) -> Self {
         let ledger = Ledger {
             effects: Arc::default(),
             alter,
             gate: Arc::new(Semaphore::new(1_000)),
             waiting: Arc::new(Semaphore::new(0)),
         };
-        let folder = tempfile::tempdir().unwrap();
-        let stage = Stage::new(folder.path(), ledger.before(registry));
-        let journal = stage.open();
-        Self { _folder: folder, admin, stage, journal, ledger }
+        let stage = Stage::new(store, ledger.before(registry));
+        Self { admin, stage, journal, ledger }
     }
 
     async fn token(&self, extra: Value) -> (CredentialId, String) {
@@ -163,9 +165,24 @@ fn is_dead(verdict: &Verdict, killer: KilledBy) -> bool {
     matches!(verdict, Verdict::Dead { level: Level::Issuer, by, .. } if *by == killer)
 }
 
-#[tokio::test]
-async fn over_the_cap_cases_wait_for_the_next_minute_or_a_higher_cap() {
-    let mut scene = Scene::new().await;
+over_both! {
+    over_the_cap_cases_wait_for_the_next_minute_or_a_higher_cap,
+    a_topic_without_the_authority_cuts_nothing,
+    a_deadline_cuts_no_more_than_the_topic_that_registered_the_grant_may,
+    nothing_outside_the_allowed_prefixes_is_cut,
+    what_is_protected_is_never_touched,
+    a_credential_of_another_task_is_held_and_the_tasks_own_is_cut,
+    gone_and_never_seen_is_not_found_but_gone_and_seen_is_dead_by_others,
+    what_only_expires_is_awaited_and_then_seen_dead,
+    what_a_live_task_shares_is_cut_only_when_the_last_one_ends,
+    a_stronger_directive_voids_the_claim_that_was_being_worked_on,
+    a_word_on_a_case_that_is_being_worked_on_comes_before_its_effect,
+    an_abandoned_case_that_is_seen_alive_again_and_again_acts_no_more,
+    a_case_that_was_opened_held_and_resumed_is_planned_again_when_it_is_seen_alive,
+}
+
+async fn over_the_cap_cases_wait_for_the_next_minute_or_a_higher_cap(store: Store) {
+    let mut scene = Scene::new(store).await;
     scene.stage.settings.effects_per_minute = Some(2);
     let mut tokens = Vec::new();
     for _ in 0..7 {
@@ -200,9 +217,8 @@ async fn over_the_cap_cases_wait_for_the_next_minute_or_a_higher_cap() {
     }
 }
 
-#[tokio::test]
-async fn a_topic_without_the_authority_cuts_nothing() {
-    let mut scene = Scene::new().await;
+async fn a_topic_without_the_authority_cuts_nothing(store: Store) {
+    let mut scene = Scene::new(store).await;
     let track = Authority { kinds: ["vault-token".to_owned()].into(), strongest: Action::Track };
     let other = Authority { kinds: ["vault-lease".to_owned()].into(), strongest: Action::Revoke };
     for authority in [BTreeMap::new(), [(TOPIC.to_owned(), track)].into(), [(TOPIC.to_owned(), other)].into()] {
@@ -215,9 +231,8 @@ async fn a_topic_without_the_authority_cuts_nothing() {
 }
 
 /// P7: a deadline is noticed by Curfew, but the grant was a producer's word.
-#[tokio::test]
-async fn a_deadline_cuts_no_more_than_the_topic_that_registered_the_grant_may() {
-    let mut scene = Scene::new().await;
+async fn a_deadline_cuts_no_more_than_the_topic_that_registered_the_grant_may(store: Store) {
+    let mut scene = Scene::new(store).await;
     let track = Authority { kinds: ["vault-token".to_owned()].into(), strongest: Action::Track };
     let able = scene.stage.settings.authority.insert(TOPIC.to_owned(), track).unwrap();
     scene.stage.settings.authority.insert("able".to_owned(), able);
@@ -254,8 +269,7 @@ async fn a_deadline_cuts_no_more_than_the_topic_that_registered_the_grant_may() 
     assert!(is_dead(&scene.closes(&id).await, KilledBy::Curfew));
 }
 
-#[tokio::test]
-async fn nothing_outside_the_allowed_prefixes_is_cut() {
+async fn nothing_outside_the_allowed_prefixes_is_cut(store: Store) {
     let admin = Admin::shared();
     let mount = admin.database().await;
     let allowed = [vec![], vec![format!("{mount}/creds/ap")], vec![String::new()], vec!["token:".to_owned()]];
@@ -263,7 +277,7 @@ async fn nothing_outside_the_allowed_prefixes_is_cut() {
         let mut registry = connectors(&admin, &mount, false).await;
         let (name, mode) = ("test".to_owned(), Mode::Enforce);
         registry.add_realm(Realm { name, mode, allowed_prefixes, targets: Vec::new() });
-        let scene = Scene::with(admin.clone(), &registry, Arc::new(|_| ()));
+        let scene = Scene::with(store.fresh().await, admin.clone(), &registry, Arc::new(|_| ())).await;
         let lease = admin.database_credential(&mount).await.lease;
         let id = CredentialId::new(Kind::VaultLease, "test", &lease).unwrap();
         scene.ends(&new_run(), &id).await;
@@ -272,9 +286,8 @@ async fn nothing_outside_the_allowed_prefixes_is_cut() {
     }
 }
 
-#[tokio::test]
-async fn what_is_protected_is_never_touched() {
-    let mut scene = Scene::new().await;
+async fn what_is_protected_is_never_touched(store: Store) {
+    let mut scene = Scene::new(store).await;
     let (listed, first) = scene.token(json!({})).await;
     scene.stage.settings.protected = [listed.as_str().to_owned()].into();
     // Nobody has to list root.
@@ -286,9 +299,8 @@ async fn what_is_protected_is_never_touched() {
     }
 }
 
-#[tokio::test]
-async fn a_credential_of_another_task_is_held_and_the_tasks_own_is_cut() {
-    let scene = Scene::new().await;
+async fn a_credential_of_another_task_is_held_and_the_tasks_own_is_cut(store: Store) {
+    let scene = Scene::new(store).await;
     let run = new_run();
     let (id, token) = scene.token(json!({"meta": {"curfew_run": "/tests:another"}})).await;
     scene.ends(&run, &id).await;
@@ -302,9 +314,8 @@ async fn a_credential_of_another_task_is_held_and_the_tasks_own_is_cut() {
     assert!(!scene.admin.token_works(&token).await);
 }
 
-#[tokio::test]
-async fn gone_and_never_seen_is_not_found_but_gone_and_seen_is_dead_by_others() {
-    let scene = Scene::new().await;
+async fn gone_and_never_seen_is_not_found_but_gone_and_seen_is_dead_by_others(store: Store) {
+    let scene = Scene::new(store).await;
     let typo = token_id("GkxP4bJxY1nQeXoUq7dZ0aTw");
     scene.ends(&new_run(), &typo).await;
     assert_eq!(scene.closes(&typo).await, Verdict::NotFound);
@@ -324,9 +335,8 @@ async fn gone_and_never_seen_is_not_found_but_gone_and_seen_is_dead_by_others() 
 
 /// Vault's batch tokens have no accessor, so none can be registered; what only expires is played by a token whose look-up
 /// says so.
-#[tokio::test]
-async fn what_only_expires_is_awaited_and_then_seen_dead() {
-    let scene = Scene::on("", Arc::new(|seen| seen.only_expires = true)).await;
+async fn what_only_expires_is_awaited_and_then_seen_dead(store: Store) {
+    let scene = Scene::altered(store, Arc::new(|seen| seen.only_expires = true)).await;
     let (id, token) = scene.token(json!({"ttl": "3s"})).await;
     scene.ends(&new_run(), &id).await;
     let verdict = scene.closes(&id).await;
@@ -337,9 +347,8 @@ async fn what_only_expires_is_awaited_and_then_seen_dead() {
     assert!(told.iter().any(|data| data["verdict"]["state"] == "dies_at"), "{told:?}");
 }
 
-#[tokio::test]
-async fn what_a_live_task_shares_is_cut_only_when_the_last_one_ends() {
-    let scene = Scene::new().await;
+async fn what_a_live_task_shares_is_cut_only_when_the_last_one_ends(store: Store) {
+    let scene = Scene::new(store).await;
     let (id, token) = scene.token(json!({})).await;
     let (first, last) = (new_run(), new_run());
     let both = vec![started(&first, vec![minted(&id)]), started(&last, vec![minted(&id)]), ended(&first)];
@@ -354,45 +363,8 @@ async fn what_a_live_task_shares_is_cut_only_when_the_last_one_ends() {
     assert_eq!(scene.effects(), 1);
 }
 
-#[tokio::test]
-async fn on_a_full_disk_no_effect_happens_that_was_not_recorded() {
-    let scene = Scene::new().await;
-    let mut tokens = Vec::new();
-    for _ in 0..20 {
-        let made = scene.token(json!({})).await;
-        scene.ends(&new_run(), &made.0).await;
-        tokens.push(made);
-    }
-    // No smaller than it is: pages with room in them are still written.
-    scene.journal.set_max_pages(1).await.unwrap();
-    let executor = scene.stage.executor(scene.journal.clone());
-    // What is refused stays due, so a drain would go on for as long as the disk is full.
-    let refused = until("the journal to refuse", || async { (!scene.journal.healthy()).then_some(()) });
-    tokio::select! { _ = executor.drain() => {} () = refused => {} }
-    let acted = scene.ledger.effects.lock().unwrap().clone();
-    assert!(acted.len() < tokens.len(), "the disk is full, and all were cut");
-    for (id, token) in &tokens {
-        let recorded = scene.records(id).await.iter().any(|record| matches!(record, Record::Started { .. }));
-        let done = acted.iter().any(|(_, of)| of == id);
-        assert!(recorded || !done, "{id}: an effect without a durable record");
-        assert!(done || scene.admin.token_works(token).await, "{id}");
-    }
-    drop(executor);
-
-    // There is room again; what was claimed meanwhile is claimed anew by a fresh start.
-    scene.journal.set_max_pages(1_000_000).await.unwrap();
-    let Scene { _folder, admin, stage, journal, ledger: _ } = scene;
-    drop(journal);
-    let journal = stage.open();
-    for (id, token) in &tokens {
-        assert!(is_dead(&stage.run_until_closed(&journal, id).await.verdict, KilledBy::Curfew));
-        assert!(!admin.token_works(token).await);
-    }
-}
-
-#[tokio::test]
-async fn a_stronger_directive_voids_the_claim_that_was_being_worked_on() {
-    let scene = Scene::new().await;
+async fn a_stronger_directive_voids_the_claim_that_was_being_worked_on(store: Store) {
+    let scene = Scene::new(store).await;
     let (id, token) = scene.token(json!({})).await;
     let run = new_run();
     let mut finding = ended(&run);
@@ -431,9 +403,8 @@ async fn a_stronger_directive_voids_the_claim_that_was_being_worked_on() {
     assert_eq!(scene.effects(), 1);
 }
 
-#[tokio::test]
-async fn a_word_on_a_case_that_is_being_worked_on_comes_before_its_effect() {
-    let scene = Scene::new().await;
+async fn a_word_on_a_case_that_is_being_worked_on_comes_before_its_effect(store: Store) {
+    let scene = Scene::new(store).await;
     let (id, token) = scene.token(json!({})).await;
     scene.ends(&new_run(), &id).await;
     let shut = scene.ledger.gate.acquire_many(1_000).await.unwrap();
@@ -488,13 +459,13 @@ impl Connector for Scripted {
 }
 
 /// A scene with such an issuer, and a clock that the test moves.
-fn scripted() -> (Scene, Arc<AtomicBool>, Arc<Simulated>) {
+async fn scripted(store: Store) -> (Scene, Arc<AtomicBool>, Arc<Simulated>) {
     let lives = Arc::new(AtomicBool::new(true));
     let mut registry = Registry::default();
     registry.add(Arc::new(Scripted { lives: lives.clone() }));
     let (name, mode, allowed_prefixes) = ("test".to_owned(), Mode::Enforce, vec!["token:".to_owned()]);
     registry.add_realm(Realm { name, mode, allowed_prefixes, targets: Vec::new() });
-    (Scene::with(Admin::shared(), &registry, Arc::new(|_| ())), lives, Simulated::at(now_ms()))
+    (Scene::with(store, Admin::shared(), &registry, Arc::new(|_| ())).await, lives, Simulated::at(now_ms()))
 }
 
 impl Scene {
@@ -512,9 +483,8 @@ impl Scene {
     }
 }
 
-#[tokio::test]
-async fn an_abandoned_case_that_is_seen_alive_again_and_again_acts_no_more() {
-    let (scene, lives, clock) = scripted();
+async fn an_abandoned_case_that_is_seen_alive_again_and_again_acts_no_more(store: Store) {
+    let (scene, lives, clock) = scripted(store).await;
     let id = token_id("a1");
     scene.ends(&new_run(), &id).await;
     scene.rounds(&clock, 1).await;
@@ -532,9 +502,8 @@ async fn an_abandoned_case_that_is_seen_alive_again_and_again_acts_no_more() {
     assert_eq!(scene.effects(), 1);
 }
 
-#[tokio::test]
-async fn a_case_that_was_opened_held_and_resumed_is_planned_again_when_it_is_seen_alive() {
-    let (scene, lives, clock) = scripted();
+async fn a_case_that_was_opened_held_and_resumed_is_planned_again_when_it_is_seen_alive(store: Store) {
+    let (scene, lives, clock) = scripted(store).await;
     let id = token_id("b1");
     let found = Event::reconcile_found("default".into(), id.clone(), None, false, now_ms());
     record(scene.journal.as_ref(), vec![found]).await;

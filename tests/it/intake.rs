@@ -124,7 +124,7 @@ impl Member {
 }
 
 pub struct Station {
-    pub journal: Arc<Sqlite>,
+    pub journal: Arc<dyn Journal>,
     pub intake: Intake,
     pub group: String,
     pub topics: Vec<String>,
@@ -137,11 +137,12 @@ impl Station {
     }
 
     pub fn as_group(dir: &Path, topics: &[&str], group: &str) -> Self {
-        Self::with(dir, topics, group, sqlite::Settings::default())
+        let journal = Sqlite::open(&dir.join("journal.db"), sqlite::Settings::default()).unwrap();
+        Self::of(journal, topics, group)
     }
 
-    pub fn with(dir: &Path, topics: &[&str], group: &str, settings: sqlite::Settings) -> Self {
-        let journal = Sqlite::open(&dir.join("journal.db"), settings).unwrap();
+    /// Of a process with this journal.
+    pub fn of(journal: Arc<dyn Journal>, topics: &[&str], group: &str) -> Self {
         let intake = Intake {
             journal: journal.clone(),
             rules: Arc::new(Rules::default()),
@@ -344,10 +345,11 @@ async fn a_full_disk_stops_intake_and_loses_nothing() {
     let group = unique("group");
     {
         let small = sqlite::Settings { max_pages: Some(150), ..sqlite::Settings::default() };
-        let station = Station::with(dir.path(), &[&topic], &group, small);
+        let journal = Sqlite::open(&dir.path().join("journal.db"), small).unwrap();
+        let station = Station::of(journal.clone(), &[&topic], &group);
         let member = station.join_with(|settings| settings.batch = 100);
         // It fills, and is refused what the member brings; half a batch is never taken.
-        until("the journal to refuse", || async { (!station.journal.healthy()).then_some(()) }).await;
+        until("the journal to refuse", || async { (!journal.healthy()).then_some(()) }).await;
         // A batch that still fits may come between two looks: then once more.
         let (sum, consumed) = until("two equal looks", || async {
             let before = station.stats().await.consumed;

@@ -1,6 +1,18 @@
 //! All integration tests, in one binary, against real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+/// Runs each of these over every store: `sqlite::<name>`. One that is left out is dead code, and so a warning.
+macro_rules! over_both {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                Box::pin(super::$name($crate::store::Store::sqlite())).await;
+            })+
+        }
+    };
+}
+
 mod admin;
 mod canary;
 mod cli;
@@ -13,6 +25,7 @@ mod postgres;
 mod schemas;
 mod silence;
 mod stage;
+mod store;
 mod stories;
 mod vault;
 mod world;

@@ -1,7 +1,6 @@
 //! Outages on a simulated clock, through the real journal: nothing that lives is cut, and what died is still found.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use curfew::clock::{Clock, Simulated};
@@ -9,10 +8,11 @@ use curfew::credential::{CredentialId, Kind};
 use curfew::deadlines::{ClockTrust, Deadlines, Settings};
 use curfew::event::{self, Coordinates, Data, Event, GrantSpec, TaskHeartbeat, TaskStarted, Type, digest16};
 use curfew::intake::Intake;
-use curfew::journal::sqlite::{self, Sqlite};
 use curfew::journal::{Arrival, Batch, Filter, Journal, Move, Position};
 use curfew::policy::Rules;
 use curfew::task::{RunKey, Tenure};
+
+use crate::store::Store;
 
 const T0: i64 = 1_800_000_000_000;
 const EVERY: i64 = 60_000;
@@ -28,7 +28,7 @@ fn lease(source: &str, n: usize) -> CredentialId {
 
 struct World {
     clock: Arc<Simulated>,
-    journal: Arc<Sqlite>,
+    journal: Arc<dyn Journal>,
     deadlines: Deadlines,
     rules: Arc<Rules>,
     offset: i64,
@@ -36,13 +36,13 @@ struct World {
 }
 
 impl World {
-    fn open(dir: &Path) -> Self {
-        Self::with(dir, Settings::default())
+    async fn open(store: &Store) -> Self {
+        Self::with(store, Settings::default()).await
     }
 
-    fn with(dir: &Path, settings: Settings) -> Self {
+    async fn with(store: &Store, settings: Settings) -> Self {
         let clock = Simulated::at(T0);
-        let journal = Sqlite::open(&dir.join("journal.db"), sqlite::Settings::default()).unwrap();
+        let journal = store.open().await;
         let rules = Arc::new(Rules::default());
         let intake = Intake {
             journal: journal.clone(),
@@ -159,10 +159,16 @@ impl World {
 
 const ALL: usize = usize::MAX;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_an_hour_with_lagging_intake_cuts_nothing_that_lives() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut world = World::open(dir.path());
+over_both! {
+    an_outage_of_an_hour_with_lagging_intake_cuts_nothing_that_lives,
+    a_scheduler_that_stops_heartbeating_for_a_thousand_tasks_cuts_none_of_them,
+    a_clock_that_steps_ends_nobody,
+    what_is_held_in_a_mass_silence_hides_no_deadline_and_is_not_read_over_and_over,
+    one_tenants_heartbeats_say_nothing_of_anothers_scheduler,
+}
+
+async fn an_outage_of_an_hour_with_lagging_intake_cuts_nothing_that_lives(store: Store) {
+    let mut world = World::open(&store).await;
     let tasks = [("/a", 12), ("/b", 2)];
     for (source, count) in tasks {
         for n in 0..count {
@@ -197,10 +203,8 @@ async fn an_outage_of_an_hour_with_lagging_intake_cuts_nothing_that_lives() {
     assert_eq!(world.cut().await, BTreeSet::from([lease("/a", 1), lease("/a", 7)]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_scheduler_that_stops_heartbeating_for_a_thousand_tasks_cuts_none_of_them() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut world = World::open(dir.path());
+async fn a_scheduler_that_stops_heartbeating_for_a_thousand_tasks_cuts_none_of_them(store: Store) {
+    let mut world = World::open(&store).await;
     let tasks = [("/big", 1_000), ("/other", 30)];
     for (source, count) in tasks {
         for n in 0..count {
@@ -217,10 +221,8 @@ async fn a_scheduler_that_stops_heartbeating_for_a_thousand_tasks_cuts_none_of_t
     assert_eq!(world.cut().await, BTreeSet::from([lease("/other", 4)]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_steps_ends_nobody() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut world = World::open(dir.path());
+async fn a_clock_that_steps_ends_nobody(store: Store) {
+    let mut world = World::open(&store).await;
     world.start("/a", 1, T0 + HOUR);
     world.read(ALL).await;
     world.clock.step_wall_ms(30 * HOUR);
@@ -231,10 +233,8 @@ async fn a_clock_that_steps_ends_nobody() {
     assert!(world.cut().await.is_empty());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_held_in_a_mass_silence_hides_no_deadline_and_is_not_read_over_and_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut world = World::with(dir.path(), Settings { batch: 10, scan: 20, ..Settings::default() });
+async fn what_is_held_in_a_mass_silence_hides_no_deadline_and_is_not_read_over_and_over(store: Store) {
+    let mut world = World::with(&store, Settings { batch: 10, scan: 20, ..Settings::default() }).await;
     for n in 0..300 {
         world.start("/big", n, T0 + 20 * HOUR);
     }
@@ -263,10 +263,8 @@ async fn what_is_held_in_a_mass_silence_hides_no_deadline_and_is_not_read_over_a
     assert_eq!(world.cut().await.len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_tenants_heartbeats_say_nothing_of_anothers_scheduler() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut world = World::open(dir.path());
+async fn one_tenants_heartbeats_say_nothing_of_anothers_scheduler(store: Store) {
+    let mut world = World::open(&store).await;
     // Both call their scheduler the same. One has three tasks, and its scheduler stops for all of them.
     let tasks = [("a@/ci", 40), ("b@/ci", 3)];
     for (source, count) in tasks {

@@ -2,7 +2,6 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +15,6 @@ use curfew::credential::CredentialId;
 use curfew::event::{Coordinates, Data, Event, GrantSpec, TaskEnded, TaskStarted, Type, digest16};
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::guard::{Authority, Freeze};
-use curfew::journal::sqlite::Sqlite;
 use curfew::journal::{
     Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position,
     Recorded, Source, Stats, Tail, Timeline, Want, Worker,
@@ -30,17 +28,21 @@ use tokio::sync::Notify;
 
 use curfew::task::{Credential, RunKey, Tenant, Tenure};
 
+use crate::store::Store;
+
 pub const TOPIC: &str = "curfew.tasks";
 
-/// One journal file and what works on it.
+/// A place for a journal and what works on it.
 pub struct Stage {
-    pub path: PathBuf,
+    pub store: Store,
+    /// The process that its executors are: what one was granted is the next one's.
+    pub worker: uuid::Uuid,
     pub registry: Arc<Registry>,
     pub settings: Settings,
 }
 
 impl Stage {
-    pub fn new(dir: &Path, registry: Registry) -> Self {
+    pub fn new(store: Store, registry: Registry) -> Self {
         let kinds = ["vault-lease", "vault-token", "vault-secret-id", "toy"].map(str::to_owned).into();
         let authority = Authority { kinds, strongest: Action::Revoke };
         let settings = Settings {
@@ -50,11 +52,11 @@ impl Stage {
             authority: BTreeMap::from([(TOPIC.to_owned(), authority)]),
             ..Settings::default()
         };
-        Self { path: dir.join("journal.db"), registry: Arc::new(registry), settings }
+        Self { store, worker: uuid::Uuid::new_v4(), registry: Arc::new(registry), settings }
     }
 
-    pub fn open(&self) -> Arc<Sqlite> {
-        Sqlite::open(&self.path, curfew::journal::sqlite::Settings::default()).unwrap()
+    pub async fn open(&self) -> Arc<dyn Journal> {
+        self.store.open().await
     }
 
     pub fn executor(&self, journal: Arc<dyn Journal>) -> Executor {
@@ -72,7 +74,7 @@ impl Stage {
 
     fn executor_of(&self, journal: Arc<dyn Journal>, clock: clock::Shared, stirred: Arc<Notify>) -> Executor {
         Executor::new(Parts {
-            worker: uuid::Uuid::new_v4(),
+            worker: self.worker,
             journal,
             registry: self.registry.clone(),
             settings: Arc::new(self.settings.clone()),
@@ -97,7 +99,7 @@ impl Stage {
     }
 
     /// Works until the case of `credential` closes.
-    pub async fn run_until_closed(&self, journal: &Arc<Sqlite>, credential: &CredentialId) -> CaseLine {
+    pub async fn run_until_closed(&self, journal: &Arc<dyn Journal>, credential: &CredentialId) -> CaseLine {
         let executor = self.executor(journal.clone());
         let closing = crate::world::until("the case to close", || async {
             executor.drain().await.unwrap();
@@ -200,13 +202,13 @@ pub enum Death {
 
 /// A journal whose process is killed around one append: after it, nothing answers any more.
 pub struct Dying {
-    pub inner: Arc<Sqlite>,
+    pub inner: Arc<dyn Journal>,
     death: Death,
     appends: AtomicUsize,
 }
 
 impl Dying {
-    pub fn new(inner: Arc<Sqlite>, death: Death) -> Arc<Self> {
+    pub fn new(inner: Arc<dyn Journal>, death: Death) -> Arc<Self> {
         Arc::new(Self { inner, death, appends: AtomicUsize::new(0) })
     }
 

@@ -1,5 +1,6 @@
 //! What a hard freeze leaves half-made is listed, and the commands of the list mend it.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use curfew::case::record::FailureKind;
@@ -25,7 +26,7 @@ impl Between for Away {
     }
 }
 
-fn operator(scene: &Scene) -> Operator {
+fn operator(scene: &Scene, freeze_file: PathBuf) -> Operator {
     let intake = Intake {
         journal: scene.journal.clone(),
         rules: Arc::default(),
@@ -36,7 +37,7 @@ fn operator(scene: &Scene) -> Operator {
         trust: None,
         types: None,
     };
-    Operator { intake, freeze_file: scene.stage.path.with_extension("freeze") }
+    Operator { intake, freeze_file }
 }
 
 async fn freezes(operator: &Operator) -> Vec<Value> {
@@ -45,14 +46,18 @@ async fn freezes(operator: &Operator) -> Vec<Value> {
     value["half_made"].as_array().unwrap().clone()
 }
 
-#[tokio::test]
-async fn a_hard_freeze_lists_what_is_half_made_with_what_mends_it() {
+over_both! {
+    a_hard_freeze_lists_what_is_half_made_with_what_mends_it,
+}
+
+async fn a_hard_freeze_lists_what_is_half_made_with_what_mends_it(store: Store) {
     let (admin, pg) = (Admin::shared(), Postgres::shared());
     let mount = admin.database().await;
     let away = Away(Arc::new(AtomicBool::new(true)));
     let registry = away.before(&connectors(&admin, &mount, true).await);
-    let scene = Scene::with(admin, &registry, Arc::new(|_| ()));
-    let operator = operator(&scene);
+    let scene = Scene::with(store, admin, &registry, Arc::new(|_| ())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let operator = operator(&scene, folder.path().join("freeze"));
     assert_eq!(freezes(&operator).await, Vec::<Value>::new());
     operator.answer(Request::Release { by: "ana".to_owned() }).await;
 

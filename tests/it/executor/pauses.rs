@@ -41,13 +41,17 @@ impl Between for Access {
     }
 }
 
-#[tokio::test]
-async fn a_denied_login_is_asked_every_few_seconds_and_writes_as_little() {
+over_both! {
+    a_denied_login_is_asked_every_few_seconds_and_writes_as_little,
+    while_records_are_refused_it_pauses_nothing_is_cut_and_then_it_goes_on,
+}
+
+async fn a_denied_login_is_asked_every_few_seconds_and_writes_as_little(store: Store) {
     const MINUTE_MS: i64 = 60_000;
     let admin = Admin::shared();
     let access = Access::default();
     let registry = access.before(&connectors(&admin, "", false).await);
-    let scene = Scene::with(admin, &registry, Arc::new(|_| ()));
+    let scene = Scene::with(store, admin, &registry, Arc::new(|_| ())).await;
     let clock = Simulated::at(now_ms());
     let executor = scene.stage.executor_at(scene.journal.clone(), &clock);
     let mut tokens = Vec::new();
@@ -102,19 +106,15 @@ impl Between for Looks {
 }
 
 /// A trigger refuses the records of a case, and nothing else: claims are made as ever.
-#[tokio::test(flavor = "multi_thread")]
-async fn while_records_are_refused_it_pauses_nothing_is_cut_and_then_it_goes_on() {
+async fn while_records_are_refused_it_pauses_nothing_is_cut_and_then_it_goes_on(store: Store) {
     let admin = Admin::shared();
     let looks = Looks::default();
     let registry = looks.before(&connectors(&admin, "", false).await);
-    let scene = Scene::with(admin, &registry, Arc::new(|_| ()));
+    let scene = Scene::with(store, admin, &registry, Arc::new(|_| ())).await;
     let (id, token) = scene.token(json!({})).await;
     scene.ends(&new_run(), &id).await;
     let before = scene.records(&id).await;
-    let side = rusqlite::Connection::open(&scene.stage.path).unwrap();
-    side.busy_timeout(Duration::from_secs(10)).unwrap();
-    side.execute_batch("CREATE TRIGGER refuses BEFORE INSERT ON records BEGIN SELECT RAISE(FAIL, 'no room'); END")
-        .unwrap();
+    scene.stage.store.refuse_records().await;
 
     let cancel = CancellationToken::new();
     let running = tokio::spawn(scene.stage.executor(scene.journal.clone()).run(cancel.clone()));
@@ -129,7 +129,7 @@ async fn while_records_are_refused_it_pauses_nothing_is_cut_and_then_it_goes_on(
     assert_eq!(scene.records(&id).await, before, "nothing was recorded");
     assert!(scene.admin.token_works(&token).await);
 
-    side.execute_batch("DROP TRIGGER refuses").unwrap();
+    scene.stage.store.accept_records().await;
     until("its death", || async { is_dead(&scene.line(&id).await.verdict, KilledBy::Curfew).then_some(()) }).await;
     cancel.cancel();
     running.await.unwrap();

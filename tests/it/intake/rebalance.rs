@@ -1,6 +1,7 @@
 //! Members of one journal that come and go under load, with a stranger in the group.
 
 use super::*;
+use crate::store::Store;
 
 const STRANGER: &str = "CURFEW_TEST_STRANGER";
 
@@ -66,12 +67,17 @@ async fn more(station: &Station) {
     station.consumed(before + 300).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn members_come_and_go_and_every_event_is_recorded_once() {
+over_both! {
+    members_come_and_go_and_every_event_is_recorded_once,
+}
+
+async fn members_come_and_go_and_every_event_is_recorded_once(store: Store) {
     const PARTITIONS: i32 = 6;
-    let dir = tempfile::tempdir().unwrap();
     let topic = topic(PARTITIONS).await;
-    let station = Arc::new(Station::open(dir.path(), &[&topic]));
+    let group = unique("group");
+    let station = Arc::new(Station::of(store.open().await, &[&topic], &group));
+    // Each member is a process of its own, where the store has several.
+    let process = async || Station::of(store.open_beside(&station.journal).await, &[&topic], &group);
     // As long as members come and go; answers how many it wrote to each partition.
     let enough = CancellationToken::new();
     let load = tokio::spawn({
@@ -107,9 +113,9 @@ async fn members_come_and_go_and_every_event_is_recorded_once() {
     });
     let first = station.join_with(|settings| settings.batch = 50);
     settles(&station, 1).await;
-    let second = station.join();
+    let second = process().await.join();
     settles(&station, 2).await;
-    let third = station.join();
+    let third = process().await.join();
     let others_went_on = CancellationToken::new();
     let stranger = tokio::spawn({
         let (station, topic, over) = (station.clone(), topic.clone(), others_went_on.clone());
@@ -118,7 +124,7 @@ async fn members_come_and_go_and_every_event_is_recorded_once() {
     settles(&station, 4).await;
     first.leave().await;
     settles(&station, 3).await;
-    let fourth = station.join();
+    let fourth = process().await.join();
     more(&station).await;
     others_went_on.cancel();
     stranger.await.unwrap();
