@@ -48,8 +48,10 @@ pub const LOGIN_FOLDER: &str = "/run/curfew/login";
 /// What the process works with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The SQLite file.
+    /// The SQLite file; with a [`Database`], where the freeze file and the socket stand.
     pub journal: PathBuf,
+    /// The journal in PostgreSQL.
+    pub database: Option<Database>,
     /// The operators' socket.
     pub socket: PathBuf,
     /// Absent: HTTP intake only.
@@ -82,6 +84,17 @@ pub struct Config {
     pub log: Log,
     /// What is allowed but probably not meant.
     pub warnings: Vec<String>,
+}
+
+/// The journal in PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// Holds the URL of Curfew's own login.
+    pub url_file: PathBuf,
+    /// The journal's own schema.
+    pub schema: String,
+    /// Connections of each process at most.
+    pub connections: u32,
 }
 
 /// The broker.
@@ -357,6 +370,14 @@ impl Config {
     /// What each topic's producers may say: for intake.
     pub fn says(&self) -> BTreeMap<String, Says> {
         self.topics.iter().map(|(name, topic)| (name.clone(), topic.says.clone())).collect()
+    }
+
+    /// Where the truth is kept, for people.
+    pub fn journal_name(&self) -> String {
+        match &self.database {
+            Some(database) => format!("PostgreSQL, schema {}", database.schema),
+            None => self.journal.display().to_string(),
+        }
     }
 
     /// Whether anything acts.

@@ -1,5 +1,7 @@
 //! The durable truth. The trait speaks intents, never SQL; each call returns when its effect is durable.
 
+mod draft;
+pub mod postgres;
 pub mod sqlite;
 
 use std::collections::BTreeSet;
@@ -389,6 +391,9 @@ pub struct Tail {
 /// The durable truth.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
+    /// Whether the last write succeeded. While it did not the process is not ready and no effect may start.
+    fn healthy(&self) -> bool;
+
     /// Intake: events, decisions, cases, rejects and offsets, all or nothing.
     async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error>;
     /// Where a partition stands.

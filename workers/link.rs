@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use curfew::config::Config;
-use curfew::journal::sqlite::{Settings, Sqlite};
+use curfew::journal::postgres::{self, Postgres};
+use curfew::journal::sqlite::{self, Sqlite};
 use curfew::journal::{self, Journal};
 use curfew::metrics::Metrics;
 use curfew::ops::operator::Operator;
@@ -37,12 +38,12 @@ fn refused(why: Refused) -> Failed {
 }
 
 async fn alone(config: &Config, request: Request) -> Result<Value, Failed> {
-    if !config.journal.is_file() {
+    if config.database.is_none() && !config.journal.is_file() {
         let (journal, socket) = (config.journal.display(), config.socket.display());
         let message = format!("no process listens on {socket} and there is no journal {journal}; is --config right?");
         return Err(Failed::Unavailable(message));
     }
-    let journal = open(config)?;
+    let journal = open(config).await?;
     let operator = operator(config, journal);
     match operator.answer(request).await {
         Reply::Ok(value) => Ok(value),
@@ -50,17 +51,32 @@ async fn alone(config: &Config, request: Request) -> Result<Value, Failed> {
     }
 }
 
-/// Opens the journal for this process alone.
-pub fn open(config: &Config) -> Result<Arc<Sqlite>, Failed> {
-    Sqlite::open(&config.journal, Settings::default()).map_err(|error| match error {
+/// Opens the journal: the file for this process alone, the database beside other processes.
+pub async fn open(config: &Config) -> Result<Arc<dyn Journal>, Failed> {
+    let failed = |error: journal::Error| match error {
         journal::Error::Corrupt { .. } => Failed::Other(error.into()),
-        _ => Failed::Unavailable(format!("{error}: {}", config.journal.display())),
-    })
+        _ => {
+            let why = std::error::Error::source(&error).map(|why| format!(": {why}")).unwrap_or_default();
+            Failed::Unavailable(format!("{error}{why} ({})", config.journal_name()))
+        }
+    };
+    let Some(database) = &config.database else {
+        let opened: Arc<dyn Journal> = Sqlite::open(&config.journal, sqlite::Settings::default()).map_err(failed)?;
+        return Ok(opened);
+    };
+    let file = database.url_file.display();
+    let url = tokio::fs::read_to_string(&database.url_file)
+        .await
+        .map_err(|error| Failed::Unavailable(format!("`journal.postgres.url_file` {file}: {}", error.kind())))?;
+    let mut settings = postgres::Settings::new(url.trim(), &database.schema);
+    settings.connections = database.connections;
+    let opened: Arc<dyn Journal> = Postgres::open(settings).await.map_err(failed)?;
+    Ok(opened)
 }
 
 /// Whether several processes may share the journal.
-pub fn is_shared(_: &Config) -> bool {
-    false
+pub fn is_shared(config: &Config) -> bool {
+    config.database.is_some()
 }
 
 /// Refuses what one process cannot have alone.
@@ -71,7 +87,7 @@ pub fn shared(config: &Config) -> Result<(), Failed> {
     Err(Failed::Usage(format!(
         "roles and realms apart need several processes on one journal, and a SQLite file has room for one process: \
          leave out --role, --realm and --action, or put the journal into PostgreSQL (now: {})",
-        config.journal.display()
+        config.journal_name()
     )))
 }
 

@@ -47,7 +47,7 @@ pub async fn run(config: Config, share: Share) -> Result<(), Failed> {
     if share.is_apart() {
         link::shared(&config)?;
     }
-    let journal = link::open(&config)?;
+    let journal = link::open(&config).await?;
     let clock = clock::System::shared();
     let trust = ClockTrust::new(clock.clone());
     let process = Process {
@@ -87,8 +87,8 @@ pub async fn run(config: Config, share: Share) -> Result<(), Failed> {
         Ok(()) if !tasks.cancel.is_cancelled() => {
             process.started.store(true, Ordering::Release);
             let roles: Vec<&str> = share.roles.iter().map(|role| role.as_str()).collect();
-            let journal = config.journal.display();
-            tracing::info!(%journal, enforces = config.enforces(), roles = roles.join(","), "curfew runs");
+            let journal = config.journal_name();
+            tracing::info!(journal, enforces = config.enforces(), roles = roles.join(","), "curfew runs");
             tasks.cancel.cancelled().await;
         }
         Ok(()) => {}

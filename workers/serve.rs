@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
-use curfew::journal::sqlite::Sqlite;
+use curfew::journal::Journal;
 use curfew::ops::operator::Operator;
 use curfew::ops::server::Server;
 use curfew::ops::{self, freeze_file};
@@ -50,7 +50,7 @@ pub async fn events(process: &Process) -> Result<(), Failed> {
 
 /// `/metrics`, `/healthz`, `/readyz`. With `gauges` those of the journal are set at each scrape: by the role `serve` only,
 /// since they show what all processes share.
-pub async fn observe(process: &Process, journal: &Arc<Sqlite>, gauges: bool) -> Result<(), Failed> {
+pub async fn observe(process: &Process, journal: &Arc<dyn Journal>, gauges: bool) -> Result<(), Failed> {
     let (config, intake) = (&process.config, &process.intake);
     let (started, journal) = (process.started.clone(), journal.clone());
     let ready: http::Ready = Arc::new(move || match (started.load(Ordering::Acquire), journal.healthy()) {

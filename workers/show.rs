@@ -98,7 +98,7 @@ pub fn short_ids(ids: &[CaseId]) -> Vec<String> {
 
 /// What a right configuration says, in a few lines.
 pub fn summary(config: &Config) -> String {
-    let mut lines = vec![format!("journal   {}", config.journal.display())];
+    let mut lines = vec![format!("journal   {}", config.journal_name())];
     if let Some(kafka) = &config.kafka {
         lines.push(format!("kafka     {} (group {})", kafka.brokers, kafka.group));
     }

@@ -9,13 +9,14 @@ use serde_saphyr::{Location, Spanned};
 use super::problem::said;
 use super::ways::{http, is_safe_url, kafka, publish, topics};
 use super::{
-    Config, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target, Topic,
-    Vault, file,
+    Config, Database, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target,
+    Topic, Vault, file,
 };
 use crate::connector;
 use crate::credential::CredentialId;
 use crate::executor;
 use crate::guard::Mode;
+use crate::journal::postgres::is_plain;
 use crate::limit::Budget;
 use crate::policy::Rules;
 use crate::retry::Schedule;
@@ -96,6 +97,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         c.warnings.push("no realm: cases are opened and held, nothing can be revoked (set VAULT_ADDR)".to_owned());
     }
     let journal = over.journal.clone().unwrap_or_else(|| c.path(&raw.journal.path));
+    let database = database(&mut c, raw.journal.postgres.as_ref());
     let socket = raw.socket.as_ref().map_or_else(|| journal.with_extension("sock"), |socket| c.path(socket));
     let socket = over.socket.clone().unwrap_or(socket);
     if !c.problems.is_empty() {
@@ -103,6 +105,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     }
     Ok(Config {
         journal,
+        database,
         socket,
         kafka,
         topics,
@@ -123,6 +126,21 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         retention: Retention { seen_ms: retention.seen.0, closed_ms: retention.closed.0 },
         log: Log { json: over.log_json || raw.log.json, level: raw.log.level },
         warnings: c.warnings,
+    })
+}
+
+fn database(c: &mut Checks<'_>, raw: Option<&file::Database>) -> Option<Database> {
+    let raw = raw?;
+    if !is_plain(&raw.schema.value) {
+        c.wrong(raw.schema.referenced, "`journal.postgres.schema` is of lower-case letters, digits and `_`");
+    }
+    if raw.connections.value < 2 {
+        c.wrong(raw.connections.referenced, "`journal.postgres.connections` must be at least 2");
+    }
+    Some(Database {
+        url_file: c.path(&raw.url_file),
+        schema: raw.schema.value.clone(),
+        connections: raw.connections.value,
     })
 }
 

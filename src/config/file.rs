@@ -133,9 +133,33 @@ section! {
 section! {
     /// `journal`
     Journal {
-        /// The SQLite file.
+        /// The SQLite file. With `postgres`: only where this process's freeze file and socket stand.
         path: PathBuf = "curfew.db".into(),
+        /// The journal is in PostgreSQL, for many processes.
+        postgres: Option<Database> = None,
     }
+}
+
+/// `journal.postgres`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// Holds the URL of Curfew's own login.
+    pub url_file: PathBuf,
+    /// The journal's own schema.
+    #[serde(default = "database_schema")]
+    pub schema: Spanned<String>,
+    /// Connections of each process at most.
+    #[serde(default = "database_connections")]
+    pub connections: Spanned<u32>,
+}
+
+fn database_schema() -> Spanned<String> {
+    unplaced("curfew".to_owned())
+}
+
+fn database_connections() -> Spanned<u32> {
+    unplaced(8)
 }
 
 section! {

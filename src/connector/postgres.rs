@@ -96,12 +96,7 @@ pub async fn connect(
     };
     // sqlx's own words can quote the URL.
     let options = PgConnectOptions::from_str(url.expose_secret()).map_err(|_| bad("the URL cannot be read".into()))?;
-    let host = options.get_host().trim_matches(['[', ']']);
-    let near = options.get_socket().is_some()
-        || host.starts_with('/')
-        || host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if !near && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
+    if !is_near(&options) && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
         return Err(bad("PostgreSQL beyond loopback needs sslmode=verify-full (and sslrootcert) in its URL".into()));
     }
     let options = options
@@ -115,6 +110,15 @@ pub async fn connect(
         .idle_timeout(Duration::from_secs(300))
         .connect_lazy_with(options);
     Ok(vec![Arc::new(Postgres { target: target.to_owned(), timeout, pool, clock })])
+}
+
+/// Whether plain text stays on this machine.
+pub fn is_near(options: &PgConnectOptions) -> bool {
+    let host = options.get_host().trim_matches(['[', ']']);
+    options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A role, as `pg_roles` shows it: OID, name, whether it can log in, whether it is ours or a superuser.

@@ -101,11 +101,6 @@ impl Sqlite {
         }))
     }
 
-    /// Whether the last write succeeded. While it did not the process is not ready and no effect may start.
-    pub fn healthy(&self) -> bool {
-        self.shared.healthy.load(Ordering::SeqCst)
-    }
-
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -162,6 +157,10 @@ impl Drop for Sqlite {
 
 #[async_trait]
 impl Journal for Sqlite {
+    fn healthy(&self) -> bool {
+        self.shared.healthy.load(Ordering::SeqCst)
+    }
+
     async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error> {
         self.write(move |w| intake::record(w, &batch)).await
     }

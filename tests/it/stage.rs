@@ -227,6 +227,10 @@ macro_rules! journal_that_dies {
     ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty;)*) => {
         #[async_trait]
         impl Journal for Dying {
+            fn healthy(&self) -> bool {
+                !self.died() && self.inner.healthy()
+            }
+
             async fn append(&self, append: Append) -> Result<Case, Error> {
                 self.alive()?;
                 let nth = self.appends.fetch_add(1, Ordering::SeqCst);

@@ -11,7 +11,7 @@ use crate::case::record::{Observation, Presence, Record, Verdict};
 use crate::case::state::{Illegal, Phase};
 use crate::case::{Case, CaseId, Urgency};
 use crate::credential::CredentialId;
-use crate::journal::{Append, Claim, Want};
+use crate::journal::{Append, Claim, Want, draft};
 
 /// Due cases beyond the wanted ones that one claim looks at for free lanes.
 const LOOK_AHEAD: usize = 256;
@@ -40,7 +40,7 @@ fn candidates(
             }
             let credential = row.get_ref(1)?.as_str().map_err(|_| Error::Corrupt { what: "cases" })?;
             let credential = CredentialId::parse(credential).map_err(|_| Error::Corrupt { what: "cases" })?;
-            let lane = super::intake::lane(&credential);
+            let lane = draft::lane(&credential);
             if lanes.contains(&lane) || !mine.insert(lane.clone()) {
                 continue;
             }
@@ -132,16 +132,7 @@ pub(super) fn append(w: &mut Writer, a: Append) -> Result<Case, Error> {
     let Some(held) = w.claims.get(&a.case).filter(|held| held.epoch == a.epoch && held.expect == a.seq) else {
         return Err(Error::ClaimVoid);
     };
-    let mut case = held.case.clone();
-    if a.records.is_empty() {
-        return Err(Illegal { state: case.state.name(), record: "none" }.into());
-    }
-    for record in &a.records {
-        case.state = case.state.next(record)?;
-        if let Record::Superseded { by } = record {
-            case.directive = by.clone();
-        }
-    }
+    let mut case = draft::appended(held.case.clone(), &a.records)?;
     let learned = a.learned.or_else(|| held.learned.clone());
     if let Some(cap) = a.charge.filter(|_| !case.charged) {
         if w.charges(a.now_ms)? >= cap {
@@ -153,7 +144,6 @@ pub(super) fn append(w: &mut Writer, a: Append) -> Result<Case, Error> {
     }
     let seen = learned.as_ref().filter(|seen| seen.presence == Presence::Present).map(|seen| seen.at_ms);
     case.seen_ms = case.seen_ms.or(seen);
-    case.seq += 1;
     w.touched.insert(case.id);
     rows::put_records(&w.db, (&case.tenant, case.id), case.seq, a.now_ms, &a.records)?;
     if case.state.is_closed() {
@@ -248,11 +238,7 @@ pub(super) fn command(w: &mut Writer, id: CaseId, record: Option<&Record>, now_m
         return Err(Illegal { state: "closed", record: record.map_or("due", Record::name) }.into());
     }
     if let Some(record) = record {
-        case.state = case.state.next(record)?;
-        if let Record::Superseded { by } = record {
-            case.directive = by.clone();
-        }
-        case.seq += 1;
+        case = draft::appended(case, std::slice::from_ref(record))?;
         rows::put_records(&w.db, (&case.tenant, id), case.seq, now_ms, std::slice::from_ref(record))?;
     }
     w.touched.insert(id);

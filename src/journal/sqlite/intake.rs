@@ -8,15 +8,12 @@ use rusqlite::params;
 use super::Error;
 use super::rows::{self, CREDENTIAL, GRANT, TASK, all, exec, one};
 use super::writer::Writer;
-use crate::case::record::{Observation, Record};
-use crate::case::state::State;
-use crate::case::{Case, CaseId, Directive};
-use crate::credential::{CredentialId, Kind};
-use crate::event::{Event, Reject, RejectReason};
-use crate::journal::{Arrival, Batch, Fate, Recorded};
-use crate::outcome;
-use crate::policy::{self, Change, Meeting, View};
-use crate::task::{Phase, RunKey, Tenant};
+use crate::credential::CredentialId;
+use crate::event::Event;
+use crate::journal::draft::{Before, Draft, EventRow, Touch};
+use crate::journal::{Arrival, Batch, Recorded};
+use crate::policy::{self, View};
+use crate::task::{RunKey, Tenant};
 
 /// Holders of one credential that a decision sees, those that hold it first.
 const HOLDERS: i64 = 256;
@@ -28,23 +25,6 @@ struct Loaded {
     runs: HashSet<RunKey>,
     held: HashSet<RunKey>,
     credentials: HashSet<CredentialId>,
-    /// Tasks that were live when they were loaded.
-    live: HashSet<RunKey>,
-}
-
-/// A case whose row is written at the end of the batch.
-struct Pending {
-    case: Case,
-    new: bool,
-}
-
-#[derive(Default)]
-struct Run {
-    views: HashMap<Tenant, Loaded>,
-    cases: HashMap<CaseId, Pending>,
-    stirred: u32,
-    /// What voided claims knew of their credentials.
-    learned: Vec<(Case, Observation)>,
 }
 
 /// See [`crate::journal::Journal::record_batch`].
@@ -56,232 +36,165 @@ pub(super) fn record(w: &mut Writer, batch: &Batch) -> Result<Recorded, Error> {
             return Err(Error::PositionMoved { topic: p.topic.to_string(), partition: p.partition });
         }
     }
-    let mut run = Run::default();
+    let mut views: HashMap<Tenant, Loaded> = HashMap::new();
     for arrival in &batch.arrivals {
         if let Arrival::Event(event) = arrival {
-            run.load(w, event)?;
+            views.entry(event.tenant.clone()).or_default().load(w, event)?;
         }
     }
+    let views = views.into_iter().map(|(tenant, loaded)| (tenant, loaded.view)).collect();
     // From here on rows are written: whatever fails takes the transaction with it.
-    write(w, batch, run).map_err(|e| match e {
+    write(w, batch, views).map_err(|e| match e {
         Error::Illegal(bug) => Error::Unavailable(Box::new(bug)),
         e => e,
     })
 }
 
-fn write(w: &mut Writer, batch: &Batch, mut run: Run) -> Result<Recorded, Error> {
+fn write(w: &mut Writer, batch: &Batch, views: HashMap<Tenant, View>) -> Result<Recorded, Error> {
     w.allow_missed(batch.rules.heartbeats_missed)?;
-    let rules = batch.rules.digest();
-    let mut fates = Vec::with_capacity(batch.arrivals.len());
+    let ids = w.ids.clone();
+    let mut draft = Draft::new(batch, &ids, views);
     for arrival in &batch.arrivals {
-        w.count("consumed", 1);
-        let fate = match arrival {
-            Arrival::Reject(reject) => refuse(w, reject, batch.now_ms)?,
-            Arrival::Event(event) => run.take(w, batch, &rules, event)?,
-        };
-        fates.push(fate);
+        match arrival {
+            Arrival::Reject(reject) => draft.reject(reject),
+            Arrival::Event(event) => draft.take(event, before(w, event, batch.now_ms)?)?,
+        }
     }
-    let stirred = run.stirred;
-    run.flush(w, batch)?;
+    let rules = batch.rules.digest();
+    for row in &draft.events {
+        put_event(w, row, &rules, batch.now_ms)?;
+    }
+    for row in &draft.records {
+        let record = std::slice::from_ref(&row.record);
+        rows::put_records(&w.db, (&row.tenant, row.case), row.seq, batch.now_ms, record)?;
+    }
+    for (tenant, case, event) in &draft.links {
+        let sql = "INSERT INTO links (tenant, case_id, event_id) VALUES (?,?,?)";
+        exec(&w.db, sql, params![tenant, case.as_bytes(), event.as_bytes()])?;
+    }
+    put_cases(w, &draft, batch.now_ms)?;
+    let changes = draft.changes();
+    for task in &changes.tasks {
+        rows::put_task(&w.db, task, batch.rules.heartbeats_missed)?;
+    }
+    for grant in &changes.grants {
+        rows::put_grant(&w.db, grant)?;
+    }
+    for credential in &changes.credentials {
+        rows::put_credential(&w.db, credential, batch.now_ms)?;
+    }
+    for message in &draft.messages {
+        w.send(message, batch.now_ms)?;
+    }
+    for (name, by) in &draft.counts {
+        w.count(name, *by);
+    }
     for step in &batch.moves {
         rows::put_position(&w.db, &step.to)?;
     }
-    Ok(Recorded { fates, stirred })
+    Ok(draft.recorded())
 }
 
-fn refuse(w: &mut Writer, reject: &Reject, now_ms: i64) -> Result<Fate, Error> {
-    w.count("rejected", 1);
-    w.send(&outcome::rejected(reject), now_ms)?;
-    Ok(Fate::Rejected(reject.reason))
+/// Notes that the event was seen, and says whether it was before.
+fn before(w: &Writer, event: &Event, now_ms: i64) -> Result<Before, Error> {
+    let hash = event.natural_key();
+    let sql = "INSERT INTO seen (hash, digest, at_ms) VALUES (?,?,?) ON CONFLICT DO NOTHING";
+    if exec(&w.db, sql, params![hash, event.digest, now_ms])? > 0 {
+        return Ok(Before::New);
+    }
+    let digest = one(&w.db, "SELECT digest FROM seen WHERE hash=?", params![hash], |row| row.get(0))?;
+    digest.map(Before::Seen).ok_or(Error::Corrupt { what: "seen" })
 }
 
-impl Run {
+fn put_event(w: &Writer, row: &EventRow<'_>, rules: &str, now_ms: i64) -> Result<(), Error> {
+    let (event, decision) = (row.event, &row.decision);
+    exec(
+        &w.db,
+        "INSERT INTO events (tenant, id, source, event_id, kind, topic, partition, offset, broker_ms, at_ms, verb, \
+         reason, facts, rules, open_cases, traceparent) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        params![
+            event.tenant,
+            row.id.as_bytes(),
+            event.source,
+            event.id,
+            event.kind.as_str(),
+            event.at.topic,
+            event.at.partition,
+            event.at.offset,
+            event.broker_ms,
+            now_ms,
+            decision.verb.as_str(),
+            super::read::name(&decision.reason)?,
+            rows::text("events", &decision.facts)?,
+            rules,
+            row.open_cases,
+            event.traceparent,
+        ],
+    )
+    .map(drop)
+}
+
+/// Writes each changed case once. One that was only joined is written by whoever has it claimed, or folded when it is
+/// loaded.
+fn put_cases(w: &mut Writer, draft: &Draft<'_>, now_ms: i64) -> Result<(), Error> {
+    for (id, row) in &draft.cases {
+        w.touched.insert(*id);
+        match row.touch {
+            Touch::Joined => {
+                if let Some(held) = w.claims.get_mut(id) {
+                    held.case = row.case.clone();
+                }
+            }
+            Touch::Superseded => {
+                // What the running executor appends next finds its claim void, and nothing else happens.
+                let learned = w.claims.remove(id).and_then(|held| held.learned);
+                rows::put_case(&w.db, false, &row.case, now_ms, None)?;
+                if learned.is_some() {
+                    super::cases::learn(w, &row.case, learned.as_ref(), None)?;
+                }
+            }
+            Touch::Opened => {
+                rows::put_case(&w.db, true, &row.case, now_ms, None)?;
+                w.mem.systems.insert(row.case.system.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Loaded {
     /// Everything that a decision on `event` may look at.
     fn load(&mut self, w: &Writer, event: &Event) -> Result<(), Error> {
-        let loaded = self.views.entry(event.tenant.clone()).or_default();
         let (run, mut credentials) = policy::keys(event);
         // What comes late for a run that went on under another key is handed to that one.
         let mut runs: Vec<RunKey> = run.into_iter().chain(policy::also_run(event)).collect();
         for named in runs.clone() {
-            loaded.task(w, &event.tenant, &named)?;
-            let outcome = loaded.view.tasks.get(&named).and_then(|task| task.outcome.as_deref());
+            self.task(w, &event.tenant, &named)?;
+            let outcome = self.view.tasks.get(&named).and_then(|task| task.outcome.as_deref());
             runs.extend(outcome.and_then(|o| o.strip_prefix("continued_as ")).map(|next| RunKey(next.into())));
         }
         for run in runs {
-            loaded.task(w, &event.tenant, &run)?;
-            if loaded.held.insert(run.clone()) {
+            self.task(w, &event.tenant, &run)?;
+            if self.held.insert(run.clone()) {
                 let sql = format!("SELECT {GRANT} FROM grants WHERE tenant=? AND run=?");
                 for grant in all(&w.db, &sql, params![event.tenant, run.as_str()], rows::grant)? {
                     credentials.push(grant.credential.clone());
-                    loaded.view.put_grant(grant);
+                    self.view.put_grant(grant);
                 }
             }
         }
         for id in credentials {
-            loaded.credential(w, &event.tenant, id)?;
+            self.credential(w, &event.tenant, id)?;
         }
         Ok(())
     }
 
-    /// One event: duplicate, conflict, or decided.
-    fn take(&mut self, w: &mut Writer, batch: &Batch, rules: &str, event: &Event) -> Result<Fate, Error> {
-        let hash = event.natural_key();
-        let sql = "INSERT INTO seen (hash, digest, at_ms) VALUES (?,?,?) ON CONFLICT DO NOTHING";
-        if exec(&w.db, sql, params![hash, event.digest, batch.now_ms])? == 0 {
-            let before: Option<[u8; 16]> =
-                one(&w.db, "SELECT digest FROM seen WHERE hash=?", params![hash], |row| row.get(0))?;
-            if before == Some(event.digest) {
-                w.count("duplicates", 1);
-                return Ok(Fate::Duplicate);
-            }
-            let reject = Reject {
-                at: event.at.clone(),
-                tenant: event.tenant.clone(),
-                reason: RejectReason::Conflict,
-                pointer: None,
-                size_bytes: 0,
-                broker_ms: event.broker_ms,
-            };
-            return refuse(w, &reject, batch.now_ms);
-        }
-        let loaded = self.views.entry(event.tenant.clone()).or_default();
-        let decision = policy::decide(event, &loaded.view, &batch.rules);
-        loaded.view.apply(&decision.changes);
-        let id = w.id(batch.now_ms);
-        let mut open_cases = 0;
-        for directive in decision.directives {
-            let case = self.direct(w, batch, event, directive)?;
-            let sql = "INSERT INTO links (tenant, case_id, event_id) VALUES (?,?,?) ON CONFLICT DO NOTHING";
-            open_cases += exec(&w.db, sql, params![event.tenant, case.as_bytes(), id.as_bytes()])?;
-        }
-        let facts = rows::text("events", &decision.facts)?;
-        exec(
-            &w.db,
-            "INSERT INTO events (tenant, id, source, event_id, kind, topic, partition, offset, broker_ms, at_ms, verb, \
-             reason, facts, rules, open_cases, traceparent) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            params![
-                event.tenant,
-                id.as_bytes(),
-                event.source,
-                event.id,
-                event.kind.as_str(),
-                event.at.topic,
-                event.at.partition,
-                event.at.offset,
-                event.broker_ms,
-                batch.now_ms,
-                decision.verb.as_str(),
-                super::read::name(&decision.reason)?,
-                facts,
-                rules,
-                i64::try_from(open_cases).unwrap_or(i64::MAX),
-                event.traceparent,
-            ],
-        )?;
-        w.count("accepted", 1);
-        w.count("closed", i64::from(open_cases == 0));
-        Ok(Fate::Accepted)
-    }
-
-    /// Opens a case for the directive, or lets it meet the open one.
-    fn direct(&mut self, w: &mut Writer, batch: &Batch, event: &Event, d: Directive) -> Result<CaseId, Error> {
-        let loaded = self.views.entry(event.tenant.clone()).or_default();
-        let Some(open) = loaded.view.cases.get(&d.credential).cloned() else {
-            let known = loaded.view.credentials.get(&d.credential);
-            let case = Case {
-                id: w.id(batch.now_ms),
-                tenant: event.tenant.clone(),
-                system: d.credential.instance().to_owned(),
-                lane: lane(&d.credential),
-                principal: known.and_then(|c| c.principal.clone()),
-                seen_ms: known.and_then(|c| c.seen_ms),
-                opened_ms: batch.now_ms,
-                traceparent: event.traceparent.clone(),
-                seq: 0,
-                charged: false,
-                state: State::opened(&d),
-                directive: d.clone(),
-            };
-            let record = Record::Opened { directive: d.clone() };
-            rows::put_records(&w.db, (&case.tenant, case.id), 0, batch.now_ms, &[record])?;
-            w.count("cases_opened", 1);
-            w.mem.systems.insert(case.system.clone());
-            self.stirred += 1;
-            let id = case.id;
-            loaded.view.cases.insert(d.credential, Arc::new(case.clone()));
-            self.cases.insert(id, Pending { case, new: true });
-            return Ok(id);
-        };
-        let mut case = (*open).clone();
-        let supersede = policy::meet(&case, &d) == Meeting::Supersede;
-        let record =
-            if supersede { Record::Superseded { by: d.clone() } } else { Record::Joined { directive: d.clone() } };
-        case.state = case.state.next(&record)?;
-        case.seq += 1;
-        rows::put_records(&w.db, (&case.tenant, case.id), case.seq, batch.now_ms, &[record])?;
-        w.touched.insert(case.id);
-        if supersede {
-            case.directive = d.clone();
-            self.stirred += 1;
-            // What the running executor appends next finds its claim void, and nothing else happens.
-            let learned = w.claims.remove(&case.id).and_then(|held| held.learned);
-            self.learned.extend(learned.map(|seen| (case.clone(), seen)));
-            let new = self.cases.get(&case.id).is_some_and(|p| p.new);
-            self.cases.insert(case.id, Pending { case: case.clone(), new });
-        } else if let Some(pending) = self.cases.get_mut(&case.id) {
-            pending.case = case.clone();
-        } else if let Some(held) = w.claims.get_mut(&case.id) {
-            held.case = case.clone();
-        }
-        let id = case.id;
-        loaded.view.cases.insert(d.credential, Arc::new(case));
-        Ok(id)
-    }
-
-    /// Writes each changed row once.
-    fn flush(self, w: &mut Writer, batch: &Batch) -> Result<(), Error> {
-        for pending in self.cases.values() {
-            rows::put_case(&w.db, pending.new, &pending.case, batch.now_ms, None)?;
-        }
-        for loaded in self.views.into_values() {
-            let mut written = HashSet::<(Option<RunKey>, Option<CredentialId>)>::new();
-            for change in loaded.view.dirty.iter().rev() {
-                let key = match change {
-                    Change::Task(t) => (Some(t.run.clone()), None),
-                    Change::Grant(g) => (Some(g.run.clone()), Some(g.credential.clone())),
-                    Change::Credential(c) => (None, Some(c.id.clone())),
-                };
-                if !written.insert(key) {
-                    continue;
-                }
-                match change {
-                    Change::Task(task) => {
-                        let before = i64::from(loaded.live.contains(&task.run));
-                        w.count("tasks_live", i64::from(task.phase != Phase::Ended) - before);
-                        rows::put_task(&w.db, task, batch.rules.heartbeats_missed)?;
-                    }
-                    Change::Grant(grant) => rows::put_grant(&w.db, grant)?,
-                    Change::Credential(credential) => rows::put_credential(&w.db, credential, batch.now_ms)?,
-                }
-            }
-        }
-        for (case, seen) in &self.learned {
-            super::cases::learn(w, case, Some(seen), None)?;
-        }
-        Ok(())
-    }
-}
-
-impl Loaded {
     fn task(&mut self, w: &Writer, tenant: &Tenant, run: &RunKey) -> Result<(), Error> {
         if !self.runs.insert(run.clone()) {
             return Ok(());
         }
         let sql = format!("SELECT {TASK} FROM tasks WHERE tenant=? AND run=?");
         if let Some(task) = one(&w.db, &sql, params![tenant, run.as_str()], rows::task)? {
-            if task.phase != Phase::Ended {
-                self.live.insert(run.clone());
-            }
             self.view.tasks.insert(run.clone(), task);
         }
         Ok(())
@@ -306,14 +219,4 @@ impl Loaded {
         }
         Ok(())
     }
-}
-
-/// The lane of a credential: alone, but secret_ids of one role share theirs.
-pub(super) fn lane(id: &CredentialId) -> String {
-    if id.kind() == Kind::VaultSecretId
-        && let Some((role, _)) = id.id().rsplit_once('/')
-    {
-        return format!("{}:{role}", id.instance());
-    }
-    id.as_str().to_owned()
 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
-use uuid::{ContextV7, Timestamp, Uuid};
+use uuid::Uuid;
 
 use super::Error;
 use super::rows::{all, exec, json, one, text};
 use crate::case::record::Observation;
 use crate::case::{Case, CaseId};
 use crate::guard::Freeze;
+use crate::journal::draft::{Ids, hash};
 use crate::outcome::{self, Message};
 
 const IDLE: Duration = Duration::from_secs(3600);
@@ -87,7 +88,7 @@ pub(super) struct Writer {
     pub(super) claimed: i64,
     /// Where the round over systems begins next.
     pub(super) turn: String,
-    ids: ContextV7,
+    pub(super) ids: Arc<Ids>,
     stale: bool,
 }
 
@@ -136,7 +137,7 @@ impl Writer {
             start: 0,
             claimed: 0,
             turn: String::new(),
-            ids: ContextV7::new(),
+            ids: Arc::default(),
             stale: false,
         };
         let tx = writer.db.unchecked_transaction()?;
@@ -197,13 +198,6 @@ impl Writer {
     pub(super) fn set_meta(&self, name: &str, value: &str) -> Result<(), Error> {
         let sql = "INSERT INTO meta VALUES (?,?) ON CONFLICT DO UPDATE SET value=excluded.value";
         exec(&self.db, sql, [name, value]).map(drop)
-    }
-
-    /// A new time-ordered id.
-    pub(super) fn id(&self, now_ms: i64) -> Uuid {
-        let seconds = u64::try_from(now_ms.div_euclid(1000)).unwrap_or(0);
-        let nanos = u32::try_from(now_ms.rem_euclid(1000) * 1_000_000).unwrap_or(0);
-        Uuid::new_v7(Timestamp::from_unix(&self.ids, seconds, nanos))
     }
 
     /// Adds to a counter, in this transaction.
@@ -348,11 +342,6 @@ impl Writer {
             self.stale = false;
         }
     }
-}
-
-/// SHA-256 in hex.
-pub(super) fn hash(body: &[u8]) -> String {
-    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the journal's own thread: no runtime waits for it")]

@@ -1,0 +1,521 @@
+//! The journal in PostgreSQL, for many processes.
+//!
+//! What several callers queue while one transaction commits becomes the next one, written set by set. A claim is in the
+//! case's row: by lease of the database's clock, with an epoch that each append must name. Intake of one tenant is one
+//! batch at a time over all processes, so that no two decisions miss each other's facts.
+//!
+//! Rows are locked in one order, by all: the tenant's intake, cases by id, credentials by id, events by id, the minute's
+//! charges, the outbox's tail, the counters. Where PostgreSQL finds a deadlock all the same, the transaction is done again.
+//!
+//! - `schema`: connections, migrations, what is checked when a connection is new
+//! - `intake`: batches of arrivals · `writer`: appends, in groups · `claims`: claims, a person's word on a case
+//! - `share`: what processes say to each other: parts of budgets, leaders, freeze
+//! - `read`: what people and roles read · `prune`: what is old enough · `rows`: rows to values and back
+
+mod claims;
+mod intake;
+mod prune;
+mod read;
+mod rows;
+mod schema;
+mod share;
+mod writer;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgConnection, PgPool};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+pub use self::schema::is_plain;
+use self::share::Switches;
+use self::writer::Job;
+use super::draft::Ids;
+use super::{
+    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position, Recorded,
+    Source, Stats, Tail, Timeline, Want, Worker,
+};
+use crate::case::record::{Observation, Record};
+use crate::case::{Case, CaseId};
+use crate::credential::CredentialId;
+use crate::guard::Freeze;
+use crate::limit::Part;
+use crate::outcome::{self, Message};
+use crate::task::{Credential, Tenant};
+
+/// How often a transaction is done again that PostgreSQL ended for the sake of another.
+const TRIES: usize = 8;
+
+/// How the database is used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `postgres://user:password@host/database?sslmode=verify-full&sslrootcert=…`
+    pub url: SecretString,
+    /// The journal's own schema; made if it is missing and the login may.
+    pub schema: String,
+    /// Connections of this process at most.
+    pub connections: u32,
+    /// Appends that share one transaction, at most.
+    pub group: usize,
+}
+
+impl Settings {
+    /// With the defaults.
+    pub fn new(url: &str, schema: &str) -> Self {
+        Self { url: SecretString::from(url.to_owned()), schema: schema.to_owned(), connections: 8, group: 256 }
+    }
+}
+
+/// A process's ways to write, each with counters of its own: none waits for another's commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Intake,
+    Appends,
+    Other,
+}
+
+/// What connections and callers share.
+#[derive(Debug)]
+struct State {
+    /// This start of this process.
+    me: Uuid,
+    journal: Uuid,
+    healthy: AtomicBool,
+    /// For each [`Way`], the commits that were acknowledged.
+    acknowledged: [AtomicI64; 3],
+    /// As of when they were read.
+    switches: RwLock<(Switches, Option<Instant>)>,
+    regressed: Mutex<Option<String>>,
+}
+
+impl State {
+    /// Notes that the database is not what it was. False: it was noted before.
+    fn regress(&self, why: &str) -> bool {
+        let mut regressed = self.regressed.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = regressed.is_none();
+        regressed.get_or_insert_with(|| why.to_owned());
+        first
+    }
+
+    /// What was acknowledged before counts no more: a person has decided.
+    fn forget(&self) {
+        *self.regressed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.acknowledged.iter().for_each(|one| one.store(0, Ordering::SeqCst));
+    }
+}
+
+/// A claim of this process.
+#[derive(Debug, Clone)]
+struct Held {
+    system: String,
+    until_ms: i64,
+}
+
+/// What the journal's own tasks share with its callers.
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    state: Arc<State>,
+    ids: Ids,
+    /// How much of each system is claimed here: a bound, not the truth.
+    held: Mutex<HashMap<CaseId, Held>>,
+    /// Claims whose work ended with an error of the journal: given back with the next claim.
+    orphans: Mutex<Vec<(CaseId, i64)>>,
+    /// The heartbeat allowance that was asked for last; -1: none yet.
+    missed: AtomicI64,
+}
+
+/// The journal in one PostgreSQL database, as one process has it open.
+#[derive(Debug)]
+pub struct Postgres {
+    inner: Arc<Inner>,
+    queue: mpsc::UnboundedSender<Job>,
+    _ends: DropGuard,
+}
+
+impl Postgres {
+    /// Opens the journal, and brings its schema to this version.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database does not answer or refuses.
+    pub async fn open(settings: Settings) -> Result<Arc<Self>, Error> {
+        let options = schema::options(&settings)?;
+        let journal = schema::migrate(&options, &settings.schema).await?;
+        let state = Arc::new(State {
+            me: Uuid::new_v4(),
+            journal,
+            healthy: AtomicBool::new(true),
+            acknowledged: Default::default(),
+            switches: RwLock::default(),
+            regressed: Mutex::default(),
+        });
+        let pool = schema::pool(&settings, options, &state);
+        let inner = Arc::new(Inner {
+            pool,
+            state,
+            ids: Ids::default(),
+            held: Mutex::default(),
+            orphans: Mutex::default(),
+            missed: AtomicI64::new(-1),
+        });
+        inner.register().await?;
+        share::refresh(&inner).await?;
+        let ends = CancellationToken::new();
+        let (queue, jobs) = mpsc::unbounded_channel();
+        tokio::spawn(writer::run(inner.clone(), jobs, settings.group.max(1)));
+        tokio::spawn(share::watch(inner.clone(), settings.schema, ends.clone()));
+        Ok(Arc::new(Self { inner, queue, _ends: ends.drop_guard() }))
+    }
+
+    async fn queued<T>(
+        &self,
+        job: impl FnOnce(tokio::sync::oneshot::Sender<Result<T, Error>>) -> Job,
+    ) -> Result<T, Error> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let gone = || Error::Unavailable("the journal's writer did not answer".into());
+        self.queue.send(job(answer)).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl Inner {
+    /// The rows in which this process counts.
+    async fn register(&self) -> Result<(), Error> {
+        sqlx::query("INSERT INTO writers (id, way, at_ms) SELECT $1, w, now_ms() FROM unnest($2::smallint[]) w")
+            .bind(self.state.me)
+            .bind(vec![Way::Intake as i16, Way::Appends as i16, Way::Other as i16])
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Notes how a write ended: readiness follows.
+    fn wrote<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        match &done {
+            Err(error @ (Error::Unavailable(_) | Error::Corrupt { .. })) => {
+                let source = std::error::Error::source(error).map(ToString::to_string);
+                tracing::error!(
+                    why = source.as_deref().unwrap_or("a row cannot be read"),
+                    "the journal was not written"
+                );
+                self.state.healthy.store(false, Ordering::SeqCst);
+            }
+            Ok(_) => self.state.healthy.store(true, Ordering::SeqCst),
+            Err(_) => {}
+        }
+        done
+    }
+
+    /// Does `once` again while PostgreSQL ends it for the sake of another transaction.
+    async fn write<T, F: Future<Output = Result<T, Error>>>(&self, mut once: impl FnMut() -> F) -> Result<T, Error> {
+        let mut tries = 0;
+        loop {
+            match once().await {
+                Err(error) if schema::is_victim(&error) && tries < TRIES => tries += 1,
+                done => return self.wrote(done),
+            }
+        }
+    }
+
+    /// The last statement of a transaction: what it counts. What it returns is acknowledged after the commit.
+    async fn count(&self, db: &mut PgConnection, way: Way, counts: &BTreeMap<&'static str, i64>) -> Result<i64, Error> {
+        let of = |name| counts.get(name).copied().unwrap_or(0);
+        let commits = sqlx::query_scalar(
+            "UPDATE writers SET commits = commits + 1, consumed = consumed + $3, accepted = accepted + $4, \
+             closed = closed + $5, rejected = rejected + $6, duplicates = duplicates + $7, \
+             cases_opened = cases_opened + $8, cases_closed = cases_closed + $9, tasks_live = tasks_live + $10 \
+             WHERE id = $1 AND way = $2 RETURNING commits",
+        )
+        .bind(self.state.me)
+        .bind(way as i16)
+        .bind(of("consumed"))
+        .bind(of("accepted"))
+        .bind(of("closed"))
+        .bind(of("rejected"))
+        .bind(of("duplicates"))
+        .bind(of("cases_opened"))
+        .bind(of("cases_closed"))
+        .bind(of("tasks_live"))
+        .fetch_optional(&mut *db)
+        .await?;
+        match commits {
+            Some(commits) => Ok(commits),
+            // An older copy of the database does not know this process: nothing is written there before a person decides.
+            None => Err(Error::Unavailable("PostgreSQL does not know this process any more: an older copy?".into())),
+        }
+    }
+
+    fn acknowledge(&self, way: Way, commits: i64) {
+        self.state.acknowledged[way as usize].fetch_max(commits, Ordering::SeqCst);
+    }
+
+    /// Puts messages into the outbox, each chained to the one before. The tail's row stays locked until the commit.
+    async fn send(&self, db: &mut PgConnection, messages: &[(&Message, i64)]) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let (mut seq, mut prev): (i64, Option<String>) =
+            sqlx::query_as("SELECT seq, hash FROM outbox_tail FOR UPDATE").fetch_one(&mut *db).await?;
+        let (mut seqs, mut kinds, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
+        for (message, now_ms) in messages {
+            seq += 1;
+            let place = outcome::Place { journal: self.state.journal, seq, prev: prev.as_deref() };
+            let body = outcome::envelope(message, place, *now_ms);
+            prev = Some(super::draft::hash(&body));
+            seqs.push(seq);
+            kinds.push(rows::text("outbox", &message.kind)?);
+            bodies.push(body);
+        }
+        sqlx::query(
+            "INSERT INTO outbox (seq, kind, key, body, traceparent, at_ms) SELECT * FROM unnest($1::bigint[], \
+             $2::text[], $3::text[], $4::bytea[], $5::text[], $6::bigint[])",
+        )
+        .bind(seqs)
+        .bind(kinds)
+        .bind(rows::texts(messages, |(m, _)| &m.key))
+        .bind(bodies)
+        .bind(messages.iter().map(|(m, _)| m.traceparent.as_deref()).collect::<Vec<_>>())
+        .bind(rows::column(messages, |(_, at)| *at))
+        .execute(&mut *db)
+        .await?;
+        sqlx::query("UPDATE outbox_tail SET seq = $1, hash = $2").bind(seq).bind(prev).execute(db).await?;
+        Ok(())
+    }
+
+    /// The work on this claim is over, here.
+    fn let_go(&self, case: CaseId) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&case);
+    }
+
+    /// The work on this claim ended with an error of the journal: what the row says of it is not known.
+    fn orphan(&self, case: CaseId, epoch: i64) {
+        self.let_go(case);
+        self.orphans.lock().unwrap_or_else(PoisonError::into_inner).push((case, epoch));
+    }
+
+    /// Keeps `tasks.due_ms` in step with the configured heartbeat allowance.
+    async fn allow_missed(&self, missed: u32) -> Result<(), Error> {
+        if self.missed.load(Ordering::SeqCst) == i64::from(missed) {
+            return Ok(());
+        }
+        let mut tx = self.pool.begin().await?;
+        let before: Option<String> = sqlx::query_scalar(
+            "INSERT INTO meta VALUES ('missed', '') ON CONFLICT (name) DO UPDATE SET value = meta.value RETURNING value",
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        if before != Some(missed.to_string()) {
+            sqlx::query(
+                "UPDATE tasks SET due_ms = least(deadline_ms, alive_ms + heartbeat_every_ms * greatest($1, 1)) \
+                 WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL",
+            )
+            .bind(i64::from(missed))
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query("UPDATE meta SET value = $1 WHERE name = 'missed'")
+                .bind(missed.to_string())
+                .execute(&mut *tx)
+                .await?;
+        }
+        tx.commit().await?;
+        self.missed.store(i64::from(missed), Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// One statement that is a whole write.
+    async fn put_position(&self, to: &Position) -> Result<(), Error> {
+        let mut db = self.pool.acquire().await?;
+        intake::put_positions(&mut db, std::slice::from_ref(to)).await
+    }
+
+    async fn caught_up(&self, cluster: &str, topic: &str, partition: i32, at_ms: i64) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO positions (cluster, topic, partition, last_ms, last_digest, caught_up_ms) \
+             VALUES ($1, $2, $3, 0, '', $4) ON CONFLICT (cluster, topic, partition) DO UPDATE \
+             SET caught_up_ms = greatest(positions.caught_up_ms, excluded.caught_up_ms)",
+        )
+        .bind(cluster)
+        .bind(topic)
+        .bind(partition)
+        .bind(at_ms)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    async fn position(&self, cluster: &str, topic: &str, partition: i32) -> Result<Option<Position>, Error> {
+        let found: Option<rows::Of<Position>> = sqlx::query_as(AssertSqlSafe(format!(
+            "SELECT {POSITION} FROM positions WHERE cluster = $1 AND topic = $2 AND partition = $3 \
+             AND next_offset IS NOT NULL",
+        )))
+        .bind(cluster)
+        .bind(topic)
+        .bind(partition)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(found.map(|row| row.0))
+    }
+
+    async fn sent(&self, seq: i64) -> Result<(), Error> {
+        let mut tx = self.pool.begin().await?;
+        // The last row stays where the chain's hash was not kept: here the tail keeps it.
+        let sent: Option<i64> = sqlx::query_scalar(
+            "UPDATE outbox_tail SET sent = least($1, seq) WHERE sent < least($1, seq) RETURNING sent",
+        )
+        .bind(seq)
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some(sent) = sent {
+            sqlx::query("DELETE FROM outbox WHERE seq <= $1").bind(sent).execute(&mut *tx).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+const POSITION: &str = "cluster, topic, partition, next_offset, last_ms, last_digest";
+
+#[async_trait]
+impl Journal for Postgres {
+    fn healthy(&self) -> bool {
+        self.inner.state.healthy.load(Ordering::SeqCst)
+    }
+
+    async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error> {
+        self.inner.write(|| intake::record(&self.inner, &batch)).await
+    }
+
+    async fn position(&self, cluster: &str, topic: &str, partition: i32) -> Result<Option<Position>, Error> {
+        self.inner.position(cluster, topic, partition).await
+    }
+
+    async fn caught_up(&self, cluster: &str, topic: &str, partition: i32, at_ms: i64) -> Result<(), Error> {
+        self.inner.write(|| self.inner.caught_up(cluster, topic, partition, at_ms)).await
+    }
+
+    async fn watermark(&self) -> Result<Option<i64>, Error> {
+        read::watermark(&self.inner.pool).await
+    }
+
+    async fn set_position(&self, to: Position) -> Result<(), Error> {
+        self.inner.write(|| self.inner.put_position(&to)).await
+    }
+
+    async fn claim(&self, want: Want) -> Result<Vec<Claim>, Error> {
+        self.inner.write(|| claims::claim(&self.inner, &want)).await
+    }
+
+    async fn append(&self, append: Append) -> Result<Case, Error> {
+        self.queued(|answer| Job::Append(Box::new(append), answer)).await
+    }
+
+    async fn unclaim(&self, case: CaseId, epoch: i64, due_ms: i64) -> Result<(), Error> {
+        self.queued(|answer| Job::Unclaim { case, epoch, due_ms, answer }).await
+    }
+
+    async fn block(&self, system: &str, until_ms: i64, reason: &str) -> Result<(), Error> {
+        self.inner.write(|| claims::block(&self.inner, system, until_ms, reason)).await
+    }
+
+    async fn announce(&self, worker: Worker, lease_ms: i64) -> Result<Vec<Part>, Error> {
+        self.inner.write(|| share::announce(&self.inner, &worker, lease_ms)).await
+    }
+
+    async fn leave(&self, worker: Uuid) -> Result<(), Error> {
+        self.inner.write(|| share::leave(&self.inner, worker)).await
+    }
+
+    async fn lead(&self, what: &str, worker: Uuid, lease_ms: i64) -> Result<bool, Error> {
+        self.inner.write(|| share::lead(&self.inner, what, worker, lease_ms)).await
+    }
+
+    async fn due(&self, before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Result<Vec<Due>, Error> {
+        self.inner.write(|| self.inner.allow_missed(missed)).await?;
+        read::due(&self.inner.pool, before_ms, after.as_ref(), max).await
+    }
+
+    async fn sources(&self) -> Result<Vec<Source>, Error> {
+        read::sources(&self.inner.pool).await
+    }
+
+    async fn unseen(&self, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
+        read::unseen(&self.inner.pool, max, now_ms).await
+    }
+
+    async fn saw(
+        &self,
+        tenant: &Tenant,
+        id: &CredentialId,
+        seen: Observation,
+        again_ms: Option<i64>,
+    ) -> Result<(), Error> {
+        self.inner.write(|| claims::saw(&self.inner, tenant, id, &seen, again_ms)).await
+    }
+
+    async fn known(&self, tenant: &Tenant, ids: Vec<CredentialId>) -> Result<Vec<Known>, Error> {
+        read::known(&self.inner.pool, tenant, &ids).await
+    }
+
+    async fn freeze(&self, how: Freeze, by: &str, reason: &str) -> Result<(), Error> {
+        self.inner.write(|| share::freeze(&self.inner, how, by, reason)).await
+    }
+
+    async fn release(&self, by: &str) -> Result<(), Error> {
+        self.inner.write(|| share::release(&self.inner, by)).await
+    }
+
+    async fn frozen(&self) -> Result<Option<Freeze>, Error> {
+        Ok(share::switches(&self.inner).await?.freeze)
+    }
+
+    async fn hold_start(&self, reason: &str) -> Result<(), Error> {
+        self.inner.write(|| share::hold_start(&self.inner, reason)).await
+    }
+
+    async fn started_held(&self) -> Result<Option<String>, Error> {
+        Ok(share::switches(&self.inner).await?.held)
+    }
+
+    async fn command(&self, case: CaseId, record: Option<Record>, now_ms: i64) -> Result<Case, Error> {
+        self.inner.write(|| claims::command(&self.inner, case, record.as_ref(), now_ms)).await
+    }
+
+    async fn outbox(&self, after: i64, max: usize) -> Result<Vec<Outgoing>, Error> {
+        read::outbox(&self.inner.pool, after, max).await
+    }
+
+    async fn sent(&self, seq: i64) -> Result<(), Error> {
+        self.inner.write(|| self.inner.sent(seq)).await
+    }
+
+    async fn tail(&self) -> Result<Tail, Error> {
+        let seq = sqlx::query_scalar("SELECT seq FROM outbox_tail").fetch_one(&self.inner.pool).await?;
+        Ok(Tail { journal: self.inner.state.journal, seq })
+    }
+
+    async fn cases(&self, filter: Filter) -> Result<Vec<CaseLine>, Error> {
+        read::cases(&self.inner.pool, &filter).await
+    }
+
+    async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error> {
+        read::timeline(&self.inner.pool, case).await
+    }
+
+    async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error> {
+        read::overrun(&self.inner.pool, now_ms).await
+    }
+
+    async fn stats(&self, now_ms: i64) -> Result<Stats, Error> {
+        read::stats(&self.inner.pool, now_ms).await
+    }
+
+    async fn prune(&self, seen_before_ms: i64, closed_before_ms: i64, max: usize) -> Result<u64, Error> {
+        self.inner.write(|| prune::prune(&self.inner, seen_before_ms, closed_before_ms, max)).await
+    }
+}
