@@ -164,7 +164,7 @@ async fn every_kill(store: Store, plan: Plan) {
     let ground = Ground::new(plan).await;
     for make in [Death::Before as fn(usize) -> Death, Death::After] {
         let mut at = 0;
-        while killed_and_resumed(store.fresh().await, &ground, make(at)).await {
+        while killed_and_resumed(store.fresh(), &ground, make(at)).await {
             at += 1;
         }
         assert!(at >= 2, "{plan:?}: a plan has at least two appends, killed at {at}");
@@ -173,13 +173,13 @@ async fn every_kill(store: Store, plan: Plan) {
 
 async fn every_fault(store: Store, plan: Plan) {
     let ground = Ground::new(plan).await;
-    let calls = broken_and_finished(store.fresh().await, &ground, Fault::Twice).await;
+    let calls = broken_and_finished(store.fresh(), &ground, Fault::Twice).await;
     assert!(calls >= 2, "{plan:?}: looks and acts");
     for nth in 0..calls {
         for kind in [FailureKind::Unavailable, FailureKind::Unknown, FailureKind::Throttled { after_ms: Some(50) }] {
-            broken_and_finished(store.fresh().await, &ground, Fault::Fails(nth, kind)).await;
+            broken_and_finished(store.fresh(), &ground, Fault::Fails(nth, kind)).await;
         }
-        broken_and_finished(store.fresh().await, &ground, Fault::ReplyCut(nth)).await;
+        broken_and_finished(store.fresh(), &ground, Fault::ReplyCut(nth)).await;
     }
 }
 

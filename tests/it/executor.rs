@@ -277,7 +277,7 @@ async fn nothing_outside_the_allowed_prefixes_is_cut(store: Store) {
         let mut registry = connectors(&admin, &mount, false).await;
         let (name, mode) = ("test".to_owned(), Mode::Enforce);
         registry.add_realm(Realm { name, mode, allowed_prefixes, targets: Vec::new() });
-        let scene = Scene::with(store.fresh().await, admin.clone(), &registry, Arc::new(|_| ())).await;
+        let scene = Scene::with(store.fresh(), admin.clone(), &registry, Arc::new(|_| ())).await;
         let lease = admin.database_credential(&mount).await.lease;
         let id = CredentialId::new(Kind::VaultLease, "test", &lease).unwrap();
         scene.ends(&new_run(), &id).await;

@@ -12,7 +12,9 @@ use curfew::event::{
     TaskEnded, TaskHeartbeat, TaskStarted, Type, digest16,
 };
 use curfew::guard::Freeze;
-use curfew::journal::{Append, Arrival, Batch, Claim, Error, Fate, Filter, Journal, Move, Position, Recorded, Want};
+use curfew::journal::{
+    Append, Arrival, Batch, Claim, Error, Fate, Filter, Journal, Move, Position, Recorded, Want, Worker,
+};
 use curfew::outcome;
 use curfew::policy::Rules;
 use curfew::task::{RunKey, Tenure};
@@ -24,6 +26,7 @@ use crate::store::Store;
 mod count;
 mod file;
 mod ops;
+mod shared;
 
 const T0: i64 = 1_800_000_000_000;
 
@@ -262,6 +265,21 @@ async fn work(journal: &Arc<dyn Journal>, how: Vec<u8>) {
     }
 }
 
+/// Another process records while this one works; what it records may void a claim.
+async fn beside(store: &Store, journal: &Arc<dyn Journal>, arrivals: Vec<Arrival>) {
+    let other = store.open_beside(journal).await;
+    let working = async {
+        for claim in claim(journal, 3).await {
+            match step(journal, &claim, 3).await {
+                Ok(()) | Err(Error::ClaimVoid) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    };
+    let (recorded, ()) = tokio::join!(other.record_batch(batch(arrivals, vec![])), working);
+    recorded.unwrap();
+}
+
 /// As a power cut would leave it: the file and its log are copied while they are being written.
 async fn copied(store: &Store, journal: &Arc<dyn Journal>, arrivals: Vec<Arrival>, offset: Option<i64>) {
     let other = journal.clone();
@@ -293,7 +311,13 @@ async fn conserve(store: Store, ops: Vec<Op>) {
             }
             Op::Work(how) => work(&journal, how).await,
             Op::Kill => journal = store.reopen(journal).await,
-            Op::Beside(list) => copied(&store, &journal, list.into_iter().map(arrival).collect(), offset).await,
+            Op::Beside(list) => {
+                let arrivals = list.into_iter().map(arrival).collect();
+                match &store {
+                    Store::Sqlite(_) => copied(&store, &journal, arrivals, offset).await,
+                    Store::Postgres(_) => beside(&store, &journal, arrivals).await,
+                }
+            }
         }
     }
     let stats = journal.stats(T0).await.unwrap();
@@ -314,7 +338,19 @@ mod sqlite {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
         #[test]
         fn nothing_is_lost_or_counted_twice(ops in ops()) {
-            on_a_runtime(conserve(Store::sqlite(), ops));
+            on_a_runtime(async { conserve(Store::sqlite(), ops).await });
+        }
+    }
+}
+
+mod postgres {
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+        #[test]
+        fn nothing_is_lost_or_counted_twice(ops in ops()) {
+            on_a_runtime(async { conserve(Store::postgres(), ops).await });
         }
     }
 }

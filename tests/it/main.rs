@@ -1,13 +1,20 @@
 //! All integration tests, in one binary, against real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-/// Runs each of these over every store: `sqlite::<name>`. One that is left out is dead code, and so a warning.
+/// Runs each of these over both stores: `sqlite::<name>` and `postgres::<name>`. One that is left out is dead code, and so
+/// a warning.
 macro_rules! over_both {
     ($($name:ident),+ $(,)?) => {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 Box::pin(super::$name($crate::store::Store::sqlite())).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                Box::pin(super::$name($crate::store::Store::postgres())).await;
             })+
         }
     };

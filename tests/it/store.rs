@@ -2,21 +2,48 @@
 #![allow(dead_code)]
 
 use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use curfew::case::Case;
 use curfew::case::record::Record;
-use curfew::journal::Journal;
 use curfew::journal::sqlite::{self, Sqlite};
+use curfew::journal::{Journal, postgres};
 use rusqlite::Connection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Executor as _};
 use tempfile::TempDir;
 use uuid::Uuid;
+
+use crate::admin;
+use crate::world::unique;
 
 /// A place for a journal that nobody else has.
 pub enum Store {
     /// A file: of one process.
     Sqlite(TempDir),
+    /// A schema of the servers' database: of many processes.
+    Postgres(Schema),
+}
+
+/// A schema, and a connection to it past the journal.
+pub struct Schema {
+    name: String,
+    side: PgPool,
+}
+
+impl Schema {
+    fn new() -> Self {
+        let name = unique("journal").replace('-', "_");
+        let options = PgConnectOptions::from_str(&admin::Postgres::shared().url).unwrap();
+        let options = options.options([("search_path", &name)]);
+        Self { side: PgPoolOptions::new().max_connections(1).connect_lazy_with(options), name }
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        self.side.execute(sql).await.unwrap();
+    }
 }
 
 impl Store {
@@ -24,10 +51,16 @@ impl Store {
         Self::Sqlite(tempfile::tempdir().unwrap())
     }
 
+    /// Within a runtime.
+    pub fn postgres() -> Self {
+        Self::Postgres(Schema::new())
+    }
+
     /// Another place of the same kind.
-    pub async fn fresh(&self) -> Self {
+    pub fn fresh(&self) -> Self {
         match self {
             Self::Sqlite(_) => Self::sqlite(),
+            Self::Postgres(_) => Self::postgres(),
         }
     }
 
@@ -35,6 +68,7 @@ impl Store {
     pub async fn open(&self) -> Arc<dyn Journal> {
         match self {
             Self::Sqlite(_) => self.open_file(),
+            Self::Postgres(_) => self.open_through(&admin::Postgres::shared().host).await,
         }
     }
 
@@ -42,6 +76,7 @@ impl Store {
     pub async fn open_beside(&self, first: &Arc<dyn Journal>) -> Arc<dyn Journal> {
         match self {
             Self::Sqlite(_) => first.clone(),
+            Self::Postgres(_) => self.open().await,
         }
     }
 
@@ -52,28 +87,38 @@ impl Store {
         self.open().await
     }
 
-    /// As if the leases of all claims had run out. Those in a file do by the time that the test passes in.
+    /// As if the leases of all claims had run out. Those in a file do by the time that the test passes in, those in a
+    /// database by its own clock.
     pub async fn leases_end(&self) {
         match self {
             Self::Sqlite(_) => {}
+            Self::Postgres(schema) => {
+                schema.execute("UPDATE cases SET claim_until_ms = 0 WHERE claim_until_ms > 0").await;
+                schema.execute("UPDATE lanes SET until_ms = 0").await;
+            }
         }
     }
 
     /// A number from the tables, as they are.
     pub async fn number(&self, sql: &str) -> i64 {
-        match self {
-            Self::Sqlite(_) => {
-                let number = self.connect().query_row(sql, [], |row| row.get::<_, Option<i64>>(0));
-                number.unwrap().unwrap_or(0)
+        let number: Option<i64> = match self {
+            Self::Sqlite(_) => self.connect().query_row(sql, [], |row| row.get(0)).unwrap(),
+            Self::Postgres(schema) => {
+                // Its sums are of another type.
+                let sql = AssertSqlSafe(format!("SELECT ({sql})::bigint"));
+                sqlx::query_scalar(sql).fetch_one(&schema.side).await.unwrap()
             }
-        }
+        };
+        number.unwrap_or(0)
     }
 
     /// What a counter says.
     pub async fn counter(&self, name: &str) -> i64 {
-        match self {
-            Self::Sqlite(_) => self.number(&format!("SELECT sum(value) FROM counters WHERE name = '{name}'")).await,
-        }
+        let sql = match self {
+            Self::Sqlite(_) => format!("SELECT sum(value) FROM counters WHERE name = '{name}'"),
+            Self::Postgres(_) => format!("SELECT sum({name}) FROM writers"),
+        };
+        self.number(&sql).await
     }
 
     /// Each case as its row says, and when it closed.
@@ -85,6 +130,7 @@ impl Store {
                 let mut rows = db.prepare(ALL).unwrap();
                 rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
             }
+            Self::Postgres(schema) => sqlx::query_as(ALL).fetch_all(&schema.side).await.unwrap(),
         };
         rows.into_iter().map(|(body, closed_ms)| (serde_json::from_str(&body).unwrap(), closed_ms)).collect()
     }
@@ -98,6 +144,10 @@ impl Store {
                 let rows = rows.query_map([case.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
                 rows.map(Result::unwrap).collect()
             }
+            Self::Postgres(schema) => {
+                let rows = sqlx::query_as("SELECT seq, records FROM records WHERE case_id = $1 ORDER BY seq");
+                rows.bind(case).fetch_all(&schema.side).await.unwrap()
+            }
         };
         rows.into_iter().map(|(seq, records)| (seq, serde_json::from_str(&records).unwrap())).collect()
     }
@@ -106,9 +156,13 @@ impl Store {
     pub async fn refuse_records(&self) {
         match self {
             Self::Sqlite(_) => {
-                self.execute(
-                    "CREATE TRIGGER refuses BEFORE INSERT ON records BEGIN SELECT RAISE(FAIL, 'no room'); END",
-                );
+                self.execute("CREATE TRIGGER refuses BEFORE INSERT ON records BEGIN SELECT RAISE(FAIL, 'full'); END");
+            }
+            Self::Postgres(schema) => {
+                let refuses = "CREATE FUNCTION refuses() RETURNS trigger LANGUAGE plpgsql \
+                               AS $$ BEGIN RAISE 'full' USING ERRCODE = 'disk_full'; END $$";
+                schema.execute(refuses).await;
+                schema.execute("CREATE TRIGGER refuses BEFORE INSERT ON records EXECUTE FUNCTION refuses()").await;
             }
         }
     }
@@ -117,6 +171,7 @@ impl Store {
     pub async fn accept_records(&self) {
         match self {
             Self::Sqlite(_) => self.execute("DROP TRIGGER refuses"),
+            Self::Postgres(schema) => schema.execute("DROP TRIGGER refuses ON records").await,
         }
     }
 
@@ -133,12 +188,20 @@ impl Store {
 
     /// The file.
     pub fn file(&self) -> PathBuf {
-        let Self::Sqlite(folder) = self;
+        let Self::Sqlite(folder) = self else { panic!("a database is no file") };
         folder.path().join("journal.db")
     }
 
     /// Another connection to the file, past the journal.
     pub fn connect(&self) -> Connection {
         Connection::open(self.file()).unwrap()
+    }
+
+    /// For tests of what only a database has: with what stands before the server at `host`.
+    pub async fn open_through(&self, host: &str) -> Arc<postgres::Postgres> {
+        let Self::Postgres(schema) = self else { panic!("a file is no database") };
+        let server = admin::Postgres::shared();
+        let settings = postgres::Settings::new(&server.url.replace(&server.host, host), &schema.name);
+        postgres::Postgres::open(settings).await.unwrap()
     }
 }

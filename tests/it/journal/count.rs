@@ -32,6 +32,9 @@ pub async fn recount(store: &Store) {
     for (case, closed) in store.cases().await {
         let appends = store.records(case.id).await;
         assert!(appends.iter().map(|(seq, _)| *seq).eq(0..appends.len() as i64), "appends without gaps");
+        if matches!(store, Store::Postgres(_)) {
+            assert_eq!(appends.last().unwrap().0, case.seq, "the row is as new as its newest record");
+        }
         let records = |until: i64| -> Vec<Record> {
             appends.iter().filter(|(seq, _)| *seq <= until).flat_map(|(_, records)| records.clone()).collect()
         };

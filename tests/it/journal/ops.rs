@@ -31,6 +31,7 @@ async fn a_moved_position_leaves_nothing(store: Store) {
     assert_eq!(journal.position("k", "curfew.tasks", 0).await.unwrap().unwrap().next_offset, 5);
     let stats = journal.stats(T0).await.unwrap();
     assert_eq!((stats.consumed, stats.accepted, stats.outbox), (1, 1, 0));
+    assert!(journal.healthy());
     recount(&store).await;
 }
 
@@ -49,7 +50,9 @@ async fn after_a_kill_another_process_goes_on_with_every_record(store: Store) {
     let journal = store.open().await;
     put(&journal, vec![started("1", 0, &[0]), ended("2", 0)]).await;
     let old = claim(&journal, 1).await.remove(0);
-    let case = journal.append(append(&old, &old.case, begun(&old.case), true)).await.unwrap();
+    let mut first = append(&old, &old.case, begun(&old.case), true);
+    (first.charge, first.learned) = (Some(1), Some(look()));
+    let case = journal.append(first).await.unwrap();
     assert_eq!(
         journal.cases(Filter::default()).await.unwrap()[0].case.state,
         case.state,
