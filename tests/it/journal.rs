@@ -23,6 +23,8 @@ use proptest::prelude::*;
 use self::count::recount;
 use crate::store::Store;
 
+mod alike;
+mod breaks;
 mod count;
 mod file;
 mod ops;

@@ -8,7 +8,7 @@ use curfew::limit::{Budget, Part};
 use uuid::Uuid;
 
 use super::*;
-use crate::world::{Proxy, until};
+use crate::world::until;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -313,27 +313,4 @@ async fn processes_that_start_together_make_one_schema() {
         ids.insert(journal.tail().await.unwrap().journal);
     }
     assert_eq!(ids.len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn while_the_database_is_away_nothing_is_acknowledged_and_readiness_returns_by_itself() {
-    let store = Store::postgres();
-    let proxy = Proxy::to(&crate::admin::Postgres::shared().host).await;
-    let journal = store.open_through(&proxy.address).await;
-    put(&journal, vec![operator("0", 0)]).await;
-    let held = claim(&journal, 1).await.remove(0);
-    proxy.off();
-    let first = append(&held, &held.case, begun(&held.case), true);
-    let refused = journal.append(first).await;
-    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
-    assert!(!journal.healthy());
-    until("the guard to be told nothing", async || journal.frozen().await.is_err().then_some(())).await;
-    proxy.on();
-    until("readiness", async || journal.healthy().then_some(())).await;
-    assert_eq!(journal.frozen().await.unwrap(), None);
-    // The claim was given up with the append, and is there for the next one: nothing of it was written.
-    let again = until("the case", async || claim(&journal, 1).await.pop()).await;
-    assert_eq!((again.case.id, again.case.seq), (held.case.id, held.case.seq));
-    finish(&journal, &again).await.unwrap();
-    recount(&store).await;
 }
