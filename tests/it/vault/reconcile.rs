@@ -10,7 +10,6 @@ use curfew::connector::vault::Vault;
 use curfew::event::{Data, Event, GrantSpec, Limits};
 use curfew::guard::Freeze;
 use curfew::intake::Intake;
-use curfew::journal::sqlite::{self, Sqlite};
 use curfew::journal::{
     Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Known, Outgoing, Overrun,
     Position, Recorded, Source, Stats, Tail, Timeline, Want, Worker,
@@ -23,6 +22,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::stage::{ended, new_run, now_ms, record, started};
+use crate::store::Store;
 
 /// A journal that knows some credentials and keeps what it is told.
 #[derive(Default)]
@@ -269,16 +269,18 @@ async fn a_registered_credential_is_looked_up_once() {
     }
 }
 
+over_both! {
+    what_outlived_its_closed_case_is_found_and_nothing_else_that_is_known,
+}
+
 /// Its case was closed though it lives (as it was registered before it was made, say): nothing but the list tells.
-#[tokio::test]
-async fn what_outlived_its_closed_case_is_found_and_nothing_else_that_is_known() {
+async fn what_outlived_its_closed_case_is_found_and_nothing_else_that_is_known(store: Store) {
     let root = Root::shared();
     let mount = root.database(&postgres_address()).await;
     let lease = async || about(Kind::VaultLease, &root.lease(&mount).await.0).credential;
     let grant =
         |id: &CredentialId, tenure| GrantSpec { credential: id.clone(), tenure, principal: None, expires_ms: None };
-    let folder = tempfile::tempdir().unwrap();
-    let journal = Sqlite::open(&folder.path().join("journal.db"), sqlite::Settings::default()).unwrap();
+    let journal = store.open().await;
     let (outlived, lives, stands, dying, shared) =
         (lease().await, lease().await, lease().await, lease().await, lease().await);
     let runs: Vec<RunKey> = (0..5).map(|_| new_run()).collect();
