@@ -300,30 +300,26 @@ impl Inner {
         self.orphans.lock().unwrap_or_else(PoisonError::into_inner).push((case, epoch));
     }
 
-    /// Keeps `tasks.due_ms` in step with the configured heartbeat allowance.
+    /// Keeps `tasks.due_ms` in step with the configured heartbeat allowance. Once for each start: another process, with
+    /// another allowance, may have written tasks after the last one that changed it.
     async fn allow_missed(&self, missed: u32) -> Result<(), Error> {
         if self.missed.load(Ordering::SeqCst) == i64::from(missed) {
             return Ok(());
         }
         let mut tx = self.pool.begin().await?;
-        let before: Option<String> = sqlx::query_scalar(
-            "INSERT INTO meta VALUES ('missed', '') ON CONFLICT (name) DO UPDATE SET value = meta.value RETURNING value",
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        if before != Some(missed.to_string()) {
-            sqlx::query(
-                "UPDATE tasks SET due_ms = least(deadline_ms, alive_ms + heartbeat_every_ms * greatest($1, 1)) \
-                 WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL",
-            )
-            .bind(i64::from(missed))
+        // Of processes that start together one does it, and the next ones find nothing left.
+        sqlx::query("INSERT INTO meta VALUES ('missed', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
+            .bind(missed.to_string())
             .execute(&mut *tx)
             .await?;
-            sqlx::query("UPDATE meta SET value = $1 WHERE name = 'missed'")
-                .bind(missed.to_string())
-                .execute(&mut *tx)
-                .await?;
-        }
+        sqlx::query(
+            "UPDATE tasks SET due_ms = least(deadline_ms, alive_ms + heartbeat_every_ms * greatest($1, 1)) \
+             WHERE phase < 2 AND heartbeat_every_ms IS NOT NULL \
+             AND due_ms <> least(deadline_ms, alive_ms + heartbeat_every_ms * greatest($1, 1))",
+        )
+        .bind(i64::from(missed))
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         self.missed.store(i64::from(missed), Ordering::SeqCst);
         Ok(())

@@ -318,3 +318,15 @@ async fn processes_that_start_together_make_one_schema() {
     }
     assert_eq!(ids.len(), 1);
 }
+
+/// Processes are restarted one after the other with a smaller allowance of missed heartbeats.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_with_an_older_configuration_wrote_is_due_by_the_newer_one_in_the_end() {
+    let (store, old, new) = two().await;
+    put(&old, vec![started("1", 1, &[])]).await;
+    let due = async |journal: &Arc<dyn Journal>| journal.due(T0 + 60_001, 1, None, 9).await.unwrap().len();
+    assert_eq!(due(&new).await, 1);
+    put(&old, vec![started("2", 2, &[])]).await;
+    let old = store.reopen(old).await;
+    assert_eq!(due(&old).await, 2);
+}
