@@ -453,6 +453,7 @@ async fn observing_it_touches_nothing_and_says_what_it_would_do() {
     let world = World::new("observe").await;
     let tasks = world.some_tasks(5).await;
     let running = world.start();
+    running.runs().await;
     for task in &tasks {
         world.send(&World::started(task)).await;
         world.send(&World::ended(task)).await;
