@@ -3,6 +3,7 @@
 
 mod admin;
 mod canary;
+mod capacity;
 mod cli;
 mod crash;
 mod executor;
