@@ -14,7 +14,7 @@ use model::{Assumed, Measured, Row};
 /// The rates come from `target/bench.json`, as `make bench` wrote it, and where that has no such row from
 /// benches/coefficients.json. All else is assumed, and each assumption is a flag.
 #[derive(Debug, Parser)]
-#[command(name = "make capacity --", max_term_width = 110)]
+#[command(override_usage = "make capacity ARGS=\"[OPTIONS]\"", max_term_width = 110)]
 struct Asked {
     /// Live credentials, one line for each
     #[arg(long, value_delimiter = ',', default_values_t = [1e4, 1e5, 1e6, 1e7])]

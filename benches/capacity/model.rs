@@ -125,7 +125,9 @@ pub struct Line {
     pub rotate_all_s: f64,
     /// Bytes: processes, and live rows in the system's cache.
     pub memory: f64,
-    /// Bytes: the journal, when its retention is full.
+    /// Bytes by which the journal grows each day, until its retention is full.
+    pub disk_a_day: f64,
+    /// Bytes of the journal then.
     pub disk: f64,
     /// Of the topics of tasks together.
     pub partitions: u32,
@@ -134,6 +136,10 @@ pub struct Line {
     /// Each as the one that was measured.
     pub vaults: u32,
 }
+
+const DAY: f64 = 86_400.0;
+const COUNTS: &[&str] = &["", " k", " M"];
+const BYTES: &[&str] = &[" B", " kB", " MB", " GB", " TB", " PB"];
 
 fn seconds(span: Millis) -> f64 {
     span.0 as f64 / 1_000.0
@@ -154,8 +160,8 @@ pub fn size(credentials: f64, measured: &Measured, assumed: &Assumed) -> Line {
     let load = events / measured.intake.per_second + cases / measured.revocations.per_second;
     let processes = whole(load / a.busy);
     let live = credentials * a.bytes_live;
-    let kept = events * (a.bytes_event * seconds(a.closed) + a.bytes_seen * seconds(a.seen))
-        + cases * (a.bytes_case + a.bytes_live) * seconds(a.closed);
+    // What is kept of each second as long as closed cases, and as long as keys.
+    let (closed, seen) = (events * a.bytes_event + cases * (a.bytes_case + a.bytes_live), events * a.bytes_seen);
     Line {
         credentials,
         events,
@@ -163,7 +169,8 @@ pub fn size(credentials: f64, measured: &Measured, assumed: &Assumed) -> Line {
         effects_per_minute: cases * 60.0 / a.busy,
         rotate_all_s: credentials * a.calls_per_rotation / a.quota,
         memory: f64::from(processes) * a.process_mb * 1e6 + live,
-        disk: live + kept,
+        disk_a_day: (closed + seen) * DAY,
+        disk: live + closed * seconds(a.closed) + seen * seconds(a.seen),
         partitions: processes * a.partitions_per_process,
         processes,
         vaults: whole(cases / (measured.vault.per_second * a.busy)),
@@ -181,20 +188,22 @@ pub fn table(lines: &[Line]) -> Table {
         "effects/min",
         "rotate all",
         "memory",
-        "disk",
+        "disk a day",
+        "disk in all",
         "partitions",
         "processes",
         "Vaults",
     ]);
     for line in lines {
         grid.add_row([
-            scaled(line.credentials, &["", " k", " M"]),
-            scaled(line.events, &["", " k", " M"]),
-            scaled(line.cases, &["", " k", " M"]),
-            scaled(line.effects_per_minute, &["", " k", " M"]),
+            scaled(line.credentials, COUNTS),
+            scaled(line.events, COUNTS),
+            scaled(line.cases, COUNTS),
+            scaled(line.effects_per_minute, COUNTS),
             span(line.rotate_all_s),
-            scaled(line.memory, &[" B", " kB", " MB", " GB", " TB", " PB"]),
-            scaled(line.disk, &[" B", " kB", " MB", " GB", " TB", " PB"]),
+            scaled(line.memory, BYTES),
+            scaled(line.disk_a_day, BYTES),
+            scaled(line.disk, BYTES),
             line.partitions.to_string(),
             line.processes.to_string(),
             line.vaults.to_string(),
@@ -217,7 +226,7 @@ fn two_figures(value: f64) -> String {
 }
 
 fn span(seconds: f64) -> String {
-    let units = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
+    let units = [(DAY, "d"), (3_600.0, "h"), (60.0, "min")];
     let (unit, name) = units.into_iter().find(|(unit, _)| seconds >= *unit).unwrap_or((1.0, "s"));
     format!("{} {name}", two_figures(seconds / unit))
 }
