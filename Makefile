@@ -7,7 +7,7 @@ TESTS := --locked --features failpoints --lib --bins --tests
 DIR ?= /tmp/curfew-servers-$(shell id -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench servers clean-servers test-binaries test-servers
+.PHONY: help demo test check lint bench capacity servers clean-servers test-binaries test-servers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ lint: check
 
 bench: ## What Curfew costs, against the bare calls; writes target/bench.json
 	@benches/run
+
+capacity: ## What 10 k to 10 M credentials ask for, from target/bench.json (ARGS="--task-life 10m")
+	@$(SERVERS) install build
+	@cargo bench --locked --profile dev -q --bench capacity -- $(ARGS)
 
 servers: ## Start Kafka, Vault and PostgreSQL for your own use (DIR=folder below /tmp)
 	@$(SERVERS) start $(DIR)

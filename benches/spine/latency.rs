@@ -41,7 +41,7 @@ fn config() -> ClientConfig {
     config
 }
 
-async fn new_topic() -> String {
+pub(crate) async fn new_topic() -> String {
     let name = unique("latency");
     let admin: AdminClient<DefaultClientContext> = config().create().unwrap();
     let new = NewTopic::new(&name, 1, TopicReplication::Fixed(1));
@@ -49,7 +49,7 @@ async fn new_topic() -> String {
     name
 }
 
-fn event(kind: &str, n: usize, accessor: &str) -> String {
+pub(crate) fn event(kind: &str, n: usize, accessor: &str) -> String {
     let grants = json!([{"cred_id": format!("urn:curfew:cred:vault-token:test:{accessor}")}]);
     let data = json!({"run_id": format!("run-{n}"), "task": "bench", "grants": grants});
     let id = format!("{n}-{kind}");
@@ -57,14 +57,14 @@ fn event(kind: &str, n: usize, accessor: &str) -> String {
         .to_string()
 }
 
-async fn send(producer: &FutureProducer, topic: &str, body: &str) {
+pub(crate) async fn send(producer: &FutureProducer, topic: &str, body: &str) {
     let header = Header { key: "content-type", value: Some("application/cloudevents+json") };
     let headers = OwnedHeaders::new().insert(header);
     let record = FutureRecord::to(topic).key("k").payload(body).headers(headers);
     producer.send(record, Duration::from_secs(10)).await.unwrap();
 }
 
-fn producer() -> FutureProducer {
+pub(crate) fn producer() -> FutureProducer {
     config().set("linger.ms", "0").create().unwrap()
 }
 

@@ -5,6 +5,7 @@
 
 mod intake;
 mod latency;
+mod naive;
 mod restart;
 mod revoke;
 mod table;
@@ -34,6 +35,9 @@ fn main() {
     }
     if is_wanted("latency") {
         runtime.block_on(latency::measure(&mut table));
+    }
+    if is_wanted("naive") {
+        runtime.block_on(naive::measure(&mut table));
     }
     if is_wanted("restart") {
         runtime.block_on(restart::measure(&mut table));

@@ -138,8 +138,8 @@ impl Member<'_> {
                 if !was_halted {
                     self.intake.metrics.alarm("halted_partition");
                     tracing::error!(topic = %lane.topic, partition = lane.partition, why,
-                        resolve = format!("curfew position set --topic {} --partition {} --offset {suggest}",
-                            lane.topic, lane.partition),
+                        resolve = format!("curfew position set --cluster {} --topic {} --partition {} --offset {suggest}",
+                            self.cluster, lane.topic, lane.partition),
                         "partition halted: others go on");
                 }
                 lane.standing = Standing::Halted(Instant::now() + AGAIN);

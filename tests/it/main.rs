@@ -22,6 +22,7 @@ macro_rules! over_both {
 
 mod admin;
 mod canary;
+mod capacity;
 mod cli;
 mod crash;
 mod executor;
