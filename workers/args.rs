@@ -258,7 +258,7 @@ pub struct Cases {
     #[arg(long)]
     pub state: Option<State>,
     /// Only of this credential
-    #[arg(long, value_name = "URN")]
+    #[arg(long, value_name = "URN", allow_hyphen_values = true)]
     pub credential: Option<String>,
     /// Only of this run: `<source>:<run id>`
     #[arg(long)]
@@ -275,6 +275,8 @@ pub struct Cases {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct One {
     /// The case's id, or as much of its beginning as no other has
+    // What begins with `-` may be a pasted secret: clap would say it again as an unknown flag, we say what is wrong.
+    #[arg(allow_hyphen_values = true)]
     pub id: String,
 }
 
@@ -329,7 +331,7 @@ pub struct Freeze {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Revoke {
     /// The credential's id
-    #[arg(value_name = "URN")]
+    #[arg(value_name = "URN", allow_hyphen_values = true)]
     pub credential: String,
     /// Why; it is recorded
     #[arg(long)]

@@ -185,9 +185,9 @@ fn bare(path: &Path, round: usize) -> f64 {
                 ],
             );
             exec(
-                "INSERT INTO grants (tenant, run, credential, attempt, tenure, phase, registered_ms) \
-                 VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
-                &[&"default", run, credential, &1, &0, &0, &now],
+                "INSERT INTO grants (tenant, run, credential, attempt, tenure, phase, registered_ms, topics) \
+                 VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+                &[&"default", run, credential, &1, &0, &0, &now, &"[\"curfew.tasks\"]"],
             );
             exec(
                 "INSERT INTO credentials (tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms, \
