@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use curfew::clock::System;
 use curfew::event::Limits;
 use curfew::intake::Intake;
-use curfew::journal::Journal;
 use curfew::kafka::consumer;
 use curfew::kafka::settings::{Connection, Settings, Topic};
 use curfew::metrics::Metrics;
@@ -46,15 +45,15 @@ async fn end(topic: &str, first: usize, accessors: &[String]) {
 
 async fn ours(vault: &Memory, accessors: &[String]) -> f64 {
     let topic = new_topic().await;
-    let dir = tempfile::tempdir().unwrap();
-    let mut stage = stage::Stage::new(dir.path(), crate::admin::connectors(&vault.admin, "none", false).await);
+    let mut stage =
+        stage::Stage::new(crate::store::Store::sqlite(), crate::admin::connectors(&vault.admin, "none", false).await);
     let authority = stage.settings.authority[stage::TOPIC].clone();
     stage.settings.authority.insert(topic.clone(), authority);
     stage.settings.calls_per_system = CALLS;
-    let journal = stage.open();
+    let journal = stage.open().await;
     let stirred = Arc::new(tokio::sync::Notify::new());
     let intake = Intake {
-        journal: journal.clone() as Arc<dyn Journal>,
+        journal: journal.clone(),
         rules: Arc::new(Rules::default()),
         limits: Limits::default(),
         clock: System::shared(),
