@@ -143,8 +143,10 @@ async fn write(inner: &Inner, jobs: &[Job]) -> Result<Vec<Result<Case, Error>>, 
 /// The rows of open cases, locked in the order of their ids.
 async fn lock(db: &mut PgConnection, ids: impl Iterator<Item = CaseId>) -> Result<HashMap<CaseId, Row>, Error> {
     let found: Vec<(Uuid, String, Option<i64>, Option<i64>)> = sqlx::query_as(
-        "SELECT id, body, claim_epoch, claim_seq FROM cases WHERE id = ANY($1) AND closed_ms IS NULL \
-         ORDER BY id FOR UPDATE",
+        // Whose shared lane another case has by now, its claim is void, also where nobody took the case itself.
+        "SELECT id, body, CASE WHEN lane IS NULL OR EXISTS (SELECT 1 FROM lanes l WHERE l.lane = cases.lane \
+         AND l.case_id = cases.id) THEN claim_epoch END, claim_seq FROM cases WHERE id = ANY($1) \
+         AND closed_ms IS NULL ORDER BY id FOR UPDATE",
     )
     .bind(ids.collect::<Vec<_>>())
     .fetch_all(db)
