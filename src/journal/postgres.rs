@@ -4,8 +4,8 @@
 //! case's row: by lease of the database's clock, with an epoch that each append must name. Intake of one tenant is one
 //! batch at a time over all processes, so that no two decisions miss each other's facts.
 //!
-//! Rows are locked in one order, by all: the tenant's intake, cases by id, credentials by id, events by id, the minute's
-//! charges, the outbox's tail, the counters. Where PostgreSQL finds a deadlock all the same, the transaction is done again.
+//! Rows are locked in one order, by all: positions, the tenant's intake, cases by id, the minute's charges, credentials
+//! by id, events by id, the outbox's tail, the counters. Where PostgreSQL finds a deadlock all the same, the transaction is done again.
 //!
 //! - `schema`: connections, migrations, what is checked when a connection is new
 //! - `intake`: batches of arrivals · `writer`: appends, in groups · `claims`: claims, a person's word on a case
@@ -104,10 +104,14 @@ impl State {
         first
     }
 
-    /// What was acknowledged before counts no more: a person has decided.
+    /// What was acknowledged before counts no more: a person decides.
     fn forget(&self) {
-        *self.regressed.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.acknowledged.iter().for_each(|one| one.store(0, Ordering::SeqCst));
+    }
+
+    /// The person's word is durable.
+    fn trust(&self) {
+        *self.regressed.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -146,7 +146,10 @@ pub(super) async fn release(inner: &Inner, by: &str) -> Result<(), Error> {
                ON CONFLICT DO NOTHING";
     sqlx::query(sql).bind(inner.state.me).execute(&inner.pool).await?;
     inner.state.forget();
-    switch(inner, None, Some(by)).await
+    switch(inner, None, Some(by)).await?;
+    // Only now: a release that was not written lifts nothing.
+    inner.state.trust();
+    Ok(())
 }
 
 /// See [`crate::journal::Journal::hold_start`].
