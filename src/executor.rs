@@ -39,8 +39,11 @@ pub const fn least_claim_ms(slowest_ms: i64) -> i64 {
     slowest_ms.saturating_add(3 * MARGIN_MS)
 }
 
-/// Few free places wait this long for others: a claim of many costs little more than a claim of one.
-const REFILL: Duration = Duration::from_millis(5);
+/// With so many cases at work, those that are due wait [`REFILL`] for more to claim: a claim of many costs little more
+/// than a claim of one. With fewer nobody waits.
+const CROWD: usize = 16;
+/// The pause between claims in a crowd.
+const REFILL: Duration = Duration::from_millis(10);
 /// How long nothing is claimed after the journal refused what was done.
 const UNWRITABLE: Duration = Duration::from_secs(1);
 
@@ -158,7 +161,7 @@ impl Executor {
             }
             // One free place at least: a claim that nobody works on would only block its lane.
             let Ok(first) = permits.clone().acquire_owned().await else { break };
-            if permits.available_permits() < places / 4 {
+            if places - permits.available_permits() > CROWD {
                 tokio::time::sleep(REFILL).await;
             }
             let mut held = vec![first];

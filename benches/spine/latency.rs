@@ -35,7 +35,7 @@ const TASKS: usize = 300;
 const RUNS: usize = 5;
 const EVERY: Duration = Duration::from_millis(20);
 
-fn config() -> ClientConfig {
+pub(crate) fn config() -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", env("CURFEW_TEST_KAFKA"));
     config

@@ -3,6 +3,7 @@
 //! Prints one table and writes `target/bench.json`. `benches/README.md` explains the rows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod fetch;
 mod intake;
 mod latency;
 mod naive;
@@ -29,6 +30,9 @@ fn main() {
     let mut table = table::Table::default();
     if is_wanted("intake") {
         runtime.block_on(intake::measure(&mut table));
+    }
+    if is_wanted("fetch") {
+        runtime.block_on(fetch::measure(&mut table));
     }
     if is_wanted("revoke") {
         runtime.block_on(revoke::measure(&mut table));

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use crate::table::{Goal, Table};
 use crate::{admin, stage, world};
 
-const TOKENS: usize = 2_000;
-const RUNS: usize = 5;
+const TOKENS: usize = 1_000;
+/// Many short ones: the machine's own pace changes from second to second.
+const RUNS: usize = 11;
 const CONCURRENCY: usize = 16;
 
 /// A Vault of the bench's own, gone with it.
@@ -135,11 +136,10 @@ async fn ours(vault: &Memory, accessors: Vec<String>) -> f64 {
     let used = Used::start(vault);
     let started = Instant::now();
     let running = tokio::spawn(stage.executor(journal.clone()).run(cancel.clone()));
-    loop {
-        let stats = journal.stats(stage::now_ms()).await.unwrap();
-        if stats.closed == stats.accepted {
-            break;
-        }
+    // One cheap look: `stats` counts rows, and what this asks for is not Curfew's work.
+    let db = rusqlite::Connection::open(stage.store.file()).unwrap();
+    let mut closed = db.prepare("SELECT value FROM counters WHERE name = 'cases_closed'").unwrap();
+    while closed.query_row([], |row| row.get::<_, i64>(0)).unwrap_or(0) < TOKENS as i64 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let rate = TOKENS as f64 / started.elapsed().as_secs_f64();
@@ -153,9 +153,16 @@ pub async fn measure(table: &mut Table) {
     eprintln!("revoke: {TOKENS} tokens, {CONCURRENCY} at once, {RUNS} runs");
     let vault = Memory::start().await;
     let mut pairs = Vec::new();
-    for _ in 0..RUNS {
+    for run in 0..RUNS {
         let (for_ours, for_bare) = (vault.tokens(TOKENS).await, vault.tokens(TOKENS).await);
-        pairs.push((ours(&vault, for_ours).await, bare(&vault, for_bare).await));
+        // In turn: whoever comes first also pays for what Vault still has to do for the new tokens.
+        pairs.push(if run % 2 == 0 {
+            let ours = ours(&vault, for_ours).await;
+            (ours, bare(&vault, for_bare).await)
+        } else {
+            let bare = bare(&vault, for_bare).await;
+            (ours(&vault, for_ours).await, bare)
+        });
     }
     table.add("revocations with proof (tokens)", "1/s", &pairs, Goal::AtLeast(0.8));
 }

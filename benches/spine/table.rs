@@ -24,6 +24,8 @@ pub enum Goal {
     AtLeast(f64),
     /// Ours / baseline is at most this.
     AtMost(f64),
+    /// Printed to be known; nothing is asked of it.
+    Seen,
 }
 
 #[derive(Default)]
@@ -45,6 +47,7 @@ impl Table {
         let (text, met) = match goal {
             Goal::AtLeast(limit) => (format!(">= {limit}"), ratio >= limit),
             Goal::AtMost(limit) => (format!("<= {limit}"), ratio <= limit),
+            Goal::Seen => ("-".to_owned(), true),
         };
         let (ours, baseline) = pairs.iter().copied().unzip();
         let row = Row {
@@ -74,7 +77,12 @@ impl Table {
                 format!("{:.2}", row.ratio),
                 format!("{:.2} - {:.2}", row.spread.0, row.spread.1),
                 row.goal.clone(),
-                if row.met { "yes" } else { "NO" }.to_owned(),
+                match (row.goal.as_str(), row.met) {
+                    ("-", _) => "-",
+                    (_, true) => "yes",
+                    (_, false) => "NO",
+                }
+                .to_owned(),
             ]);
         }
         println!("{grid}");

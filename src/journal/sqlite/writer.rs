@@ -23,9 +23,10 @@ use crate::outcome::{self, Message};
 const IDLE: Duration = Duration::from_secs(3600);
 /// A group of this many operations is followed by more: they are given [`GATHER`] to come together, so that a commit is
 /// paid for many. Under light load nobody waits.
-const BUSY: usize = 4;
-/// How long a busy writer waits for company.
-const GATHER: Duration = Duration::from_millis(3);
+const BUSY: usize = 8;
+/// How long a busy writer waits for company. A commit costs about a quarter of a millisecond of processor, whatever is
+/// in it: that is what the revocations of a busy system feel (benches/README.md).
+const GATHER: Duration = Duration::from_millis(10);
 /// How soon a file that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
