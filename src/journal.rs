@@ -4,7 +4,7 @@ mod draft;
 pub mod postgres;
 pub mod sqlite;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -96,6 +96,36 @@ pub struct Move {
     pub from: Option<i64>,
     /// What it becomes.
     pub to: Position,
+}
+
+/// Up to when what producers said is known: for each topic, its slowest partition's append time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Watermark(pub BTreeMap<String, i64>);
+
+/// The topics that hold Curfew's own events back until they are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topics {
+    /// Each of them is at the broker: while one was never read, it may say anything.
+    pub read: BTreeSet<String>,
+    /// The one of HTTP need not be there. If it is, it counts as well.
+    pub http: Option<String>,
+}
+
+impl Watermark {
+    /// Of these topics (`None`: of all that were ever read) the slowest. `None` while one of them was never read, or none
+    /// of them was. What was read once, and is not configured any more, holds nobody back.
+    pub fn of(&self, topics: Option<&Topics>) -> Option<i64> {
+        let Some(topics) = topics else { return self.0.values().min().copied() };
+        let part = |topic: &String| self.0.get(topic).copied();
+        let read: Vec<i64> = topics.read.iter().map(part).collect::<Option<_>>()?;
+        read.into_iter().chain(topics.http.as_ref().and_then(part)).min()
+    }
+
+    /// One of these topics that was never read.
+    pub fn unread<'a>(&self, topics: Option<&'a Topics>) -> Option<&'a str> {
+        let mut read = topics.into_iter().flat_map(|topics| &topics.read);
+        read.find(|topic| !self.0.contains_key(*topic)).map(String::as_str)
+    }
 }
 
 /// Everything that one transaction of intake makes durable.
@@ -400,8 +430,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn position(&self, cluster: &str, topic: &str, partition: i32) -> Result<Option<Position>, Error>;
     /// The partition was read to its end at `at_ms` (broker time): its part of the watermark moves on.
     async fn caught_up(&self, cluster: &str, topic: &str, partition: i32, at_ms: i64) -> Result<(), Error>;
-    /// The oldest part of the intake watermark over all known partitions; `None`: no source has spoken yet.
-    async fn watermark(&self) -> Result<Option<i64>, Error>;
+    /// Up to when the source was read, in each topic of which anything is known.
+    async fn watermark(&self) -> Result<Watermark, Error>;
     /// An operator's answer to a halted partition: the offset from which to go on.
     async fn set_position(&self, to: Position) -> Result<(), Error>;
 

@@ -14,8 +14,13 @@ const PRUNE: (Duration, usize) = (Duration::from_secs(600), 1_000);
 pub fn start(process: &Process) {
     let this = process.clone();
     process.lead("deadlines", move |cancel| {
-        let settings =
-            Settings { grace_ms: this.config.grace_ms, kafka: this.config.kafka.is_some(), ..Settings::default() };
+        let config = &this.config;
+        let settings = Settings {
+            grace_ms: config.grace_ms,
+            kafka: config.kafka.is_some(),
+            topics: Some(config.read()),
+            ..Settings::default()
+        };
         Deadlines::new(this.intake.clone(), settings, this.trust.clone()).run(cancel)
     });
     let this = process.clone();

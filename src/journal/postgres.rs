@@ -42,7 +42,7 @@ use self::writer::Job;
 use super::draft::Ids;
 use super::{
     Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want, Worker,
+    Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -351,7 +351,7 @@ impl Journal for Postgres {
         self.inner.write(|| self.inner.caught_up(cluster, topic, partition, at_ms)).await
     }
 
-    async fn watermark(&self) -> Result<Option<i64>, Error> {
+    async fn watermark(&self) -> Result<Watermark, Error> {
         read::watermark(&self.inner.pool).await
     }
 

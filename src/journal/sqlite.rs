@@ -29,7 +29,7 @@ use uuid::Uuid;
 use self::writer::{Job, Shared, Writer};
 use super::{
     Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want, Worker,
+    Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -184,7 +184,7 @@ impl Journal for Sqlite {
         .await
     }
 
-    async fn watermark(&self) -> Result<Option<i64>, Error> {
+    async fn watermark(&self) -> Result<Watermark, Error> {
         Self::read(&self.work, read::watermark).await
     }
 

@@ -1,5 +1,7 @@
 //! What must hold for each operation, in every store.
 
+use curfew::journal::Topics;
+
 use super::*;
 
 over_both! {
@@ -222,13 +224,30 @@ async fn the_outbox_is_a_chain(store: Store) {
 
 async fn the_watermark_is_the_slowest_partition(store: Store) {
     let journal = store.open().await;
-    assert_eq!(journal.watermark().await.unwrap(), None);
+    let topics =
+        |names: &[&str]| Some(Topics { read: names.iter().map(|name| (*name).to_owned()).collect(), http: None });
+    let tasks = topics(&["curfew.tasks"]);
+    let of = async |topics: &Option<Topics>| journal.watermark().await.unwrap().of(topics.as_ref());
+    assert_eq!((of(&None).await, of(&tasks).await), (None, None));
     journal.caught_up("k", "curfew.tasks", 1, T0 + 100).await.unwrap();
     assert_eq!(journal.position("k", "curfew.tasks", 1).await.unwrap(), None);
     journal.record_batch(batch(vec![], vec![step_to(None, 1)])).await.unwrap();
-    assert_eq!(journal.watermark().await.unwrap(), Some(T0));
+    assert_eq!(of(&tasks).await, Some(T0));
     journal.caught_up("k", "curfew.tasks", 0, T0 + 50).await.unwrap();
-    assert_eq!(journal.watermark().await.unwrap(), Some(T0 + 50));
+    assert_eq!(of(&tasks).await, Some(T0 + 50));
+    // Another one that is read no more holds nobody back for whom it is not configured; one that never was, everybody.
+    journal.caught_up("k", "old", 0, 7).await.unwrap();
+    assert_eq!((of(&None).await, of(&tasks).await), (Some(7), Some(T0 + 50)));
+    assert_eq!(of(&topics(&["curfew.tasks", "old"])).await, Some(7));
+    assert_eq!(of(&topics(&["curfew.tasks", "new"])).await, None);
+    assert_eq!(of(&topics(&[])).await, None);
+    // What comes over HTTP need not be at the broker.
+    for (http, at_ms) in [("nowhere", T0 + 50), ("old", 7)] {
+        let with = tasks.clone().map(|tasks| Topics { http: Some(http.to_owned()), ..tasks });
+        assert_eq!(of(&with).await, Some(at_ms));
+    }
+    let only = Topics { http: Some("curfew.tasks".to_owned()), ..Topics::default() };
+    assert_eq!(of(&Some(only)).await, Some(T0 + 50), "the broker's only topic may be that of HTTP too");
 }
 
 async fn what_is_due_comes_page_by_page_and_each_once(store: Store) {

@@ -12,7 +12,7 @@ use curfew::guard::Freeze;
 use curfew::intake::Intake;
 use curfew::journal::{
     Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Known, Outgoing, Overrun,
-    Position, Recorded, Source, Stats, Tail, Timeline, Want, Worker,
+    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use curfew::limit::Part;
 use curfew::reconcile::{Reconcile, ReconcileSettings, Registrar};
@@ -54,8 +54,8 @@ impl Journal for Knows {
         }
         Ok(Recorded { fates, stirred: 0 })
     }
-    async fn watermark(&self) -> Result<Option<i64>, Error> {
-        Ok(self.watermark)
+    async fn watermark(&self) -> Result<Watermark, Error> {
+        Ok(Watermark(self.watermark.map(|at_ms| ("t".to_owned(), at_ms)).into_iter().collect()))
     }
     async fn unseen(&self, _: usize, _: i64) -> Result<Vec<Credential>, Error> {
         Ok(self.known.clone())
