@@ -14,7 +14,7 @@ use super::{Error, Inner, State, Way, trust};
 use crate::case::Action;
 use crate::guard::Freeze;
 use crate::journal::Worker;
-use crate::limit::{self, Budget, Part};
+use crate::limit::{self, Budget, Part, Place};
 
 /// How often the switches are read: the truth. A notification only makes it sooner.
 const LOOK: Duration = Duration::from_millis(250);
@@ -193,16 +193,17 @@ pub(super) async fn leave(inner: &Inner, worker: Uuid) -> Result<(), Error> {
     Ok(tx.commit().await?)
 }
 
-/// What one system's other workers have: how many they are, and their parts altogether.
+/// What one system's other workers have: how many they are, how many of them come first, and their parts altogether.
 #[derive(Debug, Clone, Default)]
 struct Others {
     system: String,
     workers: i64,
+    before: i64,
     calls: i64,
     per_second: i64,
     unlimited: bool,
 }
-from_columns!(Others { system, workers, calls, per_second, unlimited });
+from_columns!(Others { system, workers, before, calls, per_second, unlimited });
 
 /// See [`crate::journal::Journal::announce`].
 pub(super) async fn announce(inner: &Inner, worker: &Worker, lease_ms: i64) -> Result<Vec<Part>, Error> {
@@ -243,7 +244,8 @@ pub(super) async fn announce(inner: &Inner, worker: &Worker, lease_ms: i64) -> R
     .execute(&mut *db)
     .await?;
     let others: Vec<Others> = sqlx::query_as(
-        "SELECT b.system, count(*) AS workers, sum(b.calls)::bigint AS calls, \
+        "SELECT b.system, count(*) AS workers, count(*) FILTER (WHERE b.worker < $2) AS before, \
+         sum(b.calls)::bigint AS calls, \
          coalesce(sum(b.per_second), 0)::bigint AS per_second, bool_or(b.per_second IS NULL) AS unlimited \
          FROM budgets b JOIN workers w ON w.id = b.worker WHERE b.system = ANY($1) AND b.worker <> $2 \
          GROUP BY b.system",
@@ -264,7 +266,8 @@ pub(super) async fn announce(inner: &Inner, worker: &Worker, lease_ms: i64) -> R
                 calls: narrow(others.calls),
                 per_second: (!others.unlimited).then(|| narrow(others.per_second)),
             };
-            limit::part(*whole, *mine, used, narrow(others.workers.saturating_add(1)))
+            let place = Place { before: narrow(others.before), of: narrow(others.workers.saturating_add(1)) };
+            limit::part(*whole, *mine, used, place)
         })
         .collect();
     sqlx::query(
