@@ -258,6 +258,8 @@ pub struct Limits {
 pub struct Retention {
     /// Keys of events.
     pub seen_ms: i64,
+    /// Events that led to no case.
+    pub events_ms: i64,
     /// Closed cases.
     pub closed_ms: i64,
 }

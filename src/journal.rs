@@ -418,6 +418,17 @@ pub struct Tail {
     pub seq: i64,
 }
 
+/// From before when what is no longer kept. UTC milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Old {
+    /// Keys of events.
+    pub seen_ms: i64,
+    /// Events that led to no case.
+    pub events_ms: i64,
+    /// Closed cases with their events, ended tasks with their grants.
+    pub closed_ms: i64,
+}
+
 /// The durable truth.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
@@ -498,6 +509,7 @@ pub trait Journal: Send + Sync + 'static {
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error>;
     /// Figures.
     async fn stats(&self, now_ms: i64) -> Result<Stats, Error>;
-    /// Deletes closed cases, seen keys and sent outbox rows that are older than asked, at most `max` rows.
-    async fn prune(&self, seen_before_ms: i64, closed_before_ms: i64, max: usize) -> Result<u64, Error>;
+    /// Deletes what is older than asked, at most about `max` rows, and says how many. Open cases and what they need stay,
+    /// and counters do.
+    async fn prune(&self, old: Old, max: usize) -> Result<u64, Error>;
 }

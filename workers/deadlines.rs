@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use curfew::deadlines::{Deadlines, Settings};
+use curfew::journal::Old;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::Process;
@@ -33,9 +34,13 @@ async fn prune(process: Process, cancel: CancellationToken) {
     loop {
         tokio::select! { () = cancel.cancelled() => return, () = tokio::time::sleep(PRUNE.0) => {} }
         let now_ms = process.clock.wall_ms();
-        let (seen, closed) = (now_ms - retention.seen_ms, now_ms - retention.closed_ms);
+        let old = Old {
+            seen_ms: now_ms - retention.seen_ms,
+            events_ms: now_ms - retention.events_ms,
+            closed_ms: now_ms - retention.closed_ms,
+        };
         loop {
-            match journal.prune(seen, closed, PRUNE.1).await {
+            match journal.prune(old, PRUNE.1).await {
                 Ok(0) => break,
                 Ok(rows) => tracing::debug!(rows, "pruned"),
                 Err(error) => {

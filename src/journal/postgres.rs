@@ -41,8 +41,8 @@ use self::share::Switches;
 use self::writer::Job;
 use super::draft::Ids;
 use super::{
-    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun, Position,
+    Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -467,7 +467,7 @@ impl Journal for Postgres {
         read::stats(&self.inner.pool, now_ms).await
     }
 
-    async fn prune(&self, seen_before_ms: i64, closed_before_ms: i64, max: usize) -> Result<u64, Error> {
-        self.inner.write(|| prune::prune(&self.inner, seen_before_ms, closed_before_ms, max)).await
+    async fn prune(&self, old: Old, max: usize) -> Result<u64, Error> {
+        self.inner.write(|| prune::prune(&self.inner, old, max)).await
     }
 }

@@ -16,8 +16,8 @@ use curfew::event::{Coordinates, Data, Event, GrantSpec, TaskEnded, TaskStarted,
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::guard::{Authority, Freeze};
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position,
-    Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
+    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use curfew::limit::Part;
 use curfew::metrics::Metrics;
@@ -282,7 +282,7 @@ journal_that_dies! {
     timeline(case: CaseId) -> Option<Timeline>;
     overrun(now_ms: i64) -> Vec<Overrun>;
     stats(now_ms: i64) -> Stats;
-    prune(seen_before_ms: i64, closed_before_ms: i64, max: usize) -> u64;
+    prune(old: Old, max: usize) -> u64;
 }
 
 /// How [`Broken`] connectors misbehave.

@@ -1,6 +1,6 @@
 //! What must hold for each operation, in every store.
 
-use curfew::journal::Topics;
+use curfew::journal::{Old, Topics};
 
 use super::*;
 
@@ -21,6 +21,7 @@ over_both! {
     what_is_due_comes_page_by_page_and_each_once,
     what_a_case_looks_at_by_itself_is_not_looked_up,
     due_tasks_lookups_and_pruning,
+    what_led_to_no_case_goes_sooner_and_stays_counted,
 }
 
 async fn a_moved_position_leaves_nothing(store: Store) {
@@ -295,12 +296,16 @@ async fn due_tasks_lookups_and_pruning(store: Store) {
     assert_eq!(journal.unseen(9, T0 + 99).await.unwrap()[0].id, cred(0));
     let claimed = claim(&journal, 1).await.remove(0);
     assert_eq!(claimed.case.seen_ms, Some(T0 + 25));
-    assert_eq!(journal.prune(0, T0 + 1000, 100).await.unwrap(), 2, "the two starts; what an open case needs stays");
+    assert_eq!(
+        journal.prune(Old { seen_ms: 0, events_ms: 0, closed_ms: T0 + 1000 }, 100).await.unwrap(),
+        2,
+        "the two starts; what an open case needs stays"
+    );
     finish(&journal, &claimed).await.unwrap();
     let before = journal.stats(T0).await.unwrap();
     let mut pruned = 0;
     loop {
-        let some = journal.prune(T0 + 1000, T0 + 1000, 2).await.unwrap();
+        let some = journal.prune(Old { seen_ms: T0 + 1000, events_ms: 0, closed_ms: T0 + 1000 }, 2).await.unwrap();
         pruned += some;
         if some == 0 {
             break;
@@ -310,4 +315,35 @@ async fn due_tasks_lookups_and_pruning(store: Store) {
     assert!(journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap().is_empty());
     let after = journal.stats(T0).await.unwrap();
     assert_eq!((before.consumed, before.accepted, before.closed), (after.consumed, after.accepted, after.closed));
+}
+
+async fn what_led_to_no_case_goes_sooner_and_stays_counted(store: Store) {
+    let journal = store.open().await;
+    let beat =
+        |n: u32| event(&format!("b{n}"), Type::TaskHeartbeat, Data::TaskHeartbeat(TaskHeartbeat { run: run(0) }));
+    put(&journal, vec![started("1", 0, &[0]), started("2", 1, &[1]), ended("3", 1), finding("4", 0)]).await;
+    put(&journal, (0..20).map(beat).collect()).await;
+    let work = claim(&journal, 9).await;
+    let ended = work.iter().find(|claim| claim.case.directive.credential == cred(1)).unwrap();
+    finish(&journal, ended).await.unwrap();
+    recount(&store).await;
+    let before = journal.stats(T0).await.unwrap();
+    let prune = async |events_ms, max| journal.prune(Old { seen_ms: 0, events_ms, closed_ms: 0 }, max).await.unwrap();
+    // All of them were recorded at one time.
+    assert_eq!(prune(T0 + 10, 100).await, 0);
+    assert_eq!(prune(T0 + 11, 7).await, 7, "no more at once than asked");
+    assert_eq!((prune(T0 + 11, 100).await, prune(T0 + 11, 100).await), (22 - 7, 0));
+    let left = store.number("SELECT count(*) FROM events").await;
+    assert_eq!((left, store.number("SELECT count(*) FROM events WHERE open_cases = 0").await), (2, 1));
+    for line in journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap() {
+        assert_eq!(journal.timeline(line.case.id).await.unwrap().unwrap().events.len(), 1, "a case keeps its events");
+    }
+    assert_eq!(journal.stats(T0).await.unwrap(), before);
+    // What is pruned is still known.
+    assert_eq!(put(&journal, vec![beat(3), started("1", 0, &[0])]).await.fates, [Fate::Duplicate; 2]);
+    let all = Old { seen_ms: 0, events_ms: 0, closed_ms: T0 + 1_000 };
+    while journal.prune(all, 100).await.unwrap() > 0 {}
+    assert_eq!(store.number("SELECT count(*) FROM events").await, 1, "of an open case");
+    let last = journal.stats(T0).await.unwrap();
+    assert_eq!((last.accepted, last.closed), (before.accepted, before.closed));
 }

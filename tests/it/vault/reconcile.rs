@@ -11,7 +11,7 @@ use curfew::event::{Data, Event, GrantSpec, Limits};
 use curfew::guard::Freeze;
 use curfew::intake::Intake;
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Known, Outgoing, Overrun,
+    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Known, Old, Outgoing, Overrun,
     Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use curfew::limit::Part;
@@ -149,7 +149,7 @@ impl Journal for Knows {
     async fn stats(&self, _: i64) -> Result<Stats, Error> {
         unimplemented!()
     }
-    async fn prune(&self, _: i64, _: i64, _: usize) -> Result<u64, Error> {
+    async fn prune(&self, _: Old, _: usize) -> Result<u64, Error> {
         unimplemented!()
     }
 }
