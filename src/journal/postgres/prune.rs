@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::postgres::PgConnection;
 
-use super::{Error, Inner, intake};
+use super::{Error, Inner, intake, trust};
 use crate::journal::Old;
 use crate::task::Tenant;
 
@@ -110,6 +110,7 @@ async fn tasks(inner: &Inner, before_ms: i64, most: i64) -> Result<i64, Error> {
 
 /// Small tables that grow with time or with restarts; what they count is kept.
 async fn housekeep(db: &mut PgConnection, before_ms: i64) -> Result<(), Error> {
+    trust::fold(db).await?;
     sqlx::query("DELETE FROM charges WHERE minute < $1").bind(before_ms.div_euclid(60_000)).execute(&mut *db).await?;
     sqlx::query("DELETE FROM lanes WHERE until_ms < now_ms() - 86400000").execute(&mut *db).await?;
     sqlx::query(

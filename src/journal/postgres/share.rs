@@ -79,7 +79,7 @@ pub(super) async fn refresh(inner: &Inner) -> Result<Switches, Error> {
 
 /// Keeps the switches fresh, and while the journal is not healthy tries it, so that readiness returns without traffic.
 pub(super) async fn watch(inner: std::sync::Arc<Inner>, channel: String, ends: CancellationToken) {
-    let mut listener = None;
+    let (mut listener, mut stayed) = (None, Instant::now());
     loop {
         if listener.is_none() {
             listener = listen(&inner, &channel).await;
@@ -109,6 +109,9 @@ pub(super) async fn watch(inner: std::sync::Arc<Inner>, channel: String, ends: C
                 Err(error) => Err(error),
             };
             inner.wrote(tried).ok();
+        }
+        if stayed.elapsed() >= trust::ALIVE && inner.stay().await.is_ok() {
+            stayed = Instant::now();
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
@@ -17,6 +17,10 @@ use super::{Error, Inner, State, Way};
 
 /// Why the journal is held.
 pub(super) const LOST: &str = "PostgreSQL lost commits that it had acknowledged (a failover to an older copy?)";
+/// How often a process that writes nothing says that it is there.
+pub(super) const ALIVE: Duration = Duration::from_secs(3_600);
+/// How long nothing is heard of a process before its rows are folded, by the database's clock.
+const GONE_MS: i64 = 7 * 86_400_000;
 /// More than the number of claims that a loss could take away: no epoch is given twice.
 const LEAP: i64 = 1 << 32;
 
@@ -75,6 +79,15 @@ impl Inner {
     pub(super) async fn look(&self) -> Result<bool, Error> {
         let mut db = self.pool.acquire().await?;
         Ok(look(&mut db, &self.state).await?)
+    }
+
+    /// The rows of a process that writes nothing are not taken for those of one that is gone.
+    pub(super) async fn stay(&self) -> Result<(), Error> {
+        sqlx::query("UPDATE writers SET at_ms = now_ms() WHERE id = $1")
+            .bind(self.state.me)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
     }
 }
 
@@ -145,5 +158,27 @@ async fn hold(db: &mut PgConnection, state: &State, known: [i64; 3], stands: [i6
     }
     state.acknowledged[Way::Other as usize].fetch_max(commits, Ordering::SeqCst);
     state.lost.store(false, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Rows of processes that are gone become one, so that what they counted stays. One of them that comes back after all
+/// finds that it is not known, and holds the journal: it cannot say what became of its commits.
+pub(super) async fn fold(db: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query(
+        "WITH gone AS (DELETE FROM writers g WHERE id <> $1 AND at_ms < now_ms() - $2 AND NOT EXISTS \
+          (SELECT 1 FROM writers o WHERE o.id = g.id AND o.at_ms >= now_ms() - $2) RETURNING *) \
+         INSERT INTO writers AS w (id, way, at_ms, consumed, accepted, closed, rejected, duplicates, cases_opened, \
+         cases_closed, tasks_live) SELECT $1, 0, now_ms(), sum(consumed), sum(accepted), sum(closed), sum(rejected), \
+         sum(duplicates), sum(cases_opened), sum(cases_closed), sum(tasks_live) FROM gone HAVING count(*) > 0 \
+         ON CONFLICT (id, way) DO UPDATE SET at_ms = excluded.at_ms, consumed = w.consumed + excluded.consumed, \
+         accepted = w.accepted + excluded.accepted, closed = w.closed + excluded.closed, \
+         rejected = w.rejected + excluded.rejected, duplicates = w.duplicates + excluded.duplicates, \
+         cases_opened = w.cases_opened + excluded.cases_opened, cases_closed = w.cases_closed + excluded.cases_closed, \
+         tasks_live = w.tasks_live + excluded.tasks_live",
+    )
+    .bind(Uuid::nil())
+    .bind(GONE_MS)
+    .execute(db)
+    .await?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! A database that lost commits which it had acknowledged: all are held until one person's word, in every order.
 
+use curfew::journal::{Old, Stats};
+
 use super::*;
 use crate::world::{Proxy, until};
 
@@ -167,6 +169,60 @@ async fn a_freeze_that_is_lost_leaves_a_hold() {
     fail_over(&store, &[&one, &other]).await;
     one.is_held().await;
     other.is_held().await;
+}
+
+/// As if nothing had been heard of any process for eight days.
+const AGE: &str = "UPDATE writers SET at_ms = at_ms - 8 * 86400000";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_processes_counted_that_are_gone_is_kept_in_one_row() {
+    let store = Store::postgres();
+    let here = Process::of(&store).await;
+    let writers = async || store.number("SELECT count(DISTINCT id) FROM writers").await;
+    let old = Old { seen_ms: 0, events_ms: 0, closed_ms: 0 };
+    for round in 0..2 {
+        for n in 0..3 {
+            let (gone, n) = (store.open().await, 3 * round + n);
+            put(&gone, vec![started(&format!("s{n}"), n, &[n]), ended(&format!("e{n}"), n)]).await;
+            gone.record_batch(batch(vec![reject()], vec![])).await.unwrap();
+            finish(&gone, &claim(&gone, 1).await[0]).await.unwrap();
+        }
+        here.takes(operator(&format!("{round}"), 100 + round)).await;
+        finish(&here.journal, &claim(&here.journal, 1).await[0]).await.unwrap();
+        let before = here.journal.stats(T0).await.unwrap();
+        here.journal.prune(old, 100).await.unwrap();
+        assert_eq!(writers().await, 4 + i64::from(round), "those of today stay");
+        store.side(AGE).await;
+        // One word of a process is enough for all of its rows.
+        here.takes(operator(&format!("still here {round}"), 200 + round)).await;
+        here.journal.prune(old, 100).await.unwrap();
+        assert_eq!(writers().await, 2);
+        let after = here.journal.stats(T0).await.unwrap();
+        let counts = |stats: &Stats| (stats.accepted - stats.closed, stats.rejected, stats.deadlines_pending);
+        assert_eq!((after.accepted, after.consumed), (before.accepted + 1, before.consumed + 1));
+        assert_eq!(counts(&after).1, counts(&before).1);
+        recount(&store).await;
+        finish(&here.journal, &claim(&here.journal, 1).await[0]).await.unwrap();
+        assert_eq!(here.journal.started_held().await.unwrap(), None);
+    }
+    recount(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_after_its_rows_were_folded_holds_and_counts_on() {
+    let store = Store::postgres();
+    let (here, back) = (Process::of(&store).await, Process::of(&store).await);
+    back.takes(operator("1", 1)).await;
+    back.proxy.off();
+    store.side(AGE).await;
+    here.takes(operator("2", 2)).await;
+    here.journal.prune(Old { seen_ms: 0, events_ms: 0, closed_ms: 0 }, 100).await.unwrap();
+    back.proxy.on();
+    here.is_held().await;
+    here.journal.release("ana").await.unwrap();
+    back.is_free().await;
+    back.takes(operator("3", 3)).await;
+    recount(&store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
