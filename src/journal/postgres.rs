@@ -96,8 +96,10 @@ struct State {
     lost: AtomicBool,
     /// Claims up to this epoch are from before the last loss.
     fence: AtomicI64,
-    /// Held while it is looked whether all are there.
-    looking: tokio::sync::Mutex<()>,
+    /// Held while that is made durable.
+    holding: tokio::sync::Mutex<()>,
+    /// The heartbeat allowance that was asked for last; -1: none yet.
+    missed: AtomicI64,
     /// As of when they were read.
     switches: RwLock<(Switches, Option<Instant>)>,
 }
@@ -119,8 +121,6 @@ struct Inner {
     held: Mutex<HashMap<CaseId, Held>>,
     /// Claims whose work ended with an error of the journal: given back with the next claim.
     orphans: Mutex<Vec<(CaseId, i64)>>,
-    /// The heartbeat allowance that was asked for last; -1: none yet.
-    missed: AtomicI64,
 }
 
 /// The journal in one PostgreSQL database, as one process has it open.
@@ -146,18 +146,13 @@ impl Postgres {
             acknowledged: Default::default(),
             lost: AtomicBool::new(false),
             fence: AtomicI64::new(0),
-            looking: tokio::sync::Mutex::default(),
+            holding: tokio::sync::Mutex::default(),
+            missed: AtomicI64::new(-1),
             switches: RwLock::default(),
         });
         let pool = schema::pool(&settings, options, &state);
-        let inner = Arc::new(Inner {
-            pool,
-            state,
-            ids: Ids::default(),
-            held: Mutex::default(),
-            orphans: Mutex::default(),
-            missed: AtomicI64::new(-1),
-        });
+        let inner =
+            Arc::new(Inner { pool, state, ids: Ids::default(), held: Mutex::default(), orphans: Mutex::default() });
         share::refresh(&inner).await?;
         let ends = CancellationToken::new();
         let (queue, jobs) = mpsc::unbounded_channel();
@@ -259,7 +254,7 @@ impl Inner {
     /// Keeps `tasks.due_ms` in step with the configured heartbeat allowance. Once for each start: another process, with
     /// another allowance, may have written tasks after the last one that changed it.
     async fn allow_missed(&self, missed: u32) -> Result<(), Error> {
-        if self.missed.load(Ordering::SeqCst) == i64::from(missed) {
+        if self.state.missed.load(Ordering::SeqCst) == i64::from(missed) {
             return Ok(());
         }
         let mut tx = self.pool.begin().await?;
@@ -277,7 +272,7 @@ impl Inner {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        self.missed.store(i64::from(missed), Ordering::SeqCst);
+        self.state.missed.store(i64::from(missed), Ordering::SeqCst);
         Ok(())
     }
 

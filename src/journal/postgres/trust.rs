@@ -115,26 +115,35 @@ impl State {
 
 /// As [`Inner::look`], by a connection that is used for nothing else before.
 pub(super) async fn look(db: &mut PgConnection, state: &State) -> Result<bool, sqlx::Error> {
-    let _one = state.looking.lock().await;
+    if missing(db, state).await?.is_none() {
+        return Ok(false);
+    }
+    // One at a time: who comes second finds the hold, and counts that begin anew.
+    let _one = state.holding.lock().await;
+    if let Some((known, stands)) = missing(db, state).await? {
+        state.lose();
+        hold(db, state, known, stands).await?;
+    }
+    Ok(true)
+}
+
+/// What was acknowledged and what there is, by way, where they do not agree.
+async fn missing(db: &mut PgConnection, state: &State) -> Result<Option<([i64; 3], [i64; 3])>, sqlx::Error> {
     let known = [Way::Intake, Way::Appends, Way::Other].map(|way| state.acknowledged(way));
     if known == [0; 3] {
-        return Ok(false);
+        return Ok(None);
     }
     // Read after what is known: what was acknowledged by then is there, or lost.
     let mut stands = [0; 3];
     let rows: Vec<(i16, i64)> =
-        sqlx::query_as("SELECT way, commits FROM writers WHERE id = $1").bind(state.me).fetch_all(&mut *db).await?;
+        sqlx::query_as("SELECT way, commits FROM writers WHERE id = $1").bind(state.me).fetch_all(db).await?;
     for (way, commits) in rows {
         if let Some(place) = usize::try_from(way).ok().and_then(|way| stands.get_mut(way)) {
             *place = commits;
         }
     }
-    if stands.iter().zip(&known).all(|(stands, known)| stands >= known) && !state.has_lost() {
-        return Ok(false);
-    }
-    state.lose();
-    hold(db, state, known, stands).await?;
-    Ok(true)
+    let all = stands.iter().zip(&known).all(|(stands, known)| stands >= known);
+    Ok((!all || state.has_lost()).then_some((known, stands)))
 }
 
 /// Makes the hold durable, and begins to count anew from what is there: should this be lost too, it is noticed again.
@@ -157,6 +166,8 @@ async fn hold(db: &mut PgConnection, state: &State, known: [i64; 3], stands: [i6
         place.compare_exchange(known, stands, Ordering::SeqCst, Ordering::SeqCst).ok();
     }
     state.acknowledged[Way::Other as usize].fetch_max(commits, Ordering::SeqCst);
+    // Nor is it known by which allowance the copy's tasks are due.
+    state.missed.store(-1, Ordering::SeqCst);
     state.lost.store(false, Ordering::SeqCst);
     Ok(())
 }
