@@ -22,6 +22,7 @@ use crate::case::Action;
 use crate::connector;
 use crate::event::{self, Says, Type};
 use crate::guard::{Authority, Mode};
+use crate::journal;
 use crate::limit::Budget;
 use crate::policy::Rules;
 use crate::retry::Schedule;
@@ -257,6 +258,8 @@ pub struct Limits {
 pub struct Retention {
     /// Keys of events.
     pub seen_ms: i64,
+    /// Events that led to no case.
+    pub events_ms: i64,
     /// Closed cases.
     pub closed_ms: i64,
 }
@@ -370,6 +373,13 @@ impl Config {
     /// What each topic's producers may say: for intake.
     pub fn says(&self) -> BTreeMap<String, Says> {
         self.topics.iter().map(|(name, topic)| (name.clone(), topic.says.clone())).collect()
+    }
+
+    /// The topics that hold own events back.
+    pub fn read(&self) -> journal::Topics {
+        let http = self.http.as_ref().map(|http| http.topic.clone());
+        let read = self.topics.keys().filter(|name| self.kafka.is_some() && http.as_ref() != Some(*name));
+        journal::Topics { read: read.cloned().collect(), http }
     }
 
     /// Where the truth is kept, for people.

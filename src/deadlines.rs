@@ -21,7 +21,7 @@ pub use self::silence::{Judged, Limits, Silent, Speaker, Voice, judge_silence};
 pub use self::trust::ClockTrust;
 use crate::event::{Coordinates, Data, Event, Type, digest16};
 use crate::intake::Intake;
-use crate::journal::{self, DueAt, Error, Fate};
+use crate::journal::{self, DueAt, Error, Fate, Topics};
 use crate::policy::Rules;
 use crate::policy::decide::last_sign_ms;
 use crate::task::{Task, Tenant};
@@ -48,6 +48,8 @@ pub struct Settings {
     pub silent_min: u64,
     /// Events come through Kafka: nothing fires before a watermark is known.
     pub kafka: bool,
+    /// The topics that they come through; `None`: all that were ever read.
+    pub topics: Option<Topics>,
 }
 
 impl Default for Settings {
@@ -63,6 +65,7 @@ impl Default for Settings {
             silent_percent: limits.max_percent,
             silent_min: limits.min_count,
             kafka: true,
+            topics: None,
         }
     }
 }
@@ -97,6 +100,8 @@ pub struct Deadlines {
     held: u64,
     mass: bool,
     clock_doubted: bool,
+    /// The topic that was last said to be unread.
+    unread: Option<String>,
 }
 
 impl Deadlines {
@@ -114,6 +119,7 @@ impl Deadlines {
             held: 0,
             mass: false,
             clock_doubted: false,
+            unread: None,
         }
     }
 
@@ -245,13 +251,26 @@ impl Deadlines {
         Ok(())
     }
 
-    async fn reach(&self, now_ms: i64) -> Result<Reach, Error> {
-        let seen_ms = if self.settings.kafka { self.intake.journal.watermark().await? } else { Some(now_ms) };
+    async fn reach(&mut self, now_ms: i64) -> Result<Reach, Error> {
+        let seen_ms = if self.settings.kafka { self.seen_ms().await? } else { Some(now_ms) };
         let grace_ms = self.settings.grace_ms.max(0);
         Ok(Reach {
             before_ms: seen_ms.map(|seen| seen.min(now_ms).saturating_sub(grace_ms)),
             limit_ms: now_ms.saturating_sub(grace_ms),
         })
+    }
+
+    /// Up to when everything that was said is known.
+    async fn seen_ms(&mut self) -> Result<Option<i64>, Error> {
+        let topics = self.settings.topics.as_ref();
+        let watermark = self.intake.journal.watermark().await?;
+        let unread = watermark.unread(topics).map(str::to_owned);
+        if let Some(topic) = unread.as_deref().filter(|topic| self.unread.as_deref() != Some(*topic)) {
+            tracing::warn!(topic, "a topic was never read: until it is, no deadline but the longest life is noticed");
+        }
+        let seen_ms = watermark.of(topics);
+        self.unread = unread;
+        Ok(seen_ms)
     }
 
     /// Listens to the sources: their quiet periods are what judges a silence.

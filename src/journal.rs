@@ -4,7 +4,7 @@ mod draft;
 pub mod postgres;
 pub mod sqlite;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -96,6 +96,36 @@ pub struct Move {
     pub from: Option<i64>,
     /// What it becomes.
     pub to: Position,
+}
+
+/// Up to when what producers said is known: for each topic, its slowest partition's append time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Watermark(pub BTreeMap<String, i64>);
+
+/// The topics that hold Curfew's own events back until they are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topics {
+    /// Each of them is at the broker: while one was never read, it may say anything.
+    pub read: BTreeSet<String>,
+    /// The one of HTTP need not be there. If it is, it counts as well.
+    pub http: Option<String>,
+}
+
+impl Watermark {
+    /// Of these topics (`None`: of all that were ever read) the slowest. `None` while one of them was never read, or none
+    /// of them was. What was read once, and is not configured any more, holds nobody back.
+    pub fn of(&self, topics: Option<&Topics>) -> Option<i64> {
+        let Some(topics) = topics else { return self.0.values().min().copied() };
+        let part = |topic: &String| self.0.get(topic).copied();
+        let read: Vec<i64> = topics.read.iter().map(part).collect::<Option<_>>()?;
+        read.into_iter().chain(topics.http.as_ref().and_then(part)).min()
+    }
+
+    /// One of these topics that was never read.
+    pub fn unread<'a>(&self, topics: Option<&'a Topics>) -> Option<&'a str> {
+        let mut read = topics.into_iter().flat_map(|topics| &topics.read);
+        read.find(|topic| !self.0.contains_key(*topic)).map(String::as_str)
+    }
 }
 
 /// Everything that one transaction of intake makes durable.
@@ -388,6 +418,17 @@ pub struct Tail {
     pub seq: i64,
 }
 
+/// From before when what is no longer kept. UTC milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Old {
+    /// Keys of events.
+    pub seen_ms: i64,
+    /// Events that led to no case.
+    pub events_ms: i64,
+    /// Closed cases with their events, ended tasks with their grants.
+    pub closed_ms: i64,
+}
+
 /// The durable truth.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
@@ -400,8 +441,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn position(&self, cluster: &str, topic: &str, partition: i32) -> Result<Option<Position>, Error>;
     /// The partition was read to its end at `at_ms` (broker time): its part of the watermark moves on.
     async fn caught_up(&self, cluster: &str, topic: &str, partition: i32, at_ms: i64) -> Result<(), Error>;
-    /// The oldest part of the intake watermark over all known partitions; `None`: no source has spoken yet.
-    async fn watermark(&self) -> Result<Option<i64>, Error>;
+    /// Up to when the source was read, in each topic of which anything is known.
+    async fn watermark(&self) -> Result<Watermark, Error>;
     /// An operator's answer to a halted partition: the offset from which to go on.
     async fn set_position(&self, to: Position) -> Result<(), Error>;
 
@@ -468,6 +509,7 @@ pub trait Journal: Send + Sync + 'static {
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error>;
     /// Figures.
     async fn stats(&self, now_ms: i64) -> Result<Stats, Error>;
-    /// Deletes closed cases, seen keys and sent outbox rows that are older than asked, at most `max` rows.
-    async fn prune(&self, seen_before_ms: i64, closed_before_ms: i64, max: usize) -> Result<u64, Error>;
+    /// Deletes what is older than asked, at most about `max` rows, and says how many. Open cases and what they need stay,
+    /// and counters do.
+    async fn prune(&self, old: Old, max: usize) -> Result<u64, Error>;
 }

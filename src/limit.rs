@@ -34,10 +34,26 @@ pub struct Part {
     pub fair: Budget,
 }
 
-/// The part of a process that uses `mine` of `whole`, of which all others use `others`; `processes` counts all of them.
-pub fn part(whole: Budget, mine: Budget, others: Budget, processes: u32) -> Part {
+/// A process among those that use a system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// How many come before it, in an order that all of them see.
+    pub before: u32,
+    /// How many there are, with it.
+    pub of: u32,
+}
+
+/// The fair part of the process at `place`: what is left of even parts goes to the first ones, so that all together are
+/// the whole. Nobody is left without while the whole is enough for one each.
+pub fn fair(whole: u32, place: Place) -> u32 {
+    let of = place.of.max(1);
+    whole / of + u32::from(place.before < whole % of)
+}
+
+/// The part of the process at `place` that uses `mine` of `whole`, of which all others use `others`.
+pub fn part(whole: Budget, mine: Budget, others: Budget, place: Place) -> Part {
     let one = |whole: u32, mine: u32, others: u32| {
-        let fair = whole.div_ceil(processes.max(1)).min(whole);
+        let fair = fair(whole, place);
         let free = whole.saturating_sub(others);
         // What it uses it goes on using until it says otherwise; it grows only into what is free.
         let granted = if mine > fair { mine } else { fair.min(free).max(mine) };
@@ -77,7 +93,8 @@ mod tests {
     fn renew(whole: Budget, all: &mut [Option<Process>; 6], who: usize) {
         let mine = all[who].map_or(Budget::NONE, |process| process.uses);
         let others: Vec<Budget> = (0..6).filter(|i| *i != who).filter_map(|i| Some(all[i]?.recorded)).collect();
-        let part = part(whole, mine, sum(&others), u32::try_from(others.len()).unwrap() + 1);
+        let before = all[..who].iter().flatten().count() as u32;
+        let part = part(whole, mine, sum(&others), Place { before, of: others.len() as u32 + 1 });
         let uses = Budget {
             calls: part.granted.calls.min(part.fair.calls),
             per_second: part.granted.per_second.min(part.fair.per_second),
@@ -108,28 +125,47 @@ mod tests {
             for who in (0..6).cycle().take(30) {
                 renew(whole, &mut all, who);
             }
-            if calls >= 36 && rate >= 36 {
-                prop_assert!(all.iter().flatten().all(|process| !process.uses.is_none()), "{all:?}");
+            let uses: Vec<Budget> = all.iter().flatten().map(|process| process.uses).collect();
+            prop_assert_eq!(sum(&uses), whole, "nothing is left unused");
+            if calls >= 6 && rate >= 6 {
+                prop_assert!(uses.iter().all(|uses| !uses.is_none()), "{uses:?}");
             }
         }
+
+        #[test]
+        fn fair_parts_are_the_whole_and_nobody_has_two_more(whole in 0_u32..3_000, of in 1_u32..100) {
+            let parts: Vec<u32> = (0..of).map(|before| fair(whole, Place { before, of })).collect();
+            prop_assert_eq!(parts.iter().sum::<u32>(), whole);
+            prop_assert!(parts.iter().all(|part| *part >= whole / of && *part <= whole / of + 1));
+        }
+    }
+
+    const fn at(before: u32, of: u32) -> Place {
+        Place { before, of }
+    }
+
+    #[test]
+    fn of_sixteen_calls_the_last_of_five_has_three() {
+        assert_eq!([0, 1, 4].map(|before| fair(16, at(before, 5))), [4, 3, 3]);
+        assert_eq!([0, 1, 2, 3].map(|before| fair(2, at(before, 4))), [1, 1, 0, 0]);
     }
 
     #[test]
     fn one_alone_has_all_and_two_have_halves() {
         let whole = Budget { calls: 16, per_second: Some(500) };
-        let alone = part(whole, Budget::NONE, Budget::NONE, 1);
+        let alone = part(whole, Budget::NONE, Budget::NONE, at(0, 1));
         assert_eq!(alone.granted, whole);
-        let second = part(whole, Budget::NONE, whole, 2);
+        let second = part(whole, Budget::NONE, whole, at(1, 2));
         assert_eq!((second.granted, second.fair), (Budget::NONE, Budget { calls: 8, per_second: Some(250) }));
-        let first = part(whole, whole, Budget::NONE, 2);
+        let first = part(whole, whole, Budget::NONE, at(0, 2));
         assert_eq!((first.granted, first.fair.calls), (whole, 8));
-        let then = part(whole, Budget::NONE, first.fair, 2);
+        let then = part(whole, Budget::NONE, first.fair, at(1, 2));
         assert_eq!(then.granted, Budget { calls: 8, per_second: Some(250) });
     }
 
     #[test]
     fn without_a_rate_only_calls_are_counted() {
         let whole = Budget { calls: 4, per_second: None };
-        assert_eq!(part(whole, Budget::NONE, Budget::NONE, 1).granted, whole);
+        assert_eq!(part(whole, Budget::NONE, Budget::NONE, at(0, 1)).granted, whole);
     }
 }

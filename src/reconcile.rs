@@ -22,7 +22,7 @@ use crate::connector::vault::Vault;
 use crate::credential::{CredentialId, Kind};
 use crate::event::{Coordinates, Data, Event, Type, digest16};
 use crate::intake::Intake;
-use crate::journal::{self, Known};
+use crate::journal::{self, Known, Topics};
 use crate::task::{RunKey, Tenant};
 
 /// Look-ups that are under way at a time.
@@ -54,6 +54,8 @@ pub struct ReconcileSettings {
     pub grace_ms: i64,
     /// There is no source with a watermark (only HTTP intake): our own clock stands for it.
     pub without_watermark: bool,
+    /// The topics that have one; `None`: all that were ever read.
+    pub topics: Option<Topics>,
 }
 
 impl Default for ReconcileSettings {
@@ -68,6 +70,7 @@ impl Default for ReconcileSettings {
             tokens: false,
             grace_ms: 60_000,
             without_watermark: false,
+            topics: None,
         }
     }
 }
@@ -230,7 +233,7 @@ impl Reconcile {
 
     /// What was issued before this must have been registered by now; `None`: nothing can be said.
     async fn horizon(&self) -> Result<Option<i64>, journal::Error> {
-        let watermark = match self.intake.journal.watermark().await? {
+        let watermark = match self.intake.journal.watermark().await?.of(self.settings.topics.as_ref()) {
             None if self.settings.without_watermark => Some(self.intake.clock.wall_ms()),
             watermark => watermark,
         };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use curfew::deadlines::{Deadlines, Settings};
+use curfew::journal::Old;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::Process;
@@ -14,8 +15,13 @@ const PRUNE: (Duration, usize) = (Duration::from_secs(600), 1_000);
 pub fn start(process: &Process) {
     let this = process.clone();
     process.lead("deadlines", move |cancel| {
-        let settings =
-            Settings { grace_ms: this.config.grace_ms, kafka: this.config.kafka.is_some(), ..Settings::default() };
+        let config = &this.config;
+        let settings = Settings {
+            grace_ms: config.grace_ms,
+            kafka: config.kafka.is_some(),
+            topics: Some(config.read()),
+            ..Settings::default()
+        };
         Deadlines::new(this.intake.clone(), settings, this.trust.clone()).run(cancel)
     });
     let this = process.clone();
@@ -28,9 +34,13 @@ async fn prune(process: Process, cancel: CancellationToken) {
     loop {
         tokio::select! { () = cancel.cancelled() => return, () = tokio::time::sleep(PRUNE.0) => {} }
         let now_ms = process.clock.wall_ms();
-        let (seen, closed) = (now_ms - retention.seen_ms, now_ms - retention.closed_ms);
+        let old = Old {
+            seen_ms: now_ms - retention.seen_ms,
+            events_ms: now_ms - retention.events_ms,
+            closed_ms: now_ms - retention.closed_ms,
+        };
         loop {
-            match journal.prune(seen, closed, PRUNE.1).await {
+            match journal.prune(old, PRUNE.1).await {
                 Ok(0) => break,
                 Ok(rows) => tracing::debug!(rows, "pruned"),
                 Err(error) => {

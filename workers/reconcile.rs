@@ -36,6 +36,7 @@ async fn compare(process: &Process, realm: &Realm, settings: &Config) -> Result<
         exclusive: exclusive.map(|(prefix, _)| prefix.clone()).collect(),
         tokens: settings.tokens,
         without_watermark: process.config.kafka.is_none(),
+        topics: Some(process.config.read()),
         ..ReconcileSettings::default()
     };
     let reconcile = Arc::new(Reconcile::new(process.intake.clone(), rounds, name, opened));

@@ -81,13 +81,16 @@ pub struct Assumed {
     /// As `retention.seen`
     #[arg(long, default_value = "14d", value_parser = Millis::parse)]
     pub seen: Millis,
+    /// As `retention.events`
+    #[arg(long, default_value = "30d", value_parser = Millis::parse)]
+    pub events: Millis,
     /// As `retention.closed`
     #[arg(long, default_value = "400d", value_parser = Millis::parse)]
     pub closed: Millis,
     /// Bytes of a live credential: its row, its task's and its grant's, with their indexes
     #[arg(long, default_value_t = 1_100.0)]
     pub bytes_live: f64,
-    /// Bytes of an accepted event, kept as long as closed cases
+    /// Bytes of an accepted event: the end of a task is kept as long as closed cases, all else as `--events`
     #[arg(long, default_value_t = 250.0)]
     pub bytes_event: f64,
     /// Bytes of an event's key, by which a repeat is known
@@ -138,6 +141,8 @@ pub struct Line {
 }
 
 const DAY: f64 = 86_400.0;
+/// Bytes of the index by which events without a case are found when they are old.
+const BARE: f64 = 40.0;
 const COUNTS: &[&str] = &["", " k", " M"];
 const BYTES: &[&str] = &[" B", " kB", " MB", " GB", " TB", " PB"];
 
@@ -154,14 +159,19 @@ pub fn size(credentials: f64, measured: &Measured, assumed: &Assumed) -> Line {
     let a = assumed;
     let tasks = credentials / a.credentials_per_task;
     let beats = if a.heartbeat_every.0 > 0 { tasks * a.beating / seconds(a.heartbeat_every) } else { 0.0 };
-    let events = tasks / seconds(a.task_life) * a.events_per_task + beats;
+    let ends = tasks / seconds(a.task_life);
+    let events = ends * a.events_per_task + beats;
     let cases = credentials / seconds(a.task_life);
     // One process does both in turn: what each takes of its time adds up.
     let load = events / measured.intake.per_second + cases / measured.revocations.per_second;
     let processes = whole(load / a.busy);
     let live = credentials * a.bytes_live;
-    // What is kept of each second as long as closed cases, and as long as keys.
-    let (closed, seen) = (events * a.bytes_event + cases * (a.bytes_case + a.bytes_live), events * a.bytes_seen);
+    // What is kept of each second: as long as closed cases, to which one event of each task leads; as long as the other
+    // events; and as long as keys.
+    let led = ends.min(events);
+    let closed = led * a.bytes_event + cases * (a.bytes_case + a.bytes_live);
+    let (bare, seen) = ((events - led) * (a.bytes_event + BARE), events * a.bytes_seen);
+    let bare_s = seconds(a.events.min(a.closed));
     Line {
         credentials,
         events,
@@ -169,8 +179,8 @@ pub fn size(credentials: f64, measured: &Measured, assumed: &Assumed) -> Line {
         effects_per_minute: cases * 60.0 / a.busy,
         rotate_all_s: credentials * a.calls_per_rotation / a.quota,
         memory: f64::from(processes) * a.process_mb * 1e6 + live,
-        disk_a_day: (closed + seen) * DAY,
-        disk: live + closed * seconds(a.closed) + seen * seconds(a.seen),
+        disk_a_day: (closed + bare + seen) * DAY,
+        disk: live + closed * seconds(a.closed) + bare * bare_s + seen * seconds(a.seen),
         partitions: processes * a.partitions_per_process,
         processes,
         vaults: whole(cases / (measured.vault.per_second * a.busy)),

@@ -140,7 +140,7 @@ fn bare(path: &Path, round: usize) -> f64 {
             );
             exec(
                 "INSERT INTO events (tenant, id, source, event_id, kind, topic, partition, offset, broker_ms, at_ms, verb, \
-                 reason, facts, rules, open_cases, traceparent) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                 reason, facts, rules, linked, open_cases, traceparent) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 &[
                     &"default",
                     &&id.as_bytes()[..],
@@ -156,6 +156,7 @@ fn bare(path: &Path, round: usize) -> f64 {
                     &"noted",
                     &facts,
                     &"0011223344556677",
+                    &0,
                     &0,
                     &None::<String>,
                 ],

@@ -89,6 +89,9 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         let why = "`retention.seen` must be at least 8d (the topic's retention plus 7d), `closed` at least `seen`";
         c.wrong(raw.retention.referenced, why);
     }
+    if retention.events.0 < 86_400_000 {
+        c.wrong(raw.retention.referenced, "`retention.events` must be at least 1d");
+    }
     let protected = protected(&mut c, &raw.protected);
     if raw.log.level.parse::<tracing_subscriber::filter::Targets>().is_err() {
         c.wrong(Location::UNKNOWN, "`log.level` is no level and no filter, such as `info` or `info,curfew=debug`");
@@ -123,7 +126,11 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
             ..Schedule::default()
         },
         protected,
-        retention: Retention { seen_ms: retention.seen.0, closed_ms: retention.closed.0 },
+        retention: Retention {
+            seen_ms: retention.seen.0,
+            events_ms: retention.events.min(retention.closed).0,
+            closed_ms: retention.closed.0,
+        },
         log: Log { json: over.log_json || raw.log.json, level: raw.log.level },
         warnings: c.warnings,
     })

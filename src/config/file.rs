@@ -411,7 +411,9 @@ section! {
     Retention {
         /// Keys of events, by which repeats are known.
         seen: Millis = Millis(14 * 86_400_000),
-        /// Closed cases.
+        /// Events that led to no case, such as starts and heartbeats; at most as long as closed cases.
+        events: Millis = Millis(30 * 86_400_000),
+        /// Closed cases, with the events that led to them and the tasks that ended.
         closed: Millis = Millis(400 * 86_400_000),
     }
 }

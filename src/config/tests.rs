@@ -28,7 +28,7 @@ policy: {longest_life: 24h, heartbeats_missed: 3, grace: 2s}
 limits: {effects_per_minute: 600, concurrency: 256, per_system: 64, calls_per_system: 16, claim_lease: 60s}
 retry: {first: 500ms, ceiling: 60s}
 protected: ["urn:curfew:cred:vault-lease:prod:a/b"]
-retention: {seen: 14d, closed: 400d}
+retention: {seen: 14d, events: 30d, closed: 400d}
 log: {json: false, level: info}
 "#;
 
@@ -37,6 +37,8 @@ fn the_whole_file_is_read() {
     let config = parse(WHOLE).unwrap();
     assert_eq!(config.journal, Path::new("/etc/curfew/curfew.db"));
     assert!(config.enforces());
+    let day_ms = 86_400_000;
+    assert_eq!((config.retention.events_ms, config.retention.closed_ms), (30 * day_ms, 400 * day_ms));
     let realm = &config.realms[0];
     assert!(realm.tokens);
     assert_eq!(realm.rules.allowed_prefixes, ["database/creds/", "token:", "approle/ci/"]);

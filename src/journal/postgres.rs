@@ -10,6 +10,7 @@
 //! - `schema`: connections, migrations, what is checked when a connection is new
 //! - `intake`: batches of arrivals · `writer`: appends, in groups · `claims`: claims, a person's word on a case
 //! - `share`: what processes say to each other: parts of budgets, leaders, freeze
+//! - `trust`: what a process counts, and whether the database still has it
 //! - `read`: what people and roles read · `prune`: what is old enough · `rows`: rows to values and back
 
 mod claims;
@@ -19,9 +20,10 @@ mod read;
 mod rows;
 mod schema;
 mod share;
+mod trust;
 mod writer;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -39,8 +41,8 @@ use self::share::Switches;
 use self::writer::Job;
 use super::draft::Ids;
 use super::{
-    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want, Worker,
+    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun, Position,
+    Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -90,29 +92,16 @@ struct State {
     healthy: AtomicBool,
     /// For each [`Way`], the commits that were acknowledged.
     acknowledged: [AtomicI64; 3],
+    /// Some of them are not there, and the hold is not yet durable.
+    lost: AtomicBool,
+    /// Claims up to this epoch are from before the last loss.
+    fence: AtomicI64,
+    /// Held while that is made durable.
+    holding: tokio::sync::Mutex<()>,
+    /// The heartbeat allowance that was asked for last; -1: none yet.
+    missed: AtomicI64,
     /// As of when they were read.
     switches: RwLock<(Switches, Option<Instant>)>,
-    regressed: Mutex<Option<String>>,
-}
-
-impl State {
-    /// Notes that the database is not what it was. False: it was noted before.
-    fn regress(&self, why: &str) -> bool {
-        let mut regressed = self.regressed.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = regressed.is_none();
-        regressed.get_or_insert_with(|| why.to_owned());
-        first
-    }
-
-    /// What was acknowledged before counts no more: a person decides.
-    fn forget(&self) {
-        self.acknowledged.iter().for_each(|one| one.store(0, Ordering::SeqCst));
-    }
-
-    /// The person's word is durable.
-    fn trust(&self) {
-        *self.regressed.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
 }
 
 /// A claim of this process.
@@ -132,8 +121,6 @@ struct Inner {
     held: Mutex<HashMap<CaseId, Held>>,
     /// Claims whose work ended with an error of the journal: given back with the next claim.
     orphans: Mutex<Vec<(CaseId, i64)>>,
-    /// The heartbeat allowance that was asked for last; -1: none yet.
-    missed: AtomicI64,
 }
 
 /// The journal in one PostgreSQL database, as one process has it open.
@@ -157,19 +144,15 @@ impl Postgres {
             journal,
             healthy: AtomicBool::new(true),
             acknowledged: Default::default(),
+            lost: AtomicBool::new(false),
+            fence: AtomicI64::new(0),
+            holding: tokio::sync::Mutex::default(),
+            missed: AtomicI64::new(-1),
             switches: RwLock::default(),
-            regressed: Mutex::default(),
         });
         let pool = schema::pool(&settings, options, &state);
-        let inner = Arc::new(Inner {
-            pool,
-            state,
-            ids: Ids::default(),
-            held: Mutex::default(),
-            orphans: Mutex::default(),
-            missed: AtomicI64::new(-1),
-        });
-        inner.register().await?;
+        let inner =
+            Arc::new(Inner { pool, state, ids: Ids::default(), held: Mutex::default(), orphans: Mutex::default() });
         share::refresh(&inner).await?;
         let ends = CancellationToken::new();
         let (queue, jobs) = mpsc::unbounded_channel();
@@ -190,16 +173,6 @@ impl Postgres {
 }
 
 impl Inner {
-    /// The rows in which this process counts.
-    async fn register(&self) -> Result<(), Error> {
-        sqlx::query("INSERT INTO writers (id, way, at_ms) SELECT $1, w, now_ms() FROM unnest($2::smallint[]) w")
-            .bind(self.state.me)
-            .bind(vec![Way::Intake as i16, Way::Appends as i16, Way::Other as i16])
-            .execute(&self.pool)
-            .await?;
-        Ok(())
-    }
-
     /// Notes how a write ended: readiness follows.
     fn wrote<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         match &done {
@@ -220,44 +193,18 @@ impl Inner {
     /// Does `once` again while PostgreSQL ends it for the sake of another transaction.
     async fn write<T, F: Future<Output = Result<T, Error>>>(&self, mut once: impl FnMut() -> F) -> Result<T, Error> {
         let mut tries = 0;
+        // Nothing is done on a database that lost something before all are told to stand still.
+        if self.state.has_lost()
+            && let Err(error) = self.look().await
+        {
+            return self.wrote(Err(error));
+        }
         loop {
             match once().await {
                 Err(error) if schema::is_victim(&error) && tries < TRIES => tries += 1,
                 done => return self.wrote(done),
             }
         }
-    }
-
-    /// The last statement of a transaction: what it counts. What it returns is acknowledged after the commit.
-    async fn count(&self, db: &mut PgConnection, way: Way, counts: &BTreeMap<&'static str, i64>) -> Result<i64, Error> {
-        let of = |name| counts.get(name).copied().unwrap_or(0);
-        let commits = sqlx::query_scalar(
-            "UPDATE writers SET commits = commits + 1, consumed = consumed + $3, accepted = accepted + $4, \
-             closed = closed + $5, rejected = rejected + $6, duplicates = duplicates + $7, \
-             cases_opened = cases_opened + $8, cases_closed = cases_closed + $9, tasks_live = tasks_live + $10 \
-             WHERE id = $1 AND way = $2 RETURNING commits",
-        )
-        .bind(self.state.me)
-        .bind(way as i16)
-        .bind(of("consumed"))
-        .bind(of("accepted"))
-        .bind(of("closed"))
-        .bind(of("rejected"))
-        .bind(of("duplicates"))
-        .bind(of("cases_opened"))
-        .bind(of("cases_closed"))
-        .bind(of("tasks_live"))
-        .fetch_optional(&mut *db)
-        .await?;
-        match commits {
-            Some(commits) => Ok(commits),
-            // An older copy of the database does not know this process: nothing is written there before a person decides.
-            None => Err(Error::Unavailable("PostgreSQL does not know this process any more: an older copy?".into())),
-        }
-    }
-
-    fn acknowledge(&self, way: Way, commits: i64) {
-        self.state.acknowledged[way as usize].fetch_max(commits, Ordering::SeqCst);
     }
 
     /// Puts messages into the outbox, each chained to the one before. The tail's row stays locked until the commit.
@@ -307,7 +254,7 @@ impl Inner {
     /// Keeps `tasks.due_ms` in step with the configured heartbeat allowance. Once for each start: another process, with
     /// another allowance, may have written tasks after the last one that changed it.
     async fn allow_missed(&self, missed: u32) -> Result<(), Error> {
-        if self.missed.load(Ordering::SeqCst) == i64::from(missed) {
+        if self.state.missed.load(Ordering::SeqCst) == i64::from(missed) {
             return Ok(());
         }
         let mut tx = self.pool.begin().await?;
@@ -325,7 +272,7 @@ impl Inner {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        self.missed.store(i64::from(missed), Ordering::SeqCst);
+        self.state.missed.store(i64::from(missed), Ordering::SeqCst);
         Ok(())
     }
 
@@ -399,7 +346,7 @@ impl Journal for Postgres {
         self.inner.write(|| self.inner.caught_up(cluster, topic, partition, at_ms)).await
     }
 
-    async fn watermark(&self) -> Result<Option<i64>, Error> {
+    async fn watermark(&self) -> Result<Watermark, Error> {
         read::watermark(&self.inner.pool).await
     }
 
@@ -515,7 +462,7 @@ impl Journal for Postgres {
         read::stats(&self.inner.pool, now_ms).await
     }
 
-    async fn prune(&self, seen_before_ms: i64, closed_before_ms: i64, max: usize) -> Result<u64, Error> {
-        self.inner.write(|| prune::prune(&self.inner, seen_before_ms, closed_before_ms, max)).await
+    async fn prune(&self, old: Old, max: usize) -> Result<u64, Error> {
+        self.inner.write(|| prune::prune(&self.inner, old, max)).await
     }
 }

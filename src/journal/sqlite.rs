@@ -28,8 +28,8 @@ use uuid::Uuid;
 
 use self::writer::{Job, Shared, Writer};
 use super::{
-    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position, Recorded,
-    Source, Stats, Tail, Timeline, Want, Worker,
+    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun, Position,
+    Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -184,7 +184,7 @@ impl Journal for Sqlite {
         .await
     }
 
-    async fn watermark(&self) -> Result<Option<i64>, Error> {
+    async fn watermark(&self) -> Result<Watermark, Error> {
         Self::read(&self.work, read::watermark).await
     }
 
@@ -336,7 +336,7 @@ impl Journal for Sqlite {
         Self::read(&self.people, move |db| read::stats(db, now_ms)).await
     }
 
-    async fn prune(&self, seen_before_ms: i64, closed_before_ms: i64, max: usize) -> Result<u64, Error> {
-        self.write(move |w| cases::prune(w, seen_before_ms, closed_before_ms, max)).await
+    async fn prune(&self, old: Old, max: usize) -> Result<u64, Error> {
+        self.write(move |w| cases::prune(w, old, max)).await
     }
 }

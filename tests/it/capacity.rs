@@ -33,10 +33,10 @@ fn the_table_of_the_defaults() {
     ┌─────────────┬──────────┬─────────┬─────────────┬────────────┬────────┬────────────┬─────────────┬────────────┬───────────┬────────┐
     │ credentials ┆ events/s ┆ cases/s ┆ effects/min ┆ rotate all ┆ memory ┆ disk a day ┆ disk in all ┆ partitions ┆ processes ┆ Vaults │
     ╞═════════════╪══════════╪═════════╪═════════════╪════════════╪════════╪════════════╪═════════════╪════════════╪═══════════╪════════╡
-    │ 10 k        ┆ 22       ┆ 2.8     ┆ 333         ┆ 6.7 min    ┆ 211 MB ┆ 1.8 GB     ┆ 655 GB      ┆ 4          ┆ 1         ┆ 1      │
-    │ 100 k       ┆ 222      ┆ 28      ┆ 3.3 k       ┆ 1.1 h      ┆ 310 MB ┆ 18 GB      ┆ 6.6 TB      ┆ 4          ┆ 1         ┆ 1      │
-    │ 1.0 M       ┆ 2.2 k    ┆ 278     ┆ 33 k        ┆ 11 h       ┆ 1.3 GB ┆ 180 GB     ┆ 66 TB       ┆ 4          ┆ 1         ┆ 1      │
-    │ 10 M        ┆ 22 k     ┆ 2.8 k   ┆ 333 k       ┆ 4.6 d      ┆ 13 GB  ┆ 1.8 TB     ┆ 655 TB      ┆ 40         ┆ 10        ┆ 6      │
+    │ 10 k        ┆ 22       ┆ 2.8     ┆ 333         ┆ 6.7 min    ┆ 211 MB ┆ 1.9 GB     ┆ 502 GB      ┆ 4          ┆ 1         ┆ 1      │
+    │ 100 k       ┆ 222      ┆ 28      ┆ 3.3 k       ┆ 1.1 h      ┆ 310 MB ┆ 19 GB      ┆ 5.0 TB      ┆ 4          ┆ 1         ┆ 1      │
+    │ 1.0 M       ┆ 2.2 k    ┆ 278     ┆ 33 k        ┆ 11 h       ┆ 1.3 GB ┆ 187 GB     ┆ 50 TB       ┆ 4          ┆ 1         ┆ 1      │
+    │ 10 M        ┆ 22 k     ┆ 2.8 k   ┆ 333 k       ┆ 4.6 d      ┆ 13 GB  ┆ 1.9 TB     ┆ 502 TB      ┆ 40         ┆ 10        ┆ 6      │
     └─────────────┴──────────┴─────────┴─────────────┴────────────┴────────┴────────────┴─────────────┴────────────┴───────────┴────────┘
     ");
 }
@@ -80,7 +80,14 @@ fn rotation_is_bound_by_the_quota_alone() {
 #[test]
 fn what_is_kept_longer_takes_more_disk() {
     let disk = |words: &[&str]| size(1e5, &measured(), &assumed(words)).disk;
-    assert!(disk(&["--closed", "30d"]) < disk(&[]) / 10.0);
+    assert!(disk(&["--closed", "30d"]) < disk(&[]) / 9.0);
+    assert!(disk(&["--events", "400d"]) > 1.2 * disk(&[]));
+    assert_eq!(
+        disk(&["--events", "400d", "--closed", "20d"]),
+        disk(&["--closed", "20d"]),
+        "no longer than closed cases"
+    );
+    assert_eq!(assumed(&[]).events, Millis(30 * 86_400_000), "as the configuration's default");
     let line = size(1e5, &measured(), &assumed(&["--closed", "10d", "--seen", "10d"]));
     assert!((line.disk - line.disk_a_day * 10.0 - 1e5 * assumed(&[]).bytes_live).abs() < 1e3);
     assert_eq!(disk(&["--closed", "0s", "--seen", "0s"]), 1e5 * assumed(&[]).bytes_live);

@@ -205,4 +205,6 @@ async fn a_process_is_fed_asked_frozen_hung_and_ended() {
     running.signal("TERM");
     assert_eq!(running.child.wait().unwrap().code(), Some(0), "{}", fs::read_to_string(folder.join("log")).unwrap());
     assert!(!folder.join("curfew.sock").exists());
+    let log = fs::metadata(folder.join("curfew.db-wal"));
+    assert_eq!(log.map_or(0, |log| log.len()), 0, "the journal is whole in its file");
 }

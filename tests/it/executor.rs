@@ -29,6 +29,7 @@ use crate::world::until;
 
 mod full;
 mod half;
+mod lost;
 mod pauses;
 
 type Alter = Arc<dyn Fn(&mut Observation) + Send + Sync>;

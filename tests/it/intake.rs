@@ -182,7 +182,7 @@ impl Station {
     pub async fn seen_to_the_end(&self) {
         let now = self.intake.clock.wall_ms();
         until("the watermark to pass now", || async {
-            self.journal.watermark().await.unwrap().filter(|mark| *mark > now)
+            self.journal.watermark().await.unwrap().of(None).filter(|mark| *mark > now)
         })
         .await;
     }

@@ -27,6 +27,7 @@ mod alike;
 mod breaks;
 mod count;
 mod file;
+mod lost;
 mod ops;
 mod shared;
 

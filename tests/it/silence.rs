@@ -8,7 +8,7 @@ use curfew::credential::{CredentialId, Kind};
 use curfew::deadlines::{ClockTrust, Deadlines, Settings};
 use curfew::event::{self, Coordinates, Data, Event, GrantSpec, TaskHeartbeat, TaskStarted, Type, digest16};
 use curfew::intake::Intake;
-use curfew::journal::{Arrival, Batch, Filter, Journal, Move, Position};
+use curfew::journal::{Arrival, Batch, Filter, Journal, Move, Position, Topics};
 use curfew::policy::Rules;
 use curfew::task::{RunKey, Tenure};
 
@@ -165,6 +165,7 @@ over_both! {
     a_clock_that_steps_ends_nobody,
     what_is_held_in_a_mass_silence_hides_no_deadline_and_is_not_read_over_and_over,
     one_tenants_heartbeats_say_nothing_of_anothers_scheduler,
+    a_topic_that_is_configured_no_more_holds_no_deadline_back_and_an_unread_one_does,
 }
 
 async fn an_outage_of_an_hour_with_lagging_intake_cuts_nothing_that_lives(store: Store) {
@@ -280,4 +281,20 @@ async fn one_tenants_heartbeats_say_nothing_of_anothers_scheduler(store: Store) 
     // One of the other tenant's is still found, though all of the first one's are silent.
     world.pass(HOUR / 6, &tasks, |source, n| source == "a@/ci" && n != 7, ALL).await;
     assert_eq!(world.cut().await, BTreeSet::from([lease("a@/ci", 7)]));
+}
+
+async fn a_topic_that_is_configured_no_more_holds_no_deadline_back_and_an_unread_one_does(store: Store) {
+    let with = |names: &[&str]| {
+        let read = names.iter().map(|name| (*name).to_owned()).collect();
+        Settings { topics: Some(Topics { read, http: None }), ..Settings::default() }
+    };
+    let mut world = World::with(&store, with(&["curfew.tasks", "new"])).await;
+    world.journal.caught_up("k", "removed", 0, T0).await.unwrap();
+    world.start("/ci", 0, T0 + HOUR);
+    world.read(ALL).await;
+    world.clock.advance_ms(2 * HOUR);
+    world.read(ALL).await;
+    assert_eq!(world.deadlines.tick().await.unwrap().deadlines, 0, "the new one may say that it was extended");
+    world.journal.caught_up("k", "new", 0, world.clock.wall_ms()).await.unwrap();
+    assert_eq!(world.deadlines.tick().await.unwrap().deadlines, 1);
 }

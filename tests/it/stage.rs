@@ -16,8 +16,8 @@ use curfew::event::{Coordinates, Data, Event, GrantSpec, TaskEnded, TaskStarted,
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::guard::{Authority, Freeze};
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Outgoing, Overrun, Position,
-    Recorded, Source, Stats, Tail, Timeline, Want, Worker,
+    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
+    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use curfew::limit::Part;
 use curfew::metrics::Metrics;
@@ -256,7 +256,7 @@ journal_that_dies! {
     record_batch(batch: Batch) -> Recorded;
     position(cluster: &str, topic: &str, partition: i32) -> Option<Position>;
     caught_up(cluster: &str, topic: &str, partition: i32, at_ms: i64) -> ();
-    watermark() -> Option<i64>;
+    watermark() -> Watermark;
     set_position(to: Position) -> ();
     claim(want: Want) -> Vec<Claim>;
     unclaim(case: CaseId, epoch: i64, due_ms: i64) -> ();
@@ -282,7 +282,7 @@ journal_that_dies! {
     timeline(case: CaseId) -> Option<Timeline>;
     overrun(now_ms: i64) -> Vec<Overrun>;
     stats(now_ms: i64) -> Stats;
-    prune(seen_before_ms: i64, closed_before_ms: i64, max: usize) -> u64;
+    prune(old: Old, max: usize) -> u64;
 }
 
 /// How [`Broken`] connectors misbehave.

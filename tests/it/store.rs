@@ -46,6 +46,26 @@ impl Schema {
     }
 }
 
+/// All tables of the schema, in another one beside it.
+const COPY: &str = "DO $$ DECLARE one text; copy text := current_schema() || '_copy'; BEGIN \
+    EXECUTE format('DROP SCHEMA IF EXISTS %I CASCADE', copy); \
+    EXECUTE format('CREATE SCHEMA %I', copy); \
+    FOR one IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP \
+      EXECUTE format('CREATE TABLE %I.%I AS TABLE %I', copy, one, one); \
+    END LOOP; \
+    EXECUTE format('CREATE TABLE %I.epochs AS SELECT last_value FROM epochs', copy); END $$";
+
+/// And back: in one step, as a copy takes over.
+const FALL_BACK: &str = "DO $$ DECLARE one text; every text; epoch bigint; copy text := current_schema() || '_copy'; BEGIN \
+    SELECT string_agg(quote_ident(tablename), ',') INTO every FROM pg_tables WHERE schemaname = current_schema(); \
+    EXECUTE 'TRUNCATE ' || every; \
+    FOR one IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() \
+      ORDER BY tablename = 'budgets', tablename LOOP \
+      EXECUTE format('INSERT INTO %I OVERRIDING SYSTEM VALUE TABLE %I.%I', one, copy, one); \
+    END LOOP; \
+    EXECUTE format('SELECT last_value FROM %I.epochs', copy) INTO epoch; \
+    PERFORM setval('epochs', epoch); END $$";
+
 impl Store {
     pub fn sqlite() -> Self {
         Self::Sqlite(tempfile::tempdir().unwrap())
@@ -173,6 +193,22 @@ impl Store {
             Self::Sqlite(_) => self.execute("DROP TRIGGER refuses"),
             Self::Postgres(schema) => schema.execute("DROP TRIGGER refuses ON records").await,
         }
+    }
+
+    /// For tests of what only a database has: from now on there is a copy that follows no further.
+    pub async fn copy(&self) {
+        self.side(COPY).await;
+    }
+
+    /// The copy takes over: what was committed since is lost. Whoever is connected stays so.
+    pub async fn fall_back(&self) {
+        self.side(FALL_BACK).await;
+    }
+
+    /// Past the journal, in a database.
+    pub async fn side(&self, sql: &'static str) {
+        let Self::Postgres(schema) = self else { panic!("a file is no database") };
+        schema.execute(sql).await;
     }
 
     fn execute(&self, sql: &str) {

@@ -11,7 +11,8 @@ CREATE FUNCTION now_ms() RETURNS BIGINT LANGUAGE sql VOLATILE
 CREATE SEQUENCE epochs AS BIGINT;
 
 -- Counters, for each start of a process and each of its ways to write: none waits for another's. `commits` tells after a
--- failover whether a commit that was acknowledged is still there.
+-- failover whether a commit that was acknowledged is still there. Rows of processes that are long gone become one, of
+-- the nil id.
 CREATE TABLE writers (
   id UUID NOT NULL, way SMALLINT NOT NULL, at_ms BIGINT NOT NULL, commits BIGINT NOT NULL DEFAULT 0,
   consumed BIGINT NOT NULL DEFAULT 0, accepted BIGINT NOT NULL DEFAULT 0, closed BIGINT NOT NULL DEFAULT 0,
@@ -37,9 +38,11 @@ CREATE TABLE events (
   topic TEXT NOT NULL, partition INTEGER NOT NULL, "offset" BIGINT NOT NULL,
   broker_ms BIGINT NOT NULL, at_ms BIGINT NOT NULL,
   verb TEXT NOT NULL, reason TEXT NOT NULL, facts TEXT NOT NULL, rules TEXT NOT NULL,
-  open_cases BIGINT NOT NULL, traceparent TEXT,
+  linked BIGINT NOT NULL, open_cases BIGINT NOT NULL, traceparent TEXT,
   PRIMARY KEY (tenant, id)
 );
+-- Those that led to no case are kept for a shorter time: else one would look for them among all others.
+CREATE INDEX events_bare ON events (at_ms) WHERE linked = 0;
 
 CREATE TABLE tasks (
   tenant TEXT NOT NULL, run TEXT NOT NULL,

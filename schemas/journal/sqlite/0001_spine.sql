@@ -20,16 +20,18 @@ CREATE TABLE positions (
 CREATE TABLE seen (hash BLOB PRIMARY KEY, digest BLOB NOT NULL, at_ms INTEGER NOT NULL) WITHOUT ROWID, STRICT;
 CREATE INDEX seen_at ON seen (at_ms);
 
--- One row for each accepted event, with its one decision.
+-- One row for each accepted event, with its one decision. linked: the cases that it led to; open_cases: those still open.
 CREATE TABLE events (
   tenant TEXT NOT NULL, id BLOB NOT NULL,
   source TEXT NOT NULL, event_id TEXT NOT NULL, kind TEXT NOT NULL,
   topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
   broker_ms INTEGER NOT NULL, at_ms INTEGER NOT NULL,
   verb TEXT NOT NULL, reason TEXT NOT NULL, facts TEXT NOT NULL, rules TEXT NOT NULL,
-  open_cases INTEGER NOT NULL, traceparent TEXT,
+  linked INTEGER NOT NULL, open_cases INTEGER NOT NULL, traceparent TEXT,
   PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID, STRICT;
+-- Those that led to no case are kept for a shorter time: else one would look for them among all others.
+CREATE INDEX events_bare ON events (at_ms) WHERE linked = 0;
 
 CREATE TABLE tasks (
   tenant TEXT NOT NULL, run TEXT NOT NULL,

@@ -312,7 +312,7 @@ async fn put_events(db: &mut PgConnection, all: &[EventRow<'_>], rules: &str, no
     let facts = all.iter().map(|row| text("events", &row.decision.facts)).collect::<Result<Vec<_>, _>>()?;
     sqlx::query(
         "INSERT INTO events (tenant, id, source, event_id, kind, topic, partition, \"offset\", broker_ms, at_ms, verb, \
-         reason, facts, rules, open_cases, traceparent) SELECT t, i, s, e, k, o, p, f, b, $10, v, r, fa, $14, c, tr \
+         reason, facts, rules, linked, open_cases, traceparent) SELECT t, i, s, e, k, o, p, f, b, $10, v, r, fa, $14, c, c, tr \
          FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::bigint[], \
          $9::bigint[], $11::text[], $12::text[], $13::text[], $15::bigint[], $16::text[]) \
          u(t, i, s, e, k, o, p, f, b, v, r, fa, c, tr)",

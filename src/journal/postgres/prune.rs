@@ -4,19 +4,28 @@ use std::collections::BTreeMap;
 
 use sqlx::postgres::PgConnection;
 
-use super::{Error, Inner, intake};
+use super::{Error, Inner, intake, trust};
+use crate::journal::Old;
 use crate::task::Tenant;
 
 /// See [`crate::journal::Journal::prune`].
-pub(super) async fn prune(inner: &Inner, seen_before: i64, closed_before: i64, max: usize) -> Result<u64, Error> {
+pub(super) async fn prune(inner: &Inner, old: Old, max: usize) -> Result<u64, Error> {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let mut done = 0;
     let mut db = inner.pool.acquire().await?;
     done += run(
         &mut db,
         "DELETE FROM seen WHERE hash IN (SELECT hash FROM seen WHERE at_ms < $1 ORDER BY at_ms LIMIT $2)",
-        seen_before,
+        old.seen_ms,
         max,
+    )
+    .await?;
+    done += run(
+        &mut db,
+        "DELETE FROM events WHERE (tenant, id) IN (SELECT tenant, id FROM events WHERE linked = 0 AND at_ms < $1 \
+         ORDER BY at_ms LIMIT $2)",
+        old.events_ms,
+        max - done,
     )
     .await?;
     done += run(
@@ -25,22 +34,22 @@ pub(super) async fn prune(inner: &Inner, seen_before: i64, closed_before: i64, m
          r AS (DELETE FROM records USING old WHERE case_id = old.id), \
          l AS (DELETE FROM links USING old WHERE case_id = old.id) \
          DELETE FROM cases USING old WHERE cases.id = old.id",
-        closed_before,
+        old.closed_ms,
         max - done,
     )
     .await?;
     drop(db);
-    done += tasks(inner, closed_before, max - done).await?;
+    done += tasks(inner, old.closed_ms, max - done).await?;
     let mut db = inner.pool.acquire().await?;
     done += run(
         &mut db,
         "DELETE FROM events WHERE (tenant, id) IN (SELECT tenant, id FROM events WHERE open_cases = 0 AND at_ms < $1 \
          AND id < (lpad(to_hex(greatest($1, 0)), 12, '0') || repeat('0', 20))::uuid ORDER BY tenant, id LIMIT $2)",
-        closed_before,
+        old.closed_ms,
         max - done,
     )
     .await?;
-    housekeep(&mut db, closed_before).await?;
+    housekeep(&mut db, old.closed_ms).await?;
     Ok(u64::try_from(done).unwrap_or(0))
 }
 
@@ -101,6 +110,7 @@ async fn tasks(inner: &Inner, before_ms: i64, most: i64) -> Result<i64, Error> {
 
 /// Small tables that grow with time or with restarts; what they count is kept.
 async fn housekeep(db: &mut PgConnection, before_ms: i64) -> Result<(), Error> {
+    trust::fold(db).await?;
     sqlx::query("DELETE FROM charges WHERE minute < $1").bind(before_ms.div_euclid(60_000)).execute(&mut *db).await?;
     sqlx::query("DELETE FROM lanes WHERE until_ms < now_ms() - 86400000").execute(&mut *db).await?;
     sqlx::query(

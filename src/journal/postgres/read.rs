@@ -11,7 +11,9 @@ use super::rows::{CREDENTIAL, Of, TASK, from_columns, json};
 use crate::case::record::{Record, Verdict};
 use crate::case::{Action, Case, CaseId};
 use crate::credential::CredentialId;
-use crate::journal::{CaseLine, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Timeline};
+use crate::journal::{
+    CaseLine, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Timeline, Watermark,
+};
 use crate::outcome::Kind;
 use crate::probe;
 use crate::task::{Credential, RunKey, Task, Tenant};
@@ -20,9 +22,10 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-pub(super) async fn watermark(pool: &PgPool) -> Result<Option<i64>, Error> {
-    let sql = "SELECT min(greatest(last_ms, caught_up_ms)) FROM positions";
-    Ok(sqlx::query_scalar(sql).fetch_one(pool).await?)
+pub(super) async fn watermark(pool: &PgPool) -> Result<Watermark, Error> {
+    let sql = "SELECT topic, min(greatest(last_ms, caught_up_ms)) FROM positions GROUP BY topic";
+    let rows: Vec<(String, i64)> = sqlx::query_as(sql).fetch_all(pool).await?;
+    Ok(Watermark(rows.into_iter().collect()))
 }
 
 impl FromRow<'_, PgRow> for Of<Due> {

@@ -2,7 +2,6 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -10,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSs
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use uuid::Uuid;
 
-use super::{Error, Settings, State};
+use super::{Error, Settings, State, trust};
 
 /// In order; `meta.schema` is how many of them the database has.
 const MIGRATIONS: [&str; 1] = [include_str!("../../../schemas/journal/postgres/0001_spine.sql")];
@@ -124,43 +123,24 @@ pub(super) fn pool(settings: &Settings, options: PgConnectOptions, state: &Arc<S
         .idle_timeout(Duration::from_secs(300))
         .after_connect(move |db, _| {
             let state = state.clone();
-            Box::pin(async move { look(db, &state).await })
+            Box::pin(async move { begin(db, &state).await })
         })
         .connect_lazy_with(options)
 }
 
-/// Commits are durable at the standby too where there is one, and all that were acknowledged to us are there.
-async fn look(db: &mut PgConnection, state: &State) -> Result<(), sqlx::Error> {
-    // `on` waits for synchronous standbys; a stronger setting of the server stays.
+/// What holds for each connection before it is used.
+async fn begin(db: &mut PgConnection, state: &State) -> Result<(), sqlx::Error> {
+    // A standby knows less, and that is no loss.
+    if sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut *db).await? {
+        return Err(sqlx::Error::Protocol("the journal's PostgreSQL is a standby".into()));
+    }
+    // Commits are durable at the standby too where there is one: `on` waits for synchronous ones, and a stronger setting
+    // of the server stays.
     sqlx::query(
         "SELECT set_config('synchronous_commit', 'on', false) \
          WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
     )
     .execute(&mut *db)
     .await?;
-    for (way, acknowledged) in state.acknowledged.iter().enumerate() {
-        let acknowledged = acknowledged.load(Ordering::SeqCst);
-        if acknowledged == 0 {
-            continue;
-        }
-        let way = i16::try_from(way).unwrap_or(0);
-        let stands: Option<i64> = sqlx::query_scalar("SELECT commits FROM writers WHERE id = $1 AND way = $2")
-            .bind(state.me)
-            .bind(way)
-            .fetch_optional(&mut *db)
-            .await?;
-        if stands.unwrap_or(0) < acknowledged {
-            let why = "PostgreSQL lost commits that it had acknowledged (a failover to an older copy?)";
-            if state.regress(why) {
-                tracing::error!(why, "held until `curfew release`");
-            }
-            sqlx::query(
-                "INSERT INTO meta VALUES ('started_held', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            )
-            .bind(why)
-            .execute(&mut *db)
-            .await?;
-        }
-    }
-    Ok(())
+    trust::look(db, state).await.map(drop)
 }

@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::rows::{from_columns, json, text};
-use super::{Error, Inner};
+use super::{Error, Inner, State, Way, trust};
 use crate::case::Action;
 use crate::guard::Freeze;
 use crate::journal::Worker;
-use crate::limit::{self, Budget, Part};
+use crate::limit::{self, Budget, Part, Place};
 
 /// How often the switches are read: the truth. A notification only makes it sooner.
 const LOOK: Duration = Duration::from_millis(250);
@@ -28,21 +28,35 @@ pub(super) struct Switches {
     pub(super) held: Option<String>,
 }
 
+impl State {
+    /// What is known of the switches changes, as of `asked`. What was asked for later is newer, and stays. Returns what
+    /// is known then.
+    pub(super) fn learn(&self, change: impl FnOnce(&mut Switches), asked: Instant) -> Switches {
+        let mut known = self.switches.write().unwrap_or_else(PoisonError::into_inner);
+        if known.1.is_none_or(|at| at < asked) {
+            change(&mut known.0);
+            known.1 = Some(asked);
+        }
+        known.0.clone()
+    }
+}
+
 /// The switches, as fresh as a guard needs them.
 ///
 /// # Errors
 /// They are not fresh, and the database does not answer: no effect may follow.
 pub(super) async fn switches(inner: &Inner) -> Result<Switches, Error> {
-    let mut switches = {
+    let known = {
         let known = inner.state.switches.read().unwrap_or_else(PoisonError::into_inner);
         known.1.filter(|at| at.elapsed() < FRESH).map(|_| known.0.clone())
     };
-    if switches.is_none() {
-        switches = Some(refresh(inner).await?);
+    let mut switches = match known {
+        Some(known) => known,
+        None => refresh(inner).await?,
+    };
+    if inner.state.has_lost() {
+        switches.held.get_or_insert_with(|| trust::LOST.to_owned());
     }
-    let mut switches = switches.unwrap_or_default();
-    let regressed = inner.state.regressed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    switches.held = switches.held.or(regressed);
     Ok(switches)
 }
 
@@ -53,24 +67,19 @@ pub(super) async fn refresh(inner: &Inner) -> Result<Switches, Error> {
         sqlx::query_as("SELECT name, value FROM meta WHERE name IN ('freeze', 'started_held')")
             .fetch_all(&inner.pool)
             .await?;
-    let mut switches = Switches::default();
+    let mut read = Switches::default();
     for (name, value) in rows {
         match name.as_str() {
-            "freeze" => switches.freeze = Some(json::<(Freeze, String, String)>("meta", &value)?.0),
-            _ => switches.held = Some(value),
+            "freeze" => read.freeze = Some(json::<(Freeze, String, String)>("meta", &value)?.0),
+            _ => read.held = Some(value),
         }
     }
-    let mut known = inner.state.switches.write().unwrap_or_else(PoisonError::into_inner);
-    // What was asked for later is newer.
-    if known.1.is_none_or(|at| at < asked) {
-        *known = (switches.clone(), Some(asked));
-    }
-    Ok(switches)
+    Ok(inner.state.learn(|known| *known = read, asked))
 }
 
 /// Keeps the switches fresh, and while the journal is not healthy tries it, so that readiness returns without traffic.
 pub(super) async fn watch(inner: std::sync::Arc<Inner>, channel: String, ends: CancellationToken) {
-    let mut listener = None;
+    let (mut listener, mut stayed) = (None, Instant::now());
     loop {
         if listener.is_none() {
             listener = listen(&inner, &channel).await;
@@ -90,13 +99,19 @@ pub(super) async fn watch(inner: std::sync::Arc<Inner>, channel: String, ends: C
             listener = None;
             tokio::time::sleep(LOOK).await;
         }
-        let done = refresh(&inner).await;
+        let done = match refresh(&inner).await {
+            Ok(_) => inner.look().await,
+            Err(error) => Err(error),
+        };
         if done.is_err() || !inner.state.healthy.load(Ordering::SeqCst) {
             let tried = match done {
                 Ok(_) => probe(&inner).await,
                 Err(error) => Err(error),
             };
             inner.wrote(tried).ok();
+        }
+        if stayed.elapsed() >= trust::ALIVE && inner.stay().await.is_ok() {
+            stayed = Instant::now();
         }
     }
 }
@@ -118,7 +133,7 @@ async fn probe(inner: &Inner) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes or deletes switches, and rings.
+/// Writes or deletes switches, and rings. It counts as a commit: a freeze that a failover loses is missed.
 async fn switch(inner: &Inner, put: Option<(&str, String)>, by: Option<&str>) -> Result<(), Error> {
     let mut tx = inner.pool.begin().await?;
     let sql = "INSERT INTO meta VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
@@ -130,30 +145,31 @@ async fn switch(inner: &Inner, put: Option<(&str, String)>, by: Option<&str>) ->
         sqlx::query(sql).bind("released_by").bind(by).execute(&mut *tx).await?;
     }
     sqlx::query("SELECT pg_notify('curfew_' || current_schema(), '')").execute(&mut *tx).await?;
+    let commits = inner.count(&mut tx, Way::Other, &BTreeMap::new()).await?;
     tx.commit().await?;
+    inner.acknowledge(Way::Other, commits);
     refresh(inner).await.map(drop)
 }
 
 /// See [`crate::journal::Journal::freeze`].
 pub(super) async fn freeze(inner: &Inner, how: Freeze, by: &str, reason: &str) -> Result<(), Error> {
+    // Not refused for the sake of a loss that it happens to find.
+    inner.look().await?;
     switch(inner, Some(("freeze", text("meta", &(how, by, reason))?)), None).await
 }
 
 /// See [`crate::journal::Journal::release`].
 pub(super) async fn release(inner: &Inner, by: &str) -> Result<(), Error> {
-    // An older copy of the database does not know this process: a person says that it counts from now on.
-    let sql = "INSERT INTO writers (id, way, at_ms) SELECT $1, w, now_ms() FROM generate_series(0, 2) w \
-               ON CONFLICT DO NOTHING";
-    sqlx::query(sql).bind(inner.state.me).execute(&inner.pool).await?;
-    inner.state.forget();
-    switch(inner, None, Some(by)).await?;
-    // Only now: a release that was not written lifts nothing.
-    inner.state.trust();
-    Ok(())
+    // Nobody releases what was not shown yet.
+    if inner.look().await? {
+        return Err(Error::Unavailable(trust::LOST.into()));
+    }
+    switch(inner, None, Some(by)).await
 }
 
 /// See [`crate::journal::Journal::hold_start`].
 pub(super) async fn hold_start(inner: &Inner, reason: &str) -> Result<(), Error> {
+    inner.look().await?;
     switch(inner, Some(("started_held", reason.to_owned())), None).await
 }
 
@@ -180,16 +196,17 @@ pub(super) async fn leave(inner: &Inner, worker: Uuid) -> Result<(), Error> {
     Ok(tx.commit().await?)
 }
 
-/// What one system's other workers have: how many they are, and their parts altogether.
+/// What one system's other workers have: how many they are, how many of them come first, and their parts altogether.
 #[derive(Debug, Clone, Default)]
 struct Others {
     system: String,
     workers: i64,
+    before: i64,
     calls: i64,
     per_second: i64,
     unlimited: bool,
 }
-from_columns!(Others { system, workers, calls, per_second, unlimited });
+from_columns!(Others { system, workers, before, calls, per_second, unlimited });
 
 /// See [`crate::journal::Journal::announce`].
 pub(super) async fn announce(inner: &Inner, worker: &Worker, lease_ms: i64) -> Result<Vec<Part>, Error> {
@@ -230,7 +247,8 @@ pub(super) async fn announce(inner: &Inner, worker: &Worker, lease_ms: i64) -> R
     .execute(&mut *db)
     .await?;
     let others: Vec<Others> = sqlx::query_as(
-        "SELECT b.system, count(*) AS workers, sum(b.calls)::bigint AS calls, \
+        "SELECT b.system, count(*) AS workers, count(*) FILTER (WHERE b.worker < $2) AS before, \
+         sum(b.calls)::bigint AS calls, \
          coalesce(sum(b.per_second), 0)::bigint AS per_second, bool_or(b.per_second IS NULL) AS unlimited \
          FROM budgets b JOIN workers w ON w.id = b.worker WHERE b.system = ANY($1) AND b.worker <> $2 \
          GROUP BY b.system",
@@ -251,7 +269,8 @@ pub(super) async fn announce(inner: &Inner, worker: &Worker, lease_ms: i64) -> R
                 calls: narrow(others.calls),
                 per_second: (!others.unlimited).then(|| narrow(others.per_second)),
             };
-            limit::part(*whole, *mine, used, narrow(others.workers.saturating_add(1)))
+            let place = Place { before: narrow(others.before), of: narrow(others.workers.saturating_add(1)) };
+            limit::part(*whole, *mine, used, place)
         })
         .collect();
     sqlx::query(

@@ -108,7 +108,7 @@ async fn write(inner: &Inner, jobs: &[Job]) -> Result<Vec<Result<Case, Error>>, 
     let mut group = Group::default();
     for job in jobs {
         let (id, epoch) = job.claim();
-        let fate = match stands.get_mut(&id).filter(|row| row.epoch == Some(epoch)) {
+        let fate = match stands.get_mut(&id).filter(|row| row.epoch == Some(epoch) && !inner.state.is_fenced(epoch)) {
             None => Err(Error::ClaimVoid),
             Some(row) => match job {
                 Job::Append(a, _) if row.expect == Some(a.seq) => group.append(row, a, &mut charges)?,

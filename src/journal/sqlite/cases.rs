@@ -11,7 +11,7 @@ use crate::case::record::{Observation, Presence, Record, Verdict};
 use crate::case::state::{Illegal, Phase};
 use crate::case::{Case, CaseId, Urgency};
 use crate::credential::CredentialId;
-use crate::journal::{Append, Claim, Want, draft};
+use crate::journal::{Append, Claim, Old, Want, draft};
 
 /// Due cases beyond the wanted ones that one claim looks at for free lanes.
 const LOOK_AHEAD: usize = 256;
@@ -299,12 +299,15 @@ pub(super) fn saw(
 }
 
 /// See [`crate::journal::Journal::prune`].
-pub(super) fn prune(w: &Writer, seen_before: i64, closed_before: i64, max: usize) -> Result<u64, Error> {
-    let db = &w.db;
+pub(super) fn prune(w: &Writer, old: Old, max: usize) -> Result<u64, Error> {
+    let (db, closed_before) = (&w.db, old.closed_ms);
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     let left = |done: usize| max.saturating_sub(i64::try_from(done).unwrap_or(i64::MAX)).max(0);
     let sql = "DELETE FROM seen WHERE hash IN (SELECT hash FROM seen WHERE at_ms < ? ORDER BY at_ms LIMIT ?)";
-    let mut done = exec(db, sql, params![seen_before, max])?;
+    let mut done = exec(db, sql, params![old.seen_ms, max])?;
+    let sql = "DELETE FROM events WHERE (tenant, id) IN (SELECT tenant, id FROM events WHERE linked = 0 AND at_ms < ? \
+               ORDER BY at_ms LIMIT ?)";
+    done += exec(db, sql, params![old.events_ms, left(done)])?;
     let sql = "SELECT tenant, id FROM cases WHERE closed_ms < ? AND closed_ms IS NOT NULL ORDER BY closed_ms LIMIT ?";
     let closed = all(db, sql, params![closed_before, left(done)], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 16]>(1)?))

@@ -111,7 +111,7 @@ fn put_event(w: &Writer, row: &EventRow<'_>, rules: &str, now_ms: i64) -> Result
     exec(
         &w.db,
         "INSERT INTO events (tenant, id, source, event_id, kind, topic, partition, offset, broker_ms, at_ms, verb, \
-         reason, facts, rules, open_cases, traceparent) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+         reason, facts, rules, linked, open_cases, traceparent) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         params![
             event.tenant,
             row.id.as_bytes(),
@@ -127,6 +127,7 @@ fn put_event(w: &Writer, row: &EventRow<'_>, rules: &str, now_ms: i64) -> Result
             super::read::name(&decision.reason)?,
             rows::text("events", &decision.facts)?,
             rules,
+            row.open_cases,
             row.open_cases,
             event.traceparent,
         ],

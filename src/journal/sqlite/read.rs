@@ -11,7 +11,7 @@ use crate::case::record::{Record, Verdict};
 use crate::case::{Action, CaseId};
 use crate::credential::CredentialId;
 use crate::journal::{
-    CaseLine, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Tail, Timeline,
+    CaseLine, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Tail, Timeline, Watermark,
 };
 use crate::outcome::Kind;
 use crate::probe;
@@ -26,9 +26,9 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-pub(super) fn watermark(db: &Connection) -> Result<Option<i64>, Error> {
-    let sql = "SELECT min(max(last_ms, caught_up_ms)) FROM positions";
-    Ok(one(db, sql, [], |row| row.get::<_, Option<i64>>(0))?.flatten())
+pub(super) fn watermark(db: &Connection) -> Result<Watermark, Error> {
+    let sql = "SELECT topic, min(max(last_ms, caught_up_ms)) FROM positions GROUP BY topic";
+    Ok(Watermark(all(db, sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect()))
 }
 
 pub(super) fn due(db: &Connection, before_ms: i64, after: Option<&DueAt>, max: usize) -> Result<Vec<Due>, Error> {

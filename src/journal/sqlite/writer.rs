@@ -350,6 +350,17 @@ fn gather() {
     std::thread::sleep(GATHER);
 }
 
+/// Brings the log into the file, which is then whole by itself. The readers that outlive this connection cannot: they may
+/// not write. Where it fails nothing is lost: the next start reads the log.
+fn fold_log(db: &Connection) {
+    let busy = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    match busy {
+        Ok(false) => {}
+        Ok(true) => tracing::warn!("somebody still reads the journal: its newest rows stay in its -wal file"),
+        Err(error) => tracing::warn!(%error, "the journal's newest rows stay in its -wal file"),
+    }
+}
+
 /// The writer thread. Ends when nobody can queue any more; the lock goes last.
 pub(super) fn run(mut writer: Writer, queue: &Receiver<Job>, most: usize, shared: &Shared, lock: File) {
     let mut waiting: Vec<Job> = Vec::new();
@@ -376,6 +387,7 @@ pub(super) fn run(mut writer: Writer, queue: &Receiver<Job>, most: usize, shared
         last = waiting.len();
         waiting = writer.group(waiting, shared);
     }
+    fold_log(&writer.db);
     drop(writer);
     drop(lock);
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use curfew::journal::Old;
 use uuid::Uuid;
 
 use super::*;
@@ -106,9 +107,10 @@ async fn both(ops: Vec<Op>) {
         }
         assert_alike(&journals, &format!("{op:?}")).await;
     }
-    for before in [T0 + 5, T0 + 1_000] {
+    for (events_ms, before) in [(T0 + 1_000, 0), (0, T0 + 5), (T0 + 1_000, T0 + 1_000)] {
+        let old = Old { seen_ms: before, events_ms, closed_ms: before };
         for journal in &journals {
-            while journal.prune(before, before, 3).await.unwrap() > 0 {}
+            while journal.prune(old, 3).await.unwrap() > 0 {}
         }
         assert_alike(&journals, "pruning").await;
     }

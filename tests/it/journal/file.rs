@@ -63,6 +63,25 @@ async fn a_restart_voids_claims() {
 }
 
 #[tokio::test]
+async fn what_was_closed_in_good_order_is_whole_without_its_log() {
+    let store = Store::sqlite();
+    let journal = store.open_file();
+    put(&journal, (0..50).map(|n| operator(&n.to_string(), n)).collect()).await;
+    finish(&journal, &claim(&journal, 1).await[0]).await.unwrap();
+    // The readers have read, and stay open for as long as the value lives.
+    assert_eq!(journal.stats(T0).await.unwrap().accepted, 50);
+    journal.sources().await.unwrap();
+    let log = store.file().with_extension("db-wal");
+    assert!(std::fs::metadata(&log).unwrap().len() > 0, "else this shows nothing");
+    drop(journal);
+    assert_eq!(std::fs::metadata(&log).map_or(0, |log| log.len()), 0);
+    let copy = Store::sqlite();
+    std::fs::copy(store.file(), copy.file()).unwrap();
+    assert_eq!(copy.open().await.stats(T0).await.unwrap().accepted, 50);
+    recount(&copy).await;
+}
+
+#[tokio::test]
 async fn a_second_opener_is_refused() {
     let store = Store::sqlite();
     let journal = store.open_file();

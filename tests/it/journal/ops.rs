@@ -1,5 +1,7 @@
 //! What must hold for each operation, in every store.
 
+use curfew::journal::{Old, Topics};
+
 use super::*;
 
 over_both! {
@@ -19,6 +21,7 @@ over_both! {
     what_is_due_comes_page_by_page_and_each_once,
     what_a_case_looks_at_by_itself_is_not_looked_up,
     due_tasks_lookups_and_pruning,
+    what_led_to_no_case_goes_sooner_and_stays_counted,
 }
 
 async fn a_moved_position_leaves_nothing(store: Store) {
@@ -222,13 +225,30 @@ async fn the_outbox_is_a_chain(store: Store) {
 
 async fn the_watermark_is_the_slowest_partition(store: Store) {
     let journal = store.open().await;
-    assert_eq!(journal.watermark().await.unwrap(), None);
+    let topics =
+        |names: &[&str]| Some(Topics { read: names.iter().map(|name| (*name).to_owned()).collect(), http: None });
+    let tasks = topics(&["curfew.tasks"]);
+    let of = async |topics: &Option<Topics>| journal.watermark().await.unwrap().of(topics.as_ref());
+    assert_eq!((of(&None).await, of(&tasks).await), (None, None));
     journal.caught_up("k", "curfew.tasks", 1, T0 + 100).await.unwrap();
     assert_eq!(journal.position("k", "curfew.tasks", 1).await.unwrap(), None);
     journal.record_batch(batch(vec![], vec![step_to(None, 1)])).await.unwrap();
-    assert_eq!(journal.watermark().await.unwrap(), Some(T0));
+    assert_eq!(of(&tasks).await, Some(T0));
     journal.caught_up("k", "curfew.tasks", 0, T0 + 50).await.unwrap();
-    assert_eq!(journal.watermark().await.unwrap(), Some(T0 + 50));
+    assert_eq!(of(&tasks).await, Some(T0 + 50));
+    // Another one that is read no more holds nobody back for whom it is not configured; one that never was, everybody.
+    journal.caught_up("k", "old", 0, 7).await.unwrap();
+    assert_eq!((of(&None).await, of(&tasks).await), (Some(7), Some(T0 + 50)));
+    assert_eq!(of(&topics(&["curfew.tasks", "old"])).await, Some(7));
+    assert_eq!(of(&topics(&["curfew.tasks", "new"])).await, None);
+    assert_eq!(of(&topics(&[])).await, None);
+    // What comes over HTTP need not be at the broker.
+    for (http, at_ms) in [("nowhere", T0 + 50), ("old", 7)] {
+        let with = tasks.clone().map(|tasks| Topics { http: Some(http.to_owned()), ..tasks });
+        assert_eq!(of(&with).await, Some(at_ms));
+    }
+    let only = Topics { http: Some("curfew.tasks".to_owned()), ..Topics::default() };
+    assert_eq!(of(&Some(only)).await, Some(T0 + 50), "the broker's only topic may be that of HTTP too");
 }
 
 async fn what_is_due_comes_page_by_page_and_each_once(store: Store) {
@@ -276,12 +296,16 @@ async fn due_tasks_lookups_and_pruning(store: Store) {
     assert_eq!(journal.unseen(9, T0 + 99).await.unwrap()[0].id, cred(0));
     let claimed = claim(&journal, 1).await.remove(0);
     assert_eq!(claimed.case.seen_ms, Some(T0 + 25));
-    assert_eq!(journal.prune(0, T0 + 1000, 100).await.unwrap(), 2, "the two starts; what an open case needs stays");
+    assert_eq!(
+        journal.prune(Old { seen_ms: 0, events_ms: 0, closed_ms: T0 + 1000 }, 100).await.unwrap(),
+        2,
+        "the two starts; what an open case needs stays"
+    );
     finish(&journal, &claimed).await.unwrap();
     let before = journal.stats(T0).await.unwrap();
     let mut pruned = 0;
     loop {
-        let some = journal.prune(T0 + 1000, T0 + 1000, 2).await.unwrap();
+        let some = journal.prune(Old { seen_ms: T0 + 1000, events_ms: 0, closed_ms: T0 + 1000 }, 2).await.unwrap();
         pruned += some;
         if some == 0 {
             break;
@@ -291,4 +315,35 @@ async fn due_tasks_lookups_and_pruning(store: Store) {
     assert!(journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap().is_empty());
     let after = journal.stats(T0).await.unwrap();
     assert_eq!((before.consumed, before.accepted, before.closed), (after.consumed, after.accepted, after.closed));
+}
+
+async fn what_led_to_no_case_goes_sooner_and_stays_counted(store: Store) {
+    let journal = store.open().await;
+    let beat =
+        |n: u32| event(&format!("b{n}"), Type::TaskHeartbeat, Data::TaskHeartbeat(TaskHeartbeat { run: run(0) }));
+    put(&journal, vec![started("1", 0, &[0]), started("2", 1, &[1]), ended("3", 1), finding("4", 0)]).await;
+    put(&journal, (0..20).map(beat).collect()).await;
+    let work = claim(&journal, 9).await;
+    let ended = work.iter().find(|claim| claim.case.directive.credential == cred(1)).unwrap();
+    finish(&journal, ended).await.unwrap();
+    recount(&store).await;
+    let before = journal.stats(T0).await.unwrap();
+    let prune = async |events_ms, max| journal.prune(Old { seen_ms: 0, events_ms, closed_ms: 0 }, max).await.unwrap();
+    // All of them were recorded at one time.
+    assert_eq!(prune(T0 + 10, 100).await, 0);
+    assert_eq!(prune(T0 + 11, 7).await, 7, "no more at once than asked");
+    assert_eq!((prune(T0 + 11, 100).await, prune(T0 + 11, 100).await), (22 - 7, 0));
+    let left = store.number("SELECT count(*) FROM events").await;
+    assert_eq!((left, store.number("SELECT count(*) FROM events WHERE open_cases = 0").await), (2, 1));
+    for line in journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap() {
+        assert_eq!(journal.timeline(line.case.id).await.unwrap().unwrap().events.len(), 1, "a case keeps its events");
+    }
+    assert_eq!(journal.stats(T0).await.unwrap(), before);
+    // What is pruned is still known.
+    assert_eq!(put(&journal, vec![beat(3), started("1", 0, &[0])]).await.fates, [Fate::Duplicate; 2]);
+    let all = Old { seen_ms: 0, events_ms: 0, closed_ms: T0 + 1_000 };
+    while journal.prune(all, 100).await.unwrap() > 0 {}
+    assert_eq!(store.number("SELECT count(*) FROM events").await, 1, "of an open case");
+    let last = journal.stats(T0).await.unwrap();
+    assert_eq!((last.accepted, last.closed), (before.accepted, before.closed));
 }

@@ -213,7 +213,7 @@ async fn the_parts_of_all_processes_are_never_more_than_the_whole() {
     let (_store, one, other) = two().await;
     for _ in 0..8 {
         // All come at once, and each says again what it uses until each has its part.
-        let mut workers: Vec<(Uuid, Budget)> = (0..4).map(|_| (Uuid::new_v4(), Budget::NONE)).collect();
+        let mut workers: Vec<(Uuid, Budget)> = (0..5).map(|_| (Uuid::new_v4(), Budget::NONE)).collect();
         for _ in 0..6 {
             let all = workers.iter().enumerate().map(|(n, (id, uses))| part([&one, &other][n % 2], *id, *uses, DAY_MS));
             let parts = futures::future::join_all(all).await;
@@ -225,8 +225,9 @@ async fn the_parts_of_all_processes_are_never_more_than_the_whole() {
                 *uses = Budget { calls: part.granted.calls.min(part.fair.calls), per_second: rate };
             }
         }
-        let fair = Budget { calls: 4, per_second: Some(125) };
-        assert!(workers.iter().all(|(_, uses)| *uses == fair), "{workers:?}");
+        assert!(workers.iter().all(|(_, uses)| (3..=4).contains(&uses.calls)), "{workers:?}");
+        assert!(workers.iter().all(|(_, uses)| uses.per_second == Some(100)), "{workers:?}");
+        assert_eq!(workers.iter().map(|(_, uses)| uses.calls).sum::<u32>(), WHOLE.calls, "none is left unused");
         let (last, uses) = workers.pop().unwrap();
         for (id, _) in &workers {
             one.leave(*id).await.unwrap();

@@ -11,8 +11,8 @@ use curfew::event::{Data, Event, GrantSpec, Limits};
 use curfew::guard::Freeze;
 use curfew::intake::Intake;
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Known, Outgoing, Overrun,
-    Position, Recorded, Source, Stats, Tail, Timeline, Want, Worker,
+    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Known, Old, Outgoing, Overrun,
+    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use curfew::limit::Part;
 use curfew::reconcile::{Reconcile, ReconcileSettings, Registrar};
@@ -54,8 +54,8 @@ impl Journal for Knows {
         }
         Ok(Recorded { fates, stirred: 0 })
     }
-    async fn watermark(&self) -> Result<Option<i64>, Error> {
-        Ok(self.watermark)
+    async fn watermark(&self) -> Result<Watermark, Error> {
+        Ok(Watermark(self.watermark.map(|at_ms| ("t".to_owned(), at_ms)).into_iter().collect()))
     }
     async fn unseen(&self, _: usize, _: i64) -> Result<Vec<Credential>, Error> {
         Ok(self.known.clone())
@@ -149,7 +149,7 @@ impl Journal for Knows {
     async fn stats(&self, _: i64) -> Result<Stats, Error> {
         unimplemented!()
     }
-    async fn prune(&self, _: i64, _: i64, _: usize) -> Result<u64, Error> {
+    async fn prune(&self, _: Old, _: usize) -> Result<u64, Error> {
         unimplemented!()
     }
 }
