@@ -45,7 +45,7 @@ impl Faults {
         let rest = [Kill, Kill, Kill, Broker, Database, Database, Seal, Freeze, Rolling];
         let pauses = tokio::spawn(self.clone().pauses(dice.part(1), length));
         for fault in first.into_iter().chain([Rolling]) {
-            sleep(dice.millis(800, 2_000)).await;
+            sleep(dice.millis(300, 1_200)).await;
             self.inject(fault, &mut dice).await;
         }
         while length.is_some_and(|length| self.began.elapsed() < length) {
@@ -59,12 +59,12 @@ impl Faults {
     /// SIGSTOP in the middle of an effect: its answer comes when the process's claim is somebody else's.
     async fn pauses(self: Arc<Self>, mut dice: Dice, length: Option<Duration>) {
         loop {
-            sleep(dice.millis(500, 3_000)).await;
+            sleep(dice.millis(300, 1_500)).await;
             let curfew = &self.fleet[dice.below(self.fleet.len())];
             {
                 let _mine = curfew.busy.lock().await;
                 let effect = self.proxies.effect_by(curfew.name);
-                let when = match tokio::time::timeout(Duration::from_secs(4), effect).await {
+                let when = match tokio::time::timeout(Duration::from_secs(8), effect).await {
                     Ok(()) => "in the middle of an effect",
                     Err(_) => "while it waits",
                 };
@@ -134,7 +134,7 @@ impl Faults {
                 let _nothing_is_minted = self.load.outage.write().await;
                 self.say("Vault is sealed");
                 self.servers.seal().await;
-                sleep(dice.millis(2_000, 4_000)).await;
+                sleep(dice.millis(1_500, 4_000)).await;
                 self.servers.unseal().await;
             }
             Fault::Freeze => self.freeze(dice).await,
@@ -158,7 +158,7 @@ impl Faults {
             curfew.start().await;
         }
         drop(mine);
-        sleep(dice.millis(2_000, 4_000)).await;
+        sleep(dice.millis(2_000, 3_000)).await;
         self.freezes.lock().unwrap().push(Freeze { from_ms, to_ms: now_ms() });
         until("the release", || async { operator.ask(&["release"]).await.status.success().then_some(()) }).await;
     }

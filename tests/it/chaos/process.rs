@@ -125,7 +125,7 @@ impl Curfew {
             "policy": {"grace": "1s"},
             "retry": {"first": "50ms", "ceiling": "2s"},
             "limits": {"effects_per_minute": cap, "claim_lease": format!("{LEASE_MS}ms"), "shutdown": "10s"},
-            "log": {"level": "info,curfew=debug"},
+            "log": {"level": "info,curfew=debug,librdkafka=error,rdkafka=error"},
         });
         self.secret("curfew.yaml", &config.to_string());
     }
