@@ -17,7 +17,7 @@ use self::check::{Report, check};
 use self::dice::Dice;
 use self::faults::Faults;
 use self::history::History;
-use self::load::{Load, Ledger};
+use self::load::{Ledger, Load};
 use self::process::Curfew;
 use self::proxy::Proxies;
 use self::servers::Servers;
@@ -37,6 +37,8 @@ mod servers;
 const CAP: u32 = 120;
 /// A task begins so often, on average.
 const EVERY: Duration = Duration::from_millis(700);
+/// Reconcile leaves alone what is younger than a minute: a shorter run cannot wait for it.
+const RECONCILED: Duration = Duration::from_secs(90);
 /// How long after the last fault all cases must have closed. The cap alone may hold them for minutes.
 const SETTLE: Duration = Duration::from_secs(180);
 
@@ -106,6 +108,10 @@ async fn run(folder: &Path, seed: u64, length: Option<Duration>) -> History {
     let began = Instant::now();
     let load = Load::new(servers.clone());
     load.bystanders().await;
+    load.forge().await;
+    if length.is_some_and(|length| length >= RECONCILED) {
+        load.leak().await;
+    }
     let pages = Arc::new(Mutex::new(Vec::new()));
     let watching = tokio::spawn(watch(began, servers.side.clone(), fleet.clone(), load.clone(), pages.clone()));
 
@@ -152,13 +158,7 @@ async fn run(folder: &Path, seed: u64, length: Option<Duration>) -> History {
 }
 
 /// Says how it goes, and reads the pages for Prometheus.
-async fn watch(
-    began: Instant,
-    side: PgPool,
-    fleet: Vec<Arc<Curfew>>,
-    load: Arc<Load>,
-    pages: Arc<Mutex<Vec<String>>>,
-) {
+async fn watch(began: Instant, side: PgPool, fleet: Vec<Arc<Curfew>>, load: Arc<Load>, pages: Arc<Mutex<Vec<String>>>) {
     loop {
         sleep(Duration::from_secs(5)).await;
         let counts: Result<(i64, i64, i64), _> = sqlx::query_as(
@@ -184,22 +184,27 @@ async fn watch(
 /// Until all that was sent is recorded, all tasks have ended, all cases are closed and told; or the time is over, which the
 /// check will name.
 async fn settled(side: &PgPool, load: &Load) {
-    let (events, rejects) = {
+    let (events, rejects, credentials, forged) = {
         let ledger = load.ledger.lock().unwrap();
-        let of = |what| i64::try_from(ledger.sent.iter().filter(|sent| sent.what == what).count()).unwrap();
-        (of(history::What::Event), of(history::What::Poison))
+        let number = |count: usize| i64::try_from(count).unwrap();
+        let of = |what| number(ledger.sent.iter().filter(|sent| sent.what == what).count());
+        let credentials = ledger.credentials.iter().filter(|known| known.registered).count();
+        (of(history::What::Event), of(history::What::Poison), number(credentials), number(ledger.forged))
     };
     let until = Instant::now() + SETTLE;
     while Instant::now() < until {
         let done: Result<bool, _> = sqlx::query_scalar(
             "SELECT (SELECT count(*) FROM events WHERE topic = $1) >= $2 AND (SELECT sum(rejected) FROM writers) >= $3 \
              AND NOT EXISTS (SELECT 1 FROM tasks WHERE phase < 2) \
-             AND NOT EXISTS (SELECT 1 FROM cases WHERE closed_ms IS NULL) \
+             AND (SELECT count(DISTINCT credential) FROM cases WHERE closed_ms IS NOT NULL) >= $4 \
+             AND (SELECT count(*) FROM cases WHERE closed_ms IS NULL) <= $5 \
              AND (SELECT seq = sent FROM outbox_tail)",
         )
         .bind(load::TASKS)
         .bind(events)
         .bind(rejects)
+        .bind(credentials)
+        .bind(forged)
         .fetch_one(side)
         .await;
         if done.is_ok_and(|done| done) {
@@ -238,7 +243,7 @@ async fn gather(
     for curfew in fleet {
         secrets.extend(curfew.secrets());
     }
-    let Ledger { sent, credentials, looks, .. } = std::mem::take(&mut *load.ledger.lock().unwrap());
+    let Ledger { sent, credentials, looks, forged, .. } = std::mem::take(&mut *load.ledger.lock().unwrap());
     let exits = fleet.iter().flat_map(|curfew| {
         let exits = curfew.exits.lock().unwrap().clone();
         exits.into_iter().map(|exit| (curfew.name.to_owned(), exit))
@@ -256,6 +261,7 @@ async fn gather(
         exits: exits.collect(),
         freezes: faults.freezes.lock().unwrap().clone(),
         database_stops_ms: faults.database_stops_ms.lock().unwrap().clone(),
+        forged,
         cap: i64::from(CAP),
         places,
         secrets,

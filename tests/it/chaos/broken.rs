@@ -189,7 +189,7 @@ fn a_sound_history_breaks_nothing() {
 #[test]
 fn each_promise_can_be_seen_broken() {
     type Breaks = fn(&mut History);
-    let broken: [(&str, &str, Breaks); 30] = [
+    let broken: [(&str, &str, Breaks); 32] = [
         ("P1", "recorded 2 times", |h| h.journal.events.push("end".into())),
         ("P1", "recorded 0 times", |h| drop(h.journal.events.pop())),
         ("P1", "never produced", |h| h.journal.events.push("forged".into())),
@@ -225,6 +225,8 @@ fn each_promise_can_be_seen_broken() {
         ("P4", "told to end", |h| h.exits[0].1.code = Some(1)),
         ("P5", "holds a secret", |h| h.places[0].1.push_str("token=hvs.canary")),
         ("P6", "nobody's to cut", |h| h.looks[3].answer = Answer::Refused),
+        ("P6", "were forged", |h| h.forged = 1),
+        ("P6", "is not held", |h| h.credentials[1].registered = false),
         ("P6", "ended bystander", |h| h.asked[3].about = Some("bystander".into())),
         ("P7", "the cap is 1", |h| h.cap = 1),
         ("P8", "says", |h| say(h, 0, |m| m["data"]["verdict"] = serde_json::json!({"state": "accepted"}))),

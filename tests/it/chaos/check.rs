@@ -247,9 +247,10 @@ fn proof(h: &History) -> Line {
 
 /// Whether Vault did it, or said that there is nothing any more.
 fn done_or_gone(asked: &Asked) -> bool {
-    asked.refused.as_deref().is_none_or(|why| {
-        ["invalid accessor", "invalid lease", "No token found"].iter().any(|gone| why.contains(gone))
-    })
+    asked
+        .refused
+        .as_deref()
+        .is_none_or(|why| ["invalid accessor", "invalid lease", "No token found"].iter().any(|gone| why.contains(gone)))
 }
 
 /// Whether PostgreSQL was stopped a moment before `at_ms`: its log may lack the last line.
@@ -277,7 +278,7 @@ fn crash_safe(h: &History) -> Line {
         line.must(!left, || format!("{} is left over", known.urn));
     }
     line.counted(drops, "ends, one for each credential");
-    for row in h.journal.cases.iter().filter(|row| row.closed_ms.is_none()) {
+    for row in h.journal.cases.iter().filter(|row| row.closed_ms.is_none() && !is_forged(h, row)) {
         line.broken.push(format!("case {} of {} is open", row.case.id, row.case.directive.credential));
     }
     let mut effects = 0;
@@ -300,6 +301,11 @@ fn crash_safe(h: &History) -> Line {
         line.must(exit.code == Some(0), || format!("{who} was told to end, and ended with {:?}", exit.code));
     }
     line
+}
+
+/// Whether nobody had the right to ask for it: such a case stays held.
+fn is_forged(h: &History, row: &CaseRow) -> bool {
+    !h.credentials.iter().any(|known| known.registered && known.urn == row.case.directive.credential.as_str())
 }
 
 /// Whose the case of a credential was at a time.
@@ -334,7 +340,8 @@ fn no_secrets(h: &History) -> Line {
 fn exact_target(h: &History) -> Line {
     let mut line = Line::of("P6 exact target");
     let known: BTreeMap<&str, &Credential> = h.credentials.iter().map(|c| (&*c.issuer_id, c)).collect();
-    let users: BTreeSet<&String> = h.credentials.iter().filter(|c| c.registered).filter_map(|c| c.user.as_ref()).collect();
+    let users: BTreeSet<&String> =
+        h.credentials.iter().filter(|c| c.registered).filter_map(|c| c.user.as_ref()).collect();
     let effects = h.asked.iter().filter(|a| a.is_effect());
     for asked in effects.clone() {
         let about = asked.about.as_deref().unwrap_or_default();
@@ -344,6 +351,16 @@ fn exact_target(h: &History) -> Line {
         line.must(users.contains(&role.user), || format!("{} changed the role {}", role.by, role.user));
     }
     line.counted(effects.count() + h.roles.len(), "effects on what was registered");
+    let forged = h.journal.cases.iter().filter(|row| is_forged(h, row));
+    for row in forged.clone() {
+        line.must(matches!(row.case.state.phase, Phase::Held { .. }), || {
+            format!("case {} of {} is not held", row.case.id, row.case.directive.credential)
+        });
+    }
+    line.must(forged.clone().count() == h.forged, || {
+        format!("{} cases were forged: {}", h.forged, forged.clone().count())
+    });
+    line.counted(h.forged, "forged and held");
     let bystanders = h.credentials.iter().filter(|c| !c.registered);
     for known in bystanders.clone() {
         let last = h.looks.iter().rfind(|look| look.urn == known.urn);

@@ -27,6 +27,8 @@ pub struct History {
     pub freezes: Vec<Freeze>,
     /// When PostgreSQL was stopped: what it did just before may lack its line in the log.
     pub database_stops_ms: Vec<i64>,
+    /// Events that named what was not theirs.
+    pub forged: usize,
     /// Effects per minute, at most.
     pub cap: i64,
     /// Where no secret may be: a name and all that stands there.

@@ -35,6 +35,8 @@ pub struct Ledger {
     pub credentials: Vec<Credential>,
     pub looks: Vec<Look>,
     pub tasks: usize,
+    /// Cases that must be held for ever.
+    pub forged: usize,
     /// What was handed out, to be tried again.
     held: Vec<Held>,
 }
@@ -146,7 +148,8 @@ impl Load {
             }
             if wants_token {
                 // Some name the run in their metadata, and Curfew must find it there.
-                let meta = if dice.below(2) == 0 { json!({"curfew_run": format!("{SOURCE}:{run}")}) } else { json!({}) };
+                let meta =
+                    if dice.below(2) == 0 { json!({"curfew_run": format!("{SOURCE}:{run}")}) } else { json!({}) };
                 held.push(self.token(meta).await);
             }
         }
@@ -252,6 +255,24 @@ impl Load {
             let held = [self.lease("other").await, self.token(json!({})).await];
             self.note(&held, false);
         }
+    }
+
+    /// A lease that was minted for a task of which nobody ever hears: reconcile must find it, and may cut it.
+    pub async fn leak(&self) {
+        let held = [self.lease("app").await];
+        self.note(&held, true);
+        self.may_be_cut(&held, now_ms());
+    }
+
+    /// Ends of tasks that say they held what is not theirs to name: a bystander's lease, and Curfew's own login.
+    pub async fn forge(&self) {
+        let bystander = self.ledger.lock().unwrap().credentials[0].urn.clone();
+        let own = CredentialId::new(Kind::VaultToken, "b", &self.servers.own_accessor("b").await).unwrap();
+        for (n, urn) in [bystander.as_str(), own.as_str()].into_iter().enumerate() {
+            let data = json!({"outcome": "success", "grants": [{"cred_id": urn}]});
+            self.send(0, &self.event("ended", &format!("forged-{n}"), data), false).await;
+        }
+        self.ledger.lock().unwrap().forged = 2;
     }
 
     /// The witness tries all that was ever handed out, at the end.

@@ -10,9 +10,9 @@ use tokio::process::{Child, Command};
 
 use super::history::{Exit, Pause};
 use super::load::{OUTCOMES, REJECTED, TASKS};
+use super::now_ms;
 use super::proxy::Proxies;
 use super::servers::{SCHEMA, Servers};
-use super::now_ms;
 use crate::world::until;
 
 /// How long a claim lasts: the least that the time-outs below allow.
@@ -94,7 +94,8 @@ impl Curfew {
             self.secret(&format!("{login}.role"), &role);
             self.secret(&format!("{login}.secret"), &secret);
         }
-        let login = |whose: &str| json!({"role_id_file": format!("{whose}.role"), "secret_id_file": format!("{whose}.secret")});
+        let login =
+            |whose: &str| json!({"role_id_file": format!("{whose}.role"), "secret_id_file": format!("{whose}.secret")});
         let vault = |realm: &str| json!({"address": &address, "timeout": "3s", "approle": login(realm)});
         let app = json!([{"prefix": "database/creds/app", "exclusive": true}]);
         let config = json!({

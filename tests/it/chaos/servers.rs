@@ -46,10 +46,8 @@ impl Servers {
             .spawn()
             .unwrap();
         let written = folder.join("env");
-        let text = until("the servers of the chaos run", || async {
-            tokio::fs::read_to_string(&written).await.ok()
-        })
-        .await;
+        let text =
+            until("the servers of the chaos run", || async { tokio::fs::read_to_string(&written).await.ok() }).await;
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         let env: BTreeMap<String, String> =
             pairs.map(|(key, value)| (key.to_owned(), value.trim_matches('\'').to_owned())).collect();
@@ -57,10 +55,8 @@ impl Servers {
         let postgres = Postgres::at(&env["CURFEW_TEST_POSTGRES"]);
         let options: PgConnectOptions = postgres.url.parse().unwrap();
         let options = options.options([("search_path", SCHEMA)]).disable_statement_logging();
-        let side = PgPoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(Duration::from_secs(5))
-            .connect_lazy_with(options);
+        let side =
+            PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options);
         Self { folder: folder.to_owned(), keeper, env, vault, postgres, side }
     }
 
@@ -175,6 +171,22 @@ impl Servers {
         let (_, role) = self.vault.call("GET", &format!("auth/approle/role/{login}/role-id"), Value::Null).await;
         let (_, secret) = self.vault.call("POST", &format!("auth/approle/role/{login}/secret-id"), json!({})).await;
         (text(&role["data"]["role_id"]), text(&secret["data"]["secret_id"]))
+    }
+
+    /// The accessor of one of Curfew's own logins.
+    pub async fn own_accessor(&self, login: &str) -> String {
+        until("a login of Curfew's", || async {
+            let (_, all) = self.vault.call("LIST", "auth/token/accessors", Value::Null).await;
+            for accessor in all["data"]["keys"].as_array()? {
+                let body = json!({"accessor": accessor});
+                let (_, about) = self.vault.call("POST", "auth/token/lookup-accessor", body).await;
+                if about["data"]["meta"]["role_name"] == login {
+                    return accessor.as_str().map(str::to_owned);
+                }
+            }
+            None
+        })
+        .await
     }
 
     /// A login of one process at PostgreSQL, so that its log and the claims tell who it was; its URL.
