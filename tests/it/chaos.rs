@@ -13,13 +13,14 @@ use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::check::{Report, check};
+use self::check::check;
 use self::dice::Dice;
 use self::faults::Faults;
 use self::history::History;
 use self::load::{Ledger, Load};
 use self::process::Curfew;
 use self::proxy::Proxies;
+use self::report::Report;
 use self::servers::Servers;
 
 mod broken;
@@ -31,6 +32,7 @@ mod history;
 mod load;
 mod process;
 mod proxy;
+mod report;
 mod servers;
 
 /// Effects per minute: seldom reached, so that the cap shows and the run ends.
