@@ -7,7 +7,7 @@ TESTS := --locked --features failpoints --lib --bins --tests
 DIR ?= /tmp/curfew-servers-$(shell id -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench capacity servers clean-servers test-binaries test-servers
+.PHONY: help demo test chaos check lint bench capacity servers clean-servers test-binaries test-servers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ test-binaries:
 	@cargo test $(TESTS) --no-run
 test-servers:
 	@$(SERVERS) install
+
+chaos: ## Ten minutes in which everything breaks (CURFEW_CHAOS_SECONDS=, CURFEW_CHAOS_SEED=)
+	@$(SERVERS) install build
+	@$(MAKE) --no-print-directory -j2 test-binaries test-servers
+	@CURFEW_CHAOS_SECONDS=$${CURFEW_CHAOS_SECONDS:-600} \
+	  cargo test -q --locked --features failpoints --test it chaos::whatever -- --nocapture
 
 check: ## Format, clippy, docs, and the licences and bans of dependencies
 	@$(SERVERS) install build

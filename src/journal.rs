@@ -468,8 +468,9 @@ pub trait Journal: Send + Sync + 'static {
     async fn due(&self, before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Result<Vec<Due>, Error>;
     /// Sources with live tasks that promised heartbeats.
     async fn sources(&self) -> Result<Vec<Source>, Error>;
-    /// Credentials that were registered and not yet looked up, at most `max`. Not those that a case looks at by itself.
-    async fn unseen(&self, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error>;
+    /// Credentials that were registered and not yet looked up, at most `max`, of one `realm` or of all. Not those that a
+    /// case looks at by itself.
+    async fn unseen(&self, realm: Option<&str>, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error>;
     /// What the look-up after registration showed; an unclear one is looked up again at `again_ms`.
     async fn saw(
         &self,

@@ -101,11 +101,14 @@ impl Relay {
     /// # Errors
     /// Kafka or the journal does not answer: it is not known.
     pub async fn hold_if_older(&self) -> Result<Option<String>, Error> {
-        let tail = self.journal.tail().await?;
-        let (connection, topics, ours) = (self.connection.clone(), self.topics.clone(), tail.journal.to_string());
+        let ours = self.journal.tail().await?.journal.to_string();
+        let (connection, topics) = (self.connection.clone(), self.topics.clone());
         let looked = tokio::task::spawn_blocking(move || newest(&connection, &topics, &ours));
         let newest = looked.await.map_err(|error| Error::Thread(died(&error).to_owned()))??;
         let Some((seq, body)) = newest else { return Ok(None) };
+        // Kafka's end first, the journal's second: other processes write and publish meanwhile, and what is published was
+        // written before.
+        let tail = self.journal.tail().await?;
         let why = if seq > tail.seq {
             format!("row {seq} of this journal's outbox was published, and it holds only {}", tail.seq)
         } else {

@@ -49,11 +49,20 @@ pub async fn start(process: &Process, part: &Part, apart: bool) -> Result<(), Fa
     let registry = Arc::new(connectors(config, &part.realms, &process.clock).await?);
     let executor = executor(process, registry.clone(), served(config, part, apart));
     process.tasks.spawn("executor", executor.run(process.tasks.cancel.clone()));
-    let registrar = Arc::new(Registrar::new(process.intake.clone(), registry, LOOKUPS_PER_SECOND));
-    process.lead("registrar", move |cancel| {
-        let registrar = registrar.clone();
-        async move { registrar.run(cancel).await }
-    });
+    // Each realm's look-ups are led by a process that serves it.
+    let realms = part.realms.iter().map(|realm| Some(realm.as_str()));
+    let all = part.realms.is_empty().then_some(None);
+    for realm in realms.chain(all) {
+        let mut registrar = Registrar::new(process.intake.clone(), registry.clone(), LOOKUPS_PER_SECOND);
+        if let Some(realm) = realm {
+            registrar = registrar.of_realm(realm);
+        }
+        let registrar = Arc::new(registrar);
+        process.lead_one("registrar", realm.unwrap_or_default(), move |cancel| {
+            let registrar = registrar.clone();
+            async move { registrar.run(cancel).await }
+        });
+    }
     Ok(())
 }
 

@@ -391,8 +391,8 @@ impl Journal for Postgres {
         read::sources(&self.inner.pool).await
     }
 
-    async fn unseen(&self, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
-        read::unseen(&self.inner.pool, max, now_ms).await
+    async fn unseen(&self, realm: Option<&str>, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
+        read::unseen(&self.inner.pool, realm, max, now_ms).await
     }
 
     async fn saw(

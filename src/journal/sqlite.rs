@@ -235,8 +235,9 @@ impl Journal for Sqlite {
         Self::read(&self.work, read::sources).await
     }
 
-    async fn unseen(&self, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
-        Self::read(&self.work, move |db| read::unseen(db, max, now_ms)).await
+    async fn unseen(&self, realm: Option<&str>, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
+        let realm = realm.map(str::to_owned);
+        Self::read(&self.work, move |db| read::unseen(db, realm.as_deref(), max, now_ms)).await
     }
 
     async fn saw(

@@ -22,10 +22,11 @@ pub struct Registrar {
     clock: clock::Shared,
     limit: DefaultDirectRateLimiter,
     per_second: u32,
+    realm: Option<String>,
 }
 
 impl Registrar {
-    /// With at most `per_second` look-ups (50 is a good start).
+    /// Of all realms, with at most `per_second` look-ups (50 is a good start).
     pub fn new(intake: Intake, registry: Arc<Registry>, per_second: u32) -> Self {
         Self {
             clock: intake.clock.clone(),
@@ -33,7 +34,15 @@ impl Registrar {
             registry,
             limit: limiter(per_second),
             per_second: per_second.max(1),
+            realm: None,
         }
+    }
+
+    /// Of one realm: where processes serve realms apart, none may take from another what it cannot look up itself.
+    #[must_use]
+    pub fn of_realm(mut self, realm: &str) -> Self {
+        self.realm = Some(realm.to_owned());
+        self
     }
 
     /// Looks until `cancel`.
@@ -59,7 +68,7 @@ impl Registrar {
     /// The journal's.
     pub async fn tick(&self) -> Result<usize, journal::Error> {
         let most = usize::try_from(self.per_second).unwrap_or(BATCH).min(BATCH);
-        let unseen = self.intake.journal.unseen(most, self.clock.wall_ms()).await?;
+        let unseen = self.intake.journal.unseen(self.realm.as_deref(), most, self.clock.wall_ms()).await?;
         let looked = unseen.len();
         let mut looks = futures::stream::iter(unseen)
             .map(|credential| async move {

@@ -190,12 +190,15 @@ pub struct Postgres {
 
 impl Postgres {
     pub fn shared() -> Self {
-        let url = env("CURFEW_TEST_POSTGRES");
+        Self::at(&env("CURFEW_TEST_POSTGRES"))
+    }
+
+    pub fn at(url: &str) -> Self {
         let rest = url.split("://").nth(1).unwrap();
         let (login, place) = rest.split_once('@').unwrap();
         let (user, password) = login.split_once(':').unwrap();
         let host = place.split('/').next().unwrap();
-        Self { url: url.clone(), host: host.to_owned(), user: user.to_owned(), password: password.to_owned() }
+        Self { url: url.to_owned(), host: host.to_owned(), user: user.to_owned(), password: password.to_owned() }
     }
 
     pub async fn pool(&self) -> PgPool {

@@ -23,6 +23,7 @@ macro_rules! over_both {
 mod admin;
 mod canary;
 mod capacity;
+mod chaos;
 mod cli;
 mod crash;
 mod executor;

@@ -266,7 +266,7 @@ journal_that_dies! {
     lead(what: &str, worker: uuid::Uuid, lease_ms: i64) -> bool;
     due(before_ms: i64, missed: u32, after: Option<DueAt>, max: usize) -> Vec<Due>;
     sources() -> Vec<Source>;
-    unseen(max: usize, now_ms: i64) -> Vec<Credential>;
+    unseen(realm: Option<&str>, max: usize, now_ms: i64) -> Vec<Credential>;
     saw(tenant: &Tenant, id: &CredentialId, seen: Observation, again_ms: Option<i64>) -> ();
     known(tenant: &Tenant, ids: Vec<CredentialId>) -> Vec<Known>;
     freeze(how: Freeze, by: &str, reason: &str) -> ();

@@ -33,9 +33,10 @@ pub(super) async fn claim(inner: &Inner, want: &Want) -> Result<Vec<Claim>, Erro
     let orphans = std::mem::take(&mut *inner.orphans.lock().unwrap_or_else(PoisonError::into_inner));
     let mut tx = inner.pool.begin().await?;
     let db = &mut *tx;
-    // A claim that a crash of the database takes away is void, and nothing else: it need not be synced.
+    // A claim that a crash of the database takes away is void, and nothing else: it need not be synced. Its epoch may be
+    // given out again then, so an epoch counts only together with whose it is.
     sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *db).await?;
-    give_back(db, &orphans).await.inspect_err(|_| {
+    give_back(inner, db, &orphans).await.inspect_err(|_| {
         inner.orphans.lock().unwrap_or_else(PoisonError::into_inner).extend(&orphans);
     })?;
     let due = candidates(db, want, &busy).await?;
@@ -62,16 +63,17 @@ fn busy(inner: &Inner, now_ms: i64) -> BTreeMap<String, i64> {
 }
 
 /// Gives claims back whose work is over, if they are still this process's.
-async fn give_back(db: &mut PgConnection, orphans: &[(CaseId, i64)]) -> Result<(), Error> {
+async fn give_back(inner: &Inner, db: &mut PgConnection, orphans: &[(CaseId, i64)]) -> Result<(), Error> {
     if orphans.is_empty() {
         return Ok(());
     }
     let back: Vec<Uuid> = sqlx::query_scalar(
         "UPDATE cases SET claim_epoch = NULL, claim_until_ms = 0 FROM unnest($1::uuid[], $2::bigint[]) v(id, epoch) \
-         WHERE cases.id = v.id AND cases.claim_epoch = v.epoch RETURNING cases.id",
+         WHERE cases.id = v.id AND cases.claim_epoch = v.epoch AND cases.claimed_by = $3 RETURNING cases.id",
     )
     .bind(rows::column(orphans, |o| o.0))
     .bind(rows::column(orphans, |o| o.1))
+    .bind(inner.state.me)
     .fetch_all(&mut *db)
     .await?;
     sqlx::query("DELETE FROM lanes WHERE case_id = ANY($1)").bind(back).execute(db).await?;

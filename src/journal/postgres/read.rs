@@ -74,13 +74,19 @@ pub(super) async fn sources(pool: &PgPool) -> Result<Vec<Source>, Error> {
 const LOOKS: &str = "SELECT 1 FROM cases k WHERE k.tenant = c.tenant AND k.credential = c.id AND k.closed_ms IS NULL \
     AND coalesce(k.hold, '') NOT IN ('finding', 'unregistered')";
 
-pub(super) async fn unseen(pool: &PgPool, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
+pub(super) async fn unseen(
+    pool: &PgPool,
+    realm: Option<&str>,
+    max: usize,
+    now_ms: i64,
+) -> Result<Vec<Credential>, Error> {
     let sql = format!(
         "SELECT {CREDENTIAL} FROM credentials c WHERE lookup_due_ms IS NOT NULL AND lookup_due_ms <= $1 \
+         AND ($3::text IS NULL OR split_part(c.id, ':', 5) = $3) \
          AND NOT EXISTS ({LOOKS}) ORDER BY lookup_due_ms LIMIT $2"
     );
     let rows: Vec<Of<Credential>> =
-        sqlx::query_as(AssertSqlSafe(sql)).bind(now_ms).bind(count(max)).fetch_all(pool).await?;
+        sqlx::query_as(AssertSqlSafe(sql)).bind(now_ms).bind(count(max)).bind(realm).fetch_all(pool).await?;
     Ok(rows.into_iter().map(|row| row.0).collect())
 }
 

@@ -103,7 +103,7 @@ struct Group<'a> {
 async fn write(inner: &Inner, jobs: &[Job]) -> Result<Vec<Result<Case, Error>>, Error> {
     let mut tx = inner.pool.begin().await?;
     let db = &mut *tx;
-    let mut stands = lock(db, jobs.iter().map(|job| job.claim().0)).await?;
+    let mut stands = lock(inner, db, jobs.iter().map(|job| job.claim().0)).await?;
     let mut charges = Charges::lock(db, jobs, &stands).await?;
     let mut group = Group::default();
     for job in jobs {
@@ -141,14 +141,19 @@ async fn write(inner: &Inner, jobs: &[Job]) -> Result<Vec<Result<Case, Error>>, 
 }
 
 /// The rows of open cases, locked in the order of their ids.
-async fn lock(db: &mut PgConnection, ids: impl Iterator<Item = CaseId>) -> Result<HashMap<CaseId, Row>, Error> {
+async fn lock(
+    inner: &Inner,
+    db: &mut PgConnection,
+    ids: impl Iterator<Item = CaseId>,
+) -> Result<HashMap<CaseId, Row>, Error> {
     let found: Vec<(Uuid, String, Option<i64>, Option<i64>)> = sqlx::query_as(
         // Whose shared lane another case has by now, its claim is void, also where nobody took the case itself.
-        "SELECT id, body, CASE WHEN lane IS NULL OR EXISTS (SELECT 1 FROM lanes l WHERE l.lane = cases.lane \
-         AND l.case_id = cases.id) THEN claim_epoch END, claim_seq FROM cases WHERE id = ANY($1) \
+        "SELECT id, body, CASE WHEN claimed_by = $2 AND (lane IS NULL OR EXISTS (SELECT 1 FROM lanes l \
+         WHERE l.lane = cases.lane AND l.case_id = cases.id)) THEN claim_epoch END, claim_seq FROM cases WHERE id = ANY($1) \
          AND closed_ms IS NULL ORDER BY id FOR UPDATE",
     )
     .bind(ids.collect::<Vec<_>>())
+    .bind(inner.state.me)
     .fetch_all(db)
     .await?;
     found

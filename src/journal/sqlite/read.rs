@@ -57,12 +57,14 @@ pub(super) fn sources(db: &Connection) -> Result<Vec<Source>, Error> {
 const LOOKS: &str = "SELECT 1 FROM cases k WHERE k.tenant = c.tenant AND k.credential = c.id AND k.closed_ms IS NULL \
     AND coalesce(k.hold, '') NOT IN ('finding', 'unregistered')";
 
-pub(super) fn unseen(db: &Connection, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
+pub(super) fn unseen(db: &Connection, realm: Option<&str>, max: usize, now_ms: i64) -> Result<Vec<Credential>, Error> {
+    // A realm's name has none of the signs that mean something to GLOB, and the parts of an id have no colon.
     let sql = format!(
-        "SELECT {CREDENTIAL} FROM credentials c WHERE lookup_due_ms IS NOT NULL AND lookup_due_ms <= ? \
-         AND NOT EXISTS ({LOOKS}) ORDER BY lookup_due_ms LIMIT ?"
+        "SELECT {CREDENTIAL} FROM credentials c WHERE lookup_due_ms IS NOT NULL AND lookup_due_ms <= ?1 \
+         AND (?2 IS NULL OR c.id GLOB 'urn:curfew:cred:*:' || ?2 || ':*') \
+         AND NOT EXISTS ({LOOKS}) ORDER BY lookup_due_ms LIMIT ?3"
     );
-    all(db, &sql, params![now_ms, count(max)], rows::credential)
+    all(db, &sql, params![now_ms, realm, count(max)], rows::credential)
 }
 
 /// As `policy::decide` counts holders, so that what is noticed is also acted on.

@@ -30,7 +30,7 @@ async fn said(journal: &Arc<dyn Journal>) -> Vec<String> {
         said.push(format!("{:?}", journal.due(T0 + 150_000, missed, None, 100).await.unwrap()));
     }
     said.extend(text(journal.sources().await.unwrap()));
-    said.extend(text(journal.unseen(100, T0 + 20).await.unwrap()));
+    said.extend(text(journal.unseen(None, 100, T0 + 20).await.unwrap()));
     said.extend(text(journal.known(&"t".into(), (0..7).map(cred).collect()).await.unwrap()));
     said.extend(text(journal.overrun(T0 + 50).await.unwrap()));
     let mut shown_cases = Vec::new();

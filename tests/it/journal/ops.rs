@@ -271,7 +271,7 @@ async fn what_is_due_comes_page_by_page_and_each_once(store: Store) {
 async fn what_a_case_looks_at_by_itself_is_not_looked_up(store: Store) {
     let journal = store.open().await;
     put(&journal, vec![started("1", 0, &[0, 1]), finding("f", 0)]).await;
-    let unseen = async || journal.unseen(9, T0 + 20).await.unwrap().len();
+    let unseen = async || journal.unseen(None, 9, T0 + 20).await.unwrap().len();
     let known = async || journal.known(&"t".into(), vec![cred(0)]).await.unwrap().remove(0);
     assert_eq!(unseen().await, 2, "a case that was opened held looks at nothing");
     assert!(known().await.open && known().await.live && !known().await.looks);
@@ -288,12 +288,16 @@ async fn due_tasks_lookups_and_pruning(store: Store) {
     assert_eq!(journal.due(T0 + 60_001, 1, None, 9).await.unwrap().len(), 1, "the allowance changed");
     let sources = journal.sources().await.unwrap();
     assert_eq!((sources[0].live, sources[0].last_beat_ms), (1, T0));
-    let unseen = journal.unseen(9, T0 + 20).await.unwrap();
+    let unseen = journal.unseen(None, 9, T0 + 20).await.unwrap();
     assert_eq!(unseen.iter().map(|c| &c.id).collect::<Vec<_>>(), [&cred(0)], "the other one's case looks by itself");
+    // Of another realm: who cannot look it up must not take it.
+    let of = async |realm| journal.unseen(Some(realm), 9, T0 + 20).await.unwrap().len();
+    let realm = cred(0).instance().to_owned();
+    assert_eq!((of(&realm).await, of("elsewhere").await, of(&realm[1..]).await), (1, 0, 0));
     journal.saw(&"t".into(), &cred(0), Observation::default(), Some(T0 + 99)).await.unwrap();
     journal.saw(&"t".into(), &cred(1), look(), None).await.unwrap();
-    assert!(journal.unseen(9, T0 + 20).await.unwrap().is_empty());
-    assert_eq!(journal.unseen(9, T0 + 99).await.unwrap()[0].id, cred(0));
+    assert!(journal.unseen(None, 9, T0 + 20).await.unwrap().is_empty());
+    assert_eq!(journal.unseen(None, 9, T0 + 99).await.unwrap()[0].id, cred(0));
     let claimed = claim(&journal, 1).await.remove(0);
     assert_eq!(claimed.case.seen_ms, Some(T0 + 25));
     assert_eq!(

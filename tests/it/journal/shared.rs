@@ -62,6 +62,22 @@ async fn two_that_claim_at_once_never_have_the_same_case_or_lane() {
     recount(&store).await;
 }
 
+/// Claims are not synced, and neither is the number of the newest: after a crash of the database it is given out again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_another_process_has_is_not_ours() {
+    let (store, one, other) = two().await;
+    put(&one, vec![operator("1", 0)]).await;
+    let claim = claim(&one, 1).await.remove(0);
+    store.claims_pass_on().await;
+    let late = one.append(append(&claim, &claim.case, begun(&claim.case), true)).await;
+    assert!(matches!(late, Err(Error::ClaimVoid)), "{late:?}");
+    let back = one.unclaim(claim.case.id, claim.epoch, T0).await;
+    assert!(matches!(back, Err(Error::ClaimVoid)), "{back:?}");
+    let stands = "SELECT count(*) FROM cases WHERE claim_epoch IS NOT NULL AND claim_until_ms > now_ms()";
+    assert_eq!(store.number(stands).await, 1, "the other one's claim stands");
+    assert!(super::claim(&other, 1).await.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stood_still_until_its_claim_ended_leaves_nothing_and_goes_on_with_other_work() {
     let (store, one, other) = two().await;

@@ -57,7 +57,7 @@ impl Journal for Knows {
     async fn watermark(&self) -> Result<Watermark, Error> {
         Ok(Watermark(self.watermark.map(|at_ms| ("t".to_owned(), at_ms)).into_iter().collect()))
     }
-    async fn unseen(&self, _: usize, _: i64) -> Result<Vec<Credential>, Error> {
+    async fn unseen(&self, _: Option<&str>, _: usize, _: i64) -> Result<Vec<Credential>, Error> {
         Ok(self.known.clone())
     }
     async fn saw(&self, _: &Tenant, id: &CredentialId, seen: Observation, again: Option<i64>) -> Result<(), Error> {
