@@ -148,7 +148,8 @@ async fn run(folder: &Path, seed: u64, length: Option<Duration>) -> History {
     load.look_at_all().await;
     watching.abort();
     for curfew in &fleet {
-        pages.lock().unwrap().extend(curfew.page().await);
+        let page = curfew.page().await;
+        pages.lock().unwrap().extend(page);
     }
     keepers.iter().for_each(tokio::task::JoinHandle::abort);
     futures::future::join_all(fleet.iter().map(|curfew| curfew.terminate())).await;

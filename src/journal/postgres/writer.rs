@@ -126,6 +126,8 @@ async fn write(inner: &Inner, jobs: &[Job]) -> Result<Vec<Result<Case, Error>>, 
         .map(|row| CasePut { case: row.case, due_ms: row.due_ms, closed_ms: row.closed_ms, claim: row.claim })
         .collect();
     if puts.is_empty() {
+        // Now, and not when the pool comes to it: a claim leaves out what is locked.
+        tx.rollback().await?;
         return Ok(group.fates);
     }
     rows::update_cases(db, &puts).await?;

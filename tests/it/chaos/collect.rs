@@ -16,6 +16,9 @@ use super::history::{Asked, CaseRow, Claim, Counters, Journal, RoleChange};
 use super::load::{OUTCOMES, REJECTED, TASKS};
 use super::proxy::WHO;
 
+/// As [`Claim`].
+type ClaimColumns = (Uuid, Option<i64>, Option<Uuid>, String, i64, i64);
+
 /// The journal's tables.
 pub async fn journal(side: &PgPool) -> Journal {
     let own = format!("SELECT count(*) FROM events WHERE topic <> '{TASKS}'");
@@ -31,12 +34,13 @@ pub async fn journal(side: &PgPool) -> Journal {
     .await
     .unwrap();
     let [consumed, accepted, closed, rejected, duplicates, cases_opened, cases_closed] = counters.try_into().unwrap();
-    let claims: Vec<(Uuid, Option<i64>, Option<Uuid>, String, i64, i64)> =
+    let claims: Vec<ClaimColumns> =
         sqlx::query_as("SELECT case_id, epoch, worker, by, at_ms, until_ms FROM chaos.claims ORDER BY no")
             .fetch_all(side)
             .await
             .unwrap();
-    let claim = |(case, epoch, worker, by, at_ms, until_ms)| Claim { case, epoch, worker, by, at_ms, until_ms };
+    let claim =
+        |(case, epoch, worker, by, at_ms, until_ms): ClaimColumns| Claim { case, epoch, worker, by, at_ms, until_ms };
     Journal {
         events: sqlx::query_scalar(events).bind(TASKS).fetch_all(side).await.unwrap(),
         own_events: usize::try_from(own).unwrap(),

@@ -71,7 +71,7 @@ impl Faults {
                 self.say(&format!("SIGSTOP {} {when}, for longer than its claims last", curfew.name));
                 curfew.pause().await;
             }
-            if !length.is_some_and(|length| self.began.elapsed() + Duration::from_secs(20) < length) {
+            if length.is_none_or(|length| self.began.elapsed() + Duration::from_secs(20) >= length) {
                 return;
             }
             sleep(dice.millis(4_000, 15_000)).await;
