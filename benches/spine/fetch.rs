@@ -85,7 +85,10 @@ pub async fn measure(table: &mut Table) {
     let producer = config().set("linger.ms", "5").create().unwrap();
     let (producer, to) = (&producer, topic.as_str());
     futures::stream::iter(0..EVENTS)
-        .for_each_concurrent(1_000, |n| async move { send(producer, to, &event("started", n, &format!("a-{n}"))).await })
+        .for_each_concurrent(
+            1_000,
+            |n| async move { send(producer, to, &event("started", n, &format!("a-{n}"))).await },
+        )
         .await;
     let mut pairs = Vec::new();
     for _ in 0..RUNS {

@@ -18,11 +18,11 @@ use rusqlite::{Connection, params};
 use crate::stage::now_ms;
 use crate::table::{Goal, Table};
 
-const BATCH: usize = 1_000;
-const BATCHES: usize = 20;
+pub(crate) const BATCH: usize = 1_000;
+pub(crate) const BATCHES: usize = 20;
 const RUNS: usize = 5;
 
-fn payload(round: usize, n: usize) -> Vec<u8> {
+pub(crate) fn payload(round: usize, n: usize) -> Vec<u8> {
     serde_json::json!({
         "specversion": "1.0", "type": "dev.curfew.task.started.v1", "source": "/bench", "id": format!("{round}-{n}"),
         "datacontenttype": "application/json",
@@ -60,9 +60,10 @@ fn fill(path: &Path, pending: usize) {
     .unwrap();
 }
 
-async fn ours(path: &Path, round: usize) -> f64 {
+/// The whole intake into `journal`.
+pub(crate) async fn ours(journal: Arc<dyn Journal>, round: usize) -> f64 {
     let intake = Intake {
-        journal: Sqlite::open(path, Settings::default()).unwrap() as Arc<dyn Journal>,
+        journal,
         rules: Arc::new(Rules::default()),
         limits: Limits::default(),
         clock: System::shared(),
@@ -221,7 +222,8 @@ pub async fn measure(table: &mut Table) {
         fill(&for_bare, pending);
         let mut pairs = Vec::new();
         for round in 0..RUNS {
-            pairs.push((ours(&for_ours, round).await, bare(&for_bare, round)));
+            let journal = Sqlite::open(&for_ours, Settings::default()).unwrap();
+            pairs.push((ours(journal, round).await, bare(&for_bare, round)));
         }
         table.add(format!("task events made durable, {label} pending"), "1/s", &pairs, Goal::AtLeast(0.7));
     }

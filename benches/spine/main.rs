@@ -3,13 +3,22 @@
 //! Prints one table and writes `target/bench.json`. `benches/README.md` explains the rows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod catchup;
+mod claims;
+mod deadlines;
 mod fetch;
+mod hang;
 mod intake;
+mod known;
 mod latency;
 mod naive;
+mod pgintake;
 mod restart;
 mod revoke;
+mod schema;
 mod table;
+mod toy;
+mod usage;
 
 // What the tests have for the same servers.
 #[path = "../../tests/it/admin.rs"]
@@ -27,6 +36,9 @@ fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Ok(what) = std::env::var(catchup::PRODUCE) {
+        return runtime.block_on(catchup::produce(&what));
+    }
     let mut table = table::Table::default();
     if is_wanted("intake") {
         runtime.block_on(intake::measure(&mut table));
@@ -45,6 +57,24 @@ fn main() {
     }
     if is_wanted("restart") {
         runtime.block_on(restart::measure(&mut table));
+    }
+    if is_wanted("claims") {
+        runtime.block_on(claims::measure(&mut table));
+    }
+    if is_wanted("hang") {
+        runtime.block_on(hang::measure(&mut table));
+    }
+    if is_wanted("deadlines") {
+        runtime.block_on(deadlines::measure(&mut table));
+    }
+    if is_wanted("pgintake") {
+        runtime.block_on(pgintake::measure(&mut table));
+    }
+    if is_wanted("known") {
+        runtime.block_on(known::measure(&mut table));
+    }
+    if is_wanted("catchup") {
+        runtime.block_on(catchup::measure(&mut table));
     }
     table.print_and_save();
 }

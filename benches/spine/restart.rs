@@ -69,7 +69,7 @@ fn configure(folder: &Path, vault: &Memory, token: &str) {
 }
 
 /// Starts the process, waits until Vault was asked to revoke something, kills it.
-fn to_first_effect_ms(folder: &Path, audit: &Path) -> f64 {
+async fn to_first_effect_ms(folder: &Path, audit: &Path) -> f64 {
     let mut seen = BufReader::new(fs::File::open(audit).unwrap());
     // What was there before is not ours.
     std::io::Seek::seek(&mut seen, std::io::SeekFrom::End(0)).unwrap();
@@ -86,7 +86,7 @@ fn to_first_effect_ms(folder: &Path, audit: &Path) -> f64 {
     let took = loop {
         if seen.read_line(&mut line).unwrap() == 0 {
             assert!(started.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(), "{folder:?}");
-            std::thread::sleep(Duration::from_millis(1));
+            tokio::time::sleep(Duration::from_millis(1)).await;
         } else if line.ends_with('\n') {
             if line.contains("revoke-accessor") {
                 break started.elapsed();
@@ -114,11 +114,11 @@ pub async fn measure(table: &mut Table) {
         filled(&vault, &folder.join("curfew.db"), cases).await;
         configure(folder, &vault, &token);
         // The first start follows no kill.
-        to_first_effect_ms(folder, &audit);
+        to_first_effect_ms(folder, &audit).await;
     }
     let mut pairs = Vec::new();
     for _ in 0..RUNS {
-        pairs.push((to_first_effect_ms(&large, &audit), to_first_effect_ms(&small, &audit)));
+        pairs.push((to_first_effect_ms(&large, &audit).await, to_first_effect_ms(&small, &audit).await));
     }
     table.add("kill -9 to first effect, 100 k open cases against 1 k", "ms", &pairs, Goal::AtMost(3.0));
 }
