@@ -10,7 +10,7 @@ use curfew::intake::Intake;
 use curfew::metrics::Metrics;
 use curfew::relay::Backlog;
 use curfew::{clock, event, telemetry};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -47,7 +47,14 @@ pub async fn run(config: Config, share: Share) -> Result<(), Failed> {
     if share.is_apart() {
         link::shared(&config)?;
     }
-    let journal = link::open(&config).await?;
+    let mut told = Signals::listen()?;
+    let journal = tokio::select! {
+        journal = link::open(&config) => journal?,
+        signal = told.next() => {
+            tracing::info!(signal, "curfew ended before it began");
+            return Ok(());
+        }
+    };
     let clock = clock::System::shared();
     let trust = ClockTrust::new(clock.clone());
     let process = Process {
@@ -77,7 +84,7 @@ pub async fn run(config: Config, share: Share) -> Result<(), Failed> {
         serve::operators(&process)?;
     }
     serve::observe(&process, &journal, share.has(Role::Serve)).await?;
-    let ended = listen_for_signals(tasks)?;
+    let ended = told.end(tasks);
 
     let outcome = tokio::select! {
         () = tasks.cancel.cancelled() => Ok(()),
@@ -135,21 +142,38 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
     Ok(())
 }
 
-/// SIGTERM and SIGINT end the process in good order.
-fn listen_for_signals(tasks: &Tasks) -> Result<Arc<Mutex<String>>, Failed> {
-    let mut term = signal(SignalKind::terminate()).map_err(anyhow::Error::from)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(anyhow::Error::from)?;
-    let ended = Arc::new(Mutex::new(String::new()));
-    let (cancel, by) = (tasks.cancel.clone(), ended.clone());
-    tasks.spawn("signals", async move {
-        let name = tokio::select! {
-            _ = term.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            () = cancel.cancelled() => return,
-        };
-        tracing::info!(signal = name, "ending");
-        name.clone_into(&mut by.lock().unwrap_or_else(PoisonError::into_inner));
-        cancel.cancel();
-    });
-    Ok(ended)
+/// SIGTERM and SIGINT end the process in good order, also while it starts.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failed> {
+        let of = |kind| signal(kind).map_err(|e| Failed::from(anyhow::Error::from(e)));
+        Ok(Self { term: of(SignalKind::terminate())?, interrupt: of(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// The name of the signal, once it came: by then `tasks` were told to end.
+    fn end(mut self, tasks: &Tasks) -> Arc<Mutex<String>> {
+        let ended = Arc::new(Mutex::new(String::new()));
+        let (cancel, by) = (tasks.cancel.clone(), ended.clone());
+        tasks.spawn("signals", async move {
+            let name = tokio::select! {
+                name = self.next() => name,
+                () = cancel.cancelled() => return,
+            };
+            tracing::info!(signal = name, "ending");
+            name.clone_into(&mut by.lock().unwrap_or_else(PoisonError::into_inner));
+            cancel.cancel();
+        });
+        ended
+    }
 }
