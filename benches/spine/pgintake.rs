@@ -76,8 +76,8 @@ impl Rows {
 
     async fn put_events(&self, db: &mut PgConnection) {
         let sql = "INSERT INTO events (tenant, id, source, event_id, kind, topic, partition, \"offset\", broker_ms, at_ms, \
-             verb, reason, facts, rules, open_cases, traceparent) SELECT t, i, s, e, k, o, p, f, b, $10, v, r, fa, $14, c, \
-             tr FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], \
+             verb, reason, facts, rules, linked, open_cases, traceparent) SELECT t, i, s, e, k, o, p, f, b, $10, v, r, fa, \
+             $14, c, c, tr FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], \
              $8::bigint[], $9::bigint[], $11::text[], $12::text[], $13::text[], $15::bigint[], $16::text[]) \
              u(t, i, s, e, k, o, p, f, b, v, r, fa, c, tr)";
         let query = sqlx::query(sql)

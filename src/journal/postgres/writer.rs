@@ -243,10 +243,15 @@ pub(super) async fn learn(db: &mut PgConnection, learned: &[Learned]) -> Result<
     if learned.is_empty() {
         return Ok(());
     }
-    sqlx::query("SELECT 1 FROM credentials WHERE id = ANY($1) ORDER BY tenant, id FOR UPDATE")
-        .bind(texts(learned, |l| &l.credential))
-        .execute(&mut *db)
-        .await?;
+    // By the whole key: without the tenant all credentials would be read.
+    sqlx::query(
+        "SELECT 1 FROM credentials c JOIN unnest($1::text[], $2::text[]) v(tenant, id) \
+         ON c.tenant = v.tenant AND c.id = v.id ORDER BY c.tenant, c.id FOR UPDATE OF c",
+    )
+    .bind(texts(learned, |l| &*l.tenant))
+    .bind(texts(learned, |l| &l.credential))
+    .execute(&mut *db)
+    .await?;
     sqlx::query(
         "UPDATE credentials c SET seen_ms = coalesce(c.seen_ms, v.seen), issued_ms = coalesce(v.issued, c.issued_ms), \
          expires_ms = coalesce(v.expires, c.expires_ms), \
