@@ -79,7 +79,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            concurrency: 256,
+            concurrency: 1_024,
             per_system: 64,
             calls_per_system: 16,
             budgets: BTreeMap::new(),

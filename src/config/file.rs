@@ -382,7 +382,7 @@ section! {
         /// Over it, cases are held; `null`: no cap.
         effects_per_minute: Option<u32> = Some(600),
         /// Cases that are worked on at once.
-        concurrency: Spanned<usize> = unplaced(256),
+        concurrency: Spanned<usize> = unplaced(1_024),
         /// Of them, at one system.
         per_system: Spanned<usize> = unplaced(64),
         /// Calls under way at one system.
