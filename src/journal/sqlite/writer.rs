@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 use tokio::sync::oneshot;
@@ -24,9 +24,10 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// A group of this many operations is followed by more: they are given [`GATHER`] to come together, so that a commit is
 /// paid for many. Under light load nobody waits.
 const BUSY: usize = 8;
-/// How long a busy writer waits for company. A commit costs about a quarter of a millisecond of processor, whatever is
-/// in it: that is what the revocations of a busy system feel (benches/README.md).
-const GATHER: Duration = Duration::from_millis(10);
+/// How far apart a busy writer's groups begin. A commit costs about a quarter of a millisecond of processor, whatever is
+/// in it: that is what the revocations of a busy system feel (benches/README.md). Long enough that from 400 operations a
+/// second on such a group is [`BUSY`] again, else it would wait every other time; one that takes longer waits for nobody.
+const GATHER: Duration = Duration::from_millis(20);
 /// How soon a file that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -346,8 +347,8 @@ impl Writer {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the journal's own thread: no runtime waits for it")]
-fn gather() {
-    std::thread::sleep(GATHER);
+fn gather(since: Instant) {
+    std::thread::sleep(GATHER.saturating_sub(since.elapsed()));
 }
 
 /// Brings the log into the file, which is then whole by itself. The readers that outlive this connection cannot: they may
@@ -364,7 +365,7 @@ fn fold_log(db: &Connection) {
 /// The writer thread. Ends when nobody can queue any more; the lock goes last.
 pub(super) fn run(mut writer: Writer, queue: &Receiver<Job>, most: usize, shared: &Shared, lock: File) {
     let mut waiting: Vec<Job> = Vec::new();
-    let mut last = 0;
+    let (mut last, mut began) = (0, Instant::now());
     loop {
         if waiting.is_empty() {
             // While not healthy it tries by itself, so that readiness returns without traffic.
@@ -377,14 +378,14 @@ pub(super) fn run(mut writer: Writer, queue: &Receiver<Job>, most: usize, shared
             }
         }
         if last >= BUSY {
-            gather();
+            gather(began);
         }
         while waiting.len() < most
             && let Ok(job) = queue.try_recv()
         {
             waiting.push(job);
         }
-        last = waiting.len();
+        (last, began) = (waiting.len(), Instant::now());
         waiting = writer.group(waiting, shared);
     }
     fold_log(&writer.db);
