@@ -58,7 +58,7 @@ impl Default for Settings {
         Self {
             every_ms: 250,
             grace_ms: 2_000,
-            batch: 1_000,
+            batch: 250,
             scan: 10_000,
             sample_ms: 1_000,
             silent_max: limits.max_count,

@@ -80,11 +80,13 @@ impl Connection {
     /// # Errors
     /// A property is Curfew's own.
     pub fn member(&self, group: &str) -> Result<ClientConfig, Error> {
-        // Small queues: memory stays bounded however long the backlog; a short back-off, because a full small
-        // queue would otherwise stall fetching for a second.
+        // Small queues and small fetches: all partitions come through one queue, so what is fetched ahead of a long backlog
+        // is what an urgent event of another partition waits for; and memory stays bounded. A short back-off, because a
+        // full small queue would otherwise stall fetching for a second. A record larger than a fetch comes alone.
         let mut config = self.base(&[
-            ("queued.min.messages", "10000"),
+            ("queued.min.messages", "200"),
             ("queued.max.messages.kbytes", "16384"),
+            ("fetch.message.max.bytes", "131072"),
             ("fetch.max.bytes", "8388608"),
             ("fetch.queue.backoff.ms", "10"),
             ("fetch.wait.max.ms", "100"),
@@ -170,7 +172,7 @@ pub struct Settings {
     pub topics: Vec<Topic>,
     /// Where a partition starts that nobody knows.
     pub first_start: FirstStart,
-    /// Records in one batch at most.
+    /// Records in one batch at most. One commit is paid for many, and whoever else writes waits for all of them.
     pub batch: usize,
     /// Bytes of values in one batch at most.
     pub batch_bytes: usize,
@@ -188,7 +190,7 @@ impl Settings {
             group: group.into(),
             topics,
             first_start: FirstStart::Earliest,
-            batch: 2000,
+            batch: 250,
             batch_bytes: 8 * 1024 * 1024,
             linger_ms: 1,
             backlog: 100_000,
