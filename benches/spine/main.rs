@@ -30,6 +30,10 @@ mod store;
 #[path = "../../tests/it/world.rs"]
 mod world;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().expect("nothing is installed before");
     // Cargo passes `--bench`; any other word selects measures by name.
