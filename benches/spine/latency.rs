@@ -27,9 +27,9 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
 use crate::revoke::Memory;
-use crate::stage;
 use crate::table::{Goal, Table};
 use crate::world::{env, unique};
+use crate::{admin, stage};
 
 const TASKS: usize = 300;
 const RUNS: usize = 5;
@@ -86,10 +86,12 @@ async fn end_all(topic: &str, accessors: &[String]) -> HashMap<String, Instant> 
     produced
 }
 
-fn p99_ms(produced: &HashMap<String, Instant>, dead: &HashMap<String, Instant>) -> f64 {
+fn p99_ms(whose: &str, produced: &HashMap<String, Instant>, dead: &HashMap<String, Instant>) -> f64 {
     let mut took: Vec<f64> = produced.iter().map(|(a, at)| (dead[a] - *at).as_secs_f64() * 1_000.0).collect();
     took.sort_by(f64::total_cmp);
-    took[took.len() * 99 / 100]
+    let at = |percent: usize| took[took.len() * percent / 100];
+    eprintln!("  {whose}: p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms", at(50), at(90), at(99));
+    at(99)
 }
 
 async fn ours(vault: &Memory) -> f64 {
@@ -125,10 +127,10 @@ async fn ours(vault: &Memory) -> f64 {
     }
     let dead = Arc::new(Mutex::new(HashMap::new()));
     let watching = tokio::spawn({
-        let (journal, dead) = (journal.clone(), dead.clone());
+        let (journal, dead, outbox) = (journal.clone(), dead.clone(), stage.outbox.clone());
         async move {
             let mut after = 0;
-            while dead.lock().unwrap().len() < TASKS {
+            loop {
                 for row in journal.outbox(after, 1_000).await.unwrap() {
                     after = row.seq;
                     if row.kind == outcome::Kind::Outcome {
@@ -136,7 +138,10 @@ async fn ours(vault: &Memory) -> f64 {
                         dead.lock().unwrap().insert(accessor, Instant::now());
                     }
                 }
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                if dead.lock().unwrap().len() == TASKS {
+                    break;
+                }
+                outbox.notified().await;
             }
         }
     });
@@ -155,7 +160,7 @@ async fn ours(vault: &Memory) -> f64 {
         eprintln!("  {what}: p50 {} ms, p99 {} ms", took[took.len() / 2], took[took.len() * 99 / 100]);
     }
     let dead = dead.lock().unwrap();
-    p99_ms(&produced, &dead)
+    p99_ms("curfew", &produced, &dead)
 }
 
 async fn bare(vault: &Memory) -> f64 {
@@ -177,13 +182,20 @@ async fn bare(vault: &Memory) -> f64 {
     };
     let dead = Arc::new(Mutex::new(HashMap::new()));
     let runtime = tokio::runtime::Handle::current();
+    // With the authority that Curfew has: Vault works harder for a token with policies than for root.
+    let caller = admin::Admin::at(&vault.admin.address, &vault.admin.curfew_token().await);
+    let (ready, is_ready) = std::sync::mpsc::channel();
     let reading = std::thread::spawn({
-        let (dead, admin) = (dead.clone(), vault.admin.clone());
+        let (dead, admin) = (dead.clone(), caller);
         move || {
             let mut working = Vec::new();
             while working.len() < TASKS {
                 let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
                 let value: serde_json::Value = serde_json::from_slice(message.unwrap().payload().unwrap()).unwrap();
+                if value["type"] == "dev.curfew.task.started.v1" {
+                    ready.send(()).unwrap();
+                    continue;
+                }
                 let urn = value["data"]["grants"][0]["cred_id"].as_str().unwrap();
                 let accessor = CredentialId::parse(urn).unwrap().id();
                 sync();
@@ -201,22 +213,29 @@ async fn bare(vault: &Memory) -> f64 {
             working
         }
     });
-    // The group must be there before the clock starts.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // It must be reading before the clock starts.
+    send(&producer(), &topic, &event("started", TASKS, "none")).await;
+    tokio::task::spawn_blocking(move || is_ready.recv().unwrap()).await.unwrap();
     let produced = end_all(&topic, &accessors).await;
     for one in tokio::task::spawn_blocking(move || reading.join().unwrap()).await.unwrap() {
         one.await.unwrap();
     }
     let dead = dead.lock().unwrap();
-    p99_ms(&produced, &dead)
+    p99_ms("bare", &produced, &dead)
 }
 
 pub async fn measure(table: &mut Table) {
     eprintln!("latency: {TASKS} tasks, one each {} ms, {RUNS} runs", EVERY.as_millis());
     let vault = Memory::start().await;
     let mut pairs = Vec::new();
-    for _ in 0..RUNS {
-        pairs.push((ours(&vault).await, bare(&vault).await));
+    for run in 0..RUNS {
+        pairs.push(if run % 2 == 0 {
+            let ours = ours(&vault).await;
+            (ours, bare(&vault).await)
+        } else {
+            let bare = bare(&vault).await;
+            (ours(&vault).await, bare)
+        });
     }
     table.add("task end produced to proven dead, p99", "ms", &pairs, Goal::AtMost(1.5));
 }

@@ -68,10 +68,23 @@ fn configure(folder: &Path, vault: &Memory, token: &str) {
     fs::write(folder.join("curfew.yaml"), config.to_string()).unwrap();
 }
 
+/// Vault works on nothing any more when its audit log did not grow for so long.
+const QUIET: Duration = Duration::from_millis(300);
+
 /// Starts the process, waits until Vault was asked to revoke something, kills it.
 async fn to_first_effect_ms(folder: &Path, audit: &Path) -> f64 {
+    // What the process before had under way ends at Vault after it: that is not ours.
+    let length = || fs::metadata(audit).unwrap().len();
+    let mut before = length();
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = length();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
     let mut seen = BufReader::new(fs::File::open(audit).unwrap());
-    // What was there before is not ours.
     std::io::Seek::seek(&mut seen, std::io::SeekFrom::End(0)).unwrap();
     let started = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_curfew"))

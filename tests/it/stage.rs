@@ -39,6 +39,8 @@ pub struct Stage {
     pub worker: uuid::Uuid,
     pub registry: Arc<Registry>,
     pub settings: Settings,
+    /// Rung when an outcome is durable, as for the relay.
+    pub outbox: Arc<Notify>,
 }
 
 impl Stage {
@@ -52,7 +54,7 @@ impl Stage {
             authority: BTreeMap::from([(TOPIC.to_owned(), authority)]),
             ..Settings::default()
         };
-        Self { store, worker: uuid::Uuid::new_v4(), registry: Arc::new(registry), settings }
+        Self { store, worker: uuid::Uuid::new_v4(), registry: Arc::new(registry), settings, outbox: Arc::default() }
     }
 
     pub async fn open(&self) -> Arc<dyn Journal> {
@@ -83,7 +85,7 @@ impl Stage {
             freeze_file: Arc::new(|| None::<Freeze>),
             metrics: Arc::new(Metrics::default()),
             stirred,
-            outbox: Arc::default(),
+            outbox: self.outbox.clone(),
         })
     }
 
