@@ -30,4 +30,7 @@ pub enum Error {
     /// The broker did not answer in time.
     #[error("Kafka did not answer: {0}")]
     NoAnswer(String),
+    /// The broker took a record for a repeat and did not say where the first one is.
+    #[error("Kafka did not say where it put a record, which may be lost: send it again, a repeat does no harm")]
+    Unplaced,
 }

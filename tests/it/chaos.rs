@@ -4,6 +4,7 @@
 //!
 //! `make chaos` runs it for ten minutes; without `CURFEW_CHAOS_SECONDS` each fault happens once. docs/chaos.md tells more.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::check::check;
 use self::dice::Dice;
 use self::faults::Faults;
-use self::history::History;
+use self::history::{History, Sent, What};
 use self::load::{Ledger, Load};
 use self::process::Curfew;
 use self::proxy::Proxies;
@@ -226,6 +227,7 @@ async fn gather(
     pages: &Mutex<Vec<String>>,
 ) -> History {
     let (published, tasks) = collect::published(servers.brokers()).await;
+    let text = tasks.iter().map(|record| String::from_utf8_lossy(&record.body).into_owned() + "\n").collect();
     let mut left: Vec<String> =
         sqlx::query_scalar("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname LIKE 'v-%'")
             .fetch_all(&servers.side)
@@ -234,7 +236,7 @@ async fn gather(
     let (_, leases) = servers.vault.call("LIST", "sys/leases/lookup/database/creds/app", Value::Null).await;
     let keys = leases["data"]["keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
     left.extend(keys.map(|key| format!("database/creds/app/{key}")));
-    let mut places = vec![("the journal".to_owned(), collect::rows(&servers.side).await), ("the tasks".into(), tasks)];
+    let mut places = vec![("the journal".to_owned(), collect::rows(&servers.side).await), ("the tasks".into(), text)];
     for curfew in fleet {
         let log = std::fs::read(curfew.log()).unwrap();
         places.push((format!("the log of {}", curfew.name), String::from_utf8_lossy(&log).into_owned()));
@@ -246,7 +248,13 @@ async fn gather(
     for curfew in fleet {
         secrets.extend(curfew.secrets());
     }
-    let Ledger { sent, credentials, looks, forged, .. } = std::mem::take(&mut *load.ledger.lock().unwrap());
+    let Ledger { mut sent, credentials, looks, forged, .. } = std::mem::take(&mut *load.ledger.lock().unwrap());
+    // What the broker has though it did not say where, and was then sent again: the later one is the one we know.
+    let placed: BTreeSet<(i32, i64)> = sent.iter().map(|one| (one.partition, one.offset)).collect();
+    for more in tasks.iter().filter(|record| !placed.contains(&(record.partition, record.offset))) {
+        let what = if more.body == load::POISON { What::Poison } else { What::Repeat };
+        sent.push(Sent { id: String::new(), what, partition: more.partition, offset: more.offset });
+    }
     let exits = fleet.iter().flat_map(|curfew| {
         let exits = curfew.exits.lock().unwrap().clone();
         exits.into_iter().map(|exit| (curfew.name.to_owned(), exit))

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aho_corasick::AhoCorasick;
 use curfew::case::record::{Answer as Sighted, Level, Record, Verdict};
 use curfew::case::state::{Phase, State};
 use serde_json::Value;
@@ -280,10 +281,11 @@ fn holder<'a>(h: &'a History, issuer_id: &str, at_ms: i64) -> Option<&'a Claim> 
 /// P5: no secret anywhere.
 fn no_secrets(h: &History) -> Line {
     let mut line = Line::of("P5 no secrets");
+    // All at once: a thousand secrets, each looked for by itself in all that ten minutes write, took longer than those.
+    let secrets = AhoCorasick::new(&h.secrets).unwrap();
     for (name, text) in &h.places {
-        for secret in h.secrets.iter().filter(|secret| text.contains(secret.as_str())) {
-            let at = text.find(secret.as_str()).unwrap_or(0);
-            line.broken.push(format!("{name} holds a secret, at byte {at}"));
+        for found in secrets.find_iter(text) {
+            line.broken.push(format!("{name} holds a secret, at byte {}", found.start()));
         }
     }
     let bytes: usize = h.places.iter().map(|(_, text)| text.len()).sum();

@@ -93,22 +93,26 @@ pub async fn rows(side: &PgPool) -> String {
     all
 }
 
-/// What was published, the topics one after the other; and everything that the tasks' topic holds, as text.
-pub async fn published(brokers: &str) -> (Vec<Vec<u8>>, String) {
+/// A record of a topic.
+pub struct Logged {
+    pub partition: i32,
+    pub offset: i64,
+    pub body: Vec<u8>,
+}
+
+/// What was published, the topics one after the other; and everything that the tasks' topic holds.
+pub async fn published(brokers: &str) -> (Vec<Vec<u8>>, Vec<Logged>) {
     let brokers = brokers.to_owned();
     let read = move || {
         let consumer: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", &brokers).set("group.id", "witness").create().unwrap();
-        let mut published = read_topic(&consumer, OUTCOMES);
-        published.extend(read_topic(&consumer, REJECTED));
-        let tasks = read_topic(&consumer, TASKS);
-        let text = tasks.iter().map(|body| String::from_utf8_lossy(body).into_owned() + "\n").collect();
-        (published, text)
+        let told = [OUTCOMES, REJECTED].into_iter().flat_map(|topic| read_topic(&consumer, topic));
+        (told.map(|record| record.body).collect(), read_topic(&consumer, TASKS))
     };
     tokio::task::spawn_blocking(read).await.unwrap()
 }
 
-fn read_topic(consumer: &BaseConsumer, topic: &str) -> Vec<Vec<u8>> {
+fn read_topic(consumer: &BaseConsumer, topic: &str) -> Vec<Logged> {
     let wait = Duration::from_secs(20);
     let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();
     let mut records = Vec::new();
@@ -122,7 +126,8 @@ fn read_topic(consumer: &BaseConsumer, topic: &str) -> Vec<Vec<u8>> {
             // It also comes back for what is no record, and with errors that pass.
             if let Some(Ok(record)) = consumer.poll(Duration::from_millis(200)) {
                 next = record.offset() + 1;
-                records.push(record.payload().unwrap_or_default().to_vec());
+                let (partition, offset) = (record.partition(), record.offset());
+                records.push(Logged { partition, offset, body: record.payload().unwrap_or_default().to_vec() });
             }
             assert!(began.elapsed() < wait * 3, "{topic} {} ends at {high}, read to {next}", partition.id());
         }

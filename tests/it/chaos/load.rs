@@ -27,6 +27,7 @@ pub const OUTCOMES: &str = "chaos.outcomes";
 pub const REJECTED: &str = "chaos.rejected";
 const PARTITIONS: i32 = 6;
 const SOURCE: &str = "/chaos";
+pub const POISON: &[u8] = b"{ this is no event";
 
 /// What was done, as far as it is over.
 #[derive(Default)]
@@ -320,16 +321,21 @@ impl Load {
 
     async fn poison(&self, dice: &mut Dice) {
         let partition = self.partition(dice);
-        let (partition, offset) = self.produce(partition, b"{ this is no event").await;
+        let (partition, offset) = self.produce(partition, POISON).await;
         self.ledger.lock().unwrap().sent.push(Sent { id: String::new(), what: What::Poison, partition, offset });
     }
 
     async fn produce(&self, partition: i32, body: &[u8]) -> (i32, i64) {
-        let kind = Header { key: "content-type", value: Some("application/cloudevents+json") };
-        let record = FutureRecord::<(), [u8]>::to(TASKS).partition(partition).payload(body);
-        let record = record.headers(OwnedHeaders::new().insert(kind));
-        let delivered = self.producer.send(record, Timeout::Never).await.map_err(|(error, _)| error).unwrap();
-        (delivered.partition, delivered.offset)
+        loop {
+            let kind = Header { key: "content-type", value: Some("application/cloudevents+json") };
+            let record = FutureRecord::<(), [u8]>::to(TASKS).partition(partition).payload(body);
+            let record = record.headers(OwnedHeaders::new().insert(kind));
+            let delivered = self.producer.send(record, Timeout::Never).await.map_err(|(error, _)| error).unwrap();
+            // Without a place it may be lost: a broker that starts can take it for a repeat. If it is not, the log tells.
+            if delivered.offset >= 0 {
+                return (delivered.partition, delivered.offset);
+            }
+        }
     }
 
     fn event(&self, what: &str, run: &str, mut data: Value) -> Value {
