@@ -113,11 +113,11 @@ fn size(calls: u32) -> usize {
     usize::try_from(calls).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)
 }
 
-/// Evenly spaced, 3 % below the limit, of which the burst takes one back: a call reaches the provider a little after its
+/// Evenly spaced, 5 % below the limit, of which the burst takes one back: a call reaches the provider a little after its
 /// turn, an effect only after its commit, and those that waited for one commit come together.
 fn pace(per_second: Option<u32>) -> Option<Arc<DefaultDirectRateLimiter>> {
     let rate = per_second.filter(|rate| *rate > 0)?;
-    let apart = Duration::from_secs_f64(1.0 / (f64::from(rate) * 0.97));
+    let apart = Duration::from_secs_f64(1.0 / (f64::from(rate) * 0.95));
     let burst = NonZeroU32::new(rate / 100).unwrap_or(NonZeroU32::MIN);
     Some(Arc::new(RateLimiter::direct(Quota::with_period(apart)?.allow_burst(burst))))
 }

@@ -25,9 +25,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// paid for many. Under light load nobody waits.
 const BUSY: usize = 8;
 /// How far apart a busy writer's groups begin. A commit costs about a quarter of a millisecond of processor, whatever is
-/// in it: that is what the revocations of a busy system feel (benches/README.md). Long enough that from 400 operations a
+/// in it: that is what the revocations of a busy system feel (benches/README.md). Long enough that from 300 operations a
 /// second on such a group is [`BUSY`] again, else it would wait every other time; one that takes longer waits for nobody.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(30);
 /// How soon a file that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 

@@ -113,7 +113,10 @@ fn sound() -> History {
         cut_from_ms: T,
         registered,
     };
-    let look = |id: &CredentialId, when, answer| Look { urn: id.as_str().to_owned(), at_ms: T + 99, when, answer };
+    let look = |id: &CredentialId, when, answer| {
+        let at_ms = if when == When::TaskLives { T - 1 } else { T + 99 };
+        Look { urn: id.as_str().to_owned(), at_ms, when, answer }
+    };
     let cases = vec![row(&lease, Level::Target), row(&token, Level::Issuer)];
     let claim = |row: &CaseRow, by: &str| Claim {
         case: row.case.id,

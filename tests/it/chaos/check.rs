@@ -8,7 +8,7 @@ use curfew::case::state::{Phase, State};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::history::{Answer, Asked, CaseRow, Claim, Credential, History, What, When};
+use super::history::{Answer, Asked, CaseRow, Claim, Credential, History, Look, What, When};
 use super::report::{Line, Report};
 
 /// Checks all.
@@ -130,7 +130,10 @@ fn curfew(h: &History) -> Line {
         line.must(closed.contains_key(&*known.urn), || format!("{}: no case says that it is dead", known.urn));
     }
     line.counted(registered().count(), "dead for the witness");
-    let lives = h.looks.iter().filter(|look| look.when == When::TaskLives);
+    let cut_from: BTreeMap<&str, i64> = h.credentials.iter().map(|known| (&*known.urn, known.cut_from_ms)).collect();
+    // A task that was kept beyond its deadline is over.
+    let lived = |look: &&Look| cut_from.get(&*look.urn).is_some_and(|cut_ms| look.at_ms < *cut_ms);
+    let lives = h.looks.iter().filter(|look| look.when == When::TaskLives).filter(lived);
     for look in lives.clone() {
         line.must(look.answer != Answer::Refused, || format!("{} was refused while its task lived", look.urn));
     }

@@ -284,9 +284,9 @@ impl Load {
     }
 
     async fn look(&self, one: &Held, when: When) {
-        let at_ms = now_ms();
         let answer = self.try_it(&one.key).await;
-        let look = Look { urn: one.id.as_str().to_owned(), at_ms, when, answer };
+        // When it was answered: a broker that is away can keep a task beyond its deadline, and then it is over.
+        let look = Look { urn: one.id.as_str().to_owned(), at_ms: now_ms(), when, answer };
         self.ledger.lock().unwrap().looks.push(look);
     }
 
