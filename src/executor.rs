@@ -50,7 +50,8 @@ const UNWRITABLE: Duration = Duration::from_secs(1);
 /// How the executor works.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Cases worked on at once; most of them wait for the journal or for a place to call.
+    /// Cases worked on at once; most of them wait for the journal or for a place to call. As many systems as fit into it,
+    /// each with its [`per_system`](Self::per_system), may hang before they hold all places.
     pub concurrency: usize,
     /// Of them, at most for one system: one that hangs must not fill all places.
     pub per_system: usize,

@@ -381,7 +381,7 @@ section! {
     Limits {
         /// Over it, cases are held; `null`: no cap.
         effects_per_minute: Option<u32> = Some(600),
-        /// Cases that are worked on at once.
+        /// Cases that are worked on at once: more than `per_system` times the systems that may hang together.
         concurrency: Spanned<usize> = unplaced(1_024),
         /// Of them, at one system.
         per_system: Spanned<usize> = unplaced(64),

@@ -132,7 +132,7 @@ fn curfew(h: &History) -> Line {
     line.counted(registered().count(), "dead for the witness");
     let cut_from: BTreeMap<&str, i64> = h.credentials.iter().map(|known| (&*known.urn, known.cut_from_ms)).collect();
     // A task that was kept beyond its deadline is over.
-    let lived = |look: &&Look| cut_from.get(&*look.urn).is_some_and(|cut_ms| look.at_ms < *cut_ms);
+    let lived = |look: &&Look| cut_from.get(&*look.urn).is_none_or(|cut_ms| look.at_ms < *cut_ms);
     let lives = h.looks.iter().filter(|look| look.when == When::TaskLives).filter(lived);
     for look in lives.clone() {
         line.must(look.answer != Answer::Refused, || format!("{} was refused while its task lived", look.urn));
