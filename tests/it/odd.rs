@@ -14,7 +14,7 @@ use proptest::sample::Index;
 /// Every example in `schemas/events`, valid and invalid ones.
 static EVENTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/events/examples")];
+    let mut folders = vec![crate::repository().join("schemas/events/examples")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -19,7 +19,7 @@ const EMITTED: [&str; 3] = ["outcome", "credential.state", "rejected"];
 const BROKER_MS: i64 = 1_788_256_800_000;
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/events")
+    crate::repository().join("schemas/events")
 }
 
 fn read(path: &Path) -> Value {

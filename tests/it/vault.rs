@@ -63,7 +63,7 @@ impl Root {
 
     /// The policies of `deploy/vault/`, for our own mount, under names of our own.
     async fn policy(&self, file: &str, mount: &str) -> String {
-        let text = std::fs::read_to_string(format!("{}/deploy/vault/{file}.hcl", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let text = std::fs::read_to_string(crate::repository().join(format!("deploy/vault/{file}.hcl"))).unwrap();
         let text =
             text.replace("database/creds", &format!("{mount}/creds")).replace("auth/approle", &format!("auth/{mount}"));
         let name = unique(file);

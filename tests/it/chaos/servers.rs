@@ -31,7 +31,7 @@ pub struct Servers {
 }
 
 fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/servers")
+    crate::repository().join("tests/servers/servers")
 }
 
 impl Servers {
@@ -150,7 +150,7 @@ impl Servers {
         self.put("database/roles/other", role).await;
         self.put("sys/auth/approle", json!({"type": "approle"})).await;
         for (login, policy) in [("a", "enforce"), ("b", "tokens"), ("reconcile", "reconcile")] {
-            let file = format!("{}/deploy/vault/{policy}.hcl", env!("CARGO_MANIFEST_DIR"));
+            let file = crate::repository().join(format!("deploy/vault/{policy}.hcl"));
             let text = tokio::fs::read_to_string(file).await.unwrap();
             self.put(&format!("sys/policies/acl/curfew-{policy}"), json!({"policy": text})).await;
             let policies = [format!("curfew-{policy}")];
