@@ -8,6 +8,7 @@ pub mod plan;
 pub mod record;
 mod series;
 pub mod state;
+pub mod turn;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -22,9 +23,15 @@ pub type CaseId = Uuid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// State is recorded, nothing is enforced; held findings are such cases until rotation exists.
+    /// State is recorded, nothing is enforced.
     Track,
-    /// The credential dies.
+    /// Looks whether it is dead, as was recorded. If it is alive, the case goes on with more.
+    Verify,
+    /// Rotated for hygiene: the new value works before the old one dies, where the system allows that.
+    Rollover,
+    /// Rotated because it leaked: the old value dies first, and nobody waits for its users.
+    Contain,
+    /// The credential dies, and nothing takes its place.
     Revoke,
 }
 
@@ -33,8 +40,16 @@ impl Action {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Track => "track",
+            Self::Verify => "verify",
+            Self::Rollover => "rollover",
+            Self::Contain => "contain",
             Self::Revoke => "revoke",
         }
+    }
+
+    /// Whether it puts a new value in the place of the old one.
+    pub fn rotates(self) -> bool {
+        matches!(self, Self::Rollover | Self::Contain)
     }
 }
 
@@ -54,6 +69,8 @@ pub enum Trigger {
     Reconcile,
     /// A scanner's finding.
     Finding,
+    /// It is older than its rule allows.
+    Age,
     /// An operator.
     Operator,
 }
@@ -68,6 +85,7 @@ impl Trigger {
             Self::Heartbeat => "heartbeat",
             Self::Reconcile => "reconcile",
             Self::Finding => "finding",
+            Self::Age => "age",
             Self::Operator => "operator",
         }
     }
@@ -121,8 +139,14 @@ pub enum HoldReason {
     Unregistered,
     /// No connector of this process serves its kind and instance.
     Unserved,
-    /// A finding, until rotation exists.
+    /// A finding that the rules leave to a person.
     Finding,
+    /// Nobody said how it is rotated: no recipe of this process names it.
+    NoRecipe,
+    /// The target took none of the candidates; what worked before works.
+    CandidateRejected,
+    /// Not all consumers have taken the new value in time, and the rule says to wait for a person.
+    NotAdopted,
     /// The wall clock cannot be trusted for deadlines.
     Clock,
     /// The provider says it never will.
@@ -144,6 +168,9 @@ impl HoldReason {
             Self::Unregistered => "unregistered",
             Self::Unserved => "unserved",
             Self::Finding => "finding",
+            Self::NoRecipe => "no_recipe",
+            Self::CandidateRejected => "candidate_rejected",
+            Self::NotAdopted => "not_adopted",
             Self::Clock => "clock",
             Self::Refused => "refused",
         }
@@ -151,7 +178,8 @@ impl HoldReason {
 
     /// Whether the guard is asked again by itself after a while, or only a person or an event moves the case.
     pub fn rechecks(self) -> bool {
-        matches!(self, Self::Frozen | Self::StartedHeld | Self::Observe | Self::Cap | Self::Unserved | Self::Clock)
+        use HoldReason as H;
+        matches!(self, H::Frozen | H::StartedHeld | H::Observe | H::Cap | H::Unserved | H::NoRecipe | H::Clock)
     }
 }
 
@@ -180,6 +208,12 @@ pub struct Directive {
     /// authority of any of them bounds it, and Curfew's own does not count. Empty: it rests on no producer's word.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grantors: Vec<String>,
+    /// The key of the finding that asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<String>,
+    /// Which of the credential's values it is about: the version of the store that held it. `None`: the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
 }
 
 impl Directive {

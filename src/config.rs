@@ -29,7 +29,7 @@ use crate::retry::Schedule;
 use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
-pub const KINDS: [&str; 3] = ["vault-lease", "vault-token", "vault-secret-id"];
+pub const KINDS: [&str; 4] = ["vault-lease", "vault-token", "vault-secret-id", "postgres-role"];
 /// The event types that producers may send.
 pub const EVENTS: [Type; 8] = [
     Type::TaskStarted,
@@ -137,6 +137,8 @@ pub struct Publish {
     pub outcomes: String,
     /// For states of credentials.
     pub states: String,
+    /// For new values that consumers must read.
+    pub rotated: String,
     /// For rejects.
     pub rejected: String,
 }

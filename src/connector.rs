@@ -5,7 +5,9 @@
 //! as success. No secret material is returned. One file per connector maps the provider's answers to
 //! [`Failure`]; nowhere else is their text read.
 
+pub mod plan;
 pub mod postgres;
+pub mod recipe;
 pub mod vault;
 
 use std::collections::BTreeMap;
@@ -14,9 +16,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use recipe::{Recipe, Rotation, Store};
+
+use crate::case::Case;
 use crate::case::plan::{Act, Plan, Step};
-use crate::case::record::{FailureKind, Observation, Output, Residue, Sighting};
-use crate::credential::{CredentialId, Kind};
+use crate::case::record::{FailureKind, Observation, Output, Sighting};
+use crate::credential::CredentialId;
 use crate::guard::Mode;
 use crate::probe::Settle;
 use crate::task::RunKey;
@@ -55,6 +60,20 @@ pub struct Subject {
     pub run: Option<RunKey>,
     /// Step key of an effect.
     pub key: Option<Uuid>,
+    /// Of a credential with a recipe: what is rotated, and where its values are.
+    pub rotation: Option<Rotation>,
+}
+
+/// Whether a gate is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// It is.
+    Open,
+    /// Not yet: ask again then.
+    Shut {
+        /// When (our clock).
+        again_ms: i64,
+    },
 }
 
 /// One kind of system. All calls have a time-out of their own (`unknown` when it strikes after sending).
@@ -72,6 +91,10 @@ pub trait Connector: Send + Sync {
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure>;
     /// Carries out one effect.
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure>;
+    /// Asks whether the plan may go on: `Test` and `Adopt`. `Rejected` asks for another candidate.
+    async fn pass(&self, _act: Act, _subject: &Subject) -> Result<Gate, Failure> {
+        Err(Failure::new(FailureKind::Refused, "this connector has no such gate"))
+    }
     /// Looks whether the old credential still works. What cannot be said is `unknown`.
     async fn probe(&self, subject: &Subject) -> Sighting;
     /// Confirms that our own access works: asked after a `Denied`, and before a blocked system is tried again.
@@ -96,12 +119,20 @@ pub struct Realm {
 pub struct Registry {
     realms: BTreeMap<String, Realm>,
     connectors: BTreeMap<(String, String), Arc<dyn Connector>>,
+    stores: BTreeMap<String, Arc<dyn Store>>,
+    recipes: BTreeMap<CredentialId, Arc<Recipe>>,
 }
 
-/// No connector here serves the credential.
+/// Why there is no plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no connector of this process serves this credential")]
-pub struct Unserved;
+pub enum NoPlan {
+    /// No connector here serves the credential.
+    #[error("no connector of this process serves this credential")]
+    Unserved,
+    /// Nobody said how it is rotated.
+    #[error("no recipe of this process says how this credential is rotated")]
+    NoRecipe,
+}
 
 impl Registry {
     /// Adds a realm.
@@ -112,6 +143,39 @@ impl Registry {
     /// Adds a connector under its name and system.
     pub fn add(&mut self, connector: Arc<dyn Connector>) {
         self.connectors.insert((connector.name().to_owned(), connector.system().to_owned()), connector);
+    }
+
+    /// Adds a store, under its system: one for each realm. It is a connector as well.
+    pub fn add_store(&mut self, store: Arc<dyn Store>) {
+        self.stores.insert(store.system().to_owned(), store.clone());
+        self.add(store);
+    }
+
+    /// Adds a recipe.
+    pub fn add_recipe(&mut self, recipe: Recipe) {
+        self.recipes.insert(recipe.credential.clone(), Arc::new(recipe));
+    }
+
+    /// How a credential is rotated.
+    pub fn recipe(&self, id: &CredentialId) -> Option<&Arc<Recipe>> {
+        self.recipes.get(id)
+    }
+
+    /// All recipes.
+    pub fn recipes(&self) -> impl Iterator<Item = &Arc<Recipe>> {
+        self.recipes.values()
+    }
+
+    /// What a rotation of the case works on, where its credential has a recipe.
+    pub fn rotation(&self, case: &Case) -> Option<Rotation> {
+        let recipe = self.recipe(&case.directive.credential)?.clone();
+        let store = self.stores.get(&recipe.place.realm)?.clone();
+        Some(Rotation::of(case, recipe, store))
+    }
+
+    /// The realm of this name.
+    pub fn realm_of(&self, system: &str) -> Option<&Realm> {
+        self.realms.get(system)
     }
 
     /// The realm that a credential belongs to.
@@ -152,45 +216,28 @@ impl Registry {
         self.connectors.values().find(|c| c.system() == target && c.name() == "postgres")
     }
 
-    /// Composes the plan that kills a credential. Pure: no call goes out.
+    /// Composes the next plan of a case. Pure: no call goes out.
     ///
     /// # Errors
-    /// [`Unserved`].
-    pub fn plan(&self, id: &CredentialId, principal: Option<&str>) -> Result<Plan, Unserved> {
-        let issuer = self.issuer(id).ok_or(Unserved)?;
-        let step = |act, connector: &Arc<dyn Connector>, optional| Step {
-            act,
-            connector: connector.name().to_owned(),
-            system: connector.system().to_owned(),
-            optional,
+    /// [`NoPlan`].
+    pub fn plan(&self, case: &Case) -> Result<Plan, NoPlan> {
+        let id = &case.directive.credential;
+        let at = |connector: &'_ Arc<dyn Connector>| (connector.name().to_owned(), connector.system().to_owned());
+        let issuer = at(self.issuer(id).ok_or(NoPlan::Unserved)?);
+        let target = self.target(id, case.principal.as_deref()).map(at);
+        let recipe = match self.recipe(id) {
+            Some(recipe) => {
+                let store = self.stores.get(&recipe.place.realm).ok_or(NoPlan::Unserved)?;
+                Some((recipe.as_ref(), (store.name(), store.system())))
+            }
+            None => None,
         };
-        let target = self.target(id, principal);
-        let mut steps = vec![step(Act::Observe, issuer, false)];
-        if let Some(target) = target {
-            steps.push(step(Act::Observe, target, false));
-            steps.push(step(Act::Disable, target, true));
-        }
-        let pivot = steps.len();
-        steps.push(step(Act::Revoke, issuer, false));
-        if id.kind() == Kind::VaultSecretId {
-            steps.push(step(Act::RevokeDerived, issuer, true));
-        }
-        if let Some(target) = target {
-            steps.push(step(Act::EndSessions, target, true));
-            steps.push(step(Act::Prove, target, false));
-        } else {
-            steps.push(step(Act::Prove, issuer, false));
-        }
-        Ok(Plan { steps, pivot })
-    }
-
-    /// What a skipped optional step leaves behind.
-    pub fn residue_of(act: Act) -> Option<Residue> {
-        match act {
-            Act::Disable => Some(Residue::NotFenced),
-            Act::EndSessions => Some(Residue::Sessions),
-            Act::RevokeDerived => Some(Residue::DerivedUnknown),
-            Act::Observe | Act::Revoke | Act::Prove => None,
-        }
+        let parts = plan::Parts {
+            kind: id.kind(),
+            issuer: (&issuer.0, &issuer.1),
+            target: target.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
+            recipe,
+        };
+        plan::compose(case.directive.action, parts, &case.state).ok_or(NoPlan::NoRecipe)
     }
 }

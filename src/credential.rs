@@ -22,6 +22,8 @@ pub enum Kind {
     VaultToken,
     /// A secret_id of a Vault AppRole; its id is `<auth mount>/<role>/<secret_id accessor>`.
     VaultSecretId,
+    /// The password of a PostgreSQL role; its id is the role's name, of two in turn `<one>,<other>`.
+    PostgresRole,
     /// A kind that no connector of this build serves. It is recorded and held, never acted on.
     Unserved,
 }
@@ -33,6 +35,7 @@ impl Kind {
             Self::VaultLease => "vault-lease",
             Self::VaultToken => "vault-token",
             Self::VaultSecretId => "vault-secret-id",
+            Self::PostgresRole => "postgres-role",
             Self::Unserved => "unserved",
         }
     }
@@ -42,6 +45,7 @@ impl Kind {
             "vault-lease" => Self::VaultLease,
             "vault-token" => Self::VaultToken,
             "vault-secret-id" => Self::VaultSecretId,
+            "postgres-role" => Self::PostgresRole,
             _ => Self::Unserved,
         }
     }

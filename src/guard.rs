@@ -10,7 +10,7 @@ use crate::credential::{CredentialId, Kind};
 use crate::task::RunKey;
 
 /// What a realm's cases may do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Decide, record, publish what would be done; no effect.

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::case::Case;
 use crate::case::record::Verdict;
+use crate::connector::recipe::Recipe;
 use crate::event::Reject;
 use crate::probe;
 
@@ -29,6 +30,8 @@ pub enum Kind {
     Outcome,
     /// A case changed its standing without closing: `dev.curfew.credential.state.v1`, with a sequence.
     CredentialState,
+    /// Consumers must read a new value: `dev.curfew.credential.rotated.v1`.
+    Rotated,
     /// A delivery was not accepted: `dev.curfew.rejected.v1`.
     Rejected,
 }
@@ -39,6 +42,7 @@ impl Kind {
         match self {
             Self::Outcome => "dev.curfew.outcome.v1",
             Self::CredentialState => "dev.curfew.credential.state.v1",
+            Self::Rotated => "dev.curfew.credential.rotated.v1",
             Self::Rejected => "dev.curfew.rejected.v1",
         }
     }
@@ -48,6 +52,7 @@ impl Kind {
         match self {
             Self::Outcome => "urn:curfew:schema:outcome.v1",
             Self::CredentialState => "urn:curfew:schema:credential.state.v1",
+            Self::Rotated => "urn:curfew:schema:credential.rotated.v1",
             Self::Rejected => "urn:curfew:schema:rejected.v1",
         }
     }
@@ -57,6 +62,7 @@ impl Kind {
         match self {
             Self::Outcome => "/curfew/outcomes",
             Self::CredentialState => "/curfew/states",
+            Self::Rotated => "/curfew/rotations",
             Self::Rejected => "/curfew/rejects",
         }
     }
@@ -102,6 +108,33 @@ pub fn standing(case: &Case, now_ms: i64) -> Message {
         data.insert("residue".into(), json!(case.state.residue));
     }
     message(Kind::CredentialState, case, format!("{}:{}", case.id, case.seq), data)
+}
+
+/// A new value stands where consumers read: its version and place, never the value.
+pub fn rotated(case: &Case, recipe: Option<&Recipe>, now_ms: i64) -> Message {
+    let directive = &case.directive;
+    let turn = &case.state.turn;
+    let mut data = Map::new();
+    data.insert("case_id".into(), case.id.to_string().into());
+    data.insert("tenant".into(), clip(&case.tenant).into());
+    data.insert("cred_id".into(), directive.credential.as_str().into());
+    data.insert("action".into(), directive.action.as_str().into());
+    data.insert("rotated_at".into(), time(now_ms));
+    let place = recipe.map(|recipe| &recipe.place);
+    for (name, generation) in [("old", &turn.old), ("new", &turn.new)] {
+        if let Some(generation) = generation {
+            let mut value = Map::new();
+            value.insert("version".into(), generation.version.into());
+            value.extend(generation.user.as_ref().map(|user| ("user".to_owned(), clip(user).into())));
+            data.insert(name.into(), value.into());
+        }
+    }
+    if let Some(place) = place {
+        let at = json!({"realm": clip(&place.realm), "mount": clip(&place.mount), "path": clip(&place.path)});
+        data.insert("store".into(), at);
+    }
+    let version = turn.new.as_ref().map_or(0, |new| new.version);
+    message(Kind::Rotated, case, format!("{}:{version}", case.id), data)
 }
 
 /// A reject: reason and coordinates, none of the bytes.

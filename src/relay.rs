@@ -52,6 +52,8 @@ pub struct Topics {
     pub outcomes: String,
     /// `dev.curfew.credential.state.v1`
     pub states: String,
+    /// `dev.curfew.credential.rotated.v1`
+    pub rotated: String,
     /// `dev.curfew.rejected.v1`
     pub rejected: String,
 }
@@ -59,7 +61,12 @@ pub struct Topics {
 impl Default for Topics {
     fn default() -> Self {
         let name = |what: &str| format!("curfew.{what}");
-        Self { outcomes: name("outcomes"), states: name("states"), rejected: name("rejected") }
+        Self {
+            outcomes: name("outcomes"),
+            states: name("states"),
+            rotated: name("rotated"),
+            rejected: name("rejected"),
+        }
     }
 }
 
@@ -69,6 +76,7 @@ impl Topics {
         match kind {
             Kind::Outcome => &self.outcomes,
             Kind::CredentialState => &self.states,
+            Kind::Rotated => &self.rotated,
             Kind::Rejected => &self.rejected,
         }
     }
@@ -278,7 +286,7 @@ async fn idle(wake: &Notify, stop: &CancellationToken, wait: Duration) {
 fn newest(connection: &Connection, topics: &Topics, ours: &str) -> Result<Option<(i64, Vec<u8>)>, Error> {
     let looker = Looker::new(connection)?;
     let mut newest: Option<(i64, Vec<u8>)> = None;
-    let mut names = vec![&topics.outcomes, &topics.states, &topics.rejected];
+    let mut names = vec![&topics.outcomes, &topics.states, &topics.rotated, &topics.rejected];
     names.sort();
     names.dedup();
     for topic in names {

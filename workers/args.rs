@@ -195,6 +195,12 @@ impl Role {
 pub enum Action {
     /// Credentials that die
     Revoke,
+    /// Leaked credentials that are rotated, the old value first
+    Contain,
+    /// Credentials that are rotated, the new value first
+    Rollover,
+    /// Looks at what is recorded as dead
+    Verify,
     /// State that is recorded
     Track,
 }
@@ -203,6 +209,9 @@ impl From<Action> for curfew::case::Action {
     fn from(action: Action) -> Self {
         match action {
             Action::Revoke => Self::Revoke,
+            Action::Contain => Self::Contain,
+            Action::Rollover => Self::Rollover,
+            Action::Verify => Self::Verify,
             Action::Track => Self::Track,
         }
     }

@@ -54,6 +54,7 @@ fn relay(process: &Process) -> Result<Option<Relay>, Failed> {
     let topics = Topics {
         outcomes: publish.outcomes.clone(),
         states: publish.states.clone(),
+        rotated: publish.rotated.clone(),
         rejected: publish.rejected.clone(),
     };
     let (journal, outbox, backlog) = (process.intake.journal.clone(), process.outbox.clone(), process.backlog.clone());

@@ -11,6 +11,16 @@ use super::CaseId;
 pub enum Act {
     /// Looks: what is there now? No effect.
     Observe,
+    /// Makes a candidate and stores it, where nobody reads it yet: durable before anything else knows it.
+    Create,
+    /// Gives the target the stored candidate.
+    Set,
+    /// Logs in with the candidate. A gate: without it nothing is promoted.
+    Test,
+    /// Makes the candidate the value that consumers read.
+    Promote,
+    /// Waits until the consumers have taken it. A gate.
+    Adopt,
     /// Stops new uses reversibly, such as NOLOGIN. Skipped where we may not.
     Disable,
     /// Kills the credential at its issuer. Cannot be reversed.
@@ -21,6 +31,13 @@ pub enum Act {
     EndSessions,
     /// Looks for sightings of it being refused until they prove it dead.
     Prove,
+    /// Destroys what is still stored of the old value, and of candidates.
+    Destroy,
+    /// Undoes [`Act::Set`]: a single user gets the value back that consumers read, unless it leaked; else the user that
+    /// took candidates is disabled.
+    Restore,
+    /// Undoes [`Act::Create`]: destroys the candidate.
+    Discard,
 }
 
 impl Act {
@@ -28,17 +45,36 @@ impl Act {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Observe => "observe",
+            Self::Create => "create",
+            Self::Set => "set",
+            Self::Test => "test",
+            Self::Promote => "promote",
+            Self::Adopt => "adopt",
             Self::Disable => "disable",
             Self::Revoke => "revoke",
             Self::RevokeDerived => "revoke_derived",
             Self::EndSessions => "end_sessions",
             Self::Prove => "prove",
+            Self::Destroy => "destroy",
+            Self::Restore => "restore",
+            Self::Discard => "discard",
         }
     }
 
     /// Whether it changes anything outside: then it stands behind the guard and a durable `Started`.
     pub fn has_effect(self) -> bool {
-        !matches!(self, Self::Observe | Self::Prove)
+        !matches!(self, Self::Observe | Self::Prove) && !self.is_gate()
+    }
+
+    /// Whether it only asks if the plan may go on.
+    pub fn is_gate(self) -> bool {
+        matches!(self, Self::Test | Self::Adopt)
+    }
+
+    /// Whether "nothing there any more" is what it was to bring about.
+    pub fn wants_gone(self) -> bool {
+        use Act as A;
+        matches!(self, A::Revoke | A::RevokeDerived | A::Disable | A::EndSessions | A::Destroy | A::Discard)
     }
 }
 
@@ -62,9 +98,33 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Index of the first step that cannot be reversed with certainty.
     pub pivot: usize,
+    /// It only takes back what a plan before it did: it proves nothing, and after it the case waits for a person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undoes: bool,
 }
 
-/// Idempotency token of a step: UUIDv5(case, plan, step).
-pub fn step_key(case: CaseId, plan: u32, step: usize) -> Uuid {
-    Uuid::new_v5(&case, format!("{plan}/{step}").as_bytes())
+impl Plan {
+    /// Index of the step that does `act`.
+    pub fn find(&self, act: Act) -> Option<usize> {
+        self.steps.iter().position(|step| step.act == act)
+    }
+
+    /// Whether a case may follow it. One that goes forward has one proof, and closes by nothing else; after that only
+    /// stored values are destroyed. One that undoes has none.
+    pub fn is_sound(&self) -> bool {
+        let proofs = self.steps.iter().filter(|s| s.act == Act::Prove).count();
+        if self.undoes {
+            let undoing = |s: &Step| matches!(s.act, Act::Restore | Act::Discard);
+            return !self.steps.is_empty() && self.steps.iter().all(undoing);
+        }
+        let after = self.find(Act::Prove).and_then(|proof| self.steps.get(proof + 1..));
+        let ends = after.is_some_and(|after| after.iter().all(|s| s.act == Act::Destroy));
+        proofs == 1 && ends && self.pivot < self.steps.len()
+    }
+}
+
+/// Idempotency token of a step: UUIDv5(case, plan, step, candidate). The first candidate has no part in it.
+pub fn step_key(case: CaseId, plan: u32, step: usize, candidate: u32) -> Uuid {
+    let name = if candidate <= 1 { format!("{plan}/{step}") } else { format!("{plan}/{step}/{candidate}") };
+    Uuid::new_v5(&case, name.as_bytes())
 }

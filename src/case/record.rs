@@ -27,6 +27,19 @@ pub struct Observation {
     pub principal_id: Option<String>,
     /// The provider's id of the request.
     pub request_id: Option<String>,
+    /// Of a look into a store: the version that is current there, and whose value it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<Generation>,
+}
+
+/// One value of a credential, by where it is stored. Says nothing of the value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Generation {
+    /// The store's version.
+    pub version: i64,
+    /// The user name that it is for, where two take turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// Whether a system knows a credential.
@@ -91,6 +104,12 @@ pub enum Residue {
     DerivedUnknown,
     /// We were not allowed to disable the login before the revoke.
     NotFenced,
+    /// It cannot be used any more, but what it owns keeps it from being removed.
+    CleanupPending,
+    /// The old value, dead as it is, is still stored.
+    OldValueStored,
+    /// Not all consumers were seen to take the new value before the old one was cut.
+    NotAdopted,
 }
 
 /// How a call failed: all that the executor reads.
@@ -112,6 +131,8 @@ pub enum FailureKind {
     Refused,
     /// Nothing there any more.
     Gone,
+    /// The target will not take this candidate; another one it may.
+    Rejected,
 }
 
 impl FailureKind {
@@ -124,6 +145,7 @@ impl FailureKind {
             Self::Denied => "denied",
             Self::Refused => "refused",
             Self::Gone => "gone",
+            Self::Rejected => "rejected",
         }
     }
 }
@@ -137,6 +159,12 @@ pub struct Output {
     pub residue: Vec<Residue>,
     /// How many derived things were killed.
     pub derived: u32,
+    /// Of [`Act::Promote`](super::plan::Act::Promote): what consumers read now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<Generation>,
+    /// When the system did it, by its own clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_ms: Option<i64>,
 }
 
 /// P8: exactly one of these is published.
@@ -280,6 +308,23 @@ pub enum Record {
         /// A short text of ours, without the provider's words.
         note: String,
     },
+    /// A gate is open.
+    Passed {
+        /// Index of the step.
+        step: usize,
+    },
+    /// The old value is proven dead; what is still stored of it remains to be destroyed.
+    Proven {
+        /// Index of the `Prove` step.
+        step: usize,
+        /// What was proven.
+        verdict: Verdict,
+    },
+    /// The reason for the case is gone before anything was done.
+    Withdrawn {
+        /// The topic that says so.
+        by: String,
+    },
     /// An optional step was left out.
     Skipped {
         /// Index of the step.
@@ -330,6 +375,9 @@ impl Record {
             Self::Started { .. } => "started",
             Self::Succeeded { .. } => "succeeded",
             Self::Failed { .. } => "failed",
+            Self::Passed { .. } => "passed",
+            Self::Proven { .. } => "proven",
+            Self::Withdrawn { .. } => "withdrawn",
             Self::Skipped { .. } => "skipped",
             Self::Sighted { .. } => "sighted",
             Self::Held { .. } => "held",

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Act, Plan, Step};
 use super::record::{Answer, FailureKind, Observation, Presence, Record, Residue, Verdict};
+use super::turn::Turn;
 use super::{Action, Directive, HoldReason};
 
 pub use super::series::Series;
@@ -56,6 +57,9 @@ pub struct State {
     pub acted: bool,
     /// The revoke was carried out by this case, as far as is known.
     pub killed: bool,
+    /// New uses of the old value were stopped by this case.
+    #[serde(default)]
+    pub fenced: bool,
     /// The last look of each `Observe` step of the current plan.
     pub observed: Vec<(usize, Observation)>,
     /// The proving series.
@@ -71,6 +75,15 @@ pub struct State {
     pub residue: Vec<Residue>,
     /// How the last call failed.
     pub last_failure: Option<FailureKind>,
+    /// Of a rotation: which value goes, which one comes.
+    #[serde(default, skip_serializing_if = "Turn::is_blank")]
+    pub turn: Turn,
+    /// What was proven, while stored values remain to be destroyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<Verdict>,
+    /// The reason for it is gone: it ends as obsolete.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
     /// What joined since the directive that counts, by topic: the authority of any of them will do. See
     /// [`crate::guard::authority_of`].
     #[serde(default)]
@@ -101,8 +114,14 @@ pub enum Todo {
     Perform(usize),
     /// Record `Skipped`: there is nothing to do.
     Skip(usize),
+    /// Ask whether the gate is open.
+    Pass(usize),
     /// Look for a sighting.
     Prove(usize),
+    /// Nothing is left to do: close with what was proven.
+    Close,
+    /// All is undone: hold it for a person.
+    Park,
     /// Ask the guard again.
     Recheck(HoldReason),
     /// Nothing: only a person or another event moves it.
@@ -122,12 +141,16 @@ impl State {
             looked: false,
             acted: false,
             killed: false,
+            fenced: false,
             observed: Vec::new(),
             series: Series::default(),
             principal_id: None,
             requests: Vec::new(),
             residue: Vec::new(),
             last_failure: None,
+            turn: Turn::default(),
+            proven: None,
+            withdrawn: false,
             joined: Vec::new(),
         }
     }
@@ -176,16 +199,23 @@ impl State {
     pub fn todo(&self) -> Todo {
         match &self.phase {
             Phase::Closed { .. } => return Todo::Rest,
+            _ if self.withdrawn => return Todo::Close,
             Phase::Held { reason } if reason.rechecks() => return Todo::Recheck(*reason),
             Phase::Held { .. } => return Todo::Rest,
             Phase::Abandoned => {
-                let prove = self.plan.as_ref().and_then(|p| p.steps.iter().position(|s| s.act == Act::Prove));
-                return prove.map_or(Todo::Rest, Todo::Prove);
+                return self.plan.as_ref().and_then(|p| p.find(Act::Prove)).map_or(Todo::Rest, Todo::Prove);
             }
             Phase::Open => {}
         }
-        let Some(step) = self.current() else {
+        if self.is_spent() {
             return Todo::Plan;
+        }
+        let Some(step) = self.current() else {
+            return match &self.plan {
+                None => Todo::Plan,
+                Some(plan) if plan.undoes => Todo::Park,
+                Some(_) => Todo::Close,
+            };
         };
         if let Some(look) = self.due_look() {
             return Todo::Observe(look);
@@ -194,8 +224,20 @@ impl State {
             Act::Observe => Todo::Observe(self.step),
             Act::Prove => Todo::Prove(self.step),
             _ if self.needless(step) => Todo::Skip(self.step),
+            Act::Test | Act::Adopt => Todo::Pass(self.step),
             _ => Todo::Perform(self.step),
         }
+    }
+
+    /// Whether nothing is left to do after the proof.
+    pub fn proof_is_last(&self) -> bool {
+        let steps = self.plan.as_ref().map_or(0, |plan| plan.steps.len());
+        self.phase == Phase::Abandoned || self.step + 1 >= steps
+    }
+
+    /// Whether the target took none of the candidates: what was done is undone next.
+    pub fn is_spent(&self) -> bool {
+        self.turn.rejected >= Turn::CANDIDATES && self.plan.as_ref().is_some_and(|plan| !plan.undoes)
     }
 
     /// The look that must come before an effect in doubt is repeated. Where the plan has none for this step's system,
@@ -212,13 +254,18 @@ impl State {
 
     /// Whether an effect has nothing left to act on.
     fn needless(&self, step: &Step) -> bool {
+        let rotates = self.plan.as_ref().is_some_and(|plan| plan.find(Act::Create).is_some());
+        // A user that its system does not know any more gets no new value.
+        if rotates && step.act != Act::Destroy && self.issuer().is_some_and(|seen| seen.presence == Presence::Gone) {
+            return true;
+        }
         let Some(seen) = self.observation_for(step) else { return false };
         match step.act {
             Act::Revoke => seen.presence == Presence::Gone || seen.only_expires,
             Act::Disable => seen.presence == Presence::Gone,
             Act::EndSessions => seen.presence == Presence::Gone && self.principal_id.is_none(),
             // A destroyed secret_id kills none of its tokens: they are always looked for.
-            Act::RevokeDerived | Act::Observe | Act::Prove => false,
+            _ => false,
         }
     }
 
@@ -250,15 +297,20 @@ impl State {
                 self.acted |= doubt;
                 self.observed.clear();
                 self.series = Series::default();
+                self.proven = None;
+                self.withdrawn = false;
+                self.turn.go_on(by.generation);
                 self.joined.clear();
             }
-            Record::Planned { no, plan } if is_open && self.plan.is_none() && *no == self.plan_no + 1 => {
-                // It ends in its one proof: nothing comes after that, and nothing closes without it.
-                let proofs = plan.steps.iter().filter(|s| s.act == Act::Prove).count();
-                let proves = proofs == 1 && plan.steps.last().is_some_and(|s| s.act == Act::Prove);
-                if !proves || plan.pivot >= plan.steps.len() {
+            Record::Planned { no, plan }
+                if is_open && *no == self.plan_no + 1 && (self.plan.is_none() || self.is_spent()) =>
+            {
+                if !plan.is_sound() || plan.undoes != self.is_spent() {
                     return Err(illegal);
                 }
+                self.observed.clear();
+                self.in_doubt = false;
+                self.looked = false;
                 self.plan_no = *no;
                 self.plan = Some(plan.clone());
                 self.step = 0;
@@ -270,6 +322,7 @@ impl State {
                 let was_due = self.due_look() == Some(*step);
                 self.principal_id = seen.principal_id.clone().or(self.principal_id.take());
                 self.note_requests(&seen.request_id);
+                self.turn.saw(seen.current.as_ref());
                 self.observed.retain(|(i, _)| i != step);
                 self.observed.push((*step, seen.clone()));
                 if *step == self.step {
@@ -289,7 +342,12 @@ impl State {
                 self.acted = true;
             }
             Record::Succeeded { step, output } if self.is_effect(*step) && self.in_doubt && !self.is_closed() => {
-                self.killed |= self.act(*step) == Some(Act::Revoke);
+                match self.act(*step) {
+                    Some(Act::Revoke) => self.killed = true,
+                    Some(Act::Disable) => self.fenced = true,
+                    Some(act) => self.turn.did(act, output),
+                    None => {}
+                }
                 self.leave(&output.residue);
                 self.note_requests(&output.request_ids);
                 self.advance();
@@ -311,10 +369,41 @@ impl State {
                 }
                 self.looked = false;
                 self.last_failure = Some(*failure);
+                if *failure == FailureKind::Rejected && *step == self.step {
+                    self.turn.rejected = self.turn.rejected.saturating_add(1);
+                    // Another one is made, unless the last was the last.
+                    if let Some(create) = self.plan.as_ref().and_then(|plan| plan.find(Act::Create))
+                        && create <= self.step
+                        && !self.is_spent()
+                    {
+                        self.step = create;
+                        self.attempts = 0;
+                    }
+                }
             }
-            Record::Skipped { step, residue } if is_open && self.is_effect(*step) => {
+            Record::Passed { step } if is_open && *step == self.step && self.act(*step).is_some_and(Act::is_gate) => {
+                self.advance();
+            }
+            Record::Proven { step, verdict }
+                if is_open
+                    && *step == self.step
+                    && self.act(*step) == Some(Act::Prove)
+                    && self.series.refused > 0
+                    && verdict.closes() =>
+            {
+                self.proven = Some(verdict.clone());
+                self.advance();
+            }
+            // What has begun goes on: a half-made change is not left alone.
+            Record::Withdrawn { .. } if !self.acted && !self.is_closed() => self.withdrawn = true,
+            Record::Skipped { step, residue }
+                if is_open
+                    && (self.is_effect(*step)
+                        || (*step == self.step && self.act(*step).is_some_and(Act::is_gate))) =>
+            {
                 let gone = self.current().and_then(|s| self.observation_for(s)).is_some_and(|o| o.presence == Presence::Gone);
-                if self.in_doubt && gone && self.act(*step) == Some(Act::Revoke) {
+                let contained = self.fenced && *residue == Some(Residue::CleanupPending);
+                if self.act(*step) == Some(Act::Revoke) && ((self.in_doubt && gone) || contained) {
                     self.killed = true;
                 }
                 self.leave(residue.as_slice());
@@ -332,7 +421,15 @@ impl State {
             Record::Held { reason } if is_open || matches!(self.phase, Phase::Held { .. }) => {
                 self.phase = Phase::Held { reason: *reason };
             }
-            Record::Resumed { .. } if matches!(self.phase, Phase::Held { .. }) => self.phase = Phase::Open,
+            Record::Resumed { .. } if matches!(self.phase, Phase::Held { .. }) => {
+                self.phase = Phase::Open;
+                // After all was undone a person wants it tried again from the start.
+                if self.plan.as_ref().is_some_and(|plan| plan.undoes && self.step >= plan.steps.len()) {
+                    self.plan = None;
+                    self.step = 0;
+                    self.turn.rejected = 0;
+                }
+            }
             Record::Abandoned { .. } if matches!(self.phase, Phase::Open | Phase::Held { .. }) => {
                 self.phase = Phase::Abandoned;
             }

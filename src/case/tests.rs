@@ -20,6 +20,8 @@ fn directive(held: Option<HoldReason>) -> Directive {
         broker_ms: 0,
         topic: "t".into(),
         grantors: Vec::new(),
+        finding: None,
+        generation: None,
     }
 }
 
@@ -27,16 +29,31 @@ fn step(act: Act, system: &str) -> Step {
     Step { act, connector: system.into(), system: system.into(), optional: false }
 }
 
-/// With looks for each system, or without the one at the database.
-fn plan(looks: bool) -> Plan {
+/// A revoke with looks for each system (0) or without the one at the database (1), a containment (2), a rollover (3);
+/// or what undoes these.
+fn plan(shape: u8, undoes: bool) -> Plan {
+    let at = |(act, system): &(Act, &str)| step(*act, system);
+    if undoes {
+        let steps = [(Act::Restore, "pg"), (Act::Discard, "kv")].iter().map(at).collect();
+        return Plan { steps, pivot: 0, undoes: true };
+    }
+    let looks = [(Act::Observe, "pg"), (Act::Observe, "kv")];
+    let cuts = [(Act::Disable, "pg"), (Act::EndSessions, "pg")];
+    let makes = [(Act::Create, "kv"), (Act::Set, "pg"), (Act::Test, "pg"), (Act::Promote, "kv")];
+    let ends = [(Act::Prove, "pg"), (Act::Destroy, "kv")];
+    if shape >= 2 {
+        let middle = if shape == 2 { [&cuts[..], &makes] } else { [&makes[..], &[(Act::Adopt, "pg")]] };
+        let steps = [&looks[..], middle[0], middle[1], &ends].concat().iter().map(at).collect::<Vec<_>>();
+        return Plan { pivot: steps.len() - 1, steps, undoes: false };
+    }
     let mut steps = vec![step(Act::Observe, "vault")];
-    if looks {
+    if shape == 0 {
         steps.push(step(Act::Observe, "pg"));
     }
     steps.extend([step(Act::Disable, "pg"), step(Act::Revoke, "vault"), step(Act::EndSessions, "pg")]);
     steps.push(step(Act::Prove, "pg"));
     let pivot = steps.len() - 3;
-    Plan { steps, pivot }
+    Plan { steps, pivot, undoes: false }
 }
 
 fn seen(presence: Presence) -> Observation {
@@ -52,7 +69,7 @@ fn dead() -> Verdict {
 }
 
 /// What the executor may append for `todo`: `pick` chooses among it.
-fn answer(state: &State, todo: Todo, pick: u8, looks: bool) -> Record {
+fn answer(state: &State, todo: Todo, pick: u8, shape: u8) -> Record {
     let failures = [
         FailureKind::Unavailable,
         FailureKind::Throttled { after_ms: None },
@@ -60,15 +77,24 @@ fn answer(state: &State, todo: Todo, pick: u8, looks: bool) -> Record {
         FailureKind::Denied,
         FailureKind::Refused,
         FailureKind::Gone,
+        FailureKind::Rejected,
     ];
-    let failed = |step| Record::Failed { step, failure: failures[usize::from(pick) % 6], note: String::new() };
+    let failed = |step| Record::Failed { step, failure: failures[usize::from(pick) % 7], note: String::new() };
     let presence = [Presence::Present, Presence::Gone, Presence::Unclear][usize::from(pick) % 3];
     match todo {
-        Todo::Plan => Record::Planned { no: state.plan_no + 1, plan: plan(looks) },
+        Todo::Plan => Record::Planned { no: state.plan_no + 1, plan: plan(shape, state.is_spent()) },
         Todo::Observe(step) if pick.is_multiple_of(4) => failed(step),
         Todo::Observe(step) => Record::Observed { step, seen: seen(presence) },
         Todo::Perform(step) => Record::Started { step, key: uuid::Uuid::nil(), attempt: state.attempts + 1 },
         Todo::Skip(step) => Record::Skipped { step, residue: None },
+        Todo::Pass(step) if pick.is_multiple_of(3) => failed(step),
+        Todo::Pass(step) => Record::Passed { step },
+        Todo::Close if state.withdrawn => Record::Closed { verdict: Verdict::Obsolete },
+        Todo::Close => Record::Closed { verdict: state.proven.clone().unwrap() },
+        Todo::Park => Record::Held { reason: HoldReason::CandidateRejected },
+        Todo::Prove(step) if state.series.refused > 0 && state.phase == Phase::Open && !state.proof_is_last() => {
+            Record::Proven { step, verdict: dead() }
+        }
         Todo::Prove(step) if pick.is_multiple_of(5) => failed(step),
         Todo::Prove(step) => {
             let answer = [Answer::Refused, Answer::Accepted, Answer::Unknown][usize::from(pick) % 3];
@@ -84,7 +110,7 @@ fn answer(state: &State, todo: Todo, pick: u8, looks: bool) -> Record {
 proptest! {
     /// Whatever happens, what comes next can be recorded, and a crash between any two records changes nothing.
     #[test]
-    fn what_comes_next_can_always_be_recorded(picks in prop::collection::vec((any::<u8>(), 0..24u8), 1..80), looks: bool) {
+    fn what_comes_next_can_always_be_recorded(picks in prop::collection::vec((any::<u8>(), 0..24u8), 1..80), shape in 0..4u8) {
         let opened = directive(None);
         let mut state = State::opened(&opened);
         let mut records = vec![Record::Opened { directive: opened }];
@@ -101,13 +127,17 @@ proptest! {
                     Record::Abandoned { by: "ann".into(), reason: String::new() }
                 }
                 4 => Record::Closed { verdict: Verdict::Obsolete },
-                _ => answer(&state, todo, pick, looks),
+                5 if !state.acted => Record::Withdrawn { by: "t".into() },
+                _ => answer(&state, todo, pick, shape),
             }];
             if let Record::Started { step, .. } = &now[0] {
                 // The reply, or a crash before it.
                 match pick % 4 {
                     0 => {}
                     1 => now.push(Record::Failed { step: *step, failure: FailureKind::Unknown, note: String::new() }),
+                    2 if pick > 128 => {
+                        now.push(Record::Failed { step: *step, failure: FailureKind::Rejected, note: String::new() });
+                    }
                     2 => now.push(Record::Failed { step: *step, failure: FailureKind::Unavailable, note: String::new() }),
                     _ => now.push(Record::Succeeded { step: *step, output: Output::default() }),
                 }
@@ -124,13 +154,13 @@ proptest! {
 
     /// No order of records, however wild, reaches a state in which a closed case moves or an unseen death is recorded.
     #[test]
-    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..7usize, 0..14u8), 0..60)) {
+    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..12usize, 0..18u8), 0..60), shape in 0..4u8) {
         let mut state = State::opened(&directive(None));
         for (pick, at, kind) in picks {
             let record = match kind {
                 0 => Record::Opened { directive: directive(None) },
                 1 => Record::Superseded { by: directive(None) },
-                2 => Record::Planned { no: state.plan_no + u32::from(pick % 2), plan: plan(pick > 100) },
+                2 => Record::Planned { no: state.plan_no + u32::from(pick % 2), plan: plan(shape, pick > 200) },
                 3 => Record::Observed { step: at, seen: seen(Presence::Present) },
                 4 => Record::Started { step: at, key: uuid::Uuid::nil(), attempt: u32::from(pick % 3) },
                 5 => Record::Succeeded { step: at, output: Output::default() },
@@ -141,16 +171,22 @@ proptest! {
                 10 => Record::Resumed { by: "a".into() },
                 11 => Record::Abandoned { by: "a".into(), reason: String::new() },
                 12 => Record::Closed { verdict: dead() },
+                14 => Record::Passed { step: at },
+                15 => Record::Proven { step: at, verdict: dead() },
+                16 => Record::Withdrawn { by: "t".into() },
+                17 => Record::Failed { step: at, failure: FailureKind::Rejected, note: String::new() },
                 _ => Record::Closed { verdict: Verdict::DiesAt { at_ms: 1 } },
             };
             let closed = state.is_closed();
             let unseen = state.series.refused == 0;
             if let Ok(next) = state.clone().next(&record) {
                 prop_assert!(!closed, "a closed case took {record:?}");
-                prop_assert!(!(kind == 12 && unseen), "dead without a sighting");
+                prop_assert!(!(matches!(kind, 12 | 15) && unseen), "dead without a sighting");
+                prop_assert!(kind != 16 || !state.acted, "withdrawn from half-way");
                 prop_assert!(kind != 13, "closed by a verdict that does not close");
                 let steps = next.plan.as_ref().map_or(0, |p| p.steps.len());
-                prop_assert!(steps == 0 || next.step < steps, "past its proof");
+                let is_over = next.proven.is_some() || next.plan.as_ref().is_some_and(|plan| plan.undoes);
+                prop_assert!(steps == 0 || next.step < steps || (next.step == steps && is_over), "past its proof");
                 prop_assert!(!next.in_doubt || next.current().is_some_and(|s| s.act.has_effect()));
                 state = next;
             }
@@ -162,7 +198,7 @@ proptest! {
 fn an_abandoned_case_may_fail_to_probe() {
     let mut state = State::opened(&directive(None));
     for record in [
-        Record::Planned { no: 1, plan: plan(true) },
+        Record::Planned { no: 1, plan: plan(0, false) },
         Record::Abandoned { by: "ann".into(), reason: "x".into() },
         Record::Failed { step: 5, failure: FailureKind::Unavailable, note: String::new() },
         Record::Sighted { step: 5, sighting: sighted(Answer::Refused, 1) },
@@ -179,7 +215,8 @@ mod judged {
 
     pub(super) fn case(sightings: &[Sighting], issuer: Presence, seen_ms: Option<i64>) -> Case {
         let mut state = State::opened(&directive(None));
-        let proof = Plan { steps: vec![step(Act::Observe, "vault"), step(Act::Prove, "vault")], pivot: 1 };
+        let proof =
+            Plan { steps: vec![step(Act::Observe, "vault"), step(Act::Prove, "vault")], pivot: 1, undoes: false };
         state = state.next(&Record::Planned { no: 1, plan: proof }).unwrap();
         state = state.next(&Record::Observed { step: 0, seen: seen(issuer) }).unwrap();
         for sighting in sightings {

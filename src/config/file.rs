@@ -199,6 +199,8 @@ section! {
         outcomes: Spanned<String> = unplaced("curfew.outcomes".to_owned()),
         /// For states of credentials.
         states: Spanned<String> = unplaced("curfew.outcomes".to_owned()),
+        /// For new values that consumers must read.
+        rotated: Spanned<String> = unplaced("curfew.rotated".to_owned()),
         /// For rejects.
         rejected: Spanned<String> = unplaced("curfew.rejected".to_owned()),
     }

@@ -153,7 +153,7 @@ fn event(c: &mut Checks<'_>, name: &Spanned<String>) -> Option<Type> {
 }
 
 pub(super) fn publish(c: &mut Checks<'_>, raw: &file::Publish, topics: &BTreeMap<String, Topic>) -> Publish {
-    for topic in [&raw.outcomes, &raw.states, &raw.rejected] {
+    for topic in [&raw.outcomes, &raw.states, &raw.rotated, &raw.rejected] {
         if topics.contains_key(&topic.value) {
             c.wrong(topic.referenced, format!("{} is read from as well: Curfew would hear itself", said(&topic.value)));
         }
@@ -161,6 +161,7 @@ pub(super) fn publish(c: &mut Checks<'_>, raw: &file::Publish, topics: &BTreeMap
     Publish {
         outcomes: raw.outcomes.value.clone(),
         states: raw.states.value.clone(),
+        rotated: raw.rotated.value.clone(),
         rejected: raw.rejected.value.clone(),
     }
 }

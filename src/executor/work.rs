@@ -9,12 +9,12 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use super::breaker::Breakers;
 use super::calls::Calls;
 use super::{MARGIN_MS, Parts};
-use crate::case::plan::{self, Step};
-use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Sighting, Verdict};
+use crate::case::plan::{self, Act, Step};
+use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Residue, Sighting, Verdict};
 use crate::case::state::{Illegal, Phase, Todo};
 use crate::case::{Action, Case, Directive, HoldReason, Trigger};
-use crate::connector::{Connector, Failure, Registry, Subject};
-use crate::guard::{self, Authority, Facts};
+use crate::connector::{self, Connector, Failure, Gate, NoPlan, Subject};
+use crate::guard::{self, Authority, Facts, Mode};
 use crate::journal::{Append, Claim, Error};
 use crate::probe::{self, Judgement};
 use crate::{event, outcome, retry};
@@ -117,7 +117,13 @@ impl Work<'_> {
                     Next::Go
                 }
                 Todo::Perform(step) => self.perform(step).await?,
+                Todo::Pass(step) => self.pass(step).await?,
                 Todo::Prove(step) => self.prove(step).await?,
+                Todo::Close => self.end().await?,
+                Todo::Park => {
+                    self.parts.metrics.alarm("candidate_rejected");
+                    self.hold(HoldReason::CandidateRejected).await?
+                }
                 Todo::Recheck(reason) => self.recheck(reason).await?,
             };
             if matches!(next, Next::Wait) {
@@ -128,13 +134,14 @@ impl Work<'_> {
 
     async fn plan(&mut self) -> Result<Next, Stop> {
         let case = self.case();
-        match self.parts.registry.plan(&case.directive.credential, case.principal.as_deref()) {
+        match self.parts.registry.plan(case) {
             Ok(plan) => {
                 let no = case.state.plan_no + 1;
                 self.push(Record::Planned { no, plan })?;
                 Ok(Next::Go)
             }
-            Err(_) => self.hold(HoldReason::Unserved).await,
+            Err(NoPlan::Unserved) => self.hold(HoldReason::Unserved).await,
+            Err(NoPlan::NoRecipe) => self.hold(HoldReason::NoRecipe).await,
         }
     }
 
@@ -153,8 +160,45 @@ impl Work<'_> {
                     self.learned = Some(seen.clone());
                 }
                 self.push(Record::Observed { step: index, seen })?;
+                self.mind_generation()?;
                 Ok(Next::Go)
             }
+            Err(failure) => self.failed(index, &step, connector.as_ref(), failure).await,
+        }
+    }
+
+    /// P6: a directive about a value that is not current any more rotates nothing. What became of that value is looked at.
+    fn mind_generation(&mut self) -> Result<(), Illegal> {
+        let case = self.case();
+        let (turn, directive) = (&case.state.turn, &case.directive);
+        if let (Some(meant), Some(current)) = (directive.generation, &turn.old)
+            && directive.action.rotates()
+            && turn.new.is_none()
+            && current.version > meant
+        {
+            let by = Directive { action: Action::Verify, ..directive.clone() };
+            self.push(Record::Superseded { by: by.clone() })?;
+            self.claim.case.directive = by;
+        }
+        Ok(())
+    }
+
+    /// Asks at a gate.
+    async fn pass(&mut self, index: usize) -> Result<Next, Stop> {
+        let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
+        let subject = self.subject(&step, None);
+        let Some(place) = self.place(&step).await else { return self.later().await };
+        let started = self.parts.clock.monotonic_ms();
+        let answer = within(connector.as_ref(), connector.pass(step.act, &subject)).await;
+        drop(place);
+        self.measured(&step, answer.as_ref().err(), started);
+        match answer {
+            Ok(Gate::Open) => {
+                self.breakers.answered(&step.system);
+                self.push(Record::Passed { step: index })?;
+                Ok(Next::Go)
+            }
+            Ok(Gate::Shut { again_ms }) => self.wait_then(again_ms.max(self.now() + 1)).await,
             Err(failure) => self.failed(index, &step, connector.as_ref(), failure).await,
         }
     }
@@ -173,7 +217,7 @@ impl Work<'_> {
         }
         let case = self.case();
         let attempt = case.state.attempts + 1;
-        let key = plan::step_key(case.id, case.state.plan_no, index);
+        let key = plan::step_key(case.id, case.state.plan_no, index, case.state.turn.rejected + 1);
         let charge = if case.charged { None } else { self.parts.settings.effects_per_minute };
         let before = (case.state.clone(), self.pending.len());
         self.push(Record::Started { step: index, key, attempt })?;
@@ -206,9 +250,14 @@ impl Work<'_> {
             Ok(output) => {
                 self.breakers.answered(&step.system);
                 self.push(Record::Succeeded { step: index, output })?;
+                if step.act == Act::Promote {
+                    let case = self.case();
+                    let recipe = self.parts.registry.recipe(&case.directive.credential);
+                    self.messages.push(outcome::rotated(case, recipe.map(AsRef::as_ref), self.now()));
+                }
                 Ok(Next::Go)
             }
-            Err(failure) if failure.kind == FailureKind::Gone => {
+            Err(failure) if failure.kind == FailureKind::Gone && step.act.wants_gone() => {
                 self.push(Record::Succeeded { step: index, output: Default::default() })?;
                 Ok(Next::Go)
             }
@@ -231,7 +280,11 @@ impl Work<'_> {
         self.push(Record::Sighted { step: index, sighting })?;
         let case = self.case();
         match probe::judge(case, connector.settle(), self.now()) {
-            Judgement::Close(verdict) => self.close(verdict).await,
+            Judgement::Close(verdict) if case.state.proof_is_last() => self.close(verdict).await,
+            Judgement::Close(verdict) => {
+                self.push(Record::Proven { step: index, verdict })?;
+                Ok(Next::Go)
+            }
             Judgement::Again { at_ms } => self.wait_then(at_ms).await,
             Judgement::Retry => {
                 let due_ms = self.now() + self.backoff_ms(FailureKind::Unknown);
@@ -241,8 +294,17 @@ impl Work<'_> {
                     // An abandoned case acts no more (P8): it goes on looking, and alarming.
                     // One that was opened held and is open now was let go by a person: so is its new plan.
                     if case.state.phase == Phase::Open && case.state.series.broken >= REFUTED {
-                        let by = Directive { held: None, ..case.directive.clone() };
-                        self.push(Record::Superseded { by })?;
+                        let action = match case.directive.action {
+                            // Called dead, and it lives: that is more than hygiene.
+                            Action::Verify if self.parts.registry.recipe(&case.directive.credential).is_some() => {
+                                Action::Contain
+                            }
+                            Action::Verify => Action::Revoke,
+                            same => same,
+                        };
+                        let by = Directive { held: None, action, ..case.directive.clone() };
+                        self.push(Record::Superseded { by: by.clone() })?;
+                        self.claim.case.directive = by;
                         self.tell_standing();
                     }
                 }
@@ -309,7 +371,13 @@ impl Work<'_> {
         self.push(Record::Failed { step: index, failure: kind, note: failure.note })?;
         let final_no = matches!(kind, FailureKind::Denied | FailureKind::Refused);
         if step.optional && final_no && step.act.has_effect() {
-            self.push(Record::Skipped { step: index, residue: Registry::residue_of(step.act) })?;
+            self.push(Record::Skipped { step: index, residue: connector::plan::residue_of(step.act) })?;
+            return Ok(Next::Go);
+        }
+        // It cannot be used any more; what it owns must be taken over by a person before it can be removed.
+        if step.act == Act::Revoke && kind == FailureKind::Refused && self.case().state.fenced {
+            self.parts.metrics.alarm("cleanup_pending");
+            self.push(Record::Skipped { step: index, residue: Some(Residue::CleanupPending) })?;
             return Ok(Next::Go);
         }
         let now = self.now();
@@ -336,6 +404,10 @@ impl Work<'_> {
                     due_ms = due_ms.min(now + pause_ms);
                 }
             }
+            FailureKind::Rejected => {
+                self.parts.metrics.alarm("candidate_rejected");
+                return Ok(Next::Go);
+            }
             FailureKind::Gone => {}
         }
         if self.case().state.attempts <= 1 {
@@ -350,6 +422,21 @@ impl Work<'_> {
         self.tell_standing();
         let after_ms = if reason.rechecks() { self.parts.settings.recheck_ms } else { REST_MS };
         self.wait_then(self.now() + after_ms).await
+    }
+
+    /// All steps are done, or the reason is gone.
+    async fn end(&mut self) -> Result<Next, Stop> {
+        let state = &self.case().state;
+        let verdict = match (&state.proven, state.withdrawn) {
+            (Some(Verdict::Dead { level, at_ms, sightings, by, residue }), false) => {
+                let mut residue = residue.clone();
+                residue.extend(state.residue.iter().filter(|one| !residue.contains(one)).copied().collect::<Vec<_>>());
+                Verdict::Dead { level: *level, at_ms: *at_ms, sightings: *sightings, by: *by, residue }
+            }
+            (Some(verdict), false) => verdict.clone(),
+            _ => Verdict::Obsolete,
+        };
+        self.close(verdict).await
     }
 
     async fn close(&mut self, verdict: Verdict) -> Result<Next, Stop> {
@@ -373,6 +460,12 @@ impl Work<'_> {
         Ok(Next::Wait)
     }
 
+    /// The mode of the next step's system: of a rotation, the store and the target must both let it act.
+    fn mode_there(&self) -> Mode {
+        let step = self.case().state.current();
+        step.and_then(|step| self.parts.registry.realm_of(&step.system)).map_or(Mode::Enforce, |realm| realm.mode)
+    }
+
     async fn guard(&self) -> Result<Result<(), HoldReason>, Stop> {
         let (journal, settings, case) = (&self.parts.journal, &self.parts.settings, self.case());
         let freeze = journal.frozen().await?.max((self.parts.freeze_file)());
@@ -389,7 +482,7 @@ impl Work<'_> {
             seen: case.state.issuer(),
             freeze,
             started_held,
-            mode: realm.map(|r| r.mode),
+            mode: realm.map(|r| r.mode.min(self.mode_there())),
             authority,
             allowed_prefixes: realm.map_or(&[], |r| &r.allowed_prefixes),
             protected: &settings.protected,
@@ -453,6 +546,7 @@ impl Work<'_> {
             issuer: case.state.issuer().cloned(),
             run: case.directive.run.clone(),
             key,
+            rotation: self.parts.registry.rotation(case),
         }
     }
 

@@ -413,6 +413,8 @@ mod meetings {
             broker_ms: NOW,
             topic: topic.into(),
             grantors: Vec::new(),
+            finding: None,
+            generation: None,
         }
     }
 

@@ -109,6 +109,7 @@ impl Registrar {
             issuer: None,
             run: None,
             key: None,
+            rotation: None,
         };
         match connector.observe(&subject).await {
             Ok(seen) if seen.presence == Presence::Unclear => (seen, Some(at_ms + AGAIN_MS)),

@@ -159,7 +159,7 @@ fn append(claim: &Claim, case: &Case, records: Vec<Record>, keep: bool) -> Appen
 
 fn planned(case: &Case) -> Vec<Record> {
     let step = |act| Step { act, connector: "vault-lease".into(), system: case.system.clone(), optional: false };
-    let plan = Plan { steps: vec![step(Act::Observe), step(Act::Revoke), step(Act::Prove)], pivot: 1 };
+    let plan = Plan { steps: vec![step(Act::Observe), step(Act::Revoke), step(Act::Prove)], pivot: 1, undoes: false };
     vec![Record::Planned { no: case.state.plan_no + 1, plan }]
 }
 
@@ -170,7 +170,7 @@ fn look() -> Observation {
 fn begun(case: &Case) -> Vec<Record> {
     let mut records = planned(case);
     records.push(Record::Observed { step: 0, seen: look() });
-    let key = plan::step_key(case.id, case.state.plan_no + 1, 1);
+    let key = plan::step_key(case.id, case.state.plan_no + 1, 1, 1);
     records.push(Record::Started { step: 1, key, attempt: 1 });
     records
 }

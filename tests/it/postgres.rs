@@ -63,6 +63,7 @@ fn about(principal: &str) -> Subject {
         issuer: None,
         run: None,
         key: None,
+        rotation: None,
     }
 }
 

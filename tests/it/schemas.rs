@@ -163,6 +163,8 @@ fn a_case() -> Case {
         broker_ms: BROKER_MS,
         topic: "curfew.tasks".into(),
         grantors: Vec::new(),
+        finding: None,
+        generation: None,
     };
     let mut state = State::opened(&directive);
     let seen = Observation { request_id: Some("6f1c2d3e".into()), ..Observation::default() };

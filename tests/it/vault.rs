@@ -146,6 +146,7 @@ fn about(kind: Kind, id: &str) -> Subject {
         issuer: None,
         run: None,
         key: None,
+        rotation: None,
     }
 }
 

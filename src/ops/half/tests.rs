@@ -14,6 +14,8 @@ fn case(kind: Kind, id: &str, principal: Option<&str>, records: &[Record]) -> Ca
         end_ms: None,
         broker_ms: 0,
         grantors: Vec::new(),
+        finding: None,
+        generation: None,
         topic: "t".into(),
     };
     let opened = Record::Opened { directive: directive.clone() };
@@ -40,7 +42,7 @@ fn step(act: Act, system: &str) -> Step {
 fn planned(acts: &[(Act, &str)]) -> Record {
     let steps: Vec<Step> = acts.iter().map(|(act, system)| step(*act, system)).collect();
     let pivot = steps.iter().position(|step| step.act == Act::Revoke).unwrap();
-    Record::Planned { no: 1, plan: Plan { steps, pivot } }
+    Record::Planned { no: 1, plan: Plan { steps, pivot, undoes: false } }
 }
 
 /// A lease with a target: looks, disables, revokes, ends sessions, proves.

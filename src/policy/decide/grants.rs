@@ -160,6 +160,8 @@ impl Draft<'_> {
             broker_ms: self.event.broker_ms,
             topic: self.event.at.topic.to_string(),
             grantors,
+            finding: None,
+            generation: None,
         });
     }
 

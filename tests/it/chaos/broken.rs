@@ -38,6 +38,8 @@ fn row(id: &CredentialId, level: Level) -> CaseRow {
         broker_ms: T,
         topic: "chaos.tasks".into(),
         grantors: Vec::new(),
+        finding: None,
+        generation: None,
     };
     let (name, system) = (id.kind().as_str(), id.instance().to_owned());
     let steps = [Act::Observe, Act::Revoke, Act::Prove].map(|act| step(act, name, &system));
@@ -51,7 +53,7 @@ fn row(id: &CredentialId, level: Level) -> CaseRow {
             2,
             T + 20,
             vec![
-                Record::Planned { no: 1, plan: Plan { steps: steps.to_vec(), pivot: 1 } },
+                Record::Planned { no: 1, plan: Plan { steps: steps.to_vec(), pivot: 1, undoes: false } },
                 Record::Observed { step: 0, seen },
                 Record::Started { step: 1, key: Uuid::nil(), attempt: 1 },
             ],

@@ -63,7 +63,12 @@ async fn reject(station: &Station, topic: &str, count: i64) {
 }
 
 fn relay(station: &Station, rejected: &str, backlog: &Arc<Backlog>) -> Relay {
-    let topics = Topics { outcomes: rejected.into(), states: rejected.into(), rejected: rejected.into() };
+    let topics = Topics {
+        outcomes: rejected.into(),
+        states: rejected.into(),
+        rotated: rejected.into(),
+        rejected: rejected.into(),
+    };
     Relay::new(station.journal.clone(), Connection::plain(brokers()), topics, Arc::default(), backlog.clone())
 }
 
@@ -195,7 +200,7 @@ async fn rows_stay_while_the_broker_is_away_and_leave_after() {
     let dir = tempfile::tempdir().unwrap();
     let station = Station::open(dir.path(), &[]);
     let backlog = Arc::new(Backlog::default());
-    let topics = Topics { outcomes: "out".into(), states: "out".into(), rejected: "out".into() };
+    let topics = Topics { outcomes: "out".into(), states: "out".into(), rotated: "out".into(), rejected: "out".into() };
     let connection = Connection::plain(cluster.bootstrap_servers());
     let relay = Relay::new(station.journal.clone(), connection, topics, Arc::default(), backlog.clone());
     let stop = CancellationToken::new();

@@ -1,0 +1,61 @@
+//! A rotation's turn: which value goes, and which one comes. PURE.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Act;
+use super::record::{Generation, Output};
+
+/// What a case knows of the two values, kept over its plans. Nothing of the values themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Turn {
+    /// The value that was current when the case first looked: it goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old: Option<Generation>,
+    /// The value that consumers read since the promotion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new: Option<Generation>,
+    /// When the target was first given a candidate, by its own clock: what was open before is of the old value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_ms: Option<i64>,
+    /// Whether the target has a candidate.
+    pub is_set: bool,
+    /// Candidates that the target did not take.
+    pub rejected: u32,
+}
+
+impl Turn {
+    /// So many candidates are offered to a target before the case is parked.
+    pub const CANDIDATES: u32 = 3;
+
+    pub(super) fn is_blank(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// A look into the store. The first one says which value goes: a later one may already see the new one.
+    pub(super) fn saw(&mut self, current: Option<&Generation>) {
+        if self.old.is_none() {
+            self.old = current.cloned();
+        }
+    }
+
+    pub(super) fn did(&mut self, act: Act, output: &Output) {
+        match act {
+            Act::Set => {
+                self.is_set = true;
+                self.set_ms = self.set_ms.or(output.done_ms);
+            }
+            Act::Promote => self.new.clone_from(&output.current),
+            Act::Restore => self.is_set = false,
+            _ => {}
+        }
+    }
+
+    /// Another directive takes over. Where it is about the value that came, that one goes now.
+    pub(super) fn go_on(&mut self, generation: Option<i64>) {
+        self.rejected = 0;
+        if generation.is_some() && generation == self.new.as_ref().map(|new| new.version) {
+            *self = Self::default();
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Which steps end a credential, or put another value in its place. PURE: from static facts and the case.
+
+use super::recipe::Recipe;
+use crate::case::Action;
+use crate::case::plan::{Act, Plan, Step};
+use crate::case::record::Residue;
+use crate::case::state::State;
+use crate::credential::Kind;
+
+/// A connector, by its name and system.
+pub type At<'a> = (&'a str, &'a str);
+
+/// What a plan is composed from.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// The kind of credential.
+    pub kind: Kind,
+    /// Who issued it.
+    pub issuer: At<'a>,
+    /// The system behind it, which refuses it when it is dead.
+    pub target: Option<At<'a>>,
+    /// How it is rotated, and the store of its value.
+    pub recipe: Option<(&'a Recipe, At<'a>)>,
+}
+
+fn step(act: Act, at: At<'_>, optional: bool) -> Step {
+    Step { act, connector: at.0.to_owned(), system: at.1.to_owned(), optional }
+}
+
+fn plan(steps: Vec<Step>) -> Plan {
+    let final_act = |s: &Step| matches!(s.act, Act::Revoke | Act::Destroy);
+    let pivot = steps.iter().position(final_act).unwrap_or(steps.len().saturating_sub(1));
+    Plan { steps, pivot, undoes: false }
+}
+
+/// The plan of `action` where the case stands at `state`. `None`: there is no way to do it.
+pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> {
+    if state.is_spent() {
+        return parts.recipe.map(|(_, store)| undo(parts.issuer, store));
+    }
+    match (action, parts.recipe) {
+        (Action::Verify, recipe) => Some(verify(parts, recipe.map(|(_, store)| store))),
+        (Action::Revoke, Some((_, store))) => Some(retire(parts.issuer, store)),
+        (Action::Revoke | Action::Track, None) => Some(revoke(parts)),
+        (Action::Contain, Some((recipe, store))) => Some(contain(recipe, parts.issuer, store, state)),
+        (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store)),
+        (Action::Track, Some((_, store))) => Some(verify(parts, Some(store))),
+        (Action::Contain | Action::Rollover, None) => None,
+    }
+}
+
+/// Kills a credential that nothing replaces.
+fn revoke(parts: Parts<'_>) -> Plan {
+    let Parts { kind, issuer, target, .. } = parts;
+    let mut steps = vec![step(Act::Observe, issuer, false)];
+    if let Some(target) = target {
+        steps.push(step(Act::Observe, target, false));
+        steps.push(step(Act::Disable, target, true));
+    }
+    steps.push(step(Act::Revoke, issuer, false));
+    if kind == Kind::VaultSecretId {
+        steps.push(step(Act::RevokeDerived, issuer, true));
+    }
+    if let Some(target) = target {
+        steps.push(step(Act::EndSessions, target, true));
+    }
+    steps.push(step(Act::Prove, target.unwrap_or(issuer), false));
+    plan(steps)
+}
+
+/// Looks whether it is as dead as was recorded.
+fn verify(parts: Parts<'_>, store: Option<At<'_>>) -> Plan {
+    let mut steps = vec![step(Act::Observe, parts.issuer, false)];
+    steps.extend(store.or(parts.target).map(|at| step(Act::Observe, at, false)));
+    steps.push(step(Act::Prove, parts.target.unwrap_or(parts.issuer), false));
+    plan(steps)
+}
+
+/// Ends a stored credential for good: its user cannot log in, and no value of it stays stored.
+fn retire(target: At<'_>, store: At<'_>) -> Plan {
+    plan(vec![
+        step(Act::Observe, target, false),
+        step(Act::Observe, store, false),
+        step(Act::Disable, target, false),
+        step(Act::EndSessions, target, true),
+        step(Act::Prove, target, false),
+        step(Act::Destroy, store, true),
+    ])
+}
+
+/// The old value dies first; then a new one takes its place. What was promoted already is not made again.
+fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
+    let promoted = state.turn.new.is_some();
+    let mut steps = vec![step(Act::Observe, target, false), step(Act::Observe, store, false)];
+    // A single user already has the new value then, and its consumers need it.
+    if !promoted || recipe.users.overlap() {
+        steps.push(step(Act::Disable, target, false));
+    }
+    steps.push(step(Act::EndSessions, target, true));
+    if !promoted {
+        steps.extend([
+            step(Act::Create, store, false),
+            step(Act::Set, target, false),
+            step(Act::Test, target, false),
+            step(Act::Promote, store, false),
+        ]);
+    }
+    steps.extend([step(Act::Prove, target, false), step(Act::Destroy, store, true)]);
+    plan(steps)
+}
+
+/// The new value works before the old one dies, where two users take turns; else they switch.
+fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
+    let mut steps = vec![
+        step(Act::Observe, target, false),
+        step(Act::Observe, store, false),
+        step(Act::Create, store, false),
+        step(Act::Set, target, false),
+        step(Act::Test, target, false),
+        step(Act::Promote, store, false),
+    ];
+    if !recipe.adoption.consumers.is_empty() {
+        steps.push(step(Act::Adopt, target, false));
+    }
+    if recipe.users.overlap() {
+        steps.push(step(Act::Disable, target, false));
+    }
+    steps.extend([
+        step(Act::EndSessions, target, true),
+        step(Act::Prove, target, false),
+        step(Act::Destroy, store, true),
+    ]);
+    plan(steps)
+}
+
+/// No candidate was taken: none of them works, and after a rollover what consumers read does again.
+fn undo(target: At<'_>, store: At<'_>) -> Plan {
+    Plan { steps: vec![step(Act::Restore, target, false), step(Act::Discard, store, false)], pivot: 0, undoes: true }
+}
+
+/// What a skipped optional step leaves behind.
+pub fn residue_of(act: Act) -> Option<Residue> {
+    match act {
+        Act::Disable => Some(Residue::NotFenced),
+        Act::EndSessions => Some(Residue::Sessions),
+        Act::RevokeDerived => Some(Residue::DerivedUnknown),
+        Act::Destroy => Some(Residue::OldValueStored),
+        _ => None,
+    }
+}

@@ -1,0 +1,231 @@
+//! Recipes: how one credential is rotated. From the configuration; no secret in them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Connector, Failure};
+use crate::case::plan::{Act, step_key};
+use crate::case::record::Generation;
+use crate::case::turn::Turn;
+use crate::case::{Action, Case};
+use crate::credential::CredentialId;
+
+/// How one credential is rotated: where its value is stored, and which users take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it rotates.
+    pub credential: CredentialId,
+    /// Where consumers read it.
+    pub place: Place,
+    /// Who logs in with it.
+    pub users: Users,
+    /// What the target takes as a password.
+    pub password: PasswordRules,
+    /// Who reads it, and what becomes of the old value while they do.
+    pub adoption: Adoption,
+    /// The rules may tell `prod` from `dev` by it.
+    pub environment: Option<String>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// How old its value may become.
+    pub max_age_ms: Option<i64>,
+}
+
+/// Where a value is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The store: a realm's name in the configuration.
+    pub realm: String,
+    /// The mount of the secrets engine, such as `kv`.
+    pub mount: String,
+    /// The path below it.
+    pub path: String,
+    /// The field that holds the value.
+    pub field: String,
+    /// The field that holds the user name, where two take turns.
+    pub user_field: Option<String>,
+}
+
+/// Who logs in with a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Users {
+    /// One user: the old value ends where the new one begins.
+    One(String),
+    /// Two in turn: the idle one takes the new value while the old one still works.
+    Two(String, String),
+}
+
+impl Users {
+    /// Who takes the next value, where `current` has the old one. `None`: `current` is none of them.
+    pub fn next(&self, current: Option<&str>) -> Option<&str> {
+        match (self, current) {
+            (Self::One(user), None) => Some(user),
+            (Self::One(user), Some(current)) => (user == current).then_some(user),
+            (Self::Two(a, b), Some(current)) if a == current => Some(b),
+            (Self::Two(a, b), Some(current)) if b == current => Some(a),
+            (Self::Two(..), _) => None,
+        }
+    }
+
+    /// All of them.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::One(user) => vec![user],
+            Self::Two(a, b) => vec![a, b],
+        }
+    }
+
+    /// Whether the old value can work while the new one does.
+    pub fn overlap(&self) -> bool {
+        matches!(self, Self::Two(..))
+    }
+}
+
+/// What a candidate must look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PasswordRules {
+    /// Characters.
+    pub length: usize,
+    /// Characters beside letters and digits that may occur; at least one of each class does.
+    pub symbols: String,
+}
+
+impl Default for PasswordRules {
+    fn default() -> Self {
+        Self { length: 40, symbols: "-_.~".to_owned() }
+    }
+}
+
+/// Who must take the new value before the old one is cut.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Adoption {
+    /// Names of the consumers; empty: nobody is waited for.
+    pub consumers: Vec<String>,
+    /// How long they have.
+    pub within_ms: i64,
+    /// What happens to those who did not.
+    pub late: Late,
+}
+
+/// What to do when consumers have not taken the new value in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Late {
+    /// Hold the case and alarm.
+    #[default]
+    Hold,
+    /// Cut the old value, and record why.
+    Cut,
+}
+
+/// Which of the values at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Which {
+    /// The newest candidate, where nobody but Curfew reads it.
+    Candidate,
+    /// What consumers read.
+    Current,
+    /// A version of what consumers read.
+    Version(i64),
+}
+
+/// A stored value. Its memory is zeroed when it goes.
+pub struct Stored {
+    /// The store's version.
+    pub version: i64,
+    /// Whose value it is, where the place says.
+    pub user: Option<String>,
+    /// The value.
+    pub value: SecretString,
+    /// Of a candidate: the key of the step that made it.
+    pub key: Option<Uuid>,
+}
+
+/// Keeps values. Its [`Connector::observe`] says which version is current; it does `Create`, `Promote`, `Destroy` and
+/// `Discard`.
+#[async_trait]
+pub trait Store: Connector {
+    /// Reads a value; `None`: there is none, or it is destroyed.
+    async fn read(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure>;
+}
+
+/// What a step of a rotation works on.
+#[derive(Clone)]
+pub struct Rotation {
+    /// How.
+    pub recipe: Arc<Recipe>,
+    /// Where the values are.
+    pub store: Arc<dyn Store>,
+    /// Which values.
+    pub turn: Turn,
+    /// The key of the candidate that the case made last.
+    pub candidate: Option<Uuid>,
+    /// The old value leaked: nothing of it may come back.
+    pub contains: bool,
+}
+
+impl Rotation {
+    /// What the case knows, with its recipe.
+    pub fn of(case: &Case, recipe: Arc<Recipe>, store: Arc<dyn Store>) -> Self {
+        let (state, directive) = (&case.state, &case.directive);
+        let mut turn = state.turn.clone();
+        // What is verified is an older value; what was seen at the store is the one that lives.
+        if let (Action::Verify, Some(version)) = (directive.action, directive.generation)
+            && turn.old.as_ref().is_some_and(|current| current.version != version)
+        {
+            turn.new = turn.old.replace(Generation { version, user: None });
+        }
+        let create = state.plan.as_ref().and_then(|plan| plan.find(Act::Create));
+        let candidate = create.map(|step| step_key(case.id, state.plan_no, step, turn.rejected + 1));
+        let contains = matches!(directive.action, Action::Contain | Action::Revoke);
+        Self { recipe, store, turn, candidate, contains }
+    }
+
+    /// The user whose value goes.
+    pub fn old_user(&self) -> Option<&str> {
+        match &self.recipe.users {
+            Users::One(user) => Some(user),
+            Users::Two(..) => self.turn.old.as_ref()?.user.as_deref(),
+        }
+    }
+
+    /// The user who takes the new value.
+    pub fn new_user(&self) -> Option<&str> {
+        match &self.recipe.users {
+            Users::One(user) => Some(user),
+            Users::Two(..) => self.recipe.users.next(self.old_user()),
+        }
+    }
+
+    /// The candidate that this case made: never another's.
+    ///
+    /// # Errors
+    /// As [`Store::read`]; `Refused` when the stored one is not ours.
+    pub async fn candidate(&self) -> Result<Stored, Failure> {
+        use crate::case::record::FailureKind::Refused;
+        let stored = self.store.read(&self.recipe.place, Which::Candidate).await?;
+        match stored {
+            Some(stored) if stored.key.is_some() && stored.key == self.candidate => Ok(stored),
+            Some(_) => Err(Failure::new(Refused, "the stored candidate is another case's")),
+            None => Err(Failure::new(Refused, "the candidate is not stored any more")),
+        }
+    }
+}
+
+impl std::fmt::Debug for Rotation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rotation").field("recipe", &self.recipe.name).field("turn", &self.turn).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stored").field("version", &self.version).field("user", &self.user).finish_non_exhaustive()
+    }
+}
