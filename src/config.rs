@@ -31,13 +31,14 @@ use crate::task::Tenant;
 /// The kinds of credential that this build serves.
 pub const KINDS: [&str; 4] = ["vault-lease", "vault-token", "vault-secret-id", "postgres-role"];
 /// The event types that producers may send.
-pub const EVENTS: [Type; 8] = [
+pub const EVENTS: [Type; 9] = [
     Type::TaskStarted,
     Type::TaskExtended,
     Type::TaskHeartbeat,
     Type::TaskEnded,
     Type::GrantRegistered,
     Type::GrantReleased,
+    Type::CredentialRegistered,
     Type::FindingObserved,
     Type::FindingClosed,
 ];

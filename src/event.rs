@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::task::Tenant;
 
 pub use data::{
-    Data, FindingClosed, FindingObserved, GrantRegistered, GrantReleased, GrantSpec, TaskEnded, TaskExtended,
-    TaskHeartbeat, TaskStarted,
+    CredentialRegistered, Data, FindingClosed, FindingObserved, GrantRegistered, GrantReleased, GrantSpec, Identifier,
+    Location, PartFingerprint, Scanner, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted,
 };
 pub use own::OWN;
 pub use says::{Says, Unheard};
@@ -78,6 +78,8 @@ pub enum Type {
     GrantRegistered,
     /// A task gave a credential back.
     GrantReleased,
+    /// An inventory knows a credential, by fingerprints.
+    CredentialRegistered,
     /// A scanner saw a credential where it should not be.
     FindingObserved,
     /// A scanner's user closed a finding.
@@ -102,6 +104,7 @@ impl Type {
             Self::TaskEnded => "task.ended",
             Self::GrantRegistered => "grant.registered",
             Self::GrantReleased => "grant.released",
+            Self::CredentialRegistered => "credential.registered",
             Self::FindingObserved => "finding.observed",
             Self::FindingClosed => "finding.closed",
             Self::DeadlinePassed => "deadline.passed",

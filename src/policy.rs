@@ -196,6 +196,7 @@ pub fn keys(event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
         Data::TaskEnded(it) => (Some(it.run.clone()), specs(&it.grants)),
         Data::GrantRegistered(it) => (Some(it.run.clone()), vec![it.grant.credential.clone()]),
         Data::GrantReleased(it) => (Some(it.run.clone()), vec![it.credential.clone()]),
+        Data::CredentialRegistered(it) => (None, vec![it.credential.clone()]),
         Data::FindingObserved(it) => (None, it.credential.iter().cloned().collect()),
         Data::FindingClosed(_) => (None, Vec::new()),
         Data::DeadlinePassed { run, .. } | Data::HeartbeatMissed { run, .. } => (Some(run.clone()), Vec::new()),

@@ -1,6 +1,7 @@
 //! What each type of event says, as plain facts.
 
 use crate::credential::CredentialId;
+use crate::fingerprint::Fingerprint;
 use crate::task::{RunKey, Tenure};
 
 /// What an event says.
@@ -18,8 +19,10 @@ pub enum Data {
     GrantRegistered(GrantRegistered),
     /// `grant.released`
     GrantReleased(GrantReleased),
-    /// `finding.observed`
-    FindingObserved(FindingObserved),
+    /// `credential.registered`
+    CredentialRegistered(CredentialRegistered),
+    /// `finding.observed`; by far the largest of them.
+    FindingObserved(Box<FindingObserved>),
     /// `finding.closed`
     FindingClosed(FindingClosed),
     /// `deadline.passed`: fired for exactly this deadline; a later one makes it void.
@@ -147,10 +150,36 @@ pub struct GrantReleased {
     pub credential: CredentialId,
 }
 
-/// `finding.observed`, reduced to what the spine records.
-#[derive(Debug, Clone)]
+/// `credential.registered`: an inventory says that a credential exists, and by which fingerprints its value is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialRegistered {
+    /// Which.
+    pub credential: CredentialId,
+    /// Of the parts of its value, by each live key.
+    pub fingerprints: Vec<PartFingerprint>,
+    /// Which of its values in time, such as the version of a secret in a KV store: a later one is larger.
+    pub version: Option<i64>,
+    /// Whether this value is the one in use; an older one may still work.
+    pub current: bool,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Where it is used, such as `prod`.
+    pub environment: Option<String>,
+}
+
+/// The fingerprint of one part of a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartFingerprint {
+    /// The fingerprint.
+    pub fingerprint: Fingerprint,
+    /// Which part, in the words of who said it, such as `secret_access_key`.
+    pub part: Option<String>,
+}
+
+/// `finding.observed`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FindingObserved {
-    /// The scanner's own key, stable over re-scans.
+    /// The finding's key, stable over re-scans.
     pub finding_key: String,
     /// The credential, where the scanner knows its id.
     pub credential: Option<CredentialId>,
@@ -158,10 +187,69 @@ pub struct FindingObserved {
     pub detector: String,
     /// `active`, `inactive` or `unknown`.
     pub validity: String,
+    /// When somebody tried it.
+    pub checked_ms: Option<i64>,
+    /// Who tried it.
+    pub checked_by: Option<String>,
     /// Visible to the public.
     pub public: bool,
     /// A honeytoken is never touched.
     pub honeytoken: bool,
+    /// Of the parts of the secret, by each live key of who found it.
+    pub fingerprints: Vec<PartFingerprint>,
+    /// What names the credential in public, such as the id of an access key.
+    pub identifiers: Vec<Identifier>,
+    /// Where it was seen.
+    pub location: Option<Location>,
+    /// `critical`, `high`, `medium`, `low`, `info` or `unknown`, where the scanner says so.
+    pub severity: Option<String>,
+    /// Who may answer for it, such as the author of the commit: a hint, not an owner.
+    pub owner_hint: Option<String>,
+    /// The scanner, and its own names for the finding.
+    pub source: Option<Scanner>,
+    /// Who issued the secret, such as `aws`.
+    pub provider: Option<String>,
+    /// When the scanner saw it.
+    pub detected_ms: Option<i64>,
+}
+
+/// What names a credential in public.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identifier {
+    /// Of which kind, such as `aws_access_key_id`.
+    pub kind: String,
+    /// The name.
+    pub value: String,
+}
+
+/// Where a secret was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Location {
+    /// What kind of place, such as `git` or `s3`.
+    pub kind: Option<String>,
+    /// The repository, bucket, image or space.
+    pub repo: Option<String>,
+    /// The file in it.
+    pub path: Option<String>,
+    /// The commit or version.
+    pub commit: Option<String>,
+    /// From 1; 0 where the place has no lines.
+    pub line: Option<i64>,
+    /// A page that shows it.
+    pub url: Option<String>,
+}
+
+/// Who found a secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scanner {
+    /// The tool, such as `gitleaks`.
+    pub tool: Option<String>,
+    /// The tool's version.
+    pub version: Option<String>,
+    /// The tool's own id of the finding.
+    pub native_id: Option<String>,
+    /// The tool's page of the finding.
+    pub url: Option<String>,
 }
 
 /// `finding.closed`

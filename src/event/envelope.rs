@@ -183,13 +183,14 @@ pub(super) fn is_text(text: &str) -> bool {
 
 /// `dev.curfew.<name>.v<N>`
 fn known(type_name: &str) -> Result<Type, RejectReason> {
-    const INPUTS: [Type; 8] = [
+    const INPUTS: [Type; 9] = [
         Type::TaskStarted,
         Type::TaskExtended,
         Type::TaskHeartbeat,
         Type::TaskEnded,
         Type::GrantRegistered,
         Type::GrantReleased,
+        Type::CredentialRegistered,
         Type::FindingObserved,
         Type::FindingClosed,
     ];

@@ -63,6 +63,7 @@ impl Data {
             Self::TaskEnded(_) => Type::TaskEnded,
             Self::GrantRegistered(_) => Type::GrantRegistered,
             Self::GrantReleased(_) => Type::GrantReleased,
+            Self::CredentialRegistered(_) => Type::CredentialRegistered,
             Self::FindingObserved(_) => Type::FindingObserved,
             Self::FindingClosed(_) => Type::FindingClosed,
             Self::DeadlinePassed { .. } => Type::DeadlinePassed,

@@ -3,12 +3,14 @@
 //! Read from the tree field by field instead of derived, so that the place at fault can be named from the schema's own
 //! names, and nothing that a parser says about the bytes exists.
 
+mod findings;
+
 use std::borrow::Cow;
 
 use super::envelope::{Envelope, MAX_TEXT_BYTES, is_text};
 use super::tree::{self, Node};
 use super::{
-    Data, Fault, FindingClosed, FindingObserved, GrantRegistered, GrantReleased, GrantSpec, Limits, RejectReason,
+    CredentialRegistered, Data, Fault, FindingClosed, GrantRegistered, GrantReleased, GrantSpec, Limits, RejectReason,
     TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted, Type, time,
 };
 use crate::credential::CredentialId;
@@ -20,7 +22,6 @@ const MIN_HEARTBEAT_MS: i64 = 1_000;
 const MAX_EXACT: i64 = 9_007_199_254_740_991;
 
 const OUTCOMES: [&str; 7] = ["success", "failure", "cancelled", "timeout", "rejected", "lost", "unknown"];
-const VALIDITIES: [&str; 3] = ["active", "inactive", "unknown"];
 const CLOSING: [&str; 5] = ["false_positive", "wont_fix", "revoked", "used_in_tests", "inactive"];
 
 /// Reads the data of `envelope`.
@@ -28,7 +29,8 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
     let Node::Object(entries) = &envelope.data else {
         return Err(Fault::at(RejectReason::WrongSchema, "/data"));
     };
-    let times = if envelope.kind == Type::TaskEnded { Times::Forgiven } else { Times::Checked };
+    let forgiven = matches!(envelope.kind, Type::TaskEnded | Type::FindingObserved);
+    let times = if forgiven { Times::Forgiven } else { Times::Checked };
     let f = Fields { entries, base: "/data", index: None, broker_ms, times };
     let source = envelope.source.as_ref();
     Ok(match envelope.kind {
@@ -64,21 +66,15 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
             run: f.run(source)?,
             credential: f.credential()?.ok_or_else(|| f.wrong("cred_id"))?,
         }),
-        Type::FindingObserved => Data::FindingObserved(FindingObserved {
-            finding_key: f.required("finding_key")?,
-            credential: f.credential()?,
-            detector: f.required("detector")?,
-            validity: match f.object("validity", "/data/validity")? {
-                Some(validity) => validity.word("state", &VALIDITIES)?,
-                None => None,
-            }
-            .unwrap_or_else(|| "unknown".into()),
-            public: match f.object("exposure", "/data/exposure")? {
-                Some(exposure) => exposure.flag("public")?,
-                None => false,
-            },
-            honeytoken: f.flag("honeytoken")?,
+        Type::CredentialRegistered => Data::CredentialRegistered(CredentialRegistered {
+            credential: f.credential()?.ok_or_else(|| f.wrong("cred_id"))?,
+            fingerprints: f.fingerprints()?,
+            version: f.integer("version", 0, MAX_EXACT)?,
+            current: f.flag("current", true)?,
+            owner: f.text("owner")?,
+            environment: f.text("environment")?,
         }),
+        Type::FindingObserved => Data::FindingObserved(Box::new(f.finding()?)),
         Type::FindingClosed => {
             let reason = f.required("reason")?;
             if !CLOSING.contains(&reason.as_str()) {
@@ -97,7 +93,7 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
 enum Times {
     /// A reject.
     Checked,
-    /// As if it were left out: an end must get through.
+    /// As if it were left out: an end must get through, and so must a finding.
     Forgiven,
 }
 
@@ -152,9 +148,9 @@ impl<'t> Fields<'t> {
         Ok(word.map(|word| known.iter().find(|k| **k == word).unwrap_or(&"unknown").to_string()))
     }
 
-    fn flag(&self, name: &'static str) -> Result<bool, Fault> {
+    fn flag(&self, name: &'static str, otherwise: bool) -> Result<bool, Fault> {
         match self.get(name) {
-            None => Ok(false),
+            None => Ok(otherwise),
             Some(Node::Bool(flag)) => Ok(*flag),
             Some(_) => Err(self.wrong(name)),
         }
@@ -269,6 +265,26 @@ impl<'t> Fields<'t> {
             principal: self.text("principal")?,
             expires_ms: self.expires()?,
         })
+    }
+
+    /// A list of at most `max` objects, `base` being where it stands.
+    fn list<T>(
+        &self,
+        name: &'static str,
+        base: &'static str,
+        max: usize,
+        read: impl Fn(&Self) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        let items = match self.get(name) {
+            None => return Ok(Vec::new()),
+            Some(Node::List(items)) if items.len() <= max => items,
+            Some(_) => return Err(self.wrong(name)),
+        };
+        let object = |(index, item): (usize, &'t Node<'t>)| match item {
+            Node::Object(entries) => read(&Self { entries, base, index: Some(index), ..*self }),
+            _ => Err(self.wrong(name)),
+        };
+        items.iter().enumerate().map(object).collect()
     }
 
     fn grants(&self, max: usize) -> Result<Vec<GrantSpec>, Fault> {

@@ -82,6 +82,9 @@ fn runs(data: &mut Data) -> (Option<&mut RunKey>, Option<&mut RunKey>) {
         Data::GrantReleased(it) => (Some(&mut it.run), None),
         Data::DeadlinePassed { run, .. } | Data::HeartbeatMissed { run, .. } => (Some(run), None),
         Data::ReconcileFound { run, .. } => (run.as_mut(), None),
-        Data::FindingObserved(_) | Data::FindingClosed(_) | Data::OperatorRevoke { .. } => (None, None),
+        Data::CredentialRegistered(_)
+        | Data::FindingObserved(_)
+        | Data::FindingClosed(_)
+        | Data::OperatorRevoke { .. } => (None, None),
     }
 }

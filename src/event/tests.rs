@@ -280,6 +280,107 @@ fn grants_are_bounded_and_mean_one_thing() {
     refused_at(&grants(torn), RejectReason::WrongSchema, "/data/grants/1/tenure");
 }
 
+const DIGITS: &str = "5b0f1c9a7d3e4826b5a0c1d2e3f405162738495a6b7c8d9eafb0c1d2e3f40516";
+
+#[test]
+fn a_finding_is_read_whole() {
+    let data = json!({"finding_key": "f", "detector": "AWS", "severity": "critical", "owner_hint": "a <a@x>",
+        "source": {"tool": "trufflehog", "version": "3.97.0", "native_id": "n", "url": "https://x/n"},
+        "provider": "aws", "detected_at": "2026-09-01T10:00:00Z", "honeytoken": true,
+        "identifiers": [{"kind": "aws_account", "value": "123456789012", "password": "x"}],
+        "fingerprints": [{"kid": "k1", "alg": "hmac-sha256", "value": DIGITS, "part": "secret_access_key"},
+            {"kid": "k2", "alg": "hmac-sha256", "value": DIGITS}],
+        "location": {"kind": "git", "repo": "https://github.com/o/r", "path": "keys", "commit": "0a1b", "line": 4.0,
+            "url": "https://x"},
+        "validity": {"state": "active", "checked_at": "2026-09-01T10:00:00.5Z", "by": "trufflehog"},
+        "exposure": {"public": true}, "StructuredData": {"secret": "x"}});
+    let Data::FindingObserved(found) = read(&binary("finding.observed", &data.to_string())).data else { panic!() };
+    let some = |text: &str| Some(text.to_owned());
+    let print = |kid: &str| crate::fingerprint::Fingerprint::parse(&format!("{kid}:{DIGITS}")).unwrap();
+    let whole = FindingObserved {
+        finding_key: "f".into(),
+        credential: None,
+        detector: "AWS".into(),
+        validity: "active".into(),
+        checked_ms: Some(BROKER_MS + 500),
+        checked_by: some("trufflehog"),
+        public: true,
+        honeytoken: true,
+        fingerprints: vec![
+            PartFingerprint { fingerprint: print("k1"), part: some("secret_access_key") },
+            PartFingerprint { fingerprint: print("k2"), part: None },
+        ],
+        identifiers: vec![Identifier { kind: "aws_account".into(), value: "123456789012".into() }],
+        location: Some(Location {
+            kind: some("git"),
+            repo: some("https://github.com/o/r"),
+            path: some("keys"),
+            commit: some("0a1b"),
+            line: Some(4),
+            url: some("https://x"),
+        }),
+        severity: some("critical"),
+        owner_hint: some("a <a@x>"),
+        source: Some(Scanner {
+            tool: some("trufflehog"),
+            version: some("3.97.0"),
+            native_id: some("n"),
+            url: some("https://x/n"),
+        }),
+        provider: some("aws"),
+        detected_ms: Some(BROKER_MS),
+    };
+    assert_eq!(*found, whole);
+    let bare = json!({"finding_key": "f", "detector": "d", "severity": "dire", "detected_at": 7}).to_string();
+    let Data::FindingObserved(found) = read(&binary("finding.observed", &bare)).data else { panic!() };
+    let (finding_key, detector, unknown) = ("f".into(), "d".into(), "unknown".to_owned());
+    let severity = Some(unknown.clone());
+    assert_eq!(*found, FindingObserved { finding_key, detector, validity: unknown, severity, ..Default::default() });
+}
+
+#[test]
+fn what_is_wrong_with_a_finding_is_named_by_its_place() {
+    let print = |name: &str, value: Value| {
+        let mut print = json!({"kid": "k1", "alg": "hmac-sha256", "value": DIGITS});
+        print[name] = value;
+        json!([{"kid": "k1", "alg": "hmac-sha256", "value": DIGITS}, print])
+    };
+    for (name, value, pointer) in [
+        ("fingerprints", print("alg", json!("sha1")), "/data/fingerprints/1/alg"),
+        ("fingerprints", print("kid", json!("K")), "/data/fingerprints/1/kid"),
+        ("fingerprints", print("value", json!("5b0f")), "/data/fingerprints/1/value"),
+        ("fingerprints", print("part", json!(1)), "/data/fingerprints/1/part"),
+        ("fingerprints", json!(vec![json!({}); 17]), "/data/fingerprints"),
+        ("fingerprints", json!(["x"]), "/data/fingerprints"),
+        ("identifiers", json!([{"kind": "x"}]), "/data/identifiers/0/value"),
+        ("location", json!({"path": "p".repeat(1025)}), "/data/location/path"),
+        ("location", json!({"line": -1}), "/data/location/line"),
+        ("source", json!({"url": "a\nb"}), "/data/source/url"),
+    ] {
+        let mut data = json!({"finding_key": "f", "detector": "d"});
+        data[name] = value;
+        refused_at(&binary("finding.observed", &data.to_string()), RejectReason::WrongSchema, pointer);
+    }
+}
+
+#[test]
+fn an_inventory_registers_a_credential() {
+    let prints = json!([{"kid": "k1", "alg": "hmac-sha256", "value": DIGITS, "part": "password"}]);
+    let data = json!({"cred_id": LEASE, "fingerprints": prints, "version": 7, "current": false, "owner": "payments",
+        "environment": "prod"});
+    let of = |data: &Value| match read(&binary("credential.registered", &data.to_string())).data {
+        Data::CredentialRegistered(it) => it,
+        _ => panic!(),
+    };
+    let whole = of(&data);
+    assert_eq!((whole.credential.as_str(), whole.version, whole.current), (LEASE, Some(7), false));
+    assert_eq!(whole.fingerprints[0].fingerprint.to_string(), format!("k1:{DIGITS}"));
+    assert_eq!((whole.owner.as_deref(), whole.environment.as_deref()), (Some("payments"), Some("prod")));
+    let bare = of(&json!({ "cred_id": LEASE }));
+    assert!(bare.current && bare.fingerprints.is_empty() && bare.version.is_none());
+    refused_at(&binary("credential.registered", "{}"), RejectReason::WrongSchema, "/data/cred_id");
+}
+
 #[test]
 fn a_trace_is_carried_header_first_and_never_a_reason() {
     let (a, b) = (
@@ -381,6 +482,17 @@ fn any_json() -> impl Strategy<Value = Value> {
         "state",
         "finding_key",
         "detector",
+        "fingerprints",
+        "identifiers",
+        "location",
+        "source",
+        "kind",
+        "value",
+        "kid",
+        "alg",
+        "line",
+        "version",
+        "current",
         "reason",
         "data",
         "x",
@@ -411,6 +523,7 @@ fn any_kind() -> impl Strategy<Value = &'static str> {
         "task.ended",
         "grant.registered",
         "grant.released",
+        "credential.registered",
         "finding.observed",
         "finding.closed",
     ])

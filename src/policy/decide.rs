@@ -33,6 +33,7 @@ pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {
         Data::TaskEnded(it) => draft.ended(it),
         Data::GrantRegistered(it) => draft.registered(it),
         Data::GrantReleased(it) => draft.released(it),
+        Data::CredentialRegistered(it) => draft.inventoried(&it.credential),
         Data::FindingObserved(it) => draft.finding(it.honeytoken, it.credential.as_ref()),
         Data::FindingClosed(_) => draft.say(Verb::Track, Reason::FindingClosed),
         Data::DeadlinePassed { run, deadline_ms } => draft.deadline(run, *deadline_ms),
@@ -135,6 +136,12 @@ impl<'a> Draft<'a> {
             .cases
             .get(credential)
             .is_some_and(|case| case.directive.action == Action::Revoke && case.directive.held.is_none())
+    }
+
+    /// That it exists is noted; nothing is asked of it.
+    fn inventoried(mut self, id: &CredentialId) -> Decision {
+        self.know(id, None, None);
+        self.say(Verb::Track, Reason::Noted)
     }
 
     fn finding(mut self, honeytoken: bool, credential: Option<&CredentialId>) -> Decision {

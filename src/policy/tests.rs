@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::case::{Action, Urgency};
 use crate::credential::Kind;
-use crate::event::{Coordinates, FindingObserved, GrantRegistered, GrantReleased, TaskEnded, TaskExtended};
+use crate::event::{
+    Coordinates, CredentialRegistered, FindingObserved, GrantRegistered, GrantReleased, TaskEnded, TaskExtended,
+};
 use crate::event::{TaskHeartbeat, TaskStarted, Type};
 use crate::task::{GrantPhase, Phase as Life, Tenure};
 
@@ -322,18 +324,35 @@ fn what_its_only_holder_gives_back_dies() {
 }
 
 #[test]
+fn an_inventory_s_word_makes_a_credential_known_and_asks_nothing() {
+    let mut world = World::new();
+    let registered = Data::CredentialRegistered(CredentialRegistered {
+        credential: lease("x"),
+        fingerprints: Vec::new(),
+        version: None,
+        current: true,
+        owner: None,
+        environment: None,
+    });
+    let noted = world.tell(registered);
+    assert_eq!((noted.verb, noted.reason, noted.directives.len()), (Verb::Track, Reason::Noted, 0));
+    assert!(matches!(&noted.changes[..], [Change::Credential(known)] if known.id == lease("x")));
+}
+
+#[test]
 fn findings_are_held_and_honeytokens_left_alone() {
     let mut world = World::new();
     world.tell(start("a", 1, vec![minted("x")]));
     let finding = |credential, honeytoken| {
-        Data::FindingObserved(FindingObserved {
+        Data::FindingObserved(Box::new(FindingObserved {
             finding_key: "k".into(),
             credential,
             detector: "d".into(),
             validity: "active".into(),
             public: true,
             honeytoken,
-        })
+            ..FindingObserved::default()
+        }))
     };
     let held = world.tell(finding(Some(lease("x")), false));
     assert_eq!((held.verb, held.directives[0].action), (Verb::Hold, Action::Track));

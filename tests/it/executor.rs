@@ -370,14 +370,13 @@ async fn a_stronger_directive_voids_the_claim_that_was_being_worked_on(store: St
     let run = new_run();
     let mut finding = ended(&run);
     finding.kind = Type::FindingObserved;
-    finding.data = Data::FindingObserved(FindingObserved {
+    finding.data = Data::FindingObserved(Box::new(FindingObserved {
         finding_key: "f1".to_owned(),
         credential: Some(id.clone()),
         detector: "test".to_owned(),
         validity: "active".to_owned(),
-        public: false,
-        honeytoken: false,
-    });
+        ..FindingObserved::default()
+    }));
     record(scene.journal.as_ref(), vec![started(&run, vec![minted(&id)]), finding]).await;
     let want = Want { max: 10, max_per_system: 10, now_ms: now_ms(), lease_ms: 60_000, only: None };
     let old = scene.journal.claim(want).await.unwrap().pop().expect("the finding's case is due");

@@ -95,10 +95,9 @@ fn finding(id: &str, c: u32) -> Event {
         credential: Some(cred(c)),
         detector: "d".into(),
         validity: "active".into(),
-        public: false,
-        honeytoken: false,
+        ..FindingObserved::default()
     };
-    event(id, Type::FindingObserved, Data::FindingObserved(data))
+    event(id, Type::FindingObserved, Data::FindingObserved(Box::new(data)))
 }
 
 fn operator(id: &str, c: u32) -> Event {
