@@ -252,3 +252,12 @@ pub struct Case {
     /// The fold of its records.
     pub state: state::State,
 }
+
+impl Case {
+    /// Whether its end is the credential's. After a rotation only an older value is dead, and so it is where an older
+    /// value was looked at.
+    pub fn ends_credential(&self) -> bool {
+        let looks_at_older = self.directive.action == Action::Verify && self.directive.generation.is_some();
+        self.state.turn.new.is_none() && !looks_at_older
+    }
+}

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod file;
 pub mod problem;
+pub mod rotations;
 pub mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ pub use problem::{Invalid, Problem};
 
 use crate::case::Action;
 use crate::connector;
+use crate::connector::recipe::Recipe;
 use crate::event::{self, Says, Type};
 use crate::guard::{Authority, Mode};
 use crate::journal;
@@ -70,6 +72,10 @@ pub struct Config {
     pub realms: Vec<Realm>,
     /// Systems behind.
     pub targets: Vec<Target>,
+    /// How credentials are rotated.
+    pub recipes: Vec<Recipe>,
+    /// Where secrets are read to know them by their fingerprints.
+    pub inventories: Vec<Inventory>,
     /// What policy decides by.
     pub rules: Arc<Rules>,
     /// How far behind the watermark own events act.
@@ -235,6 +241,25 @@ pub struct Target {
     pub timeout_ms: i64,
     /// What it bears.
     pub bears: Budget,
+    /// Whether its users may be rotated.
+    pub mode: Mode,
+}
+
+/// Secrets of one Vault that are read to know them by their fingerprints.
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    /// The realm.
+    pub realm: String,
+    /// Its own login, which can only read.
+    pub login: Login,
+    /// The mount of the secrets engine.
+    pub mount: String,
+    /// Paths; one that ends in `/` stands for all below it.
+    pub paths: Vec<String>,
+    /// The fields that hold secrets; `None`: all.
+    pub fields: Option<Vec<String>>,
+    /// How often.
+    pub every_ms: i64,
 }
 
 /// Bounds.

@@ -40,6 +40,11 @@ impl Kind {
         }
     }
 
+    /// Whether another value can take the place of its value: what cannot is revoked where others are rotated.
+    pub fn rotates(self) -> bool {
+        matches!(self, Self::PostgresRole)
+    }
+
     fn from_name(name: &str) -> Self {
         match name {
             "vault-lease" => Self::VaultLease,

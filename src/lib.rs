@@ -25,6 +25,7 @@ pub mod credential;
 pub mod deadlines;
 pub mod event;
 pub mod executor;
+pub mod finding;
 pub mod fingerprint;
 pub mod guard;
 pub mod http;

@@ -2,46 +2,24 @@
 //! [`Decision`] made of data. The journal applies it, in the transaction in which it loaded the view.
 
 pub(crate) mod decide;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::decide::decide;
+pub use self::rules::Rules;
 use crate::case::state::Phase;
 use crate::case::{Case, Directive, HoldReason, Trigger};
 use crate::credential::CredentialId;
 use crate::event::{Data, Event, GrantSpec};
+use crate::finding::{self, Finding, Mark};
+use crate::fingerprint::Fingerprint;
 use crate::task::{Credential, Grant, RunKey, Task};
-
-/// The rules, from the configuration. Their digest stands in each decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rules {
-    /// The longest life of a task that names no deadline, and the limit to which any deadline is clamped.
-    pub longest_life_ms: i64,
-    /// Whole heartbeat intervals without a sign of life after which a task counts as silent.
-    pub heartbeats_missed: u32,
-    /// How far in the future a producer's times may lie before they are absurd.
-    pub future_skew_ms: i64,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self { longest_life_ms: 24 * 3_600_000, heartbeats_missed: 3, future_skew_ms: 86_400_000 }
-    }
-}
-
-impl Rules {
-    /// SHA-256 of the rules, in hex, shortened to 16 characters.
-    pub fn digest(&self) -> String {
-        let text = serde_json::to_vec(self).expect("rules are plain numbers");
-        hex::encode(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text).as_ref()[..8])
-    }
-}
 
 /// What a decision says, strongest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,6 +31,12 @@ pub enum Verb {
     Track,
     /// A case is opened held.
     Hold,
+    /// It is looked whether something is as dead as recorded.
+    Verify,
+    /// Something is rotated, the new value first.
+    Rollover,
+    /// Something is rotated, the old value first.
+    Contain,
     /// Something must die.
     Revoke,
 }
@@ -64,6 +48,9 @@ impl Verb {
             Self::Ignore => "ignore",
             Self::Track => "track",
             Self::Hold => "hold",
+            Self::Verify => "verify",
+            Self::Rollover => "rollover",
+            Self::Contain => "contain",
             Self::Revoke => "revoke",
         }
     }
@@ -101,10 +88,20 @@ pub enum Reason {
     Unregistered,
     /// Known and as expected.
     Expected,
-    /// A finding: recorded, held until rotation exists.
+    /// A finding that the rules leave to a person.
     FindingHeld,
     /// A finding without a credential that is known here.
     FindingUnmatched,
+    /// A finding of a credential that is known here: the rules said what to do.
+    FindingMatched,
+    /// A finding of a value that is recorded as dead.
+    FindingOfDead,
+    /// A finding that the rules ignore.
+    FindingIgnored,
+    /// Seen before, and nothing about it is worse now.
+    FindingKnown,
+    /// Closed by a topic that never observed it.
+    FindingForeign,
     /// A honeytoken is never touched.
     Honeytoken,
     /// A finding was closed by its producer.
@@ -122,6 +119,10 @@ pub enum Change {
     Grant(Grant),
     /// Insert or replace a credential.
     Credential(Credential),
+    /// Insert or replace a finding.
+    Finding(Finding),
+    /// Insert a mark.
+    Mark(Mark),
 }
 
 /// The recorded answer to one event.
@@ -137,6 +138,8 @@ pub struct Decision {
     pub changes: Vec<Change>,
     /// What is asked of credentials: each links to one case.
     pub directives: Vec<Directive>,
+    /// Credentials whose open case has lost its reason.
+    pub withdrawn: Vec<CredentialId>,
 }
 
 /// What the journal knows of everything that a batch of events touches.
@@ -157,6 +160,12 @@ pub struct View {
     pub holders: HashMap<CredentialId, HashSet<RunKey>>,
     /// Credentials of a run.
     pub held: HashMap<RunKey, HashSet<CredentialId>>,
+    /// Findings by key.
+    pub findings: HashMap<String, Finding>,
+    /// Whose values have these fingerprints.
+    pub marks: HashMap<Fingerprint, HashSet<Mark>>,
+    /// Keys of unmatched findings by fingerprint; the findings themselves are loaded as well.
+    pub waiting: HashMap<Fingerprint, BTreeSet<String>>,
     /// What was changed since it was loaded.
     pub dirty: Vec<Change>,
 }
@@ -167,6 +176,24 @@ impl View {
         self.holders.entry(grant.credential.clone()).or_default().insert(grant.run.clone());
         self.held.entry(grant.run.clone()).or_default().insert(grant.credential.clone());
         self.grants.insert((grant.run.clone(), grant.credential.clone()), grant);
+    }
+
+    /// Puts a loaded or changed finding into all indexes.
+    pub fn put_finding(&mut self, finding: Finding) {
+        for fingerprint in &finding.fingerprints {
+            let waiting = self.waiting.entry(fingerprint.clone()).or_default();
+            if finding.phase == finding::Phase::Unmatched {
+                waiting.insert(finding.key.clone());
+            } else {
+                waiting.remove(&finding.key);
+            }
+        }
+        self.findings.insert(finding.key.clone(), finding);
+    }
+
+    /// Puts a loaded or changed mark into all indexes.
+    pub fn put_mark(&mut self, mark: Mark) {
+        self.marks.entry(mark.fingerprint.clone()).or_default().insert(mark);
     }
 
     /// Makes the changes of a decision visible to the next event of the batch, and notes them as dirty.
@@ -180,6 +207,8 @@ impl View {
                 Change::Credential(credential) => {
                     self.credentials.insert(credential.id.clone(), credential.clone());
                 }
+                Change::Finding(finding) => self.put_finding(finding.clone()),
+                Change::Mark(mark) => self.put_mark(mark.clone()),
             }
             self.dirty.push(change.clone());
         }
@@ -202,6 +231,18 @@ pub fn keys(event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
         Data::DeadlinePassed { run, .. } | Data::HeartbeatMissed { run, .. } => (Some(run.clone()), Vec::new()),
         Data::ReconcileFound { credential, run, .. } => (run.clone(), vec![credential.clone()]),
         Data::OperatorRevoke { credential, .. } => (None, vec![credential.clone()]),
+    }
+}
+
+/// The findings and fingerprints by which a view is loaded as well.
+pub fn finding_keys(event: &Event) -> (Option<&str>, Vec<&Fingerprint>) {
+    match &event.data {
+        Data::FindingObserved(it) => {
+            (Some(&it.finding_key), it.fingerprints.iter().map(|part| &part.fingerprint).collect())
+        }
+        Data::FindingClosed(it) => (Some(&it.finding_key), Vec::new()),
+        Data::CredentialRegistered(it) => (None, it.fingerprints.iter().map(|part| &part.fingerprint).collect()),
+        _ => (None, Vec::new()),
     }
 }
 
@@ -236,6 +277,10 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
     }
     if directive.held.is_some() {
         return Meeting::Join;
+    }
+    // It is about the value that the open case put in the place of another.
+    if directive.generation.is_some() && directive.generation == open.state.turn.new.as_ref().map(|new| new.version) {
+        return Meeting::Supersede;
     }
     let by_operator = directive.trigger == Trigger::Operator;
     let fired = |trigger| matches!(trigger, Trigger::Deadline | Trigger::Heartbeat);

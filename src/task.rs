@@ -166,4 +166,10 @@ pub struct Credential {
     pub expires_ms: Option<i64>,
     /// When it was proven dead.
     pub dead_ms: Option<i64>,
+    /// Which of its values is in use: the store's version. `None`: not known, or its issuer has no versions.
+    pub version: Option<i64>,
+    /// Where it is used, such as `prod`.
+    pub environment: Option<String>,
+    /// Who answers for it.
+    pub owner: Option<String>,
 }

@@ -10,7 +10,7 @@ use super::problem::said;
 use super::ways::{http, is_safe_url, kafka, publish, topics};
 use super::{
     Config, Database, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target,
-    Topic, Vault, file,
+    Topic, Vault, file, rotations,
 };
 use crate::connector;
 use crate::credential::CredentialId;
@@ -38,7 +38,7 @@ impl Checks<'_> {
         self.problems.push(Problem::new(at, message));
     }
 
-    fn login(
+    pub(super) fn login(
         &mut self,
         at: Location,
         token: Option<&PathBuf>,
@@ -79,6 +79,8 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     {
         realms.push(realm);
     }
+    let recipes = rotations::recipes(&mut c, &raw.rotations, &realms, &targets);
+    let inventories = rotations::inventories(&mut c, &raw.inventory, &realms);
     let limits = limits(&mut c, &raw.limits, &realms, &targets);
     let (rules, grace_ms) = policy(&mut c, &raw.policy);
     if raw.retry.first.value > raw.retry.ceiling || raw.retry.first.value.0 < 1 {
@@ -117,6 +119,8 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         metrics: over.metrics.unwrap_or(raw.metrics.listen),
         realms,
         targets,
+        recipes,
+        inventories,
         rules: Arc::new(rules),
         grace_ms,
         limits,
@@ -172,6 +176,7 @@ fn targets(c: &mut Checks<'_>, raw: &[Spanned<file::Target>], most: usize) -> Ve
             url_file: c.path(&target.postgres.url_file),
             timeout_ms: target.postgres.timeout.value.0,
             bears: bears(&target.bears, most),
+            mode: target.mode,
         });
     }
     targets
@@ -373,6 +378,7 @@ fn policy(c: &mut Checks<'_>, raw: &file::Policy) -> (Rules, i64) {
         longest_life_ms: positive(c, &raw.longest_life, "policy.longest_life"),
         heartbeats_missed: raw.heartbeats_missed.value,
         future_skew_ms: raw.future_skew.0,
+        findings: rotations::rules(raw.findings.as_deref()),
     };
     (rules, raw.grace.0)
 }

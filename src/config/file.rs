@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
+use super::rotations;
 use crate::case::Action;
 use crate::guard::Mode;
 
@@ -115,6 +116,10 @@ section! {
         realms: Vec<Spanned<Realm>> = Vec::new(),
         /// Systems behind.
         targets: Vec<Spanned<Target>> = Vec::new(),
+        /// What is rotated, and how.
+        rotations: Vec<Spanned<rotations::Rotation>> = Vec::new(),
+        /// Where secrets are read to know them by their fingerprints.
+        inventory: Vec<Spanned<rotations::Watch>> = Vec::new(),
         /// Rules.
         policy: Policy = Policy::default(),
         /// Bounds.
@@ -344,6 +349,9 @@ pub struct Target {
     pub name: Spanned<String>,
     /// A PostgreSQL server.
     pub postgres: Postgres,
+    /// Whether its users may be rotated. What a lease opens there follows the lease's realm.
+    #[serde(default)]
+    pub mode: Mode,
     /// What it bears, from all processes together.
     #[serde(default)]
     pub bears: Bears,
@@ -371,6 +379,8 @@ section! {
         longest_life: Spanned<Millis> = unplaced(Millis(86_400_000)),
         /// Whole intervals without a sign of life.
         heartbeats_missed: Spanned<u32> = unplaced(3),
+        /// What to do about findings: the first rule that fits; absent: the defaults.
+        findings: Option<Vec<rotations::Rule>> = None,
         /// How far behind the watermark own events act.
         grace: Millis = Millis(2_000),
         /// How far in the future a producer's times may lie.

@@ -14,6 +14,7 @@ use crate::case::state::{Illegal, State};
 use crate::case::{Case, CaseId, Directive};
 use crate::credential::{CredentialId, Kind};
 use crate::event::{Event, Reject, RejectReason};
+use crate::finding::{Finding, Mark};
 use crate::outcome::{self, Message};
 use crate::policy::{self, Change, Decision, Meeting, View};
 use crate::task::{Credential, Grant, Phase, RunKey, Task, Tenant};
@@ -168,6 +169,13 @@ impl<'a> Draft<'a> {
                 self.links.push((event.tenant.clone(), case, id));
             }
         }
+        for credential in std::mem::take(&mut decision.withdrawn) {
+            if let Some(case) = self.withdraw(event, &credential)?
+                && linked.insert(case)
+            {
+                self.links.push((event.tenant.clone(), case, id));
+            }
+        }
         let open_cases = i64::try_from(linked.len()).unwrap_or(i64::MAX);
         self.events.push(EventRow { id, event, decision, open_cases });
         self.count("closed", i64::from(open_cases == 0));
@@ -224,16 +232,44 @@ impl<'a> Draft<'a> {
         Ok(id)
     }
 
+    /// The open case of this credential has lost its reason: it is due at once, to end.
+    fn withdraw(&mut self, event: &Event, credential: &CredentialId) -> Result<Option<CaseId>, Error> {
+        let view = self.views.entry(event.tenant.clone()).or_default();
+        let Some(open) = view.cases.get(credential) else { return Ok(None) };
+        let mut case = (**open).clone();
+        let record = Record::Withdrawn { by: event.at.topic.to_string() };
+        case.state = case.state.next(&record)?;
+        case.seq += 1;
+        view.cases.insert(credential.clone(), Arc::new(case.clone()));
+        self.stirred += 1;
+        let (id, tenant) = (case.id, case.tenant.clone());
+        self.records.push(RecordRow { tenant, case: id, seq: case.seq, record });
+        let before = self.cases.get(&id).map_or(Touch::Superseded, |row| row.touch);
+        self.cases.insert(id, CaseRow { case, touch: Touch::Superseded.max(before) });
+        Ok(Some(id))
+    }
+
     /// What becomes known, each thing once, as it is after the batch.
     pub(super) fn changes(&mut self) -> Changes {
         let mut changes = Changes::default();
         for (tenant, view) in &mut self.views {
             let mut written = HashSet::<(Option<RunKey>, Option<CredentialId>)>::new();
+            let mut findings = HashSet::<String>::new();
             for change in std::mem::take(&mut view.dirty).into_iter().rev() {
                 let key = match &change {
                     Change::Task(t) => (Some(t.run.clone()), None),
                     Change::Grant(g) => (Some(g.run.clone()), Some(g.credential.clone())),
                     Change::Credential(c) => (None, Some(c.id.clone())),
+                    Change::Finding(finding) => {
+                        if findings.insert(finding.key.clone()) {
+                            changes.findings.push(finding.clone());
+                        }
+                        continue;
+                    }
+                    Change::Mark(mark) => {
+                        changes.marks.push(mark.clone());
+                        continue;
+                    }
                 };
                 if !written.insert(key) {
                     continue;
@@ -247,6 +283,7 @@ impl<'a> Draft<'a> {
                     }
                     Change::Grant(grant) => changes.grants.push(grant),
                     Change::Credential(credential) => changes.credentials.push(credential),
+                    Change::Finding(_) | Change::Mark(_) => {}
                 }
             }
         }
@@ -265,6 +302,8 @@ pub(super) struct Changes {
     pub(super) tasks: Vec<Task>,
     pub(super) grants: Vec<Grant>,
     pub(super) credentials: Vec<Credential>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) marks: Vec<Mark>,
 }
 
 /// The lane of a credential: alone, but secret_ids of one role share theirs.

@@ -14,6 +14,7 @@
 //! - `read`: what people and roles read · `prune`: what is old enough · `rows`: rows to values and back
 
 mod claims;
+mod findings;
 mod intake;
 mod prune;
 mod read;

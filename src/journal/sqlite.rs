@@ -10,6 +10,7 @@
 //! - `rows`: rows to values and back
 
 mod cases;
+mod findings;
 mod intake;
 mod read;
 mod rows;

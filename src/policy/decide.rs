@@ -1,5 +1,6 @@
 //! The decision itself. A [`Draft`] lays what an event changes over the view; what differs at the end are the changes.
 
+mod findings;
 mod grants;
 mod own;
 mod tasks;
@@ -9,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::{Change, Decision, Reason, Rules, Verb, View};
-use crate::case::{Action, Directive, HoldReason, Trigger, Urgency};
+use crate::case::{Action, Directive, Trigger, Urgency};
 use crate::credential::CredentialId;
 use crate::event::{Data, Event};
+use crate::finding::{Finding, Mark};
 use crate::task::{Credential, Grant, GrantPhase, Phase, RunKey, Task, Tenure};
 
 /// How many ids the facts name at most.
@@ -33,9 +35,9 @@ pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {
         Data::TaskEnded(it) => draft.ended(it),
         Data::GrantRegistered(it) => draft.registered(it),
         Data::GrantReleased(it) => draft.released(it),
-        Data::CredentialRegistered(it) => draft.inventoried(&it.credential),
-        Data::FindingObserved(it) => draft.finding(it.honeytoken, it.credential.as_ref()),
-        Data::FindingClosed(_) => draft.say(Verb::Track, Reason::FindingClosed),
+        Data::CredentialRegistered(it) => draft.inventoried(it),
+        Data::FindingObserved(it) => draft.finding(it),
+        Data::FindingClosed(it) => draft.finding_closed(it),
         Data::DeadlinePassed { run, deadline_ms } => draft.deadline(run, *deadline_ms),
         Data::HeartbeatMissed { run, last_beat_ms } => draft.silent(run, *last_beat_ms),
         Data::ReconcileFound { credential, run, exclusive } => draft.found(credential, run.as_ref(), *exclusive),
@@ -58,7 +60,10 @@ struct Draft<'a> {
     tasks: BTreeMap<RunKey, Task>,
     grants: BTreeMap<(RunKey, CredentialId), Grant>,
     credentials: BTreeMap<CredentialId, Credential>,
+    findings: Vec<Finding>,
+    marks: Vec<Mark>,
     directives: Vec<Directive>,
+    withdrawn: Vec<CredentialId>,
     cut: Vec<CredentialId>,
     released: Vec<CredentialId>,
     shared: BTreeMap<CredentialId, RunKey>,
@@ -74,7 +79,10 @@ impl<'a> Draft<'a> {
             tasks: BTreeMap::new(),
             grants: BTreeMap::new(),
             credentials: BTreeMap::new(),
+            findings: Vec::new(),
+            marks: Vec::new(),
             directives: Vec::new(),
+            withdrawn: Vec::new(),
             cut: Vec::new(),
             released: Vec::new(),
             shared: BTreeMap::new(),
@@ -138,24 +146,6 @@ impl<'a> Draft<'a> {
             .is_some_and(|case| case.directive.action == Action::Revoke && case.directive.held.is_none())
     }
 
-    /// That it exists is noted; nothing is asked of it.
-    fn inventoried(mut self, id: &CredentialId) -> Decision {
-        self.know(id, None, None);
-        self.say(Verb::Track, Reason::Noted)
-    }
-
-    fn finding(mut self, honeytoken: bool, credential: Option<&CredentialId>) -> Decision {
-        if honeytoken {
-            return self.say(Verb::Ignore, Reason::Honeytoken);
-        }
-        let Some(id) = credential.filter(|id| self.view.credentials.contains_key(*id)) else {
-            return self.say(Verb::Track, Reason::FindingUnmatched);
-        };
-        let blade = Blade { trigger: Trigger::Finding, urgency: Urgency::Routine, end_ms: None };
-        self.direct(id, None, blade, Action::Track, Some(HoldReason::Finding));
-        self.say(Verb::Hold, Reason::FindingHeld)
-    }
-
     // ---- the answer ----
 
     /// `otherwise`, or `Revoke` where something was cut.
@@ -202,8 +192,17 @@ impl<'a> Draft<'a> {
             .map(Change::Task)
             .chain(credentials.map(Change::Credential))
             .chain(grants.map(|(_, grant)| Change::Grant(grant)))
+            .chain(self.findings.into_iter().map(Change::Finding))
+            .chain(self.marks.into_iter().map(Change::Mark))
             .collect();
-        Decision { verb, reason, facts: Value::Object(self.facts), changes, directives: self.directives }
+        Decision {
+            verb,
+            reason,
+            facts: Value::Object(self.facts),
+            changes,
+            directives: self.directives,
+            withdrawn: self.withdrawn,
+        }
     }
 }
 

@@ -1,3 +1,5 @@
+mod findings;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -337,30 +339,6 @@ fn an_inventory_s_word_makes_a_credential_known_and_asks_nothing() {
     let noted = world.tell(registered);
     assert_eq!((noted.verb, noted.reason, noted.directives.len()), (Verb::Track, Reason::Noted, 0));
     assert!(matches!(&noted.changes[..], [Change::Credential(known)] if known.id == lease("x")));
-}
-
-#[test]
-fn findings_are_held_and_honeytokens_left_alone() {
-    let mut world = World::new();
-    world.tell(start("a", 1, vec![minted("x")]));
-    let finding = |credential, honeytoken| {
-        Data::FindingObserved(Box::new(FindingObserved {
-            finding_key: "k".into(),
-            credential,
-            detector: "d".into(),
-            validity: "active".into(),
-            public: true,
-            honeytoken,
-            ..FindingObserved::default()
-        }))
-    };
-    let held = world.tell(finding(Some(lease("x")), false));
-    assert_eq!((held.verb, held.directives[0].action), (Verb::Hold, Action::Track));
-    assert_eq!(held.directives[0].held, Some(HoldReason::Finding));
-    for (credential, honey) in [(Some(lease("x")), true), (Some(lease("other")), false), (None, false)] {
-        assert!(world.tell(finding(credential, honey)).directives.is_empty());
-    }
-    assert!(world.cut().is_empty());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::rows::{
     self, CREDENTIAL, CasePut, ClaimAfter, GRANT, Of, RecordsPut, TASK, column, name, put_credentials, put_grants,
     put_records, put_tasks, text, texts,
 };
-use super::{Error, Inner, Way};
+use super::{Error, Inner, Way, findings};
 use crate::case::Case;
 use crate::credential::CredentialId;
 use crate::event::Event;
@@ -217,6 +217,7 @@ async fn load(db: &mut PgConnection, tenant: &Tenant, events: &[&Event]) -> Resu
         credentials.insert(grant.credential.clone());
         view.put_grant(grant);
     }
+    credentials.extend(findings::load(db, tenant, events, &mut view).await?);
     let ids: Vec<&str> = credentials.iter().map(CredentialId::as_str).collect();
     if ids.is_empty() {
         return Ok(view);
@@ -300,6 +301,7 @@ async fn write(db: &mut PgConnection, batch: &Batch, draft: &mut Draft<'_>) -> R
     put_tasks(db, &changes.tasks, batch.rules.heartbeats_missed).await?;
     put_grants(db, &changes.grants).await?;
     put_credentials(db, &changes.credentials, batch.now_ms).await?;
+    findings::put(db, &changes.findings, &changes.marks).await?;
     let positions: Vec<Position> = batch.moves.iter().map(|step| step.to.clone()).collect();
     put_positions(db, &positions).await
 }

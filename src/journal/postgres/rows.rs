@@ -113,7 +113,8 @@ impl FromRow<'_, PgRow> for Of<Grant> {
     }
 }
 
-pub(super) const CREDENTIAL: &str = "tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms";
+pub(super) const CREDENTIAL: &str = "tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms, version, \
+    environment, owner";
 
 impl FromRow<'_, PgRow> for Of<Credential> {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
@@ -126,6 +127,9 @@ impl FromRow<'_, PgRow> for Of<Credential> {
             issued_ms: row.try_get("issued_ms")?,
             expires_ms: row.try_get("expires_ms")?,
             dead_ms: row.try_get("dead_ms")?,
+            version: row.try_get("version")?,
+            environment: row.try_get("environment")?,
+            owner: row.try_get("owner")?,
         }))
     }
 }
@@ -229,10 +233,12 @@ pub(super) async fn put_credentials(db: &mut PgConnection, all: &[Credential], n
     }
     sqlx::query(
         "INSERT INTO credentials (tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms, \
-         lookup_due_ms) SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], \
-         $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[]) ON CONFLICT (tenant, id) DO UPDATE SET \
+         lookup_due_ms, version, environment, owner) SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], \
+         $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[]) \
+         ON CONFLICT (tenant, id) DO UPDATE SET \
          principal=excluded.principal, registered_ms=excluded.registered_ms, seen_ms=excluded.seen_ms, \
-         issued_ms=excluded.issued_ms, expires_ms=excluded.expires_ms, dead_ms=excluded.dead_ms",
+         issued_ms=excluded.issued_ms, expires_ms=excluded.expires_ms, dead_ms=excluded.dead_ms, \
+         version=excluded.version, environment=excluded.environment, owner=excluded.owner",
     )
     .bind(texts(all, |c| &*c.tenant))
     .bind(texts(all, |c| c.id.as_str()))
@@ -243,6 +249,9 @@ pub(super) async fn put_credentials(db: &mut PgConnection, all: &[Credential], n
     .bind(column(all, |c| c.expires_ms))
     .bind(column(all, |c| c.dead_ms))
     .bind(column(all, |c| (c.seen_ms.is_none() && c.dead_ms.is_none()).then_some(now_ms)))
+    .bind(column(all, |c| c.version))
+    .bind(all.iter().map(|c| c.environment.as_deref()).collect::<Vec<_>>())
+    .bind(all.iter().map(|c| c.owner.as_deref()).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())

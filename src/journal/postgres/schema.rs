@@ -12,7 +12,10 @@ use uuid::Uuid;
 use super::{Error, Settings, State, trust};
 
 /// In order; `meta.schema` is how many of them the database has.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../schemas/journal/postgres/0001_spine.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../schemas/journal/postgres/0001_spine.sql"),
+    include_str!("../../../schemas/journal/postgres/0002_findings.sql"),
+];
 /// How long one statement may take.
 const STATEMENT_MS: u32 = 30_000;
 /// A process that stands still in the middle of a transaction loses it, and with it the rows that others wait for.

@@ -190,10 +190,11 @@ impl<'a> Group<'a> {
             _ => None,
         };
         let dead_ms = match verdict {
-            Some(Verdict::Dead { at_ms, .. }) => Some(*at_ms),
+            Some(Verdict::Dead { at_ms, .. }) if case.ends_credential() => Some(*at_ms),
             _ => None,
         };
-        if a.learned.is_some() || dead_ms.is_some() {
+        let rotated = verdict.is_some() && case.state.turn.new.is_some();
+        if a.learned.is_some() || dead_ms.is_some() || rotated {
             self.learned.push(Learned::of(&case, a.learned.as_ref(), dead_ms));
         }
         row.changed = true;
@@ -221,6 +222,7 @@ pub(super) struct Learned {
     expires_ms: Option<i64>,
     dead_ms: Option<i64>,
     present: bool,
+    version: Option<i64>,
 }
 
 impl Learned {
@@ -234,6 +236,7 @@ impl Learned {
             expires_ms: seen.and_then(|s| s.expires_ms),
             dead_ms,
             present: seen.is_some_and(|s| s.presence == Presence::Present),
+            version: case.state.turn.new.as_ref().map(|new| new.version),
         }
     }
 }
@@ -256,8 +259,9 @@ pub(super) async fn learn(db: &mut PgConnection, learned: &[Learned]) -> Result<
         "UPDATE credentials c SET seen_ms = coalesce(c.seen_ms, v.seen), issued_ms = coalesce(v.issued, c.issued_ms), \
          expires_ms = coalesce(v.expires, c.expires_ms), \
          dead_ms = CASE WHEN v.dead IS NOT NULL THEN v.dead WHEN v.present THEN NULL ELSE c.dead_ms END, \
-         lookup_due_ms = NULL FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], \
-         $6::bigint[], $7::bool[]) v(tenant, id, seen, issued, expires, dead, present) \
+         version = greatest(c.version, v.version), lookup_due_ms = NULL \
+         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bool[], \
+         $8::bigint[]) v(tenant, id, seen, issued, expires, dead, present, version) \
          WHERE c.tenant = v.tenant AND c.id = v.id",
     )
     .bind(texts(learned, |l| &*l.tenant))
@@ -267,6 +271,7 @@ pub(super) async fn learn(db: &mut PgConnection, learned: &[Learned]) -> Result<
     .bind(column(learned, |l| l.expires_ms))
     .bind(column(learned, |l| l.dead_ms))
     .bind(column(learned, |l| l.present))
+    .bind(column(learned, |l| l.version))
     .execute(db)
     .await?;
     Ok(())

@@ -182,10 +182,10 @@ fn close(w: &mut Writer, case: &Case, learned: Option<&Observation>, now_ms: i64
     w.count("closed", left.iter().filter(|open| **open == 0).map(|_| 1).sum());
     w.count("cases_closed", 1);
     let dead_ms = match verdict {
-        Verdict::Dead { at_ms, .. } => Some(*at_ms),
+        Verdict::Dead { at_ms, .. } if case.ends_credential() => Some(*at_ms),
         _ => None,
     };
-    if learned.is_some() || dead_ms.is_some() {
+    if learned.is_some() || dead_ms.is_some() || case.state.turn.new.is_some() {
         learn(w, case, learned, dead_ms)?;
     }
     Ok(())
@@ -194,11 +194,12 @@ fn close(w: &mut Writer, case: &Case, learned: Option<&Observation>, now_ms: i64
 /// What a case learned of its credential. Seen present after its death: the death is not recorded any more.
 pub(super) fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Result<(), Error> {
     let present = seen.is_some_and(|s| s.presence == Presence::Present);
+    let version = case.state.turn.new.as_ref().map(|new| new.version);
     exec(
         &w.db,
         "UPDATE credentials SET seen_ms = coalesce(seen_ms, ?), issued_ms = coalesce(?, issued_ms), \
          expires_ms = coalesce(?, expires_ms), dead_ms = iif(? IS NOT NULL, ?, iif(?, NULL, dead_ms)), \
-         lookup_due_ms = NULL WHERE tenant = ? AND id = ?",
+         version = coalesce(max(version, ?), version, ?), lookup_due_ms = NULL WHERE tenant = ? AND id = ?",
         params![
             case.seen_ms,
             seen.and_then(|s| s.issued_ms),
@@ -206,6 +207,8 @@ pub(super) fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms
             dead_ms,
             dead_ms,
             present,
+            version,
+            version,
             case.tenant,
             case.directive.credential.as_str()
         ],

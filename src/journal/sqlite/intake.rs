@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use rusqlite::params;
 
-use super::Error;
 use super::rows::{self, CREDENTIAL, GRANT, TASK, all, exec, one};
 use super::writer::Writer;
+use super::{Error, findings};
 use crate::credential::CredentialId;
 use crate::event::Event;
+use crate::fingerprint::Fingerprint;
 use crate::journal::draft::{Before, Draft, EventRow, Touch};
 use crate::journal::{Arrival, Batch, Recorded};
 use crate::policy::{self, View};
@@ -25,6 +26,7 @@ struct Loaded {
     runs: HashSet<RunKey>,
     held: HashSet<RunKey>,
     credentials: HashSet<CredentialId>,
+    marks: HashSet<Fingerprint>,
 }
 
 /// See [`crate::journal::Journal::record_batch`].
@@ -83,6 +85,7 @@ fn write(w: &mut Writer, batch: &Batch, views: HashMap<Tenant, View>) -> Result<
     for credential in &changes.credentials {
         rows::put_credential(&w.db, credential, batch.now_ms)?;
     }
+    findings::put(w, &changes.findings, &changes.marks)?;
     for message in &draft.messages {
         w.send(message, batch.now_ms)?;
     }
@@ -182,6 +185,17 @@ impl Loaded {
                     credentials.push(grant.credential.clone());
                     self.view.put_grant(grant);
                 }
+            }
+        }
+        let (key, fingerprints) = policy::finding_keys(event);
+        if let Some(key) = key {
+            findings::load(w, &mut self.view, &event.tenant, key)?;
+            let about = self.view.findings.get(key).into_iter().flat_map(|finding| finding.credentials.iter().cloned());
+            credentials.extend(about);
+        }
+        for fingerprint in fingerprints {
+            if self.marks.insert(fingerprint.clone()) {
+                credentials.extend(findings::load_marks(w, &mut self.view, &event.tenant, fingerprint)?);
             }
         }
         for id in credentials {

@@ -182,7 +182,8 @@ pub(super) fn put_grant(db: &Connection, grant: &Grant) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) const CREDENTIAL: &str = "tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms";
+pub(super) const CREDENTIAL: &str = "tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms, version, \
+    environment, owner";
 
 pub(super) fn credential(row: &Row<'_>) -> rusqlite::Result<Credential> {
     Ok(Credential {
@@ -194,6 +195,9 @@ pub(super) fn credential(row: &Row<'_>) -> rusqlite::Result<Credential> {
         issued_ms: row.get(5)?,
         expires_ms: row.get(6)?,
         dead_ms: row.get(7)?,
+        version: row.get(8)?,
+        environment: row.get(9)?,
+        owner: row.get(10)?,
     })
 }
 
@@ -203,9 +207,10 @@ pub(super) fn put_credential(db: &Connection, c: &Credential, now_ms: i64) -> Re
     exec(
         db,
         "INSERT INTO credentials (tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms, \
-         lookup_due_ms) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET principal=excluded.principal, \
+         lookup_due_ms, version, environment, owner) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET principal=excluded.principal, \
          registered_ms=excluded.registered_ms, seen_ms=excluded.seen_ms, issued_ms=excluded.issued_ms, \
-         expires_ms=excluded.expires_ms, dead_ms=excluded.dead_ms",
+         expires_ms=excluded.expires_ms, dead_ms=excluded.dead_ms, version=excluded.version, \
+         environment=excluded.environment, owner=excluded.owner",
         params![
             c.tenant,
             c.id.as_str(),
@@ -215,7 +220,10 @@ pub(super) fn put_credential(db: &Connection, c: &Credential, now_ms: i64) -> Re
             c.issued_ms,
             c.expires_ms,
             c.dead_ms,
-            lookup
+            lookup,
+            c.version,
+            c.environment,
+            c.owner
         ],
     )?;
     Ok(())

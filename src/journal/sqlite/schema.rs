@@ -11,7 +11,10 @@ use rusqlite::{Connection, OpenFlags};
 use super::Error;
 
 /// In order; the file's `user_version` is how many of them it has.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../schemas/journal/sqlite/0001_spine.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../schemas/journal/sqlite/0001_spine.sql"),
+    include_str!("../../../schemas/journal/sqlite/0002_findings.sql"),
+];
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {

@@ -57,6 +57,9 @@ impl Draft<'_> {
             issued_ms: None,
             expires_ms: None,
             dead_ms: None,
+            version: None,
+            environment: None,
+            owner: None,
         });
         credential.registered_ms = credential.registered_ms.min(now_ms);
         if credential.principal.is_none() {

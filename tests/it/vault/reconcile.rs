@@ -177,6 +177,9 @@ fn registered(subject: &Subject) -> Credential {
         issued_ms: None,
         expires_ms: None,
         dead_ms: None,
+        version: None,
+        environment: None,
+        owner: None,
     }
 }
 

@@ -1,0 +1,304 @@
+//! What is rotated, how, and where the inventory is read: shapes, defaults, and what must hold between the parts.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_saphyr::Spanned;
+
+use super::check::Checks;
+use super::file::{AppRole, Millis, unplaced};
+use super::problem::{Problem, said};
+use super::{Inventory, Realm, Target};
+use crate::connector::recipe::{Adoption, Late, PasswordRules, Place, Recipe, Users};
+use crate::credential::{CredentialId, Kind};
+use crate::finding::Validity;
+use crate::guard::Mode;
+use crate::policy::rules::{FindingRule, Response, When};
+
+/// The shortest and the longest password that is made.
+const LENGTHS: std::ops::RangeInclusive<usize> = 16..=256;
+
+/// One of `rotations`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotation {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// The target where the users log in.
+    pub target: Spanned<String>,
+    /// One user, or two that take turns.
+    pub roles: Spanned<Vec<String>>,
+    /// Where consumers read the value.
+    pub store: Store,
+    /// What the target takes as a password.
+    #[serde(default)]
+    pub password: Password,
+    /// Who must take a new value before the old one is cut.
+    #[serde(default)]
+    pub consumers: Vec<String>,
+    /// How long they have.
+    #[serde(default = "adopt_within")]
+    pub adopt_within: Spanned<Millis>,
+    /// What happens to those who did not.
+    #[serde(default)]
+    pub late: Late,
+    /// The rules may tell `prod` from `dev` by it.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// Who answers for it.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// How old its value may become; absent: any age.
+    #[serde(default)]
+    pub max_age: Option<Spanned<Millis>>,
+}
+
+fn adopt_within() -> Spanned<Millis> {
+    unplaced(Millis(900_000))
+}
+
+/// `store`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// The realm.
+    pub realm: Spanned<String>,
+    /// The mount of a KV secrets engine, version 2.
+    #[serde(default = "kv")]
+    pub mount: String,
+    /// The path below it.
+    pub path: Spanned<String>,
+    /// The field with the value.
+    #[serde(default = "password")]
+    pub field: String,
+    /// The field with the user name; needed where two users take turns.
+    #[serde(default)]
+    pub user_field: Option<String>,
+}
+
+fn kv() -> String {
+    "kv".to_owned()
+}
+
+fn password() -> String {
+    "password".to_owned()
+}
+
+/// `password`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Password {
+    /// Characters.
+    pub length: Spanned<usize>,
+    /// Characters beside letters and digits.
+    pub symbols: String,
+}
+
+impl Default for Password {
+    fn default() -> Self {
+        let rules = PasswordRules::default();
+        Self { length: unplaced(rules.length), symbols: rules.symbols }
+    }
+}
+
+/// One of `inventory`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watch {
+    /// The realm.
+    pub realm: Spanned<String>,
+    /// Holds the token of its own login, which can only read.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// The AppRole of its own login.
+    #[serde(default)]
+    pub approle: Option<AppRole>,
+    /// The mount of a KV secrets engine, version 2.
+    #[serde(default = "kv")]
+    pub mount: String,
+    /// Paths; one that ends in `/` stands for all below it.
+    pub paths: Spanned<Vec<String>>,
+    /// The fields that hold secrets; absent: all.
+    #[serde(default)]
+    pub fields: Option<Vec<String>>,
+    /// How often.
+    #[serde(default = "minute")]
+    pub every: Spanned<Millis>,
+}
+
+fn minute() -> Spanned<Millis> {
+    unplaced(Millis(60_000))
+}
+
+/// One of `policy.findings`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// When it fits; what is left out fits anything.
+    #[serde(default)]
+    pub when: RuleWhen,
+    /// What follows.
+    pub then: Response,
+}
+
+/// `when`
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleWhen {
+    /// What a check of the secret said.
+    pub validity: Option<Validity>,
+    /// Whether the public can see it.
+    pub public: Option<bool>,
+    /// One of these environments.
+    pub environment: Option<Vec<String>>,
+    /// One of these severities.
+    pub severity: Option<Vec<String>>,
+    /// One of these detectors.
+    pub detector: Option<Vec<String>>,
+    /// First seen at least so long ago.
+    pub older_than: Option<Millis>,
+}
+
+/// The rules for findings; none are written: the defaults.
+pub(super) fn rules(raw: Option<&[Rule]>) -> Vec<FindingRule> {
+    let Some(raw) = raw else { return FindingRule::defaults() };
+    let rule = |rule: &Rule| {
+        let RuleWhen { validity, public, environment, severity, detector, older_than } = rule.when.clone();
+        let older_than_ms = older_than.map(|span| span.0);
+        FindingRule { when: When { validity, public, environment, severity, detector, older_than_ms }, then: rule.then }
+    };
+    raw.iter().map(rule).collect()
+}
+
+/// The recipes.
+pub(super) fn recipes(
+    c: &mut Checks<'_>,
+    raw: &[Spanned<Rotation>],
+    realms: &[Realm],
+    targets: &[Target],
+) -> Vec<Recipe> {
+    let (mut names, mut users) = (BTreeSet::new(), BTreeSet::new());
+    let mut places = BTreeSet::new();
+    let mut recipes = Vec::new();
+    for Spanned { value: one, .. } in raw {
+        if one.name.value.is_empty() || !names.insert(&one.name.value) {
+            c.wrong(one.name.referenced, "a rotation has a `name` of its own");
+        }
+        let target = &one.target;
+        match targets.iter().find(|known| known.name == target.value) {
+            None => {
+                let message = format!("there is no target {}", said(&target.value));
+                let known = targets.iter().map(|target| target.name.as_str());
+                c.problems.push(Problem::new(target.referenced, message).nearest(&target.value, known));
+            }
+            Some(known) if known.mode == Mode::Observe => c.warnings.push(format!(
+                "rotation {}: target {} observes (`mode: enforce` there lets it be rotated)",
+                one.name.value, known.name
+            )),
+            Some(_) => {}
+        }
+        let store = &one.store;
+        if !realms.iter().any(|realm| realm.rules.name == store.realm.value) {
+            let message = format!("there is no realm {}", said(&store.realm.value));
+            let known = realms.iter().map(|realm| realm.rules.name.as_str());
+            c.problems.push(Problem::new(store.realm.referenced, message).nearest(&store.realm.value, known));
+        }
+        let is_plain = |text: &str| {
+            !text.is_empty()
+                && text.split('/').all(|part| !matches!(part, "" | "." | ".."))
+                && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%' | b'\\' | b'*'))
+        };
+        if !is_plain(&store.path.value) || !is_plain(&store.mount) {
+            c.wrong(store.path.referenced, "`store` names one secret: a mount and a path without wildcards");
+        }
+        let roles = &one.roles;
+        for role in &roles.value {
+            if role.is_empty() || role.len() > 63 || role.contains([',', '\0']) || role.chars().any(char::is_control) {
+                c.wrong(roles.referenced, "a role's name has 1 to 63 bytes, no comma and no control characters");
+            }
+            if !users.insert((target.value.clone(), role.clone())) {
+                c.wrong(roles.referenced, format!("{} is rotated twice at this target", said(role)));
+            }
+        }
+        let taken = match roles.value.as_slice() {
+            [role] => Users::One(role.clone()),
+            [a, b] => {
+                if store.user_field.is_none() {
+                    let why = "two users take turns only where `store.user_field` says whose turn it is";
+                    c.wrong(roles.referenced, why);
+                }
+                Users::Two(a.clone(), b.clone())
+            }
+            _ => {
+                c.wrong(roles.referenced, "`roles` are one user, or two that take turns");
+                continue;
+            }
+        };
+        if !LENGTHS.contains(&one.password.length.value) {
+            c.wrong(one.password.length.referenced, "`password.length` is 16 to 256");
+        }
+        if !one.password.symbols.bytes().all(|b| b.is_ascii_punctuation()) {
+            c.wrong(one.password.length.referenced, "`password.symbols` are ASCII punctuation");
+        }
+        if let Some(age) = one.max_age.as_ref().filter(|age| age.value.0 < 3_600_000) {
+            c.wrong(age.referenced, "`max_age` is at least 1h");
+        }
+        let id = taken.names().join(",");
+        let Ok(credential) = CredentialId::new(Kind::PostgresRole, &target.value, &id) else {
+            c.wrong(target.referenced, "a target's name stands in credential ids: letters, digits, `-`, `_` and `.`");
+            continue;
+        };
+        let place = Place {
+            realm: store.realm.value.clone(),
+            mount: store.mount.clone(),
+            path: store.path.value.clone(),
+            field: store.field.clone(),
+            user_field: store.user_field.clone(),
+        };
+        if !places.insert((place.realm.clone(), place.mount.clone(), place.path.clone(), place.field.clone())) {
+            c.wrong(store.path.referenced, "two rotations share this secret");
+        }
+        recipes.push(Recipe {
+            name: one.name.value.clone(),
+            credential,
+            place,
+            users: taken,
+            password: PasswordRules { length: one.password.length.value, symbols: one.password.symbols.clone() },
+            adoption: Adoption {
+                consumers: one.consumers.clone(),
+                within_ms: one.adopt_within.value.0,
+                late: one.late,
+            },
+            environment: one.environment.clone(),
+            owner: one.owner.clone(),
+            max_age_ms: one.max_age.as_ref().map(|age| age.value.0),
+        });
+    }
+    recipes
+}
+
+/// What the inventory reads.
+pub(super) fn inventories(c: &mut Checks<'_>, raw: &[Spanned<Watch>], realms: &[Realm]) -> Vec<Inventory> {
+    let mut all = Vec::new();
+    for Spanned { value: one, referenced: at, .. } in raw {
+        if !realms.iter().any(|realm| realm.rules.name == one.realm.value) {
+            let message = format!("there is no realm {}", said(&one.realm.value));
+            let known = realms.iter().map(|realm| realm.rules.name.as_str());
+            c.problems.push(Problem::new(one.realm.referenced, message).nearest(&one.realm.value, known));
+        }
+        if one.paths.value.is_empty() || one.paths.value.iter().any(|path| matches!(path.as_str(), "" | "/")) {
+            c.wrong(one.paths.referenced, "`paths` are opt-in: name each, or a prefix that ends in `/`");
+        }
+        let login = c.login(*at, one.token_file.as_ref(), one.approle.as_ref(), "`inventory`");
+        let Some(login) = login else { continue };
+        all.push(Inventory {
+            realm: one.realm.value.clone(),
+            login,
+            mount: one.mount.clone(),
+            paths: one.paths.value.clone(),
+            fields: one.fields.clone(),
+            every_ms: one.every.value.0.max(1_000),
+        });
+    }
+    all
+}

@@ -1,0 +1,140 @@
+//! Findings, the fingerprints that wait for a match, and the marks that match them, in sets.
+
+use std::collections::BTreeSet;
+
+use sqlx::postgres::PgConnection;
+
+use super::Error;
+use super::rows::{column, json, text, texts};
+use crate::credential::CredentialId;
+use crate::event::Event;
+use crate::finding::{Finding, Mark, Phase};
+use crate::fingerprint::Fingerprint;
+use crate::policy::{self, View};
+use crate::task::Tenant;
+
+/// Credentials that share a fingerprint and are looked at.
+const SHARERS: i64 = 64;
+/// Unmatched findings of one fingerprint that are matched at once.
+const WAITING: i64 = 256;
+
+/// What the batch's events may look at of findings; returns the credentials that it leads to.
+pub(super) async fn load(
+    db: &mut PgConnection,
+    tenant: &Tenant,
+    events: &[&Event],
+    view: &mut View,
+) -> Result<BTreeSet<CredentialId>, Error> {
+    let (mut keys, mut marks) = (BTreeSet::new(), BTreeSet::new());
+    for event in events {
+        let (key, fingerprints) = policy::finding_keys(event);
+        keys.extend(key.map(str::to_owned));
+        marks.extend(fingerprints.into_iter().map(Fingerprint::to_string));
+    }
+    let marks: Vec<String> = marks.into_iter().collect();
+    let mut credentials = BTreeSet::new();
+    if !marks.is_empty() {
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(
+            "SELECT f.name, m.credential, m.version FROM unnest($2::text[]) f(name) CROSS JOIN LATERAL (SELECT credential, \
+             version FROM marks WHERE tenant = $1 AND fingerprint = f.name LIMIT $3) m",
+        )
+        .bind(&**tenant)
+        .bind(&marks)
+        .bind(SHARERS)
+        .fetch_all(&mut *db)
+        .await?;
+        for (fingerprint, credential, version) in rows {
+            let bad = Error::Corrupt { what: "marks" };
+            let (Ok(fingerprint), Ok(credential)) =
+                (Fingerprint::parse(&fingerprint), CredentialId::parse(&credential))
+            else {
+                return Err(bad);
+            };
+            credentials.insert(credential.clone());
+            view.put_mark(Mark { tenant: tenant.clone(), fingerprint, credential, version });
+        }
+        let waiting: Vec<String> = sqlx::query_scalar(
+            "SELECT w.key FROM unnest($2::text[]) f(name) CROSS JOIN LATERAL (SELECT key FROM waiting \
+             WHERE tenant = $1 AND fingerprint = f.name LIMIT $3) w",
+        )
+        .bind(&**tenant)
+        .bind(&marks)
+        .bind(WAITING)
+        .fetch_all(&mut *db)
+        .await?;
+        keys.extend(waiting);
+    }
+    if !keys.is_empty() {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let bodies: Vec<String> = sqlx::query_scalar("SELECT body FROM findings WHERE tenant = $1 AND key = ANY($2)")
+            .bind(&**tenant)
+            .bind(keys)
+            .fetch_all(db)
+            .await?;
+        for body in bodies {
+            let finding: Finding = json("findings", &body)?;
+            credentials.extend(finding.credentials.iter().cloned());
+            view.put_finding(finding);
+        }
+    }
+    Ok(credentials)
+}
+
+/// Writes findings and marks.
+pub(super) async fn put(db: &mut PgConnection, findings: &[Finding], marks: &[Mark]) -> Result<(), Error> {
+    if !findings.is_empty() {
+        let bodies = findings.iter().map(|f| text("findings", f)).collect::<Result<Vec<_>, _>>()?;
+        sqlx::query(
+            "INSERT INTO findings (tenant, key, phase, first_ms, last_ms, body) SELECT * FROM unnest($1::text[], $2::text[], \
+             $3::smallint[], $4::bigint[], $5::bigint[], $6::text[]) ON CONFLICT (tenant, key) DO UPDATE \
+             SET phase=excluded.phase, first_ms=excluded.first_ms, last_ms=excluded.last_ms, body=excluded.body",
+        )
+        .bind(texts(findings, |f| &*f.tenant))
+        .bind(texts(findings, |f| &f.key))
+        .bind(column(findings, |f| f.phase.code()))
+        .bind(column(findings, |f| f.first_ms))
+        .bind(column(findings, |f| f.last_ms))
+        .bind(bodies)
+        .execute(&mut *db)
+        .await?;
+        let of = |waits: bool| {
+            let those = findings.iter().filter(move |f| (f.phase == Phase::Unmatched) == waits);
+            those.flat_map(|f| f.fingerprints.iter().map(move |one| (f, one.to_string()))).collect::<Vec<_>>()
+        };
+        let (waits, over) = (of(true), of(false));
+        for (rows, sql) in [
+            (
+                waits,
+                "INSERT INTO waiting (tenant, fingerprint, key) SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) \
+                 ON CONFLICT DO NOTHING",
+            ),
+            (
+                over,
+                "DELETE FROM waiting w USING unnest($1::text[], $2::text[], $3::text[]) v(tenant, fingerprint, key) \
+                 WHERE w.tenant = v.tenant AND w.fingerprint = v.fingerprint AND w.key = v.key",
+            ),
+        ] {
+            if !rows.is_empty() {
+                sqlx::query(sql)
+                    .bind(texts(&rows, |row| &*row.0.tenant))
+                    .bind(texts(&rows, |row| &row.1))
+                    .bind(texts(&rows, |row| &row.0.key))
+                    .execute(&mut *db)
+                    .await?;
+            }
+        }
+    }
+    if !marks.is_empty() {
+        sqlx::query(
+            "INSERT INTO marks (tenant, fingerprint, credential, version) SELECT * FROM unnest($1::text[], $2::text[], \
+             $3::text[], $4::bigint[]) ON CONFLICT DO NOTHING",
+        )
+        .bind(texts(marks, |m| &*m.tenant))
+        .bind(marks.iter().map(|m| m.fingerprint.to_string()).collect::<Vec<_>>())
+        .bind(texts(marks, |m| m.credential.as_str()))
+        .bind(column(marks, |m| m.version))
+        .execute(db)
+        .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Findings, the fingerprints that wait for a match, and the marks that match them.
+
+use rusqlite::params;
+
+use super::Error;
+use super::rows::{all, exec, json, one, text};
+use super::writer::Writer;
+use crate::credential::CredentialId;
+use crate::finding::{Finding, Mark, Phase};
+use crate::fingerprint::Fingerprint;
+use crate::policy::View;
+use crate::task::Tenant;
+
+/// Credentials that share a fingerprint and are looked at.
+const SHARERS: i64 = 64;
+/// Unmatched findings of one fingerprint that are matched at once.
+const WAITING: i64 = 256;
+
+/// The finding of this key.
+pub(super) fn load(w: &Writer, view: &mut View, tenant: &Tenant, key: &str) -> Result<(), Error> {
+    if view.findings.contains_key(key) {
+        return Ok(());
+    }
+    let sql = "SELECT body FROM findings WHERE tenant=? AND key=?";
+    if let Some(body) = one(&w.db, sql, params![tenant, key], |row| row.get::<_, String>(0))? {
+        view.put_finding(json("findings", &body)?);
+    }
+    Ok(())
+}
+
+/// What is known by this fingerprint, once for each batch: whose value has it, and which findings wait for it.
+pub(super) fn load_marks(
+    w: &Writer,
+    view: &mut View,
+    tenant: &Tenant,
+    fingerprint: &Fingerprint,
+) -> Result<Vec<CredentialId>, Error> {
+    let name = fingerprint.to_string();
+    let sql = "SELECT credential, version FROM marks WHERE tenant=? AND fingerprint=? LIMIT ?";
+    let rows = all(&w.db, sql, params![tenant, name, SHARERS], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let mut credentials = Vec::with_capacity(rows.len());
+    for (credential, version) in rows {
+        let credential = CredentialId::parse(&credential).map_err(|_| Error::Corrupt { what: "marks" })?;
+        let (tenant, fingerprint) = (tenant.clone(), fingerprint.clone());
+        credentials.push(credential.clone());
+        view.put_mark(Mark { tenant, fingerprint, credential, version });
+    }
+    let sql = "SELECT key FROM waiting WHERE tenant=? AND fingerprint=? LIMIT ?";
+    for key in all(&w.db, sql, params![tenant, name, WAITING], |row| row.get::<_, String>(0))? {
+        load(w, view, tenant, &key)?;
+    }
+    Ok(credentials)
+}
+
+/// Writes findings and marks.
+pub(super) fn put(w: &Writer, findings: &[Finding], marks: &[Mark]) -> Result<(), Error> {
+    for finding in findings {
+        let key = finding.key.as_str();
+        exec(
+            &w.db,
+            "INSERT INTO findings (tenant, key, phase, first_ms, last_ms, body) VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE \
+             SET phase=excluded.phase, first_ms=excluded.first_ms, last_ms=excluded.last_ms, body=excluded.body",
+            params![
+                finding.tenant,
+                key,
+                finding.phase.code(),
+                finding.first_ms,
+                finding.last_ms,
+                text("findings", finding)?
+            ],
+        )?;
+        for fingerprint in &finding.fingerprints {
+            let sql = if finding.phase == Phase::Unmatched {
+                "INSERT INTO waiting (tenant, fingerprint, key) VALUES (?,?,?) ON CONFLICT DO NOTHING"
+            } else {
+                "DELETE FROM waiting WHERE tenant=? AND fingerprint=? AND key=?"
+            };
+            exec(&w.db, sql, params![finding.tenant, fingerprint.to_string(), key])?;
+        }
+    }
+    for mark in marks {
+        exec(
+            &w.db,
+            "INSERT INTO marks (tenant, fingerprint, credential, version) VALUES (?,?,?,?) ON CONFLICT DO NOTHING",
+            params![mark.tenant, mark.fingerprint.to_string(), mark.credential.as_str(), mark.version],
+        )?;
+    }
+    Ok(())
+}

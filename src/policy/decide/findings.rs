@@ -1,0 +1,237 @@
+//! Findings, and what the inventory says: how they meet.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::{Blade, Draft, union};
+use crate::case::{Action, HoldReason, Trigger, Urgency};
+use crate::credential::CredentialId;
+use crate::event::{CredentialRegistered, FindingClosed, FindingObserved, Location};
+use crate::finding::{Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase, Validity};
+use crate::policy::rules::Response;
+use crate::policy::{Decision, Reason, Verb};
+use crate::task::Credential;
+
+impl Draft<'_> {
+    /// A scan's word. The same finding again only updates what is known of it, unless it has become worse.
+    pub(super) fn finding(mut self, it: &FindingObserved) -> Decision {
+        let before = self.view.findings.get(&it.finding_key).cloned();
+        let mut finding = self.told(it, before.as_ref());
+        if it.honeytoken || before.as_ref().is_some_and(|before| before.phase == Phase::Ignored) {
+            finding.phase = Phase::Ignored;
+            self.findings.push(finding);
+            return self.say(Verb::Ignore, Reason::Honeytoken);
+        }
+        if finding.phase == Phase::Closed {
+            self.findings.push(finding);
+            return self.say(Verb::Track, Reason::FindingClosed);
+        }
+        let matches = self.matches(&finding, it.credential.as_ref());
+        if matches.is_empty() {
+            finding.phase = Phase::Unmatched;
+            self.findings.push(finding);
+            return self.say(Verb::Track, Reason::FindingUnmatched);
+        }
+        let news = match &before {
+            Some(before) if before.phase == Phase::Matched => {
+                finding.validity > before.validity
+                    || (finding.public && !before.public)
+                    || matches.keys().any(|id| !before.credentials.contains(id))
+            }
+            _ => true,
+        };
+        if !news {
+            self.findings.push(finding);
+            return self.say(Verb::Track, Reason::FindingKnown);
+        }
+        self.act_on(finding, matches)
+    }
+
+    /// What is known of a finding after this scan.
+    fn told(&self, it: &FindingObserved, before: Option<&Finding>) -> Finding {
+        let event = self.event;
+        let mut finding = before.cloned().unwrap_or_else(|| Finding {
+            tenant: event.tenant.clone(),
+            key: it.finding_key.clone(),
+            detector: it.detector.clone(),
+            phase: Phase::Unmatched,
+            validity: Validity::Unknown,
+            public: false,
+            severity: None,
+            fingerprints: Vec::new(),
+            credentials: Vec::new(),
+            topics: Vec::new(),
+            owner_hint: None,
+            place: None,
+            first_ms: event.broker_ms,
+            last_ms: event.broker_ms,
+        });
+        // A check that said nothing takes back none that did.
+        let validity = Validity::of(&it.validity);
+        if validity != Validity::Unknown {
+            finding.validity = validity;
+        }
+        finding.public |= it.public;
+        finding.severity = it.severity.clone().or(finding.severity);
+        finding.owner_hint = it.owner_hint.clone().or(finding.owner_hint);
+        finding.place = it.location.as_ref().and_then(short).or(finding.place);
+        finding.first_ms = finding.first_ms.min(event.broker_ms);
+        finding.last_ms = finding.last_ms.max(event.broker_ms);
+        finding.topics = union(&finding.topics, &[event.at.topic.to_string()]);
+        for part in &it.fingerprints {
+            if finding.fingerprints.len() < MOST_FINGERPRINTS && !finding.fingerprints.contains(&part.fingerprint) {
+                finding.fingerprints.push(part.fingerprint.clone());
+            }
+        }
+        finding
+    }
+
+    /// The credentials that a finding is positively about, with the newest version that it saw.
+    fn matches(&self, finding: &Finding, named: Option<&CredentialId>) -> BTreeMap<CredentialId, Option<i64>> {
+        let mut found: BTreeMap<CredentialId, Option<i64>> = BTreeMap::new();
+        if let Some(id) = named.filter(|id| self.credential(id).is_some()) {
+            found.insert(id.clone(), None);
+        }
+        let drafted = |mark: &&Mark| finding.fingerprints.contains(&mark.fingerprint);
+        let known = finding.fingerprints.iter().filter_map(|fingerprint| self.view.marks.get(fingerprint)).flatten();
+        for mark in known.chain(self.marks.iter().filter(drafted)) {
+            if found.len() < MOST_MATCHES || found.contains_key(&mark.credential) {
+                let version = found.entry(mark.credential.clone()).or_default();
+                *version = (*version).max(Some(mark.version).filter(|version| *version > 0));
+            }
+        }
+        found
+    }
+
+    fn credential(&self, id: &CredentialId) -> Option<&Credential> {
+        self.credentials.get(id).or_else(|| self.view.credentials.get(id))
+    }
+
+    /// What the rules say, for each credential that the finding is about.
+    fn act_on(mut self, finding: Finding, matches: BTreeMap<CredentialId, Option<i64>>) -> Decision {
+        let verdict = self.respond(finding, matches);
+        self.say(verdict.0, verdict.1)
+    }
+
+    /// As [`Self::act_on`], for one of several findings; returns what is to be said.
+    fn respond(&mut self, mut finding: Finding, matches: BTreeMap<CredentialId, Option<i64>>) -> (Verb, Reason) {
+        let mut said = (Verb::Ignore, Reason::FindingIgnored);
+        finding.phase = Phase::Matched;
+        for (id, version) in matches {
+            let known = self.credential(&id);
+            let is_older = |known: &Credential| matches!((version, known.version), (Some(v), Some(now)) if v < now);
+            let is_dead = known.is_some_and(|known| known.dead_ms.is_some() || is_older(known));
+            let (response, rule) = self.rules.response(&finding, known, self.event.broker_ms);
+            let response = if is_dead && response > Response::Hold { Response::Verify } else { response };
+            self.facts.insert("rule".into(), rule.into());
+            self.facts.insert("finding".into(), json!({"validity": finding.validity, "public": finding.public}));
+            let rotates = id.kind().rotates();
+            let (action, held, urgency, this) = match response {
+                Response::Ignore => continue,
+                Response::Verify => (Action::Verify, None, Urgency::Background, (Verb::Verify, Reason::FindingMatched)),
+                Response::Contain if rotates => {
+                    (Action::Contain, None, Urgency::Urgent, (Verb::Contain, Reason::FindingMatched))
+                }
+                // What nothing can replace, or is minted anew for each task, dies.
+                Response::Contain => (Action::Revoke, None, Urgency::Urgent, (Verb::Revoke, Reason::FindingMatched)),
+                Response::Rollover if rotates => {
+                    (Action::Rollover, None, Urgency::Routine, (Verb::Rollover, Reason::FindingMatched))
+                }
+                // For hygiene alone nothing is taken from a task that runs.
+                Response::Rollover | Response::Hold => {
+                    let held = Some(HoldReason::Finding);
+                    (Action::Track, held, Urgency::Routine, (Verb::Hold, Reason::FindingHeld))
+                }
+            };
+            let this = if is_dead && response == Response::Verify { (this.0, Reason::FindingOfDead) } else { this };
+            let blade = Blade { trigger: Trigger::Finding, urgency, end_ms: None };
+            let before = self.directives.len();
+            self.direct(&id, None, blade, action, held);
+            if let Some(directive) = self.directives.get_mut(before) {
+                directive.finding = Some(finding.key.clone());
+                directive.generation = version;
+            }
+            said = if this.0 > said.0 { this } else { said };
+            if !finding.credentials.contains(&id) {
+                finding.credentials.push(id);
+            }
+        }
+        self.findings.push(finding);
+        said
+    }
+
+    /// The inventory's word: the credential exists, and its value has these fingerprints. What waited for them is matched.
+    pub(super) fn inventoried(mut self, it: &CredentialRegistered) -> Decision {
+        self.know(&it.credential, None, None);
+        if let Some(known) = self.credentials.get_mut(&it.credential) {
+            if it.current {
+                known.version = known.version.max(it.version);
+            }
+            known.environment = it.environment.clone().or(known.environment.take());
+            known.owner = it.owner.clone().or(known.owner.take());
+        }
+        let mut waiting: BTreeMap<String, ()> = BTreeMap::new();
+        for part in &it.fingerprints {
+            let mark = Mark {
+                tenant: self.event.tenant.clone(),
+                fingerprint: part.fingerprint.clone(),
+                credential: it.credential.clone(),
+                version: it.version.unwrap_or(0).max(0),
+            };
+            let known = self.view.marks.get(&mark.fingerprint).is_some_and(|marks| marks.contains(&mark));
+            if !known {
+                self.marks.push(mark);
+            }
+            waiting.extend(self.view.waiting.get(&part.fingerprint).into_iter().flatten().map(|key| (key.clone(), ())));
+        }
+        let mut said = (Verb::Track, Reason::Noted);
+        for key in waiting.into_keys() {
+            let Some(finding) = self.view.findings.get(&key).filter(|f| f.phase == Phase::Unmatched).cloned() else {
+                continue;
+            };
+            let matches = self.matches(&finding, None);
+            let this = self.respond(finding, matches);
+            said = if this.0 > said.0 { this } else { said };
+        }
+        self.say(said.0, said.1)
+    }
+
+    /// Closes a finding, and takes back what it asked for and nobody has begun. A containment is never taken back: the
+    /// value leaked, whatever the list says.
+    pub(super) fn finding_closed(mut self, it: &FindingClosed) -> Decision {
+        let Some(mut finding) = self.view.findings.get(&it.finding_key).cloned() else {
+            return self.say(Verb::Ignore, Reason::FindingForeign);
+        };
+        // Who may not open it may not close it.
+        if !finding.topics.iter().any(|topic| **topic == *self.event.at.topic) {
+            return self.say(Verb::Ignore, Reason::FindingForeign);
+        }
+        for id in &finding.credentials {
+            let withdraws = self.view.cases.get(id).is_some_and(|case| {
+                case.directive.finding.as_ref() == Some(&finding.key)
+                    && case.directive.action < Action::Contain
+                    && case.state.joined.is_empty()
+                    && !case.state.acted
+                    && !case.state.is_closed()
+            });
+            if withdraws {
+                self.withdrawn.push(id.clone());
+            }
+        }
+        finding.phase = Phase::Closed;
+        self.findings.push(finding);
+        self.say(Verb::Track, Reason::FindingClosed)
+    }
+}
+
+/// Where it is, in one line for people.
+fn short(location: &Location) -> Option<String> {
+    let parts = [&location.repo, &location.path].into_iter().flatten();
+    let text = parts.map(String::as_str).collect::<Vec<_>>().join(" ");
+    let text = text.get(..text.floor_char_boundary(512)).unwrap_or_default();
+    (!text.is_empty()).then(|| match location.line.filter(|line| *line > 0) {
+        Some(line) => format!("{text}:{line}"),
+        None => text.to_owned(),
+    })
+}

@@ -1,0 +1,125 @@
+//! The rules, from the configuration.
+
+use serde::{Deserialize, Serialize};
+
+use crate::finding::{Finding, Validity};
+use crate::task::Credential;
+
+/// The rules, from the configuration. Their digest stands in each decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rules {
+    /// The longest life of a task that names no deadline, and the limit to which any deadline is clamped.
+    pub longest_life_ms: i64,
+    /// Whole heartbeat intervals without a sign of life after which a task counts as silent.
+    pub heartbeats_missed: u32,
+    /// How far in the future a producer's times may lie before they are absurd.
+    pub future_skew_ms: i64,
+    /// What to do about a finding: the first that fits. None fits: [`Response::Hold`].
+    pub findings: Vec<FindingRule>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            longest_life_ms: 24 * 3_600_000,
+            heartbeats_missed: 3,
+            future_skew_ms: 86_400_000,
+            findings: FindingRule::defaults(),
+        }
+    }
+}
+
+impl Rules {
+    /// SHA-256 of the rules, in hex, shortened to 16 characters.
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).expect("rules are plain numbers");
+        hex::encode(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text).as_ref()[..8])
+    }
+}
+
+/// What to do about a finding that is matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// It is recorded, and nothing follows.
+    Ignore,
+    /// A case waits for a person.
+    Hold,
+    /// Look whether it is dead.
+    Verify,
+    /// Rotate it, the new value first.
+    Rollover,
+    /// The old value first, at once.
+    Contain,
+}
+
+/// When a rule fits, and what follows. What is left out fits anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct When {
+    /// What a check of the secret said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validity: Option<Validity>,
+    /// Whether the public can see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public: Option<bool>,
+    /// The credential's environment, such as `prod`; one of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Vec<String>>,
+    /// The scanner's severity; one of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Vec<String>>,
+    /// The detector's name; one of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detector: Option<Vec<String>>,
+    /// It was first seen at least so long ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub older_than_ms: Option<i64>,
+}
+
+/// One rule for findings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FindingRule {
+    /// When it fits.
+    #[serde(default)]
+    pub when: When,
+    /// What follows.
+    pub then: Response,
+}
+
+impl FindingRule {
+    /// Known to be inactive: looked at. Known to work, or visible to all: contained. All else: rolled over.
+    pub fn defaults() -> Vec<Self> {
+        let when = |validity, public| When { validity, public, ..When::default() };
+        vec![
+            Self { when: when(Some(Validity::Inactive), None), then: Response::Verify },
+            Self { when: when(Some(Validity::Active), None), then: Response::Contain },
+            Self { when: when(None, Some(true)), then: Response::Contain },
+            Self { when: When::default(), then: Response::Rollover },
+        ]
+    }
+
+    fn fits(&self, finding: &Finding, credential: Option<&Credential>, now_ms: i64) -> bool {
+        let When { validity, public, environment, severity, detector, older_than_ms } = &self.when;
+        let one_of = |all: &Option<Vec<String>>, one: Option<&str>| {
+            all.as_ref().is_none_or(|all| one.is_some_and(|one| all.iter().any(|each| each == one)))
+        };
+        validity.is_none_or(|wanted| wanted == finding.validity)
+            && public.is_none_or(|wanted| wanted == finding.public)
+            && one_of(environment, credential.and_then(|credential| credential.environment.as_deref()))
+            && one_of(severity, finding.severity.as_deref())
+            && one_of(detector, Some(finding.detector.as_str()))
+            && older_than_ms.is_none_or(|least| now_ms.saturating_sub(finding.first_ms) >= least)
+    }
+}
+
+impl Rules {
+    /// What the rules say about a finding of this credential, and the number of the rule, from 1; 0: none fits.
+    pub fn response(&self, finding: &Finding, credential: Option<&Credential>, now_ms: i64) -> (Response, usize) {
+        let fits = self.findings.iter().position(|rule| rule.fits(finding, credential, now_ms));
+        let at = |n: usize| self.findings.get(n).map(|rule| (rule.then, n + 1));
+        fits.and_then(at).unwrap_or((Response::Hold, 0))
+    }
+}

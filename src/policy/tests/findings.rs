@@ -1,0 +1,223 @@
+//! How findings and the inventory meet.
+
+use super::*;
+use crate::case::record::{Generation, Record};
+use crate::case::state::State;
+use crate::case::turn::Turn;
+use crate::event::{FindingClosed, PartFingerprint};
+use crate::finding::{Phase as Stand, Validity};
+use crate::fingerprint::Fingerprint;
+use crate::policy::rules::{FindingRule, Response, When};
+
+fn role() -> CredentialId {
+    CredentialId::new(Kind::PostgresRole, "appdb", "app").unwrap()
+}
+
+fn part(n: u8) -> PartFingerprint {
+    let fingerprint = Fingerprint::of_parts("k1", &format!("{n:02x}").repeat(32)).unwrap();
+    PartFingerprint { fingerprint, part: None }
+}
+
+fn registered(credential: CredentialId, n: u8, version: i64, current: bool) -> Data {
+    Data::CredentialRegistered(CredentialRegistered {
+        credential,
+        fingerprints: vec![part(n)],
+        version: Some(version),
+        current,
+        owner: None,
+        environment: Some("prod".into()),
+    })
+}
+
+fn seen(key: &str, n: u8, validity: &str, public: bool) -> FindingObserved {
+    FindingObserved {
+        finding_key: key.into(),
+        detector: "generic".into(),
+        validity: validity.into(),
+        public,
+        fingerprints: vec![part(n)],
+        ..FindingObserved::default()
+    }
+}
+
+fn observed(key: &str, n: u8, validity: &str, public: bool) -> Data {
+    Data::FindingObserved(Box::new(seen(key, n, validity, public)))
+}
+
+fn closed(key: &str) -> Data {
+    Data::FindingClosed(FindingClosed { finding_key: key.into(), reason: "false_positive".into() })
+}
+
+fn asked(decision: &Decision) -> Vec<(Action, Option<i64>)> {
+    decision.directives.iter().map(|d| (d.action, d.generation)).collect()
+}
+
+#[test]
+fn what_leaked_and_works_or_is_public_is_contained_and_the_rest_rolled_over() {
+    for (validity, public, expected) in [
+        ("active", false, Action::Contain),
+        ("unknown", true, Action::Contain),
+        ("unknown", false, Action::Rollover),
+        ("inactive", false, Action::Verify),
+    ] {
+        let mut world = World::new();
+        world.tell(registered(role(), 1, 3, true));
+        let decision = world.tell(observed("f", 1, validity, public));
+        assert_eq!(asked(&decision), [(expected, Some(3))], "{validity} {public}");
+        assert_eq!(decision.reason, Reason::FindingMatched);
+        assert_eq!(decision.directives[0].finding.as_deref(), Some("f"));
+        assert!(decision.facts["rule"].as_u64().is_some(), "which rule it was can be read later");
+    }
+}
+
+#[test]
+fn a_finding_waits_for_the_inventory_and_is_matched_when_that_learns_of_it() {
+    let mut world = World::new();
+    let first = world.tell(observed("f", 7, "active", false));
+    assert_eq!((first.verb, first.reason), (Verb::Track, Reason::FindingUnmatched));
+    assert_eq!(world.view.findings["f"].phase, Stand::Unmatched);
+    assert!(world.tell(registered(role(), 8, 1, true)).directives.is_empty(), "another value");
+    let matched = world.tell(registered(role(), 7, 2, true));
+    assert_eq!(asked(&matched), [(Action::Contain, Some(2))]);
+    assert_eq!(world.view.findings["f"].phase, Stand::Matched);
+    assert!(world.tell(registered(role(), 7, 2, true)).directives.is_empty(), "once");
+}
+
+#[test]
+fn the_same_finding_again_fires_again_only_when_it_is_worse() {
+    let mut world = World::new();
+    world.tell(registered(role(), 1, 1, true));
+    assert_eq!(asked(&world.tell(observed("f", 1, "unknown", false))), [(Action::Rollover, Some(1))]);
+    let again = world.tell(observed("f", 1, "unknown", false));
+    assert_eq!((again.verb, again.reason, again.directives.len()), (Verb::Track, Reason::FindingKnown, 0));
+    assert_eq!(asked(&world.tell(observed("f", 1, "active", false))), [(Action::Contain, Some(1))]);
+    let told = world.tell(observed("f", 1, "unknown", false));
+    assert!(told.directives.is_empty());
+    assert_eq!(world.view.findings["f"].validity, Validity::Active, "a check that said nothing takes back none");
+}
+
+#[test]
+fn a_value_that_was_replaced_is_only_looked_at() {
+    let mut world = World::new();
+    world.tell(registered(role(), 1, 1, true));
+    world.tell(registered(role(), 2, 2, true));
+    let old = world.tell(observed("f", 1, "active", true));
+    assert_eq!((old.verb, old.reason), (Verb::Verify, Reason::FindingOfDead));
+    assert_eq!(asked(&old), [(Action::Verify, Some(1))]);
+    // Out of order: an older version that is said to be current is not.
+    world.tell(registered(role(), 3, 1, true));
+    assert_eq!(world.view.credentials[&role()].version, Some(2));
+}
+
+#[test]
+fn honeytokens_and_closed_findings_are_left_alone() {
+    let mut world = World::new();
+    world.tell(registered(role(), 1, 1, true));
+    let bait = FindingObserved { honeytoken: true, ..seen("h", 1, "active", true) };
+    assert_eq!(world.tell(Data::FindingObserved(Box::new(bait))).reason, Reason::Honeytoken);
+    assert!(world.tell(observed("h", 1, "active", true)).directives.is_empty(), "bait stays bait");
+    assert_eq!(world.tell(closed("nobody")).reason, Reason::FindingForeign);
+    world.tell(observed("f", 9, "active", true));
+    assert_eq!(world.tell(closed("f")).reason, Reason::FindingClosed);
+    assert!(world.tell(observed("f", 9, "active", true)).directives.is_empty());
+    assert!(world.tell(registered(role(), 9, 1, true)).directives.is_empty(), "closed ones do not wait");
+}
+
+#[test]
+fn a_lease_that_leaked_dies_and_one_that_may_have_is_left_to_its_task() {
+    let mut world = World::new();
+    world.tell(start("a", 1, vec![minted("x")]));
+    let named = |key: &str, validity: &str| {
+        let finding = FindingObserved { credential: Some(lease("x")), ..seen(key, 5, validity, false) };
+        Data::FindingObserved(Box::new(finding))
+    };
+    let held = world.tell(named("f", "unknown"));
+    assert_eq!((held.verb, held.directives[0].held), (Verb::Hold, Some(HoldReason::Finding)));
+    let revoked = world.tell(named("g", "active"));
+    assert_eq!((revoked.verb, asked(&revoked)), (Verb::Revoke, vec![(Action::Revoke, None)]));
+}
+
+#[test]
+fn rules_of_ones_own_choose_by_environment_and_the_first_that_fits_wins() {
+    let mut world = World::new();
+    let prod = When { environment: Some(vec!["prod".into()]), ..When::default() };
+    world.rules.findings = vec![
+        FindingRule { when: When { severity: Some(vec!["low".into()]), ..When::default() }, then: Response::Ignore },
+        FindingRule { when: prod, then: Response::Contain },
+    ];
+    world.tell(registered(role(), 1, 1, true));
+    assert_eq!(asked(&world.tell(observed("f", 1, "unknown", false))), [(Action::Contain, Some(1))]);
+    let low = FindingObserved { severity: Some("low".into()), ..seen("g", 1, "active", true) };
+    let ignored = world.tell(Data::FindingObserved(Box::new(low)));
+    assert_eq!((ignored.verb, ignored.reason), (Verb::Ignore, Reason::FindingIgnored));
+    // Nothing fits: a person.
+    let dev = CredentialId::new(Kind::PostgresRole, "appdb", "dev").unwrap();
+    world.tell(Data::CredentialRegistered(CredentialRegistered {
+        credential: dev,
+        fingerprints: vec![part(2)],
+        version: None,
+        current: true,
+        owner: None,
+        environment: Some("dev".into()),
+    }));
+    assert_eq!(world.tell(observed("h", 2, "active", true)).verb, Verb::Hold);
+}
+
+/// A case that `directive` opened.
+fn opened(directive: &Directive, state: State) -> Case {
+    Case {
+        id: uuid::Uuid::nil(),
+        tenant: "acme".into(),
+        directive: directive.clone(),
+        system: "appdb".into(),
+        lane: "l".into(),
+        principal: None,
+        seen_ms: None,
+        opened_ms: 0,
+        traceparent: None,
+        seq: 1,
+        charged: false,
+        state,
+    }
+}
+
+#[test]
+fn closing_takes_back_what_nobody_began_and_never_a_containment() {
+    for (validity, acted, expected) in [("unknown", false, true), ("unknown", true, false), ("active", false, false)] {
+        let mut world = World::new();
+        world.tell(registered(role(), 1, 1, true));
+        let directive = world.tell(observed("f", 1, validity, false)).directives[0].clone();
+        let state = State { acted, ..State::opened(&directive) };
+        world.view.cases.insert(role(), Arc::new(opened(&directive, state)));
+        assert_eq!(world.tell(closed("f")).withdrawn == [role()], expected, "{validity} {acted}");
+    }
+}
+
+#[test]
+fn a_topic_that_never_saw_a_finding_cannot_close_it() {
+    let mut world = World::new();
+    world.tell(observed("f", 1, "active", true));
+    let mut foreign = event(world.now_ms, closed("f"));
+    foreign.at.topic = "other".into();
+    let decision = decide(&foreign, &world.view, &world.rules);
+    assert_eq!((decision.verb, decision.reason), (Verb::Ignore, Reason::FindingForeign));
+}
+
+#[test]
+fn a_finding_of_the_value_that_came_takes_the_case_over() {
+    let mut world = World::new();
+    world.tell(registered(role(), 1, 1, true));
+    let directive = world.tell(observed("f", 1, "active", false)).directives[0].clone();
+    let mut state = State::opened(&directive);
+    state.turn = Turn {
+        old: Some(Generation { version: 1, user: None }),
+        new: Some(Generation { version: 2, user: None }),
+        ..Turn::default()
+    };
+    let case = opened(&directive, state);
+    let again = |generation| Directive { generation, ..directive.clone() };
+    assert_eq!(meet(&case, &again(Some(1))), Meeting::Join, "the value that goes anyway");
+    assert_eq!(meet(&case, &again(Some(2))), Meeting::Supersede);
+    let state = case.state.next(&Record::Superseded { by: again(Some(2)) }).unwrap();
+    assert_eq!(state.turn, Turn::default(), "a turn of its own");
+}
