@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Coordinates, Data, Event, Type, digest16};
+use super::{Coordinates, CredentialRegistered, Data, Event, Type, digest16};
 use crate::credential::CredentialId;
 use crate::task::{RunKey, Tenant};
 
@@ -36,6 +36,18 @@ impl Event {
         let id = format!("{credential}:{}", now_ms.div_euclid(DAY_MS));
         let data = Data::ReconcileFound { credential, run, exclusive };
         own(tenant, "/curfew/reconcile", id, now_ms, data, &[])
+    }
+
+    /// The inventory, or a recipe in the configuration, says that a credential exists and how its value is known. The same
+    /// word again is a duplicate.
+    pub fn registered(tenant: Tenant, it: CredentialRegistered, now_ms: i64) -> Self {
+        let marks: Vec<String> = it.fingerprints.iter().map(|part| part.fingerprint.to_string()).collect();
+        let (environment, owner) = (it.environment.clone().unwrap_or_default(), it.owner.clone().unwrap_or_default());
+        let mut said = vec![environment.as_bytes(), owner.as_bytes(), if it.current { b"current" } else { b"older" }];
+        said.extend(marks.iter().map(String::as_bytes));
+        let word = hex::encode(digest16(&said));
+        let id = format!("{}:{}:{word}", it.credential, it.version.unwrap_or(0));
+        own(tenant, "/curfew/inventory", id, now_ms, Data::CredentialRegistered(it), &[])
     }
 
     /// An operator wants `credential` dead. `id` is the command's: the same id with another wish is a conflict.

@@ -10,7 +10,7 @@ use curfew::case::plan::Act;
 use curfew::case::record::{FailureKind, Observation, Output, Record, Sighting};
 use curfew::case::{Action, Case, CaseId};
 use curfew::clock;
-use curfew::connector::{Connector, Failure, Registry, Subject};
+use curfew::connector::{Connector, Failure, Gate, Registry, Subject};
 use curfew::credential::CredentialId;
 use curfew::event::{Coordinates, Data, Event, GrantSpec, TaskEnded, TaskStarted, Type, digest16};
 use curfew::executor::{Executor, Parts, Settings};
@@ -45,7 +45,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(store: Store, registry: Registry) -> Self {
-        let kinds = ["vault-lease", "vault-token", "vault-secret-id", "toy"].map(str::to_owned).into();
+        let kinds = ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "toy"].map(str::to_owned).into();
         let authority = Authority { kinds, strongest: Action::Revoke };
         let settings = Settings {
             recheck_ms: 50,
@@ -150,7 +150,8 @@ pub fn now_ms() -> i64 {
     clock::System::shared().wall_ms()
 }
 
-fn event(kind: Type, data: Data) -> Event {
+/// An event that no other is.
+pub fn event(kind: Type, data: Data) -> Event {
     let id = uuid::Uuid::new_v4().to_string();
     Event {
         at: Coordinates { cluster: "tests".into(), topic: TOPIC.into(), partition: -1, offset: -1 },
@@ -309,6 +310,10 @@ pub trait Between: Clone + Send + Sync + 'static {
         inner.perform(act, subject).await
     }
 
+    async fn pass(&self, inner: &dyn Connector, act: Act, subject: &Subject) -> Result<Gate, Failure> {
+        inner.pass(act, subject).await
+    }
+
     async fn self_check(&self, inner: &dyn Connector) -> Result<(), Failure> {
         inner.self_check().await
     }
@@ -348,6 +353,9 @@ impl<B: Between> Connector for Wrapped<B> {
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
         self.between.perform(self.inner.as_ref(), act, subject).await
     }
+    async fn pass(&self, act: Act, subject: &Subject) -> Result<Gate, Failure> {
+        self.between.pass(self.inner.as_ref(), act, subject).await
+    }
     async fn probe(&self, subject: &Subject) -> Sighting {
         self.inner.probe(subject).await
     }
@@ -385,6 +393,11 @@ impl Between for Broken {
     async fn observe(&self, inner: &dyn Connector, subject: &Subject) -> Result<Observation, Failure> {
         self.fails()?;
         inner.observe(subject).await
+    }
+
+    async fn pass(&self, inner: &dyn Connector, act: Act, subject: &Subject) -> Result<Gate, Failure> {
+        self.fails()?;
+        inner.pass(act, subject).await
     }
 
     async fn perform(&self, inner: &dyn Connector, act: Act, subject: &Subject) -> Result<Output, Failure> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Blade, Draft, union};
 use crate::case::{Action, HoldReason, Trigger, Urgency};
 use crate::credential::CredentialId;
-use crate::event::{CredentialRegistered, FindingClosed, FindingObserved, Location};
+use crate::event::{CredentialRegistered, FindingClosed, FindingObserved, Location, Type};
 use crate::finding::{Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase, Validity};
 use crate::policy::rules::Response;
 use crate::policy::{Decision, Reason, Verb};
@@ -151,6 +151,10 @@ impl Draft<'_> {
             if let Some(directive) = self.directives.get_mut(before) {
                 directive.finding = Some(finding.key.clone());
                 directive.generation = version;
+                // Matched by what the inventory learned: still no more than the word of those who observed it.
+                if self.event.kind != Type::FindingObserved {
+                    directive.grantors.clone_from(&finding.topics);
+                }
             }
             said = if this.0 > said.0 { this } else { said };
             if !finding.credentials.contains(&id) {

@@ -79,6 +79,7 @@ fn a_finding_waits_for_the_inventory_and_is_matched_when_that_learns_of_it() {
     assert!(world.tell(registered(role(), 8, 1, true)).directives.is_empty(), "another value");
     let matched = world.tell(registered(role(), 7, 2, true));
     assert_eq!(asked(&matched), [(Action::Contain, Some(2))]);
+    assert_eq!(matched.directives[0].grantors, ["curfew.tasks"], "on the word of who observed it, not on the inventory's");
     assert_eq!(world.view.findings["f"].phase, Stand::Matched);
     assert!(world.tell(registered(role(), 7, 2, true)).directives.is_empty(), "once");
 }
