@@ -74,6 +74,8 @@ pub enum Gate {
         /// When (our clock).
         again_ms: i64,
     },
+    /// Not in time: the recipe says what becomes of those who are late.
+    Late,
 }
 
 /// One kind of system. All calls have a time-out of their own (`unknown` when it strikes after sending).

@@ -4,6 +4,7 @@
 //! OID is recorded before the revoke, and everything is matched by it.
 
 pub mod answers;
+pub mod role;
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -84,6 +85,13 @@ pub async fn connect(
     settings: &PostgresSettings,
     clock: clock::Shared,
 ) -> Result<Vec<Arc<dyn Connector>>, ConnectError> {
+    let timeout = Duration::from_millis(settings.timeout_ms);
+    let pool = pool(options(settings).await?, timeout);
+    Ok(vec![Arc::new(Postgres { target: target.to_owned(), timeout, pool, clock })])
+}
+
+/// How a target is reached as our own user.
+async fn options(settings: &PostgresSettings) -> Result<PgConnectOptions, ConnectError> {
     let bad = |what: String| ConnectError::Settings(what);
     let url = match (&settings.url, &settings.url_file) {
         (Some(url), None) => url.clone(),
@@ -99,17 +107,36 @@ pub async fn connect(
     if !is_near(&options) && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
         return Err(bad("PostgreSQL beyond loopback needs sslmode=verify-full (and sslrootcert) in its URL".into()));
     }
-    let options = options
+    Ok(options
         .application_name("curfew")
         .options([("statement_timeout", settings.timeout_ms.to_string()), ("search_path", "pg_catalog".into())])
-        .disable_statement_logging();
-    let timeout = Duration::from_millis(settings.timeout_ms);
-    let pool = PgPoolOptions::new()
+        .disable_statement_logging())
+}
+
+fn pool(options: PgConnectOptions, timeout: Duration) -> PgPool {
+    PgPoolOptions::new()
         .max_connections(4)
         .acquire_timeout(timeout)
         .idle_timeout(Duration::from_secs(300))
-        .connect_lazy_with(options);
-    Ok(vec![Arc::new(Postgres { target: target.to_owned(), timeout, pool, clock })])
+        .connect_lazy_with(options)
+}
+
+/// One exchange with PostgreSQL within `timeout`. When it strikes, an effect may have happened.
+async fn bounded<T>(
+    timeout: Duration,
+    has_effect: bool,
+    call: impl Future<Output = Result<T, Error>> + Send,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(result) => result.map_err(|error| answers::failure(&error, has_effect)),
+        Err(_) if has_effect => Err(Failure::new(FailureKind::Unknown, "no answer in time")),
+        Err(_) => Err(Failure::new(FailureKind::Unavailable, "no answer in time")),
+    }
+}
+
+/// The longest that a call with an effect takes: looks, the effect, and looks until sessions ended.
+fn whole(timeout: Duration) -> Duration {
+    timeout * 3 + LOOKS.0.saturating_mul(LOOKS.1)
 }
 
 /// Whether plain text stays on this machine.
@@ -130,11 +157,7 @@ impl Postgres {
         has_effect: bool,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Failure> {
-        match tokio::time::timeout(self.timeout, call).await {
-            Ok(result) => result.map_err(|error| answers::failure(&error, has_effect)),
-            Err(_) if has_effect => Err(Failure::new(FailureKind::Unknown, "no answer in time")),
-            Err(_) => Err(Failure::new(FailureKind::Unavailable, "no answer in time")),
-        }
+        bounded(self.timeout, has_effect, call).await
     }
 
     /// The role by its recorded OID; by name only where none was ever recorded.
@@ -218,9 +241,7 @@ impl Connector for Postgres {
     }
 
     fn call_timeout_ms(&self) -> i64 {
-        // Ending sessions: a look, the effect, and looks until they ended.
-        let looks = LOOKS.0.saturating_mul(LOOKS.1);
-        i64::try_from((self.timeout * 3 + looks).as_millis()).unwrap_or(i64::MAX)
+        i64::try_from(whole(self.timeout).as_millis()).unwrap_or(i64::MAX)
     }
 
     fn settle(&self) -> Settle {
@@ -244,7 +265,6 @@ impl Connector for Postgres {
     }
 
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
-        let whole = Duration::from_millis(u64::try_from(self.call_timeout_ms()).unwrap_or(u64::MAX));
         let call = async {
             match act {
                 Act::Disable => self.disable(subject).await,
@@ -253,7 +273,7 @@ impl Connector for Postgres {
             }
         };
         let late = || Failure::new(FailureKind::Unknown, "no answer in time");
-        tokio::time::timeout(whole, call).await.unwrap_or_else(|_| Err(late()))
+        tokio::time::timeout(whole(self.timeout), call).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn probe(&self, subject: &Subject) -> Sighting {

@@ -13,6 +13,7 @@ use crate::case::plan::{self, Act, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Residue, Sighting, Verdict};
 use crate::case::state::{Illegal, Phase, Todo};
 use crate::case::{Action, Case, Directive, HoldReason, Trigger};
+use crate::connector::recipe::Late;
 use crate::connector::{self, Connector, Failure, Gate, NoPlan, Subject};
 use crate::guard::{self, Authority, Facts, Mode};
 use crate::journal::{Append, Claim, Error};
@@ -199,6 +200,15 @@ impl Work<'_> {
                 Ok(Next::Go)
             }
             Ok(Gate::Shut { again_ms }) => self.wait_then(again_ms.max(self.now() + 1)).await,
+            Ok(Gate::Late) => {
+                self.breakers.answered(&step.system);
+                self.parts.metrics.alarm("not_adopted");
+                if subject.rotation.is_none_or(|rotation| rotation.recipe.adoption.late == Late::Hold) {
+                    return self.hold(HoldReason::NotAdopted).await;
+                }
+                self.push(Record::Skipped { step: index, residue: Some(Residue::NotAdopted) })?;
+                Ok(Next::Go)
+            }
             Err(failure) => self.failed(index, &step, connector.as_ref(), failure).await,
         }
     }

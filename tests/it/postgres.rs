@@ -1,5 +1,10 @@
 //! What a PostgreSQL user's death looks like, on a real server.
 
+mod logins;
+mod rights;
+mod role;
+mod shelf;
+
 use std::sync::Arc;
 
 use curfew::case::plan::Act;

@@ -33,3 +33,32 @@ pub fn failure(error: &Error, has_effect: bool) -> Failure {
     };
     Failure::new(kind, note)
 }
+
+/// What came of a login as a user of whom it is asked whether it is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// It is in.
+    In,
+    /// The password is refused: wrong, none is set, or past its VALID UNTIL; the user need not exist.
+    Refused,
+    /// Refused after, or instead of, the password: NOLOGIN, and as well what `pg_hba.conf` rejects. Which of them, the
+    /// role's row says.
+    Shut,
+    /// Says nothing of the password.
+    Unclear,
+}
+
+/// What `error` means for a login as another user. PostgreSQL looks at the password first: with a wrong one it says so,
+/// whether the role may log in or not, is full, or names a database that is not there.
+pub fn login(error: &Error) -> Login {
+    match error {
+        Error::Database(database) => match database.code().as_deref().unwrap_or_default() {
+            "28P01" => Login::Refused,
+            "28000" => Login::Shut,
+            // Among others: 53300 too many connections (of this role as well), 3D000 no such database, 55000 a database
+            // that takes none, 42501 no right to connect, 57P03 starting up.
+            _ => Login::Unclear,
+        },
+        _ => Login::Unclear,
+    }
+}

@@ -1,0 +1,125 @@
+//! What is changed of a user: its password, whether it can log in, and its sessions.
+
+use sqlx::AssertSqlSafe;
+
+use super::sessions::{IN_USE, Scope, TERMINATE, before};
+use super::{PostgresRole, Role, VERSION, of_store, recorded, refused, value};
+use crate::case::record::{FailureKind, Output};
+use crate::connector::postgres::{LOOKS, quoted};
+use crate::connector::recipe::{Rotation, Which};
+use crate::connector::{Failure, Subject};
+
+/// Older ones take a verifier for a password.
+const OLDEST: i32 = 100_000;
+
+/// Rounded up: what began within the same millisecond began before.
+const CLOCK: &str = "SELECT ceil(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint";
+
+impl PostgresRole {
+    /// One statement, so that nothing is half done. No prepared statement keeps it.
+    async fn alter(&self, role: &Role, what: &str) -> Result<i64, Failure> {
+        let sql = AssertSqlSafe(format!("ALTER ROLE {} {what}", quoted(&role.name)));
+        let mut connection = self.bounded(false, self.pool.acquire()).await?;
+        self.bounded(true, sqlx::raw_sql(sql).execute(&mut *connection)).await?;
+        let clock = self.bounded(true, sqlx::query_scalar(CLOCK).fetch_one(&mut *connection)).await;
+        // It is done, so no failure from here on may say that nothing happened.
+        clock.map_err(|failure| Failure::new(FailureKind::Unknown, failure.note))
+    }
+
+    pub(super) async fn set(&self, subject: &Subject, rotation: &Rotation) -> Result<Output, Failure> {
+        let Some(user) = rotation.new_user() else { return refused("it is not known whose turn it is") };
+        let recipe = &rotation.recipe;
+        let candidate = rotation.candidate().await.map_err(of_store)?;
+        let current = rotation.store.read(&recipe.place, Which::Current).await.map_err(of_store)?;
+        value::check(&candidate, current.as_ref(), user, &recipe.password)?;
+        let role = match self.ours(subject, &recipe.users, user).await {
+            Err(gone) if gone.kind == FailureKind::Gone => return refused("there is no such role"),
+            other => other?,
+        };
+        if role.name != user {
+            return refused("the role has another name now");
+        }
+        let version: i32 = self.bounded(false, sqlx::query_scalar(VERSION).fetch_one(&self.pool)).await?;
+        if version < OLDEST {
+            return refused("this PostgreSQL is older than 10: it knows no SCRAM");
+        }
+        self.is_idle(&role, rotation).await?;
+        let done_ms = self.alter(&role, &format!("LOGIN PASSWORD '{}'", value::verifier(&candidate.value))).await?;
+        Ok(Output { done_ms: Some(done_ms), ..Output::default() })
+    }
+
+    /// Of two users, the one that takes values is nobody's yet: a pair that is not one would cut others off. A containment
+    /// does not wait for anybody.
+    async fn is_idle(&self, role: &Role, rotation: &Rotation) -> Result<(), Failure> {
+        if !rotation.recipe.users.overlap() || rotation.contains {
+            return Ok(());
+        }
+        let in_use = sqlx::query_scalar::<_, i64>(IN_USE).bind(role.oid).fetch_one(&self.pool);
+        match self.bounded(false, in_use).await? {
+            0 => Ok(()),
+            _ => refused("the user whose turn it is has sessions: somebody uses it"),
+        }
+    }
+
+    /// From here on the user cannot log in. With `scramble` its password is nobody's as well.
+    async fn shut(&self, role: &Role, scramble: bool) -> Result<Output, Failure> {
+        if scramble {
+            let verifier = value::verifier(&value::nobodys()?);
+            self.alter(role, &format!("NOLOGIN PASSWORD '{verifier}'")).await?;
+        } else if role.can_log_in {
+            self.alter(role, "NOLOGIN").await?;
+        }
+        Ok(Output::default())
+    }
+
+    pub(super) async fn disable(&self, subject: &Subject, rotation: &Rotation) -> Result<Output, Failure> {
+        let Some(user) = rotation.old_user() else { return refused("it is not known who has the old value") };
+        let users = &rotation.recipe.users;
+        if users.overlap() && rotation.turn.new.as_ref().is_some_and(|new| new.user.as_deref() == Some(user)) {
+            return refused("consumers read a value of this user");
+        }
+        let role = self.ours(subject, users, user).await?;
+        self.shut(&role, users.overlap() || rotation.contains).await
+    }
+
+    pub(super) async fn restore(&self, subject: &Subject, rotation: &Rotation) -> Result<Output, Failure> {
+        let Some(user) = rotation.new_user() else { return refused("it is not known who took candidates") };
+        let users = &rotation.recipe.users;
+        let role = self.ours(subject, users, user).await?;
+        if !users.overlap() && !rotation.contains {
+            let current = rotation.store.read(&rotation.recipe.place, Which::Current).await.map_err(of_store)?;
+            if let Some(current) = current.filter(|stored| stored.user.as_deref().is_none_or(|own| own == user)) {
+                let what = format!("LOGIN PASSWORD '{}'", value::verifier(&current.value));
+                let done_ms = self.alter(&role, &what).await?;
+                return Ok(Output { done_ms: Some(done_ms), ..Output::default() });
+            }
+        }
+        self.is_idle(&role, rotation).await?;
+        self.shut(&role, true).await
+    }
+
+    pub(super) async fn end_sessions(&self, subject: &Subject, rotation: &Rotation) -> Result<Output, Failure> {
+        let Some(user) = rotation.old_user() else { return refused("it is not known who has the old value") };
+        let users = &rotation.recipe.users;
+        let role = self.role(subject, users, user).await?;
+        if role.as_ref().is_some_and(|role| role.protected) {
+            return refused("our own role, or an administrator: never touched");
+        }
+        let scope = Scope::of(rotation, user, role.as_ref());
+        let oid = recorded(subject, users, user).or(role.map(|role| role.oid));
+        let (Some(oid), Some(before)) = (oid, before(scope)) else { return Ok(Output::default()) };
+        let ended = sqlx::query_scalar(TERMINATE).bind(oid).bind(before).fetch_all(&self.pool);
+        let ended: Vec<bool> = self.bounded(true, ended).await?;
+        for _ in 0..LOOKS.1 {
+            let open = self.open(oid, scope).await?;
+            if open.sessions == 0 && open.unseen > 0 {
+                return refused("we may not see when its sessions began");
+            }
+            if open.sessions == 0 {
+                return Ok(Output { derived: u32::try_from(ended.len()).unwrap_or(u32::MAX), ..Output::default() });
+            }
+            tokio::time::sleep(LOOKS.0).await;
+        }
+        Err(Failure::new(FailureKind::Unknown, "terminated sessions have not ended yet"))
+    }
+}

@@ -1,0 +1,63 @@
+//! Whether a rotation may go on: the candidate works and is worth as much, consumers have left the old value.
+
+use super::sessions::Scope;
+use super::{PostgresRole, VERSION, of_store, recorded, refused, rights};
+use crate::case::record::FailureKind;
+use crate::connector::postgres::answers::Login;
+use crate::connector::recipe::Rotation;
+use crate::connector::{Failure, Gate, Subject};
+
+/// How often it is looked whether consumers have left the old value.
+const ADOPTION_MS: i64 = 5_000;
+
+impl PostgresRole {
+    pub(super) async fn test(&self, subject: &Subject, rotation: &Rotation) -> Result<Gate, Failure> {
+        let Some(user) = rotation.new_user() else { return refused("it is not known whose turn it is") };
+        let candidate = rotation.candidate().await.map_err(of_store)?;
+        let users = &rotation.recipe.users;
+        let Some(role) = self.role(subject, users, user).await? else { return refused("there is no such role") };
+        // No candidate would be let in.
+        if role.expired {
+            return refused("the new user's VALID UNTIL has passed");
+        }
+        if let Some(old) = rotation.old_user().filter(|_| users.overlap())
+            && let Some(old) = self.role(subject, users, old).await?
+        {
+            let version = self.bounded(false, sqlx::query_scalar(VERSION).fetch_one(&self.pool)).await?;
+            let lacking = self.bounded(false, rights::lacking(&self.pool, version, old.oid, role.oid)).await?;
+            if !lacking.is_empty() {
+                return refused(&rights::told(&lacking));
+            }
+        }
+        match self.log_in(user, &candidate.value, "curfew-test").await {
+            Login::In => Ok(Gate::Open),
+            Login::Refused => Err(Failure::new(FailureKind::Rejected, "the login with the candidate is refused")),
+            Login::Shut if self.is_shut(subject, users, user).await? => {
+                Err(Failure::new(FailureKind::Rejected, "the user of the candidate cannot log in"))
+            }
+            Login::Shut | Login::Unclear => {
+                Err(Failure::new(FailureKind::Unavailable, "the login with the candidate says nothing of it"))
+            }
+        }
+    }
+
+    /// What PostgreSQL shows of adoption: consumers that took the new value have no session of the old one.
+    pub(super) async fn adopted(&self, subject: &Subject, rotation: &Rotation) -> Result<Gate, Failure> {
+        let Some(user) = rotation.old_user() else { return refused("it is not known who has the old value") };
+        let users = &rotation.recipe.users;
+        let role = self.role(subject, users, user).await?;
+        let scope = Scope::of(rotation, user, role.as_ref());
+        let Some(oid) = recorded(subject, users, user).or(role.map(|role| role.oid)) else { return Ok(Gate::Open) };
+        let open = self.open(oid, scope).await?;
+        if open.sessions + open.unseen == 0 {
+            return Ok(Gate::Open);
+        }
+        // Both by the server's clock.
+        let since_ms = open.now_ms - rotation.turn.set_ms.unwrap_or(open.now_ms);
+        let left_ms = rotation.recipe.adoption.within_ms.saturating_sub(since_ms);
+        if left_ms <= 0 {
+            return Ok(Gate::Late);
+        }
+        Ok(Gate::Shut { again_ms: self.clock.wall_ms().saturating_add(left_ms.min(ADOPTION_MS)) })
+    }
+}

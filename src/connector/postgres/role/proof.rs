@@ -1,0 +1,204 @@
+//! Whether the old value still opens anything. At most three logins for each look, below what locks a user out.
+
+use super::sessions::Scope;
+use super::{PostgresRole, Role, of_store, recorded, value};
+use crate::case::record::{Answer, Residue};
+use crate::connector::postgres::SELF;
+use crate::connector::postgres::answers::Login;
+use crate::connector::recipe::{Rotation, Stored, Users, Which};
+use crate::connector::{Failure, Subject};
+
+/// Whether we may end a user's sessions: by the role for it, or as a member of the user.
+const MAY_END: &str = "SELECT coalesce(pg_catalog.pg_has_role(current_user, $1::bigint::oid, 'USAGE'), false)";
+const PURPOSE: &str = "curfew-probe";
+
+/// What was seen.
+pub(super) struct Sight {
+    pub(super) answer: Answer,
+    pub(super) control: bool,
+    pub(super) residue: Vec<Residue>,
+}
+
+impl Default for Sight {
+    fn default() -> Self {
+        Self { answer: Answer::Unknown, control: false, residue: Vec::new() }
+    }
+}
+
+impl Sight {
+    fn of(answer: Answer, control: bool) -> Self {
+        Self { answer, control, residue: Vec::new() }
+    }
+}
+
+/// What consumers read, and who logs in with it.
+struct Holder<'a> {
+    user: &'a str,
+    stored: &'a Stored,
+}
+
+impl<'a> Holder<'a> {
+    fn of(rotation: &'a Rotation, current: Option<&'a Stored>) -> Option<Self> {
+        let stored = current?;
+        let names = rotation.recipe.users.names();
+        let user = match (&rotation.recipe.users, &stored.user) {
+            (Users::One(user), _) => user.as_str(),
+            (Users::Two(..), Some(user)) => names.into_iter().find(|name| name == user)?,
+            (Users::Two(..), None) => return None,
+        };
+        Some(Self { user, stored })
+    }
+}
+
+impl PostgresRole {
+    /// Looks at the old value, and at what shows that the look can be believed.
+    pub(super) async fn sight(&self, subject: &Subject) -> Result<Sight, Failure> {
+        let Some(rotation) = &subject.rotation else { return Ok(Sight::default()) };
+        let look = sqlx::query_as::<_, (bool, bool, bool)>(SELF).fetch_one(&self.pool);
+        let (exists, primary, may_end) = self.bounded(false, look).await?;
+        if !primary {
+            return Ok(Sight::default());
+        }
+        let place = &rotation.recipe.place;
+        let old = match &rotation.turn.old {
+            Some(old) => rotation.store.read(place, Which::Version(old.version)).await.map_err(of_store)?,
+            None => None,
+        };
+        let current = rotation.store.read(place, Which::Current).await.map_err(of_store)?;
+        let holder = Holder::of(rotation, current.as_ref());
+        let user = rotation.old_user().or(old.as_ref().and_then(|old| old.user.as_deref()));
+        // No name that the recipe does not know.
+        let user = user.filter(|user| rotation.recipe.users.names().contains(user));
+        let mut sight = match (user, &old) {
+            (Some(user), Some(old)) => self.by_login(subject, rotation, user, old, holder.as_ref(), exists).await?,
+            _ => self.by_logic(subject, rotation, user, holder.as_ref(), exists).await?,
+        };
+        if sight.answer != Answer::Refused {
+            return Ok(sight);
+        }
+        let all = rotation.recipe.users.names();
+        for user in user.map_or(all, |user| vec![user]) {
+            self.count_sessions(subject, rotation, user, may_end, &mut sight).await?;
+        }
+        Ok(sight)
+    }
+
+    /// The old value is still stored: it is tried.
+    async fn by_login(
+        &self,
+        subject: &Subject,
+        rotation: &Rotation,
+        user: &str,
+        old: &Stored,
+        holder: Option<&Holder<'_>>,
+        exists: bool,
+    ) -> Result<Sight, Failure> {
+        let users = &rotation.recipe.users;
+        if self.role(subject, users, user).await?.is_none() {
+            return Ok(Sight::of(Answer::Refused, exists));
+        }
+        let login = self.log_in(user, &old.value, PURPOSE).await;
+        if login == Login::In {
+            return Ok(Sight::of(Answer::Accepted, exists));
+        }
+        if !self.is_refusal(subject, users, user, login).await? {
+            return Ok(Sight::default());
+        }
+        let refuses = self.refuses_nobodys(subject, users, user).await?;
+        let control = exists && refuses && self.lets_in_new(subject, rotation, holder).await?;
+        Ok(Sight::of(Answer::Refused, control))
+    }
+
+    /// The old value is not stored any more. Still it is refused where nobody of its possible users can log in, and by
+    /// whoever has another value now: a role has one password.
+    async fn by_logic(
+        &self,
+        subject: &Subject,
+        rotation: &Rotation,
+        user: Option<&str>,
+        holder: Option<&Holder<'_>>,
+        exists: bool,
+    ) -> Result<Sight, Failure> {
+        let users = &rotation.recipe.users;
+        let mut refuses = true;
+        for user in user.map_or(users.names(), |user| vec![user]) {
+            let Some(role) = self.role(subject, users, user).await? else { continue };
+            if role.can_log_in {
+                let later = holder.filter(|holder| holder.user == user).is_some_and(|holder| {
+                    rotation.turn.old.as_ref().is_some_and(|old| old.version != holder.stored.version)
+                });
+                if !later || !self.lets_in(user, holder).await {
+                    return Ok(Sight::default());
+                }
+            }
+            // Two logins at most for each of two users, and only one of them can have the current value.
+            refuses = refuses && self.refuses_nobodys(subject, users, user).await?;
+        }
+        Ok(Sight::of(Answer::Refused, exists && refuses))
+    }
+
+    /// What is left open. Sessions that we may end are not ended yet; others can only be reported.
+    async fn count_sessions(
+        &self,
+        subject: &Subject,
+        rotation: &Rotation,
+        user: &str,
+        may_end: bool,
+        sight: &mut Sight,
+    ) -> Result<(), Failure> {
+        let users = &rotation.recipe.users;
+        let role = self.role(subject, users, user).await?;
+        let scope = Scope::of(rotation, user, role.as_ref());
+        let Some(oid) = recorded(subject, users, user).or(role.as_ref().map(|role| role.oid)) else { return Ok(()) };
+        let open = self.open(oid, scope).await?;
+        if open.sessions + open.unseen == 0 {
+            return Ok(());
+        }
+        let may_end =
+            may_end || self.bounded(false, sqlx::query_scalar(MAY_END).bind(oid).fetch_one(&self.pool)).await?;
+        if may_end && open.sessions > 0 {
+            sight.answer = Answer::Accepted;
+        }
+        if !sight.residue.contains(&Residue::Sessions) {
+            sight.residue.push(Residue::Sessions);
+        }
+        Ok(())
+    }
+
+    /// Whether `login` was refused for the password's sake, or because the role cannot log in at all.
+    async fn is_refusal(&self, subject: &Subject, users: &Users, user: &str, login: Login) -> Result<bool, Failure> {
+        match login {
+            Login::Refused => Ok(true),
+            Login::Shut => self.is_shut(subject, users, user).await,
+            Login::In | Login::Unclear => Ok(false),
+        }
+    }
+
+    /// A control: a password that nobody knows is refused. Where everybody is let in, a refusal means something else.
+    async fn refuses_nobodys(&self, subject: &Subject, users: &Users, user: &str) -> Result<bool, Failure> {
+        let login = self.log_in(user, &value::nobodys()?, PURPOSE).await;
+        self.is_refusal(subject, users, user, login).await
+    }
+
+    /// A control: what consumers read lets them in, where there is such a value, and its user may log in.
+    async fn lets_in_new(
+        &self,
+        subject: &Subject,
+        rotation: &Rotation,
+        holder: Option<&Holder<'_>>,
+    ) -> Result<bool, Failure> {
+        let (Some(_), Some(holder)) = (&rotation.turn.new, holder) else { return Ok(rotation.turn.new.is_none()) };
+        let role = self.role(subject, &rotation.recipe.users, holder.user).await?;
+        match role {
+            Some(Role { can_log_in: true, .. }) => Ok(self.lets_in(holder.user, Some(holder)).await),
+            _ => Ok(true),
+        }
+    }
+
+    async fn lets_in(&self, user: &str, holder: Option<&Holder<'_>>) -> bool {
+        match holder.filter(|holder| holder.user == user) {
+            Some(holder) => self.log_in(user, &holder.stored.value, PURPOSE).await == Login::In,
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Which sessions of a user were opened with the old value, and whether they are left.
+
+use super::{PostgresRole, Role};
+use crate::connector::Failure;
+use crate::connector::recipe::{Rotation, Users};
+
+/// Sessions of who logged in, whatever SET ROLE or SET SESSION AUTHORIZATION made of them since. When they began is NULL
+/// for who may not see it. Workers that the server starts by itself have no login. With the server's clock.
+const SESSIONS: &str = "SELECT \
+     count(*) FILTER (WHERE $2::bigint IS NULL OR extract(epoch FROM backend_start) * 1000 < $2), \
+     count(*) FILTER (WHERE $2::bigint IS NOT NULL AND backend_start IS NULL), \
+     (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint \
+     FROM pg_catalog.pg_stat_activity WHERE usesysid = $1::bigint::oid \
+     AND coalesce(backend_type, 'client backend') IN ('client backend', 'walsender')";
+pub(super) const TERMINATE: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+     WHERE usesysid = $1::bigint::oid AND pid <> pg_catalog.pg_backend_pid() \
+     AND coalesce(backend_type, 'client backend') IN ('client backend', 'walsender') \
+     AND ($2::bigint IS NULL OR extract(epoch FROM backend_start) * 1000 < $2)";
+/// Of all sessions but those of our own test, which may be closing.
+pub(super) const IN_USE: &str = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1::bigint::oid \
+     AND coalesce(backend_type, 'client backend') IN ('client backend', 'walsender') \
+     AND coalesce(application_name, '') <> 'curfew-test'";
+
+/// Which sessions of a user were opened with the old value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    All,
+    /// Those that began before this time of the server's clock.
+    Before(i64),
+    Nothing,
+}
+
+impl Scope {
+    /// Of `user`, who has this row now, if any.
+    pub(super) fn of(rotation: &Rotation, user: &str, role: Option<&Role>) -> Self {
+        let turn = &rotation.turn;
+        let has_new = match &rotation.recipe.users {
+            Users::One(_) => true,
+            Users::Two(..) => turn.new.as_ref().is_some_and(|new| new.user.as_deref().is_none_or(|own| own == user)),
+        };
+        match turn.set_ms {
+            _ if role.is_none_or(|role| !role.can_log_in) || !has_new => Self::All,
+            Some(set_ms) => Self::Before(set_ms),
+            None if rotation.contains => Self::All,
+            None => Self::Nothing,
+        }
+    }
+}
+
+/// What is open of a scope.
+pub(super) struct Open {
+    pub(super) sessions: i64,
+    /// Of these we may not see when they began.
+    pub(super) unseen: i64,
+    /// The server's clock.
+    pub(super) now_ms: i64,
+}
+
+/// `None`: no session. `Some(None)`: all.
+pub(super) fn before(scope: Scope) -> Option<Option<i64>> {
+    match scope {
+        Scope::All => Some(None),
+        Scope::Before(ms) => Some(Some(ms)),
+        Scope::Nothing => None,
+    }
+}
+
+impl PostgresRole {
+    /// Looks what is open.
+    pub(super) async fn open(&self, oid: i64, scope: Scope) -> Result<Open, Failure> {
+        let Some(before) = before(scope) else { return Ok(Open { sessions: 0, unseen: 0, now_ms: 0 }) };
+        let row = sqlx::query_as(SESSIONS).bind(oid).bind(before).fetch_one(&self.pool);
+        let (sessions, unseen, now_ms) = self.bounded(false, row).await?;
+        Ok(Open { sessions, unseen, now_ms })
+    }
+}
