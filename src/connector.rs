@@ -5,6 +5,7 @@
 //! as success. No secret material is returned. One file per connector maps the provider's answers to
 //! [`Failure`]; nowhere else is their text read.
 
+pub mod candidate;
 pub mod plan;
 pub mod postgres;
 pub mod recipe;

@@ -6,8 +6,10 @@
 
 pub mod answers;
 pub mod client;
+pub mod kv;
 pub mod lease;
 pub mod login;
+mod rights;
 pub mod secret_id;
 mod sight;
 pub mod token;
@@ -21,10 +23,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use secrecy::SecretString;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::case::record::{FailureKind, Observation};
 use crate::clock;
+use crate::connector::recipe::{Place, Store};
 use crate::connector::{Connector, Failure};
 use crate::guard::Mode;
 use answers::{Call, Meaning};
@@ -185,15 +188,44 @@ pub async fn connect(
     mode: Mode,
     clock: clock::Shared,
 ) -> Result<Vec<Arc<dyn Connector>>, ConnectError> {
-    let vault = Vault::open(realm, settings, mode, clock).await?;
+    Ok(connectors(Vault::open(realm, settings, mode, clock).await?))
+}
+
+/// The connectors on a login that there is already.
+pub fn connectors(vault: Arc<Vault>) -> Vec<Arc<dyn Connector>> {
     let mut all: Vec<Arc<dyn Connector>> = vec![Arc::new(lease::Leases::new(vault.clone()))];
-    if settings.tokens {
+    if vault.settings.tokens {
         all.push(Arc::new(token::Tokens::new(vault.clone())));
     }
-    if !settings.secret_id_roles.is_empty() {
+    if !vault.settings.secret_id_roles.is_empty() {
         all.push(Arc::new(secret_id::SecretIds::new(vault)));
     }
-    Ok(all)
+    all
+}
+
+/// Logs in at a realm's Vault and makes its store, `vault-kv`, for the recipes whose values are at `places`: a login of
+/// its own, with the policy of `deploy/vault/kv-store.hcl`. One login for both is [`Vault::open`], [`connectors`] and
+/// [`store`].
+///
+/// # Errors
+/// As [`connect`]; `Settings` for places that are none.
+pub async fn connect_store(
+    realm: &str,
+    settings: &VaultSettings,
+    mode: Mode,
+    clock: clock::Shared,
+    places: &[Place],
+) -> Result<Arc<dyn Store>, ConnectError> {
+    let vault = Vault::open(realm, settings, mode, clock).await?;
+    store(vault, places)
+}
+
+/// The store on a login that there is already.
+///
+/// # Errors
+/// `Settings` for places that are none.
+pub fn store(vault: Arc<Vault>, places: &[Place]) -> Result<Arc<dyn Store>, ConnectError> {
+    Ok(Arc::new(kv::Secrets::new(vault, places).map_err(|failure| ConnectError::Settings(failure.note))?))
 }
 
 impl Vault {
@@ -252,42 +284,8 @@ impl Vault {
                 Err(error) => Meaning::Failed(error.into()),
             },
             Meaning::Failed(failure) => Meaning::Failed(failure),
-            Meaning::Gone | Meaning::Unclear(_) => Meaning::Failed(odd()),
+            Meaning::Gone | Meaning::Outdated | Meaning::Unclear(_) => Meaning::Failed(odd()),
         }
-    }
-
-    /// What a 403 was about: our own access, or this one credential.
-    pub async fn forbidden(&self, paths: &[String]) -> Failure {
-        match self.self_check(paths).await {
-            Ok(()) => Failure::new(FailureKind::Refused, "our policy does not reach this credential"),
-            Err(failure) => failure,
-        }
-    }
-
-    /// Whether our login works and may update all `paths`.
-    ///
-    /// # Errors
-    /// `Denied` when it may not; else why it could not be found out.
-    pub async fn self_check(&self, paths: &[String]) -> Result<(), Failure> {
-        if paths.is_empty() {
-            return match self.ask(Call::Own, Raw::get("auth/token/lookup-self")).await {
-                Meaning::Done { .. } => Ok(()),
-                other => Err(own_failure(other, "our login does not work")),
-            };
-        }
-        let raw = Raw::post("sys/capabilities-self", json!({ "paths": paths }));
-        let data = match self.ask(Call::Own, raw).await {
-            Meaning::Done { data, .. } => data,
-            other => return Err(own_failure(other, "our login may not ask for its own rights")),
-        };
-        for path in paths {
-            let rights = data["data"][path.as_str()].as_array();
-            let may = rights.into_iter().flatten().filter_map(Value::as_str).any(|r| matches!(r, "update" | "root"));
-            if !may {
-                return Err(Failure::new(FailureKind::Denied, format!("our policy gives no update on {path}")));
-            }
-        }
-        Ok(())
     }
 
     /// Whether the active node of the expected cluster answers, now or a moment ago.
@@ -338,14 +336,6 @@ impl Vault {
 
 fn odd() -> Failure {
     Failure::new(FailureKind::Unavailable, "an answer that is not as documented")
-}
-
-fn own_failure(meaning: Meaning, note: &str) -> Failure {
-    match meaning {
-        Meaning::Forbidden => Failure::new(FailureKind::Denied, note),
-        Meaning::Failed(failure) => failure,
-        _ => odd(),
-    }
 }
 
 fn recent(at: &Mutex<Option<Instant>>) -> bool {

@@ -32,6 +32,7 @@ pub struct Proxy {
     pub address: String,
     mode: std::sync::Arc<std::sync::atomic::AtomicU8>,
     open: std::sync::Arc<tokio::sync::Notify>,
+    mark: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
 }
 
 impl Proxy {
@@ -42,10 +43,11 @@ impl Proxy {
         let address = listener.local_addr().unwrap().to_string();
         let mode = std::sync::Arc::new(std::sync::atomic::AtomicU8::new(0));
         let open = std::sync::Arc::new(tokio::sync::Notify::new());
-        let (upstream, state, cut) = (upstream.to_owned(), mode.clone(), open.clone());
+        let mark = std::sync::Arc::new(std::sync::Mutex::new(Vec::<u8>::new()));
+        let (upstream, state, cut, wanted) = (upstream.to_owned(), mode.clone(), open.clone(), mark.clone());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                let (upstream, state, cut) = (upstream.clone(), state.clone(), cut.clone());
+                let (upstream, state, cut, wanted) = (upstream.clone(), state.clone(), cut.clone(), wanted.clone());
                 tokio::spawn(async move {
                     if state.load(SeqCst) == 1 {
                         return;
@@ -53,7 +55,23 @@ impl Proxy {
                     let Ok(far) = tokio::net::TcpStream::connect(&upstream).await else { return };
                     let (mut near_in, mut near_out) = near.into_split();
                     let (mut far_in, mut far_out) = far.into_split();
-                    let there = tokio::io::copy(&mut near_in, &mut far_out);
+                    let there = async {
+                        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                        let mut buffer = vec![0; 16 * 1024];
+                        loop {
+                            let Ok(n) = near_in.read(&mut buffer).await else { return };
+                            let is_marked = state.load(SeqCst) == 4 && {
+                                let mark = wanted.lock().unwrap();
+                                buffer[..n].windows(mark.len()).any(|piece| piece == mark.as_slice())
+                            };
+                            if is_marked {
+                                state.store(2, SeqCst);
+                            }
+                            if n == 0 || far_out.write_all(&buffer[..n]).await.is_err() {
+                                return;
+                            }
+                        }
+                    };
                     let back = async {
                         use tokio::io::{AsyncReadExt, AsyncWriteExt};
                         let mut buffer = vec![0; 16 * 1024];
@@ -70,11 +88,11 @@ impl Proxy {
                             }
                         }
                     };
-                    tokio::select! { _ = there => {}, () = back => {}, () = cut.notified() => {} }
+                    tokio::select! { () = there => {}, () = back => {}, () = cut.notified() => {} }
                 });
             }
         });
-        Self { address, mode, open }
+        Self { address, mode, open, mark }
     }
 
     fn set(&self, mode: u8) {
@@ -97,6 +115,13 @@ impl Proxy {
     /// Requests reach the server; the connection breaks instead of the answer.
     pub fn cut_replies(&self) {
         self.set(2);
+    }
+
+    /// Passes everything, until a request with these bytes in it: it reaches the server, and from its answer on
+    /// connections break instead of answers.
+    pub fn cut_after(&self, mark: &[u8]) {
+        *self.mark.lock().unwrap() = mark.to_owned();
+        self.set(4);
     }
 
     /// Each piece of an answer comes five seconds late.

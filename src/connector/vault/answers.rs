@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use secrecy::zeroize::Zeroize as _;
 use serde_json::Value;
 
 use crate::case::record::FailureKind;
@@ -25,7 +26,21 @@ pub enum Call {
     SecretIdLookup,
     /// `auth/<mount>/role/<role>/secret-id-accessor/destroy`
     SecretIdDestroy,
-    /// A list of lease ids or accessors
+    /// `<mount>/data/<path>`: the newest or a given version of a secret (KV version 2)
+    KvRead,
+    /// `<mount>/data/<path>`, written with check-and-set
+    KvWrite,
+    /// `<mount>/metadata/<path>`: the versions of a secret
+    KvVersions,
+    /// `<mount>/metadata/<path>`: how many versions are kept
+    KvKeep,
+    /// `<mount>/destroy/<path>`: named versions, for ever
+    KvDestroy,
+    /// `<mount>/metadata/<path>` deleted: the secret with all its versions
+    KvForget,
+    /// `sys/internal/ui/mounts/<mount>`: which engine answers there
+    Mount,
+    /// A list of lease ids, accessors or secrets
     List,
     /// Login, `lookup-self`, `renew-self`, `capabilities-self`, `sys/health`
     Own,
@@ -34,7 +49,17 @@ pub enum Call {
 impl Call {
     /// Whether a lost answer leaves in doubt what happened.
     fn has_effect(self) -> bool {
-        matches!(self, Self::LeaseRevoke | Self::AccessorRevoke | Self::SecretIdDestroy)
+        use Call as C;
+        matches!(
+            self,
+            C::LeaseRevoke
+                | C::AccessorRevoke
+                | C::SecretIdDestroy
+                | C::KvWrite
+                | C::KvKeep
+                | C::KvDestroy
+                | C::KvForget
+        )
     }
 }
 
@@ -44,8 +69,14 @@ pub struct Reply {
     pub status: u16,
     /// `Retry-After`, in milliseconds.
     pub retry_after_ms: Option<i64>,
-    /// The body.
+    /// The body. Its memory is zeroed: it may hold a secret.
     pub body: Vec<u8>,
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.body.zeroize();
+    }
 }
 
 /// No answer came.
@@ -59,7 +90,7 @@ pub enum Lost {
 
 /// What an answer means.
 pub enum Meaning {
-    /// It was done, or found. `data` may hold secrets of a login: never print it.
+    /// It was done, or found. `data` may hold secrets: never print it.
     Done {
         /// The whole answer.
         data: Value,
@@ -68,6 +99,8 @@ pub enum Meaning {
     },
     /// Clearly not there (any more).
     Gone,
+    /// Another version than the one that check-and-set named is the current one: nothing was written.
+    Outdated,
     /// The answer allows neither: half-revoked, or not as documented.
     Unclear(&'static str),
     /// 403 without a word that tells why: ours to find out by a self-check.
@@ -79,9 +112,10 @@ pub enum Meaning {
 impl fmt::Debug for Meaning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // A login's answer holds its token.
+            // A login's answer holds its token, a secret's its values.
             Self::Done { request_id, .. } => write!(f, "Done({request_id:?})"),
             Self::Gone => f.write_str("Gone"),
+            Self::Outdated => f.write_str("Outdated"),
             Self::Unclear(note) => write!(f, "Unclear({note})"),
             Self::Forbidden => f.write_str("Forbidden"),
             Self::Failed(failure) => write!(f, "Failed({failure})"),
@@ -109,6 +143,10 @@ pub fn read(call: Call, reply: Result<Reply, Lost>) -> Meaning {
         300..=399 => failed(FailureKind::Unavailable, "Vault redirects: name the active node's address"),
         429 => failed(FailureKind::Throttled { after_ms: reply.retry_after_ms }, "Vault's rate limit"),
         status => match json {
+            // A version that was deleted or destroyed: 404, yet told of. Its number counts for check-and-set.
+            Some(body) if call == Call::KvRead && status == 404 && body["data"]["metadata"]["version"].is_i64() => {
+                success(call, status, body)
+            }
             Some(body) if is_errors(&body) => refusal(call, status, &text(&body)),
             _ if matches!(status, 472 | 473) => failed(FailureKind::Unavailable, "not the active node"),
             _ => doubt(call, "an answer that is not Vault's"),
@@ -144,6 +182,14 @@ fn success(call: Call, status: u16, body: Value) -> Meaning {
             status == 204
         }
         Call::SecretIdDestroy => status == 204,
+        // A secret of KV version 1 has no metadata beside it.
+        Call::KvRead => body["data"]["metadata"]["version"].is_i64(),
+        // KV version 1 says 204: it has written, and keeps no version.
+        Call::KvWrite => body["data"]["version"].is_i64(),
+        Call::KvVersions => body["data"]["versions"].is_object() && body["data"]["current_version"].is_i64(),
+        // Also for what never was.
+        Call::KvKeep | Call::KvDestroy | Call::KvForget => status == 204,
+        Call::Mount => body["data"]["type"].is_string() && body["data"]["path"].is_string(),
         Call::List => body["data"]["keys"].is_array(),
         Call::Own => true,
     };
@@ -158,6 +204,13 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         ),
         // An empty list is 404 without a text; a missing mount has one.
         (Call::List, 404) if text.is_empty() => Meaning::Done { data: Value::Null, request_id: None },
+        // Never written, deleted with its metadata, or a version that is not kept any more; also what KV version 1 says.
+        (Call::KvRead | Call::KvVersions, 404) if text.is_empty() => Meaning::Gone,
+        (Call::KvWrite, 400) if text.contains("did not match the current version") => Meaning::Outdated,
+        // Just mounted, or on the way from version 1 to version 2.
+        (_, 400) if text.contains("Upgrading from non-versioned to versioned data") => {
+            failed(FailureKind::Unavailable, "this mount is not ready yet")
+        }
         (_, 404) if text.contains("no handler for route") || text.contains("unsupported path") => {
             failed(FailureKind::Refused, "Vault has no such mount")
         }
@@ -287,6 +340,16 @@ mod tests {
         let body = br#"{"errors":["invalid token"]}"#.to_vec();
         let ended = read(Call::Own, Ok(Reply { status: 400, retry_after_ms: None, body }));
         assert!(matches!(ended, Meaning::Forbidden));
+    }
+
+    /// A mount says it for a moment after it was made or upgraded: not to be had at will.
+    #[test]
+    fn a_mount_that_is_being_upgraded_is_asked_again() {
+        let body = r#"{"errors":["Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period and will resume service shortly."]}"#;
+        assert_eq!(kind(Call::KvRead, 400, body), Some(FailureKind::Unavailable));
+        assert_eq!(kind(Call::KvWrite, 400, body), Some(FailureKind::Unavailable));
+        // What KV version 1 says to a write is no version.
+        assert_eq!(kind(Call::KvWrite, 204, ""), Some(FailureKind::Unknown));
     }
 
     #[test]

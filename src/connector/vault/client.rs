@@ -9,6 +9,7 @@ use rustify::client::Client as _;
 use rustify::endpoint::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
+use secrecy::zeroize::Zeroize as _;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use vaultrs::client::{Client as _, VaultClient, VaultClientSettings};
@@ -23,24 +24,55 @@ pub struct Raw {
     pub method: RequestMethod,
     /// The path below `v1/`.
     pub path: String,
-    /// The body.
+    /// What follows the `?`.
+    pub query: Option<String>,
+    /// The body. Its memory is zeroed: it may hold a secret.
     pub body: Option<Value>,
 }
 
 impl Raw {
     /// A read.
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: RequestMethod::GET, path: path.into(), body: None }
+        Self { method: RequestMethod::GET, path: path.into(), query: None, body: None }
     }
 
     /// A list.
     pub fn list(path: impl Into<String>) -> Self {
-        Self { method: RequestMethod::LIST, path: path.into(), body: None }
+        Self { method: RequestMethod::LIST, path: path.into(), query: None, body: None }
+    }
+
+    /// A deletion.
+    pub fn delete(path: impl Into<String>) -> Self {
+        Self { method: RequestMethod::DELETE, path: path.into(), query: None, body: None }
     }
 
     /// An update.
     pub fn post(path: impl Into<String>, body: Value) -> Self {
-        Self { method: RequestMethod::POST, path: path.into(), body: Some(body) }
+        Self { method: RequestMethod::POST, path: path.into(), query: None, body: Some(body) }
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.body.iter_mut().for_each(wipe);
+    }
+}
+
+/// JSON that may hold secrets: its texts are zeroed when it goes. Never printed.
+pub struct Wiped(pub Value);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(all) => all.iter_mut().for_each(wipe),
+        Value::Object(all) => all.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -55,6 +87,10 @@ impl Endpoint for Raw {
 
     fn method(&self) -> RequestMethod {
         self.method.clone()
+    }
+
+    fn query(&self) -> Result<Option<String>, ClientError> {
+        Ok(self.query.clone())
     }
 
     fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {

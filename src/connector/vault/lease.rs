@@ -35,7 +35,7 @@ impl Leases {
                 Ok(Output { request_ids: request_id.into_iter().collect(), ..Output::default() })
             }
             Meaning::Gone => Ok(Output::default()),
-            Meaning::Unclear(_) => Err(odd()),
+            Meaning::Outdated | Meaning::Unclear(_) => Err(odd()),
             Meaning::Forbidden => Err(self.vault.forbidden(&self.vault.lease_needs()).await),
             Meaning::Failed(failure) => Err(failure),
         }
@@ -66,7 +66,7 @@ impl Vault {
                 seen.request_id = request_id;
             }
             Meaning::Gone => seen.presence = Presence::Gone,
-            Meaning::Unclear(_) => {}
+            Meaning::Outdated | Meaning::Unclear(_) => {}
             Meaning::Forbidden => return Err(self.forbidden(&self.lease_needs()).await),
             Meaning::Failed(failure) => return Err(failure),
         }

@@ -120,7 +120,7 @@ impl SecretIds {
                 seen.request_id = request_id;
             }
             Meaning::Gone => seen.presence = Presence::Gone,
-            Meaning::Unclear(_) => {}
+            Meaning::Outdated | Meaning::Unclear(_) => {}
             Meaning::Forbidden => return Err(self.vault.forbidden(&self.needs()).await),
             Meaning::Failed(failure) => return Err(failure),
         }
@@ -135,7 +135,7 @@ impl SecretIds {
         let raw = Raw::post(name.path("destroy"), json!({ "secret_id_accessor": name.accessor }));
         match self.vault.ask(Call::SecretIdDestroy, raw).await {
             Meaning::Done { .. } | Meaning::Gone => Ok(Output::default()),
-            Meaning::Unclear(_) => Err(odd()),
+            Meaning::Outdated | Meaning::Unclear(_) => Err(odd()),
             Meaning::Forbidden => Err(self.vault.forbidden(&self.needs()).await),
             Meaning::Failed(failure) => Err(failure),
         }
@@ -215,7 +215,7 @@ impl Vault {
                 Err(failure) => failure,
             }),
             Meaning::Failed(failure) => Err(failure),
-            Meaning::Gone | Meaning::Unclear(_) => Err(odd()),
+            Meaning::Gone | Meaning::Outdated | Meaning::Unclear(_) => Err(odd()),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Vault {
                 return Ok((seen, data));
             }
             Meaning::Gone => seen.presence = Presence::Gone,
-            Meaning::Unclear(_) => {}
+            Meaning::Outdated | Meaning::Unclear(_) => {}
             // The path takes any accessor: where we have the right, the 403 is about a token that is half-revoked.
             Meaning::Forbidden => self.self_check(&self.token_needs()).await?,
             Meaning::Failed(failure) => return Err(failure),
@@ -86,6 +86,7 @@ impl Vault {
             }
             Meaning::Gone => Ok(Output::default()),
             Meaning::Unclear(note) => Err(Failure::new(FailureKind::Unknown, note)),
+            Meaning::Outdated => Err(odd()),
             Meaning::Forbidden => {
                 self.self_check(&self.token_needs()).await?;
                 Err(Failure::new(FailureKind::Unknown, "the token is half-revoked"))

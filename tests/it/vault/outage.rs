@@ -50,14 +50,14 @@ async fn a_cut_or_late_answer_is_in_doubt_and_no_connection_is_not() {
 }
 
 /// A Vault of one's own: to seal and to kill.
-struct Private {
+pub(super) struct Private {
     child: tokio::process::Child,
-    root: Root,
+    pub(super) root: Root,
     key: String,
 }
 
 impl Private {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = tokio::process::Command::new(env("CURFEW_TEST_VAULT_BIN"))
             .args(["-listen", &format!("127.0.0.1:{port}"), "-data", ""])
@@ -80,7 +80,7 @@ impl Private {
         private
     }
 
-    async fn unseal(&self) {
+    pub(super) async fn unseal(&self) {
         self.root.put("sys/unseal", json!({ "key": self.key })).await;
         until("the active node", || async {
             (self.root.ask("GET", "sys/health", Value::Null).await.0 == 200).then_some(())

@@ -1,0 +1,336 @@
+//! `vault-kv`: KV version 2 as the store of rotations.
+//!
+//! Consumers read a secret's newest version; KV has no label for one that is not to be read yet. So a candidate lies at
+//! a side path that only Curfew reads, with the key of the step that made it, until it is written over the consumers'
+//! secret. Each write names the version that it follows (check-and-set): what somebody else wrote is never lost.
+
+mod engine;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use subtle::ConstantTimeEq as _;
+use uuid::Uuid;
+
+use super::client::Wiped;
+use super::rights::Need;
+use super::{Vault, exact, unsupported};
+use crate::case::plan::Act;
+use crate::case::record::{Answer, FailureKind, Generation, Level, Observation, Output, Presence, Residue, Sighting};
+use crate::connector::candidate::candidate;
+use crate::connector::recipe::{Place, Rotation, Store, Stored, Which};
+use crate::connector::{Connector, Failure, Subject};
+use crate::probe::Settle;
+use engine::{Kv, Secret, Version, Written, refused, secret};
+
+/// Candidates lie below this path of the same mount.
+pub const PENDING: &str = "curfew-pending";
+/// The field of a candidate that holds the key of the step that made it.
+const KEY: &str = "curfew_key";
+/// So many candidates of one case are kept: it makes fewer.
+const KEPT: u32 = 10;
+/// A secret that others write to all the time is not written for ever.
+const TRIES: u32 = 3;
+/// Versions between the old and the new value that are looked at.
+const BETWEEN: usize = 32;
+
+/// The secrets of one realm's recipes.
+pub struct Secrets {
+    kv: Kv,
+}
+
+/// Checks where a value is stored.
+///
+/// # Errors
+/// `Refused`: it names no single secret, or one of Curfew's own.
+pub fn check_place(place: &Place) -> Result<(), Failure> {
+    exact(&place.mount)?;
+    exact(&place.path)?;
+    if place.path.split('/').next() == Some(PENDING) {
+        return Err(refused("below curfew-pending are Curfew's own candidates"));
+    }
+    let fields = [Some(&place.field), place.user_field.as_ref()];
+    if fields.into_iter().flatten().any(|field| field.is_empty() || field == KEY) {
+        return Err(refused("a field needs a name, and curfew_key is Curfew's own"));
+    }
+    if place.user_field.as_ref() == Some(&place.field) {
+        return Err(refused("value and user name are in one field"));
+    }
+    Ok(())
+}
+
+fn side(place: &Place) -> String {
+    format!("{PENDING}/{}", place.path)
+}
+
+/// What our policy must allow for a place.
+fn needs(place: &Place, enforce: bool) -> Vec<Need> {
+    let Place { mount, path, .. } = place;
+    let need = |what: &str, path: &str, rights| Need { path: format!("{mount}/{what}/{path}"), rights };
+    if !enforce {
+        return vec![need("data", path, &["read"])];
+    }
+    let side = side(place);
+    vec![
+        need("data", path, &["read", "update"]),
+        need("metadata", path, &["read"]),
+        need("destroy", path, &["update"]),
+        need("data", &side, &["create", "read", "update"]),
+        need("metadata", &side, &["create", "update", "delete"]),
+    ]
+}
+
+/// The value of a place in a secret.
+fn stored(place: &Place, found: &Secret) -> Result<Stored, Failure> {
+    let value = secret(found.text(&place.field)?);
+    let user = place.user_field.as_ref().map(|field| found.text(field).map(str::to_owned)).transpose()?;
+    let key = found.text(KEY).ok().and_then(|key| Uuid::parse_str(key).ok());
+    Ok(Stored { version: found.version, user, value, key })
+}
+
+/// Whether two are the same value for the same user. The time that it takes tells nothing of the values.
+fn same(a: &Stored, b: &Stored) -> bool {
+    let (left, right) = (a.value.expose_secret().as_bytes(), b.value.expose_secret().as_bytes());
+    a.user == b.user && bool::from(left.ct_eq(right))
+}
+
+fn generation(stored: &Stored) -> Generation {
+    Generation { version: stored.version, user: stored.user.clone() }
+}
+
+impl Secrets {
+    /// The store, on a login, for the recipes whose values are at `places`.
+    ///
+    /// # Errors
+    /// `Refused`: a place that names no single secret, or two at one secret: each would undo what the other did.
+    pub fn new(vault: Arc<Vault>, places: &[Place]) -> Result<Self, Failure> {
+        for (at, place) in places.iter().enumerate() {
+            check_place(place)?;
+            if places[..at].iter().any(|other| (&other.mount, &other.path) == (&place.mount, &place.path)) {
+                return Err(refused("two recipes rotate fields of one secret: give each a secret of its own"));
+            }
+        }
+        let needs = places.iter().flat_map(|place| needs(place, vault.enforce)).collect();
+        Ok(Self { kv: Kv::new(vault, needs) })
+    }
+
+    async fn find(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure> {
+        check_place(place)?;
+        let (path, version) = match which {
+            Which::Candidate => (side(place), None),
+            Which::Current => (place.path.clone(), None),
+            Which::Version(version) => (place.path.clone(), Some(version)),
+        };
+        let found = self.kv.read(&place.mount, &path, version).await?;
+        found.filter(Secret::is_readable).map(|found| stored(place, &found)).transpose()
+    }
+
+    async fn look(&self, rotation: &Rotation) -> Result<Observation, Failure> {
+        let place = &rotation.recipe.place;
+        check_place(place)?;
+        let mut seen = self.kv.vault.blank();
+        seen.presence = Presence::Gone;
+        if let Some(found) = self.kv.read(&place.mount, &place.path, None).await?.filter(Secret::is_readable) {
+            seen.presence = Presence::Present;
+            seen.issued_ms = found.created_ms;
+            seen.current = Some(generation(&stored(place, &found)?));
+            seen.request_id = found.request_id;
+        }
+        Ok(seen)
+    }
+
+    async fn create(&self, rotation: &Rotation) -> Result<Output, Failure> {
+        let (recipe, place) = (&rotation.recipe, &rotation.recipe.place);
+        check_place(place)?;
+        let key = rotation.candidate.ok_or_else(|| refused("this plan makes no candidate"))?;
+        let old = rotation.turn.old.as_ref().ok_or_else(|| refused("consumers read nothing that could be replaced"))?;
+        let user =
+            recipe.users.next(old.user.as_deref()).ok_or_else(|| refused("the stored user is none of the recipe's"))?;
+        let side = side(place);
+        let newest = self.kv.read(&place.mount, &side, None).await?;
+        let is_ours = |found: &Secret| found.text(KEY).is_ok_and(|text| text == key.to_string());
+        if newest.as_ref().is_some_and(is_ours) {
+            return Ok(Output::default());
+        }
+        let cas = newest.map_or(0, |found| found.version);
+        if cas == 0 {
+            self.kv.keep(&place.mount, &side, KEPT).await?;
+        }
+        let value = candidate(&recipe.password);
+        let mut fields = Wiped(json!({ KEY: key.to_string() }));
+        fields.0[place.field.as_str()] = value.expose_secret().into();
+        if let Some(field) = &place.user_field {
+            fields.0[field.as_str()] = user.into();
+        }
+        match self.kv.write(&place.mount, &side, fields, cas).await? {
+            Written::Version(_, request) => {
+                Ok(Output { request_ids: request.into_iter().collect(), ..Output::default() })
+            }
+            Written::Outdated => Err(again("another candidate was written at the same time")),
+        }
+    }
+
+    async fn promote(&self, rotation: &Rotation) -> Result<Output, Failure> {
+        let place = &rotation.recipe.place;
+        let candidate = rotation.candidate().await?;
+        for _ in 0..TRIES {
+            let found = self.kv.read(&place.mount, &place.path, None).await?.filter(Secret::is_readable);
+            let found = found.ok_or_else(|| refused("consumers read nothing there any more"))?;
+            let current = stored(place, &found)?;
+            if same(&current, &candidate) {
+                return Ok(Output { current: Some(generation(&current)), ..Output::default() });
+            }
+            let turn = &rotation.turn;
+            let expected = [&turn.old, &turn.new].into_iter().flatten().any(|known| known.version == current.version);
+            if !expected && !self.is_ours(rotation, &current).await? {
+                return Err(refused("somebody else wrote the secret meanwhile"));
+            }
+            let mut changes = vec![(place.field.as_str(), candidate.value.expose_secret())];
+            changes.extend(place.user_field.as_deref().zip(candidate.user.as_deref()));
+            let fields = found.with(&changes);
+            if let Written::Version(version, request) =
+                self.kv.write(&place.mount, &place.path, fields, current.version).await?
+            {
+                let current = Some(Generation { version, user: candidate.user.clone() });
+                return Ok(Output { current, request_ids: request.into_iter().collect(), ..Output::default() });
+            }
+        }
+        Err(again("others keep writing the secret"))
+    }
+
+    /// Whether a value is the case's old one (another field was written meanwhile) or one of its candidates.
+    async fn is_ours(&self, rotation: &Rotation, current: &Stored) -> Result<bool, Failure> {
+        let place = &rotation.recipe.place;
+        if let Some(old) = &rotation.turn.old
+            && let Some(old) = self.find(place, Which::Version(old.version)).await?
+            && same(&old, current)
+        {
+            return Ok(true);
+        }
+        let side = side(place);
+        let newest = self.kv.read(&place.mount, &side, None).await?.map_or(0, |found| found.version);
+        for version in (1..=newest).rev().take(KEPT as usize) {
+            let found = self.kv.read(&place.mount, &side, Some(version)).await?.filter(Secret::is_readable);
+            if let Some(found) = found
+                && stored(place, &found).is_ok_and(|candidate| same(&candidate, current))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Destroys what is stored of the old value, then the candidates. What was written after the case looked, by anybody
+    /// else, stays.
+    async fn destroy(&self, rotation: &Rotation) -> Result<Output, Failure> {
+        let place = &rotation.recipe.place;
+        check_place(place)?;
+        let mut output = Output::default();
+        if let Some(versions) = self.kv.versions(&place.mount, &place.path).await? {
+            let (old, new) = (rotation.turn.old.as_ref(), rotation.turn.new.as_ref());
+            let stored = |version: &i64| versions.all.get(version).is_some_and(|state| *state != Version::Destroyed);
+            let mut doomed: Vec<i64> = Vec::new();
+            match (old, new) {
+                (Some(old), Some(new)) if old.version < new.version && old.version != versions.newest => {
+                    doomed.push(old.version);
+                    // The same value again, where another field was written meanwhile, and a candidate of an older plan.
+                    let between = versions.all.range(old.version + 1..new.version.min(versions.newest));
+                    let between = between.filter(|(_, state)| **state == Version::Readable);
+                    for (version, _) in between.take(BETWEEN) {
+                        if let Ok(Some(one)) = self.find(place, Which::Version(*version)).await
+                            && self.is_ours(rotation, &one).await?
+                        {
+                            doomed.push(*version);
+                        }
+                    }
+                }
+                // Retired: nothing replaces it.
+                (old, None) if rotation.contains => {
+                    let hollow = versions.all.get(&versions.newest) != Some(&Version::Readable);
+                    let last = old.map_or(if hollow { versions.newest } else { 0 }, |old| old.version);
+                    doomed.extend(versions.all.range(..=last).map(|(version, _)| *version));
+                    if versions.all.range(last + 1..).any(|(_, state)| *state != Version::Destroyed) {
+                        output.residue.push(Residue::OldValueStored);
+                    }
+                }
+                _ => output.residue.push(Residue::OldValueStored),
+            }
+            doomed.retain(stored);
+            if !doomed.is_empty() {
+                self.kv.destroy(&place.mount, &place.path, &doomed).await?;
+            }
+        }
+        self.kv.forget(&place.mount, &side(place)).await?;
+        Ok(output)
+    }
+
+    async fn discard(&self, rotation: &Rotation) -> Result<Output, Failure> {
+        let place = &rotation.recipe.place;
+        check_place(place)?;
+        self.kv.forget(&place.mount, &side(place)).await?;
+        Ok(Output::default())
+    }
+}
+
+/// Nothing happened, and the next try begins with a look.
+fn again(note: &str) -> Failure {
+    Failure::new(FailureKind::Unavailable, note)
+}
+
+fn rotation(subject: &Subject) -> Result<&Rotation, Failure> {
+    subject.rotation.as_ref().ok_or_else(|| refused("this credential has no recipe"))
+}
+
+#[async_trait]
+impl Connector for Secrets {
+    fn name(&self) -> &'static str {
+        "vault-kv"
+    }
+
+    fn system(&self) -> &str {
+        &self.kv.vault.realm
+    }
+
+    fn call_timeout_ms(&self) -> i64 {
+        self.kv.vault.call_timeout_ms()
+    }
+
+    fn settle(&self) -> Settle {
+        Settle { window_ms: 0, sightings: 1 }
+    }
+
+    async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
+        self.kv.vault.bounded(false, self.look(rotation(subject)?)).await
+    }
+
+    async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        let (vault, rotation) = (&self.kv.vault, rotation(subject)?);
+        match act {
+            Act::Create => vault.bounded(true, self.create(rotation)).await,
+            Act::Promote => vault.bounded(true, self.promote(rotation)).await,
+            Act::Destroy => vault.bounded(true, self.destroy(rotation)).await,
+            Act::Discard => vault.bounded(true, self.discard(rotation)).await,
+            _ => Err(unsupported()),
+        }
+    }
+
+    /// A store uses no value: it cannot say whether one works.
+    async fn probe(&self, _subject: &Subject) -> Sighting {
+        let at_ms = self.kv.vault.clock.wall_ms();
+        let (level, answer) = (Level::Issuer, Answer::Unknown);
+        Sighting { level, answer, at_ms, control: false, residue: Vec::new(), request_id: None }
+    }
+
+    async fn self_check(&self) -> Result<(), Failure> {
+        self.kv.vault.bounded(false, self.kv.check_needs()).await
+    }
+}
+
+#[async_trait]
+impl Store for Secrets {
+    async fn read(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure> {
+        self.kv.vault.bounded(false, self.find(place, which)).await
+    }
+}
