@@ -24,6 +24,8 @@ use crate::telemetry::died;
 
 /// Bytes of one report at most: a longer one is cut by its sender, or goes through `curfew publish finding`.
 pub const MAX_REPORT_BYTES: usize = 16 * 1024 * 1024;
+/// How many times as much is read of one that is too large.
+const FORGOTTEN: usize = 4;
 /// Findings that become durable together.
 const TOGETHER: usize = 500;
 /// How many lines that cannot be read are named.
@@ -110,25 +112,25 @@ enum Failed {
     Died(&'static str),
 }
 
-/// The report, in one buffer of its full size from the start: one that grows leaves copies behind.
+/// The report, in one buffer of its full size from the start: one that grows leaves copies behind. Of one that is too
+/// large the rest is read and forgotten, so that the caller hears the answer, unless it has no end.
 async fn whole(body: Body, headers: &HeaderMap) -> Result<Zeroizing<Vec<u8>>, Response> {
     let says = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let room = says.unwrap_or(MAX_REPORT_BYTES);
-    let too_large = || {
-        let say = "a report over HTTP has at most 16 MiB: send it in parts, or by `curfew publish finding`";
-        explain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", say)
-    };
-    if room > MAX_REPORT_BYTES {
-        return Err(too_large());
-    }
+    let room = says.unwrap_or(MAX_REPORT_BYTES).min(MAX_REPORT_BYTES);
     let mut report = Zeroizing::new(Vec::with_capacity(room));
-    let mut pieces = body.into_data_stream();
+    let (mut pieces, mut size) = (body.into_data_stream(), 0);
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| refuse(StatusCode::BAD_REQUEST, "body"))?;
-        if report.len() + piece.len() > room {
-            return Err(too_large());
+        size += piece.len();
+        if size <= room {
+            report.extend_from_slice(&piece);
+        } else if size > FORGOTTEN * MAX_REPORT_BYTES {
+            break;
         }
-        report.extend_from_slice(&piece);
+    }
+    if size > room {
+        let say = "a report over HTTP has at most 16 MiB: send it in parts, or by `curfew publish finding`";
+        return Err(explain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", say));
     }
     Ok(report)
 }

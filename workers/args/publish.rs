@@ -11,9 +11,10 @@ pub const EXAMPLES: &str = "Examples:\n  curfew publish ended.json\n  \
     curfew publish --dry-run *.json\n  \
     gitleaks git --report-format json --report-path - | curfew publish finding --from gitleaks --repository o/r";
 const FINDING_ABOUT: &str = "Send what a scanner found: its own report, in files or on stdin.\n\nSecrets are \
-    fingerprinted (HMAC-SHA-256 under the key of --fingerprint-key) and dropped before anything is sent; no other field \
-    that may quote one is read. What cannot be read is named by file and line, never quoted; the rest is sent, and the \
-    exit code is 65. Sent twice, a report is the same findings: repeats are recorded as duplicates.";
+    fingerprinted (HMAC-SHA-256 under the key of --fingerprint-key) and dropped before anything is sent. Of the other \
+    fields only named ones are read, and a secret that stands in one of them is masked. What cannot be read is named \
+    by file and line, never quoted; the rest is sent, and the exit code is 65. Sent \
+    twice, a report is the same findings: repeats are recorded as duplicates.";
 const FINDING_EXAMPLES: &str = "Examples:\n  \
     gitleaks git --report-format json --report-path - | curfew publish finding --from gitleaks --repository o/r\n  \
     trufflehog git file://. --json | curfew publish finding --from trufflehog\n  \
