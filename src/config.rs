@@ -66,6 +66,8 @@ pub struct Config {
     pub publish: Publish,
     /// Intake over HTTP.
     pub http: Option<Http>,
+    /// Holds the keys of fingerprints.
+    pub fingerprint_keys: Option<PathBuf>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub metrics: SocketAddr,
     /// Vaults.
@@ -159,6 +161,8 @@ pub struct Http {
     pub token_file: PathBuf,
     /// The topic whose tenant and authority count.
     pub topic: String,
+    /// The same for findings.
+    pub findings: String,
 }
 
 /// A Vault and what may be done there.

@@ -2,6 +2,7 @@
 //!
 //! [`decode`] turns a [`Delivery`] into an [`Event`] or a [`Reject`]; it mirrors `schemas/events`.
 
+pub mod adapters;
 mod data;
 mod envelope;
 mod own;

@@ -1,5 +1,7 @@
 //! HTTP on loopback: events in (2xx means durable), and what is seen from outside.
 
+pub mod findings;
+
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -180,9 +182,10 @@ fn is_authorised(headers: &HeaderMap, token: &SecretString) -> bool {
     scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(token.expose_secret().as_bytes()))
 }
 
-fn is_structured(headers: &HeaderMap) -> bool {
+/// The content type in lower case, without what follows it.
+fn media(headers: &HeaderMap) -> String {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/cloudevents+json")
+    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 fn refuse(status: StatusCode, reason: &str) -> Response {
@@ -224,7 +227,7 @@ async fn event(State(door): State<Door>, headers: HeaderMap, body: Body) -> Resp
         return refuse(StatusCode::BAD_REQUEST, "body");
     };
     // Without the content type, and with no other attributes, it becomes a reject.
-    let structured = is_structured(&headers);
+    let structured = media(&headers) == "application/cloudevents+json";
     let names = if structured { &["content-type", "traceparent"][..] } else { &[] };
     let carried = names.iter().filter_map(|&name| {
         let value = headers.get(name)?;

@@ -1,11 +1,15 @@
 //! What can be said on the command line.
 
+mod publish;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use curfew::config::Overrides;
+
+pub use publish::{FingerprintKey, Format, Publish, PublishFindings, Published, Target};
 
 use crate::enforce::Part;
 use crate::run::Share;
@@ -63,13 +67,12 @@ pub enum Command {
         curfew run --config /etc/curfew/curfew.yaml --log-json\n  curfew run --kafka 127.0.0.1:9092\n  \
         curfew run --config curfew.yaml --role enforce --realm prod --metrics 127.0.0.1:9465")]
     Run(Run),
-    /// Send events: files or stdin of CloudEvents JSON
-    #[command(long_about = "Send events: files or stdin of CloudEvents JSON (one object, an array, or one object a \
-        line).\n\nAll are checked before the first is sent: a wrong one is named by file and line, never quoted.")]
-    #[command(after_help = "Examples:\n  curfew publish ended.json\n  \
-        jq -c '.[]' events.json | curfew publish --kafka 127.0.0.1:9092 --topic curfew.tasks\n  \
-        curfew publish --dry-run *.json")]
+    /// Send events: files or stdin of CloudEvents JSON, or scanners' reports
+    #[command(long_about = publish::ABOUT, after_help = publish::EXAMPLES)]
     Publish(Publish),
+    /// Make a key of fingerprints, or a newer one beside it
+    #[command(long_about = publish::KEY_ABOUT, after_help = publish::KEY_EXAMPLES)]
+    FingerprintKey(FingerprintKey),
     /// List cases, the open ones first
     #[command(after_help = "Examples:\n  curfew cases\n  curfew cases --state held --json\n  \
         curfew cases --closed --limit 20")]
@@ -217,29 +220,6 @@ impl From<Action> for curfew::case::Action {
     }
 }
 
-/// `curfew publish`
-#[derive(Debug, Clone, ClapArgs)]
-pub struct Publish {
-    /// Files; none or `-`: stdin
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub files: Vec<PathBuf>,
-    /// Send to Kafka instead of HTTP
-    #[arg(long, value_name = "HOST:PORT,…", conflicts_with_all = ["http", "token_file"])]
-    pub kafka: Option<String>,
-    /// The Kafka topic
-    #[arg(long, default_value = "curfew.tasks")]
-    pub topic: String,
-    /// A Curfew's intake; without it, the configured one
-    #[arg(long, value_name = "URL")]
-    pub http: Option<String>,
-    /// Holds the intake's token; without it, the configured one
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub token_file: Option<PathBuf>,
-    /// Only check
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
 /// States to filter by.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -382,9 +362,4 @@ pub enum Position {
         #[arg(long)]
         offset: i64,
     },
-}
-
-/// What `curfew publish` speaks to, when nothing else is said.
-pub fn intake_url(listen: SocketAddr) -> String {
-    format!("http://{listen}/events")
 }

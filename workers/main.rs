@@ -5,6 +5,7 @@ mod audit;
 mod cases;
 mod deadlines;
 mod enforce;
+mod findings;
 mod intake;
 mod link;
 mod process;
@@ -101,6 +102,7 @@ fn dispatch(args: Args) -> Result<(), Failed> {
     runtime(&mut commands)?.block_on(async {
         match args.command {
             Command::Publish(what) => publish::publish(&config, what, common.json).await,
+            Command::FingerprintKey(what) => findings::new_key(&config, &what, common.json),
             Command::Cases(which) => cases::list(&config, which, common.json).await,
             Command::Case(one) => cases::one(&config, one, common.json).await,
             Command::Freeze(how) => stop::freeze(&config, how, common.json).await,

@@ -1,20 +1,21 @@
 //! `curfew publish`: checks everything first, then sends in order. What is wrong is named, never quoted.
 
 use std::io::{IsTerminal as _, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use curfew::config::{Config, ways};
-use curfew::event::{self, Coordinates, Data, Delivery, Event};
+use curfew::event::{self, Coordinates, Data, Delivery, Event, Type};
 use curfew::kafka::producer;
 use curfew::kafka::settings::Connection;
+use futures::{StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::value::RawValue;
 
-use crate::args::{Publish, intake_url};
-use crate::{Failed, show};
+use crate::args::{Publish, Published, Target};
+use crate::{Failed, findings, show};
 
 /// How many wrong events are named.
 const NAMED: usize = 20;
@@ -25,45 +26,83 @@ const CHUNK: usize = 1_000;
 /// How often an intake that is not ready is asked again.
 const TRIES: u32 = 5;
 
-struct Checked {
-    key: String,
-    body: Vec<u8>,
+/// An event that the intake will take.
+pub struct Checked {
+    /// The Kafka key.
+    pub key: String,
+    /// Structured JSON.
+    pub body: Vec<u8>,
 }
 
 /// `curfew publish`
 pub async fn publish(config: &Config, what: Publish, json: bool) -> Result<(), Failed> {
-    let mut events = Vec::new();
-    let mut wrong = Vec::new();
-    let stdin = [std::path::PathBuf::from("-")];
-    for file in if what.files.is_empty() { &stdin[..] } else { &what.files } {
-        let (name, bytes) = read(file)?;
-        take(&name, &bytes, &mut events, &mut wrong);
+    if let Some(Published::Finding(what)) = what.what {
+        return findings::publish(config, what, json).await;
     }
-    if !wrong.is_empty() {
-        let more = wrong.len().saturating_sub(NAMED);
-        wrong.truncate(NAMED);
-        let mut text = format!("nothing was sent:\n  {}", wrong.join("\n  "));
-        if more > 0 {
-            text.push_str(&format!("\n  and {more} more"));
-        }
-        return Err(Failed::Data(text));
-    }
-    if events.is_empty() {
-        return Err(Failed::Data("there is no event in it".to_owned()));
-    }
-    let to = if what.dry_run {
-        "nowhere: they are right".to_owned()
-    } else if let Some(brokers) = &what.kafka {
-        kafka(config, brokers, &what.topic, &events).await?
-    } else {
-        http(config, &what, &events).await?
-    };
+    let events = checked(&what.files, |_| true)?;
+    let to = send(config, &what.to, Way { topic: &what.topic, path: "/events", at_once: 1 }, &events).await?;
     if json {
         println!("{}", serde_json::json!({ "events": events.len(), "to": to }));
     } else {
         println!("{} events to {to}", events.len());
     }
     Ok(())
+}
+
+/// The events in `files`, each of a type that is `wanted`; all are right, and there is one.
+pub fn checked(files: &[PathBuf], wanted: impl Fn(Type) -> bool) -> Result<Vec<Checked>, Failed> {
+    let mut events = Vec::new();
+    let mut wrong = Vec::new();
+    for file in or_stdin(files) {
+        let (name, bytes) = read(file)?;
+        take(&name, &bytes, &wanted, &mut events, &mut wrong);
+    }
+    if !wrong.is_empty() {
+        return Err(Failed::Data(format!("nothing was sent:{}", listed(&wrong))));
+    }
+    if events.is_empty() {
+        return Err(Failed::Data("there is no event in it".to_owned()));
+    }
+    Ok(events)
+}
+
+/// The first of what is wrong, a line each, and how many more there are.
+pub fn listed(wrong: &[String]) -> String {
+    let mut text = String::new();
+    for one in wrong.iter().take(NAMED) {
+        text.push_str(&format!("\n  {one}"));
+    }
+    match wrong.len().saturating_sub(NAMED) {
+        0 => text,
+        more => text + &format!("\n  and {more} more"),
+    }
+}
+
+/// The files, or stdin where there is none.
+pub fn or_stdin(files: &[PathBuf]) -> Vec<&Path> {
+    if files.is_empty() { vec![Path::new("-")] } else { files.iter().map(PathBuf::as_path).collect() }
+}
+
+/// How events go.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// The Kafka topic.
+    pub topic: &'a str,
+    /// Of the intake.
+    pub path: &'a str,
+    /// Over HTTP; more than one where their order means nothing.
+    pub at_once: usize,
+}
+
+/// Sends them; says where to.
+pub async fn send(config: &Config, target: &Target, way: Way<'_>, events: &[Checked]) -> Result<String, Failed> {
+    if target.dry_run {
+        Ok("nowhere: they are right".to_owned())
+    } else if let Some(brokers) = &target.kafka {
+        kafka(config, brokers, way.topic, events).await
+    } else {
+        http(config, target, way, events).await
+    }
 }
 
 fn read(file: &Path) -> Result<(String, Vec<u8>), Failed> {
@@ -78,7 +117,7 @@ fn read(file: &Path) -> Result<(String, Vec<u8>), Failed> {
 }
 
 /// Splits one object, an array or a row of objects, and checks each as the intake will.
-fn take(name: &str, bytes: &[u8], events: &mut Vec<Checked>, wrong: &mut Vec<String>) {
+fn take(name: &str, bytes: &[u8], wanted: &impl Fn(Type) -> bool, events: &mut Vec<Checked>, wrong: &mut Vec<String>) {
     let line_of = |at: usize| bytes[..at.min(bytes.len())].iter().filter(|b| **b == b'\n').count() + 1;
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -96,6 +135,9 @@ fn take(name: &str, bytes: &[u8], events: &mut Vec<Checked>, wrong: &mut Vec<Str
     for raw in found {
         let at = raw.get().as_ptr() as usize - text.as_ptr() as usize;
         match decode(raw) {
+            Ok(event) if !wanted(event.kind) => {
+                wrong.push(format!("{name}:{}: not one of the types that belong here", line_of(at)));
+            }
             Ok(event) => events.push(Checked { key: key(&event), body: raw.get().as_bytes().to_vec() }),
             Err(reject) => {
                 let place = reject.pointer.map(|pointer| format!(" at {pointer}")).unwrap_or_default();
@@ -137,11 +179,14 @@ fn key(event: &Event) -> String {
     }
 }
 
-fn bar(events: usize) -> ProgressBar {
-    let shown = events >= LONG && std::io::stderr().is_terminal() && show::colour_on_stderr();
+/// A progress bar on a terminal, if there is enough to wait for, or nobody knows how much.
+pub fn bar(events: Option<usize>) -> ProgressBar {
+    let long = events.is_none_or(|events| events >= LONG);
+    let shown = long && std::io::stderr().is_terminal() && show::colour_on_stderr();
     let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(u64::try_from(events).ok(), target);
-    match ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {eta}") {
+    let bar = ProgressBar::with_draw_target(events.and_then(|events| u64::try_from(events).ok()), target);
+    let template = if events.is_some() { "{bar:40} {pos}/{len} {per_sec} {eta}" } else { "{pos} read, {per_sec}" };
+    match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
@@ -154,7 +199,7 @@ async fn kafka(config: &Config, brokers: &str, topic: &str, events: &[Checked]) 
         return Err(Failed::Data("plain text to Kafka is allowed on loopback only: configure TLS".to_owned()));
     }
     let connection = Connection { brokers: brokers.to_owned(), properties };
-    let bar = bar(events.len());
+    let bar = bar(Some(events.len()));
     for chunk in events.chunks(CHUNK) {
         let records: Vec<(String, Vec<u8>)> = chunk.iter().map(|one| (one.key.clone(), one.body.clone())).collect();
         let sent = producer::publish(&connection, topic, &records).await;
@@ -165,54 +210,67 @@ async fn kafka(config: &Config, brokers: &str, topic: &str, events: &[Checked]) 
     Ok(format!("{topic} at {brokers}"))
 }
 
-async fn http(config: &Config, what: &Publish, events: &[Checked]) -> Result<String, Failed> {
-    let url = match (&what.http, &config.http) {
+async fn http(config: &Config, target: &Target, way: Way<'_>, events: &[Checked]) -> Result<String, Failed> {
+    let url = match (&target.http, &config.http) {
         (Some(url), _) if !ways::is_safe_url(url) => {
             return Err(Failed::Data("--http is an https:// URL, or http:// on loopback".to_owned()));
         }
-        (Some(url), _) if url.trim_end_matches('/').ends_with("/events") => url.trim_end_matches('/').to_owned(),
-        (Some(url), _) => format!("{}/events", url.trim_end_matches('/')),
-        (None, Some(http)) => intake_url(http.listen),
+        (Some(url), _) => {
+            let url = url.trim_end_matches('/');
+            format!("{}{}", url.strip_suffix("/events").unwrap_or(url), way.path)
+        }
+        (None, Some(http)) => format!("http://{}{}", http.listen, way.path),
         (None, None) => {
             let help = "this configuration has no HTTP intake: name --kafka and --topic, or --http";
             return Err(Failed::Data(help.to_owned()));
         }
     };
-    let file = what.token_file.as_ref().or(config.http.as_ref().map(|http| &http.token_file));
+    let file = target.token_file.as_ref().or(config.http.as_ref().map(|http| &http.token_file));
     let file = file.ok_or_else(|| Failed::Data("--http needs --token-file".to_owned()))?;
     let token = curfew::http::read_token(file).map_err(|error| Failed::Unavailable(error.to_string()))?;
     let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).no_proxy().build();
     let client = client.map_err(anyhow::Error::from)?;
-    let bar = bar(events.len());
-    for event in events {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let request = client.post(&url).header("content-type", "application/cloudevents+json");
-            let answer = request.bearer_auth(token.expose_secret()).body(event.body.clone()).send().await;
-            let done = bar.position();
-            match answer.map(|answer| answer.status()) {
-                Ok(status) if status.is_success() => break,
-                Ok(status) if status.as_u16() == 503 && tries < TRIES => {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                Ok(status) if status.is_server_error() => {
-                    return Err(Failed::Unavailable(format!("after {done} events: the intake answers {status}")));
-                }
-                Ok(status) => return Err(Failed::Data(format!("after {done} events: the intake answers {status}"))),
-                Err(error) if error.is_connect() => {
-                    return Err(Failed::Unavailable(format!("after {done} events: nobody answers at {url}")));
-                }
-                Err(error) => {
-                    let why = error.without_url();
-                    return Err(Failed::Unavailable(format!("after {done} events: {why}; send them again")));
-                }
+    let bar = bar(Some(events.len()));
+    let (client, token, url, bar) = (&client, &token, &url, &bar);
+    let sent = futures::stream::iter(events).map(async |event| {
+        post(client, url, token, event).await.map_err(|failed| match failed {
+            Failed::Unavailable(why) => Failed::Unavailable(format!("after {} events: {why}", bar.position())),
+            Failed::Data(why) => Failed::Data(format!("after {} events: {why}", bar.position())),
+            other => other,
+        })?;
+        bar.inc(1);
+        Ok::<(), Failed>(())
+    });
+    sent.buffered(way.at_once).try_collect::<()>().await?;
+    bar.finish_and_clear();
+    Ok(url.clone())
+}
+
+/// Sends one until it is durable.
+async fn post(client: &reqwest::Client, url: &str, token: &SecretString, event: &Checked) -> Result<(), Failed> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let request = client.post(url).header("content-type", "application/cloudevents+json");
+        let answer = request.bearer_auth(token.expose_secret()).body(event.body.clone()).send().await;
+        match answer.map(|answer| answer.status()) {
+            Ok(status) if status.is_success() => return Ok(()),
+            Ok(status) if status.as_u16() == 503 && tries < TRIES => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Ok(status) if status.is_server_error() => {
+                return Err(Failed::Unavailable(format!("the intake answers {status}")));
+            }
+            Ok(status) => return Err(Failed::Data(format!("the intake answers {status}"))),
+            Err(error) if error.is_connect() => {
+                return Err(Failed::Unavailable(format!("nobody answers at {url}")));
+            }
+            Err(error) => {
+                let why = error.without_url();
+                return Err(Failed::Unavailable(format!("{why}; send them again")));
             }
         }
-        bar.inc(1);
     }
-    bar.finish_and_clear();
-    Ok(url)
 }
 
 #[cfg(test)]
@@ -223,17 +281,17 @@ mod tests {
     fn what_is_wrong_is_named_by_line_and_not_quoted() {
         let mut events = Vec::new();
         let mut wrong = Vec::new();
-        take("f", b"{\"hunter2\":1}\n\n{\"specversion\":\"1.0\"}\nhunter2\n", &mut events, &mut wrong);
+        take("f", b"{\"hunter2\":1}\n\n{\"specversion\":\"1.0\"}\nhunter2\n", &|_| true, &mut events, &mut wrong);
         assert!(events.is_empty());
         assert_eq!(wrong.len(), 3, "{wrong:?}");
         assert!(wrong[0].starts_with("f:1: ") && wrong[1].starts_with("f:3: "), "{wrong:?}");
         assert_eq!(wrong[2], "f:4: not JSON (column 1)");
         assert!(!wrong.concat().contains("hunter2"));
         wrong.clear();
-        take("f", b"[\n  {},\n  {}\n]", &mut events, &mut wrong);
+        take("f", b"[\n  {},\n  {}\n]", &|_| true, &mut events, &mut wrong);
         assert!(wrong[1].starts_with("f:3: "), "{wrong:?}");
         wrong.clear();
-        take("f", b"\n\xff", &mut events, &mut wrong);
+        take("f", b"\n\xff", &|_| true, &mut events, &mut wrong);
         assert_eq!(wrong, ["f:2: not UTF-8"]);
     }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use curfew::fingerprint::Keys;
+use curfew::http::findings::Findings;
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
 use curfew::journal::Journal;
@@ -37,14 +39,23 @@ pub async fn events(process: &Process) -> Result<(), Failed> {
         http::create_token(&settings.token_file).map_err(wrong)?;
         tracing::info!(file = %settings.token_file.display(), "made a token for the intake");
     }
-    let token: SecretString = http::read_token(&settings.token_file).map_err(wrong)?;
-    let tenant = config.topics.get(&settings.topic).map_or_else(|| "default".into(), |topic| topic.tenant.clone());
-    let topic = settings.topic.as_str().into();
-    let door = Door { intake: process.intake.clone(), token: Arc::new(token), topic, tenant };
+    let token: Arc<SecretString> = Arc::new(http::read_token(&settings.token_file).map_err(wrong)?);
+    let keys = match &config.fingerprint_keys {
+        Some(file) => Some(Keys::read(file).map_err(|error| Failed::Unavailable(error.to_string()))?),
+        None => None,
+    };
+    let door = |topic: &String| Door {
+        intake: process.intake.clone(),
+        token: token.clone(),
+        topic: topic.as_str().into(),
+        tenant: config.topics.get(topic).map_or_else(|| "default".into(), |topic| topic.tenant.clone()),
+    };
+    let findings = Findings { door: door(&settings.findings), keys: keys.map(Arc::new) };
+    let router = http::events(door(&settings.topic)).merge(http::findings::findings(findings));
     let listener = http::listen(settings.listen).await.map_err(wrong)?;
-    tracing::info!(at = %settings.listen, topic = settings.topic, "intake over HTTP");
+    tracing::info!(at = %settings.listen, topic = settings.topic, findings = settings.findings, "intake over HTTP");
     let tasks = &process.tasks;
-    tasks.spawn_fallible("http", http::serve(listener, http::events(door), tasks.cancel.clone()));
+    tasks.spawn_fallible("http", http::serve(listener, router, tasks.cancel.clone()));
     Ok(())
 }
 

@@ -102,6 +102,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         c.warnings.push("no realm: cases are opened and held, nothing can be revoked (set VAULT_ADDR)".to_owned());
     }
     let journal = over.journal.clone().unwrap_or_else(|| c.path(&raw.journal.path));
+    let fingerprint_keys = raw.fingerprint.as_ref().map(|raw| c.path(&raw.key_file));
     let database = database(&mut c, raw.journal.postgres.as_ref());
     let socket = raw.socket.as_ref().map_or_else(|| journal.with_extension("sock"), |socket| c.path(socket));
     let socket = over.socket.clone().unwrap_or(socket);
@@ -116,6 +117,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         topics,
         publish,
         http,
+        fingerprint_keys,
         metrics: over.metrics.unwrap_or(raw.metrics.listen),
         realms,
         targets,

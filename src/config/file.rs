@@ -108,6 +108,8 @@ section! {
         publish: Publish = Publish::default(),
         /// Intake over HTTP; absent: on where there is no Kafka.
         http: Option<Http> = None,
+        /// Fingerprints of secrets; absent: findings cannot be read from scanners' own reports.
+        fingerprint: Option<Fingerprint> = None,
         /// The page for Prometheus.
         metrics: Metrics = Metrics::default(),
         /// The operators' socket; absent: beside the journal.
@@ -220,6 +222,16 @@ section! {
         token_file: PathBuf = "intake.token".into(),
         /// The topic whose tenant and authority count.
         topic: Spanned<String> = unplaced("curfew.tasks".to_owned()),
+        /// The same for findings; absent: `curfew.findings` where there is such a topic, else `topic`.
+        findings: Option<Spanned<String>> = None,
+    }
+}
+
+section! {
+    /// `fingerprint`
+    Fingerprint {
+        /// Holds the keys, readable by its owner only: `curfew fingerprint-key` makes it.
+        key_file: PathBuf = "fingerprint.keys".into(),
     }
 }
 

@@ -12,7 +12,8 @@ topics:
   curfew.tasks: {tenant: default, events: [task.started, task.ended], kinds: [vault-lease, vault-token], strongest: revoke}
   curfew.findings: {events: [finding.observed, finding.closed], kinds: [vault-lease], strongest: track}
 publish: {outcomes: curfew.outcomes, states: curfew.outcomes, rejected: curfew.rejected}
-http: {listen: "127.0.0.1:8484", token_file: intake.token, topic: curfew.tasks}
+http: {listen: "127.0.0.1:8484", token_file: intake.token, topic: curfew.tasks, findings: curfew.findings}
+fingerprint: {key_file: fingerprint.keys}
 metrics: {listen: "127.0.0.1:9464"}
 socket: curfew.sock
 realms:
@@ -37,6 +38,8 @@ fn the_whole_file_is_read() {
     let config = parse(WHOLE).unwrap();
     assert_eq!(config.journal, Path::new("/etc/curfew/curfew.db"));
     assert!(config.enforces());
+    assert_eq!(config.fingerprint_keys.as_deref(), Some(Path::new("/etc/curfew/fingerprint.keys")));
+    assert_eq!(config.http.as_ref().unwrap().findings, "curfew.findings");
     let day_ms = 86_400_000;
     assert_eq!((config.retention.events_ms, config.retention.closed_ms), (30 * day_ms, 400 * day_ms));
     let realm = &config.realms[0];
@@ -55,6 +58,9 @@ fn nothing_at_all_is_a_configuration() {
     let config = parse("# nothing\n").unwrap();
     assert!(config.kafka.is_none() && config.http.is_some() && !config.enforces());
     assert_eq!(config.topics.len(), 2);
+    assert_eq!((config.http.unwrap().findings.as_str(), config.fingerprint_keys), ("curfew.findings", None));
+    let other = parse("topics:\n  a: {events: [finding.observed]}\n").unwrap();
+    assert_eq!(other.http.unwrap().findings, "a");
     assert_eq!(config.limits.effects_per_minute, Some(600));
 }
 
@@ -89,25 +95,27 @@ fn flags_go_over_the_file() {
 #[test]
 fn what_is_wrong_is_said_with_its_line() {
     let cases = [
-        ("longest_life", "longest_lief", 20, "did you mean `longest_life`?"),
-        ("target: appdb", "target: apdb", 16, "did you mean `appdb`?"),
+        ("longest_life", "longest_lief", 21, "did you mean `longest_life`?"),
+        ("target: appdb", "target: apdb", 17, "did you mean `appdb`?"),
         ("task.ended", "task.endet", 5, "did you mean `task.ended`?"),
         ("task.ended", "deadline.passed", 5, "only Curfew itself"),
         ("vault-token", "vault-tokn", 5, "did you mean `vault-token`?"),
-        ("mode: enforce", "mode: enforced", 13, "did you mean `enforce`?"),
-        ("claim_lease: 60s", "claim_lease: 12s", 21, "at least 16s"),
-        ("longest_life: 24h", "longest_life: 24", 20, "500ms"),
-        ("longest_life: 24h", "longest_life: soon", 20, "500ms"),
-        ("token_file: /run/x, ", "", 12, "exactly one of"),
-        ("http://127.0.0.1:8200", "http://vault:8200", 14, "https://"),
+        ("mode: enforce", "mode: enforced", 14, "did you mean `enforce`?"),
+        ("claim_lease: 60s", "claim_lease: 12s", 22, "at least 16s"),
+        ("longest_life: 24h", "longest_life: 24", 21, "500ms"),
+        ("longest_life: 24h", "longest_life: soon", 21, "500ms"),
+        ("token_file: /run/x, ", "", 13, "exactly one of"),
+        ("http://127.0.0.1:8200", "http://vault:8200", 15, "https://"),
         ("127.0.0.1:9092", "kafka:9092", 3, "loopback"),
         ("client.id", "group.id", 3, "set by Curfew"),
         ("topic: curfew.tasks", "topic: curfew.task", 8, "did you mean `curfew.tasks`?"),
+        ("findings: curfew.findings}", "findings: curfew.finding}", 8, "did you mean `curfew.findings`?"),
+        ("key_file", "keyfile", 9, "did you mean `key_file`?"),
         ("127.0.0.1:8484", "0.0.0.0:8484", 8, "loopback"),
         ("outcomes: curfew.outcomes", "outcomes: curfew.tasks", 7, "hear itself"),
-        ("vault-lease:prod", "prod", 23, "a credential id is"),
-        ("seen: 14d", "seen: 1d", 24, "8d"),
-        ("database/creds/app", "pki/", 16, "allowed_prefixes"),
+        ("vault-lease:prod", "prod", 24, "a credential id is"),
+        ("seen: 14d", "seen: 1d", 25, "8d"),
+        ("database/creds/app", "pki/", 17, "allowed_prefixes"),
     ];
     for (from, to, line, words) in cases {
         let wrong = WHOLE.replacen(from, to, 1);
@@ -185,4 +193,11 @@ fn a_realm_that_reconciles_says_whose_it_is_where_there_are_several_tenants() {
     assert_eq!(of(whole("acme", "tenant: acme").unwrap()), "acme");
     let said = whole("acme", "tenant: acne").unwrap_err().to_string();
     assert!(said.contains("`acne`") && said.contains("acme"), "{said}");
+}
+
+#[test]
+fn what_an_inventory_says_is_asked_for_by_name() {
+    let types = |text: &str| parse(text).unwrap().says()["t"].types.clone();
+    assert!(!types("topics:\n  t: {}\n").contains(&Type::CredentialRegistered));
+    assert!(types("topics:\n  t: {events: [credential.registered]}\n").contains(&Type::CredentialRegistered));
 }

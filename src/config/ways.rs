@@ -13,6 +13,9 @@ use crate::event::{self, Says, Type};
 use crate::guard::Authority;
 use crate::kafka::settings::OURS;
 
+/// What the topic of findings is called, where nothing else is said.
+pub const FINDINGS: &str = "curfew.findings";
+
 /// Whether `host` (without port, IPv6 with or without brackets) is this machine.
 pub fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -83,7 +86,7 @@ pub(super) fn topics(
         };
         return BTreeMap::from([
             ("curfew.tasks".to_owned(), topic(false, Action::Revoke)),
-            ("curfew.findings".to_owned(), topic(true, Action::Track)),
+            (FINDINGS.to_owned(), topic(true, Action::Track)),
         ]);
     };
     let mut topics = BTreeMap::new();
@@ -95,7 +98,7 @@ pub(super) fn topics(
             c.wrong(at, "`tenant` is empty");
         }
         let types = match topic.events {
-            None => EVENTS.into_iter().filter(|kind| !kind.as_str().starts_with("finding.")).collect(),
+            None => EVENTS.into_iter().filter(|kind| is_of_tasks(*kind)).collect(),
             Some(names) => names.iter().filter_map(|name| event(c, name)).collect::<HashSet<Type>>(),
         };
         for kind in topic.kinds.iter().flatten().filter(|kind| !KINDS.contains(&kind.value.as_str())) {
@@ -112,9 +115,15 @@ pub(super) fn topics(
     topics
 }
 
+/// What a topic's producers may say that names no `events`. An inventory's word on which fingerprints are whose decides
+/// what a finding hits: it is asked for by name.
+fn is_of_tasks(kind: Type) -> bool {
+    kind.as_str().starts_with("task.") || kind.as_str().starts_with("grant.")
+}
+
 /// Where schedulers were given topics of their own, one without `sources` can still speak as any of them.
 fn warn_of_any_source(c: &mut Checks<'_>, topics: &BTreeMap<String, Topic>) {
-    let tells_of_tasks = |topic: &Topic| topic.says.types.iter().any(|kind| !kind.as_str().starts_with("finding."));
+    let tells_of_tasks = |topic: &Topic| topic.says.types.iter().any(|kind| is_of_tasks(*kind));
     for (name, topic) in topics.iter().filter(|(_, topic)| tells_of_tasks(topic) && topic.says.sources.is_none()) {
         let others = topics.iter().filter(|(other, it)| *other != name && it.tenant == topic.tenant);
         if others.into_iter().any(|(_, it)| tells_of_tasks(it)) {
@@ -177,14 +186,23 @@ pub(super) fn http(
     if !raw.listen.value.ip().is_loopback() {
         c.wrong(raw.listen.referenced, "intake over HTTP listens on loopback only");
     }
+    let unknown = |named: &Spanned<String>| {
+        let problem = Problem::new(named.referenced, format!("there is no topic {}", said(&named.value)));
+        problem.nearest(&named.value, topics.keys().map(String::as_str))
+    };
     if !topics.contains_key(&raw.topic.value) {
         // Only a default can be mended: the one topic that there is.
         if let (false, Some(first)) = (given, topics.keys().next()) {
             raw.topic.value.clone_from(first);
         } else {
-            let problem = Problem::new(raw.topic.referenced, format!("there is no topic {}", said(&raw.topic.value)));
-            c.problems.push(problem.nearest(&raw.topic.value, topics.keys().map(String::as_str)));
+            c.problems.push(unknown(&raw.topic));
         }
     }
-    Some(Http { listen: raw.listen.value, token_file: c.path(&raw.token_file), topic: raw.topic.value })
+    if let Some(named) = raw.findings.as_ref().filter(|named| !topics.contains_key(&named.value)) {
+        c.problems.push(unknown(named));
+    }
+    let usual = Some(FINDINGS).filter(|name| topics.contains_key(*name)).map(str::to_owned);
+    let findings = raw.findings.map(|named| named.value).or(usual).unwrap_or_else(|| raw.topic.value.clone());
+    let token_file = c.path(&raw.token_file);
+    Some(Http { listen: raw.listen.value, token_file, topic: raw.topic.value, findings })
 }

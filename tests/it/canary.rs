@@ -24,6 +24,7 @@ use crate::intake::{Pen, create};
 use crate::world::{env, unique, until};
 
 mod panics;
+pub mod scans;
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=UTF-8";
 /// So much of a secret is a leak, in whatever spelling.
@@ -31,7 +32,7 @@ const PIECE: usize = 12;
 
 /// Finds pieces of secrets: raw, base64 (any alignment, both alphabets), hex; each also behind escapes of JSON, of Rust's
 /// `{:?}` and of URLs, and in lists of bytes.
-struct Scanner {
+pub struct Scanner {
     secrets: BTreeMap<String, String>,
     pieces: HashMap<[u8; PIECE], (String, &'static str)>,
     /// First two bytes of any piece: most places are none.
@@ -39,7 +40,7 @@ struct Scanner {
 }
 
 impl Scanner {
-    fn new(secrets: &BTreeMap<String, String>) -> Self {
+    pub fn new(secrets: &BTreeMap<String, String>) -> Self {
         let mut scanner =
             Self { secrets: secrets.clone(), pieces: HashMap::new(), starts: vec![false; usize::from(u16::MAX) + 1] };
         for (name, secret) in secrets {
@@ -95,7 +96,7 @@ impl Scanner {
     }
 
     /// The names of those found in `text`.
-    fn names(&self, text: &[u8]) -> BTreeSet<String> {
+    pub fn names(&self, text: &[u8]) -> BTreeSet<String> {
         self.find(text).into_iter().map(|(name, _)| name).collect()
     }
 }
@@ -221,7 +222,7 @@ fn the_scanner_finds_a_secret_in_a_journal() {
 }
 
 /// Every value of every table: in the file itself, long ones are torn by the borders of pages.
-fn rows(path: &Path) -> Vec<u8> {
+pub fn rows(path: &Path) -> Vec<u8> {
     let db = rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let mut tables = db.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
     let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
@@ -244,7 +245,7 @@ fn rows(path: &Path) -> Vec<u8> {
 }
 
 /// Everything of one topic: keys, values, headers. Answers the number of records, and all bytes.
-fn records(topic: &str) -> (i64, Vec<u8>) {
+pub fn records(topic: &str) -> (i64, Vec<u8>) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", env("CURFEW_TEST_KAFKA")).set("group.id", "canary");
     let reader: BaseConsumer = config.create().unwrap();
@@ -271,7 +272,7 @@ fn records(topic: &str) -> (i64, Vec<u8>) {
 }
 
 /// A new file that only its owner can read.
-fn private(path: PathBuf, text: &str) -> PathBuf {
+pub fn private(path: PathBuf, text: &str) -> PathBuf {
     use std::io::Write as _;
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).expect("a new file");
@@ -279,12 +280,12 @@ fn private(path: PathBuf, text: &str) -> PathBuf {
     path
 }
 
-fn port() -> u16 {
+pub fn port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A secret that no server made.
-fn made_up(prefix: &str) -> String {
+pub fn made_up(prefix: &str) -> String {
     format!("{prefix}{}", hex::encode(uuid::Uuid::new_v4().into_bytes()))
 }
 
@@ -293,7 +294,7 @@ const LOUD: &str = "trace,curfew=trace,vaultrs=trace,rustify=trace,rustify::clie
     reqwest=trace,rustls=trace,sqlx=trace,sqlx::query=trace,h2=trace,axum=trace,tower_http=trace,rdkafka=trace,\
     librdkafka=trace";
 
-fn curfew(folder: &Path) -> Command {
+pub fn curfew(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_curfew"));
     command.current_dir(folder).env_clear().env("HOME", folder).env("USER", "ana").env("RUST_LOG", LOUD);
     command.env("RUST_BACKTRACE", "full").stdin(Stdio::null());
@@ -301,23 +302,23 @@ fn curfew(folder: &Path) -> Command {
 }
 
 /// A process that writes into a file; killed with the test.
-struct Running {
+pub struct Running {
     child: Child,
     log: PathBuf,
 }
 
 impl Running {
-    fn start(mut command: Command, log: PathBuf) -> Self {
+    pub fn start(mut command: Command, log: PathBuf) -> Self {
         let file = fs::File::create(&log).unwrap();
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Self { child, log }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }
 
-    async fn says(&mut self, words: &str) {
+    pub async fn says(&mut self, words: &str) {
         until(words, || {
             let ended = self.child.try_wait().unwrap();
             let log = self.log();
@@ -327,7 +328,7 @@ impl Running {
         .await;
     }
 
-    fn end(&mut self) -> Option<i32> {
+    pub fn end(&mut self) -> Option<i32> {
         let id = self.child.id().to_string();
         Command::new("kill").args(["-s", "TERM", &id]).status().unwrap();
         self.child.wait().unwrap().code()
@@ -343,15 +344,15 @@ impl Drop for Running {
 
 /// All that Curfew wrote, by place.
 #[derive(Default)]
-struct Written(BTreeMap<String, Vec<u8>>);
+pub struct Written(pub BTreeMap<String, Vec<u8>>);
 
 impl Written {
-    fn put(&mut self, place: &str, bytes: &[u8]) {
+    pub fn put(&mut self, place: &str, bytes: &[u8]) {
         self.0.entry(place.to_owned()).or_default().extend_from_slice(bytes);
     }
 
     /// Runs one command; keeps and answers what it said.
-    fn command(&mut self, folder: &Path, args: &[&str]) -> (Option<i32>, String) {
+    pub fn command(&mut self, folder: &Path, args: &[&str]) -> (Option<i32>, String) {
         self.command_with(folder, &[], args)
     }
 
@@ -363,7 +364,7 @@ impl Written {
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn assert_clean(&self, scanner: &Scanner) {
+    pub fn assert_clean(&self, scanner: &Scanner) {
         let mut leaks = Vec::new();
         for (place, bytes) in &self.0 {
             assert!(!bytes.is_empty(), "nothing was written to {place}");

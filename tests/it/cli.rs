@@ -29,6 +29,8 @@ fn help_is_as_it_was() {
         "",
         "run",
         "publish",
+        "publish finding",
+        "fingerprint-key",
         "cases",
         "case",
         "freeze",
@@ -130,6 +132,56 @@ fn publish_refuses_what_is_wrong_without_quoting_it() {
     assert!(!said.contains("hunter2"), "{said}");
     let output = curfew(folder.path()).args(["publish", "-"]).write_stdin("").output().unwrap();
     assert_eq!(output.status.code(), Some(65));
+}
+
+const LEAK: &str = r#"[{"RuleID":"generic-api-key","StartLine":1,"Secret":"hunter2-hunter2","File":"a","Match":"hunter2-"},
+  {"Secret": "hunter2-hunter2"}]"#;
+
+#[test]
+fn findings_need_a_repository_and_a_key_and_are_never_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("report.json"), LEAK).unwrap();
+    let finding = |more: &[&str]| {
+        let output = run(folder.path(), &[&["publish", "finding", "--from", "gitleaks", "report.json"], more].concat());
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!said.contains("hunter2"), "{said}");
+        (output.status.code(), said)
+    };
+    let (code, said) = finding(&["--repository", "o/r"]);
+    assert!(code == Some(2) && said.contains("`curfew fingerprint-key FILE` makes one"), "{said}");
+    let (code, said) = finding(&["--dry-run"]);
+    assert!(code == Some(2) && said.contains("--repository"), "{said}");
+    let (code, said) = finding(&["--dry-run", "--repository", "o/r"]);
+    assert!(code == Some(65) && said.contains("1 findings, 1 of them without a fingerprint"), "{said}");
+    assert!(said.contains("report.json:2: not a finding of Gitleaks v8"), "{said}");
+
+    let made = run(folder.path(), &["fingerprint-key", "keys", "--json"]);
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let keys = ["--repository", "o/r", "--fingerprint-key", "keys", "--dry-run", "--json"];
+    let (code, said) = finding(&keys);
+    let said: Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!((code, &said["events"], &said["without_fingerprint"]), (Some(65), &1.into(), &0.into()), "{said}");
+    fs::write(folder.path().join("open"), "k1 hunter2").unwrap();
+    let (code, said) = finding(&["--repository", "o/r", "--fingerprint-key", "open", "--dry-run"]);
+    assert!(code == Some(69) && said.contains("chmod 600"), "{said}");
+
+    let newer = text(&run(folder.path(), &["fingerprint-key", "keys"]).stdout);
+    let first = made["key"].as_str().unwrap();
+    assert!(newer.contains(&format!("{first} stays live")), "{newer}");
+    assert_eq!(run(folder.path(), &["fingerprint-key", "keys"]).status.code(), Some(65), "two are live");
+    let newest = text(&run(folder.path(), &["fingerprint-key", "keys", "--drop-oldest"]).stdout);
+    assert!(newest.contains(&format!("{first} is gone")), "{newest}");
+    assert_eq!(run(folder.path(), &["fingerprint-key"]).status.code(), Some(2), "which file?");
+
+    let task =
+        r#"{"specversion":"1.0","type":"dev.curfew.task.heartbeat.v1","source":"/s","id":"1","data":{"run_id":"r"}}"#;
+    let finding = ["publish", "finding", "--from", "canonical", "--dry-run"];
+    let output = curfew(folder.path()).args(finding).write_stdin(task).output().unwrap();
+    assert!(text(&output.stderr).contains("not one of the types that belong here"), "{}", text(&output.stderr));
+    let observed =
+        task.replace("task.heartbeat", "finding.observed").replace("\"run_id\"", "\"finding_key\":\"k\",\"detector\"");
+    let output = curfew(folder.path()).args(finding).write_stdin(observed).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }
 
 /// A running `curfew run` over HTTP only; killed with the test.

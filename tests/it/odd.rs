@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use curfew::config::{Config, Environment, Overrides};
 use curfew::credential::CredentialId;
+use curfew::event::adapters::{self, Adapter, Given};
 use curfew::event::{Coordinates, Delivery, Limits, decode};
+use curfew::fingerprint::Keys;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -101,6 +103,21 @@ fn delivery(payload: Vec<u8>, content_type: &str, attributes: &[(&str, Vec<u8>)]
     }
 }
 
+/// Of both scanners.
+static REPORTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    let folder = crate::repository().join("fuzz/samples");
+    ["gitleaks.json", "trufflehog.jsonl"].map(|name| std::fs::read(folder.join(name)).unwrap()).into()
+});
+
+/// Reads it as either scanner's; what comes out, intake takes. How many findings.
+fn read_report(report: &[u8]) -> usize {
+    static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::parse(format!("k1 {}", "1".repeat(64)).as_bytes()).unwrap());
+    let given = Given { keys: Some(&KEYS), repository: Some("o/r"), now_ms: 1_788_256_800_000 };
+    let of = |adapter| adapters::read(adapter, report, given).unwrap().flatten();
+    let all = of(Adapter::Gitleaks).chain(of(Adapter::TruffleHog));
+    all.map(|made| assert!(read_event(&delivery(made.body, "application/cloudevents+json", &[])))).count()
+}
+
 /// Reads it, twice alike; a reject says its size and where it came from.
 fn read_event(delivery: &Delivery) -> bool {
     let limits = Limits::default();
@@ -146,6 +163,7 @@ fn the_examples_get_all_the_way() {
     let kind = "application/cloudevents+json";
     let good = EVENTS.iter().filter(|event| read_event(&delivery((*event).clone(), kind, &[]))).count();
     assert!(good >= 8, "{good} of {}", EVENTS.len());
+    assert_eq!(REPORTS.iter().map(|report| read_report(report)).collect::<Vec<_>>(), [1, 2]);
     assert!(URNS.iter().all(|urn| read_urn(urn)) && FILES.iter().all(|file| read_file(file)));
 }
 
@@ -178,6 +196,20 @@ proptest! {
         read_urn(&String::from_utf8_lossy(&bytes));
         read_urn(&any);
         read_urn(&format!("urn:curfew:cred:vault-lease:prod:{any}"));
+    }
+
+    #[test]
+    fn reports(example in any::<Index>(), changes in changes()) {
+        read_report(&changed(example.get::<Vec<u8>>(&REPORTS), &changes));
+    }
+
+    #[test]
+    fn key_files(changes in changes()) {
+        let bytes = changed(format!("k2 {}\nk1 {}\n", "2".repeat(64), "1".repeat(64)).as_bytes(), &changes);
+        match Keys::parse(&bytes) {
+            Ok(keys) => prop_assert!((1..=2).contains(&keys.of("a secret value").len())),
+            Err(why) => prop_assert!(!why.to_string().is_empty()),
+        }
     }
 
     #[test]

@@ -117,6 +117,29 @@ fn pointer_is_of_the_schema(schema: &Value, one: &Reject, other: &Reject) {
     }
 }
 
+/// The scanners' samples, and reports that hold a secret in each field.
+#[test]
+fn what_adapters_make_of_reports_is_as_the_schema_says() {
+    use curfew::event::adapters::{Adapter, Given, read as adapt};
+    let validator = validator("finding.observed");
+    let keys = format!("k2 {}\nk1 {}\n", "2".repeat(64), "1".repeat(64));
+    let keys = curfew::fingerprint::Keys::parse(keys.as_bytes()).unwrap();
+    let sample = |name: &str| std::fs::read(crate::repository().join("fuzz/samples").join(name)).unwrap();
+    let mut reports = vec![("gitleaks", sample("gitleaks.json")), ("trufflehog", sample("trufflehog.jsonl"))];
+    reports.extend(crate::canary::scans::reports("c4nary/+0123456789").map(|(name, _, report)| (name, report)));
+    let mut seen = 0;
+    for (name, report) in reports {
+        for keys in [Some(&keys), None] {
+            let given = Given { keys, repository: Some("https://git.test/o/r"), now_ms: BROKER_MS };
+            for made in adapt(Adapter::of_name(name).unwrap(), &report[..], given).unwrap() {
+                holds(&validator, &serde_json::from_slice(&made.unwrap().body).unwrap());
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 10);
+}
+
 #[test]
 fn what_we_emit_is_refused_when_it_comes_in() {
     for name in EMITTED {

@@ -151,3 +151,100 @@ async fn a_token_that_others_can_read_is_refused_and_so_is_the_network() {
     assert!(http::read_token(&path).is_err());
     assert!(http::listen("0.0.0.0:0".parse().unwrap()).await.is_err());
 }
+
+/// A Gitleaks report with `secrets`, one finding each.
+fn leaks(secrets: &[&str]) -> String {
+    let leak = |(line, secret): (usize, &&str)| {
+        json!({"RuleID": "generic-api-key", "StartLine": line, "StartColumn": 1, "Secret": secret, "File": "a",
+            "Match": secret, "Fingerprint": format!("a:generic-api-key:{line}")})
+    };
+    secrets.iter().enumerate().map(leak).collect::<serde_json::Value>().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_a_scanner_is_durable_when_it_is_answered() {
+    use curfew::event::{Says, Type};
+    use curfew::fingerprint::{Keys, new_key};
+    use curfew::http::findings::{Findings, MAX_REPORT_BYTES};
+    let dir = tempfile::tempdir().unwrap();
+    let mut station = Station::open(dir.path(), &[]);
+    let says = |kind| Says { types: [kind].into(), ..Says::default() };
+    let topics = [("curfew.findings", Type::FindingObserved), ("curfew.tasks", Type::TaskEnded)];
+    let topics = topics.map(|(topic, kind)| (topic.to_owned(), says(kind)));
+    station.intake.types = Some(Arc::new(topics.into()));
+    let path = dir.path().join("token");
+    http::create_token(&path).unwrap();
+    let token = std::fs::read_to_string(&path).unwrap();
+    new_key(&dir.path().join("keys"), false).unwrap();
+    let keys = Arc::new(Keys::read(&dir.path().join("keys")).unwrap());
+    let serve = async |topic: &str, keys: Option<Arc<Keys>>| {
+        let door = Door {
+            intake: station.intake.clone(),
+            token: Arc::new(http::read_token(&path).unwrap()),
+            topic: topic.into(),
+            tenant: "default".into(),
+        };
+        let listener = http::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let url = format!("http://{}/findings", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        tokio::spawn(http::serve(listener, http::findings::findings(Findings { door, keys }), stop.clone()));
+        (url, stop.drop_guard())
+    };
+    let (url, _stop) = serve("curfew.findings", Some(keys.clone())).await;
+    let client = reqwest::Client::new();
+    let post = |url: &str, body: String| {
+        client.post(url).bearer_auth(&token).header("content-type", "application/json").body(body)
+    };
+    let answer = async |request: reqwest::RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        assert!(!text.contains("c4nary"), "{text}");
+        (status, serde_json::from_str(&text).unwrap_or(serde_json::Value::Null))
+    };
+    let gitleaks = format!("{url}/gitleaks?repository=o/r");
+
+    let three = leaks(&["c4nary-one", "c4nary-two", "REDACTED"]);
+    let (status, said) = answer(post(&gitleaks, three.clone())).await;
+    let whole = json!({"result": "accepted", "accepted": 3, "duplicates": 0, "rejected": 0, "without_fingerprint": 1,
+        "unreadable": []});
+    assert_eq!((status, &said), (200, &whole));
+    assert_eq!(station.stats().await.accepted, 3, "durable when answered");
+    let (status, said) = answer(post(&gitleaks, three)).await;
+    assert_eq!((status, &said["accepted"], &said["duplicates"]), (200, &json!(0), &json!(3)));
+    // One that cannot be read does not keep the others out, and is named.
+    let torn = leaks(&["c4nary-four"]).replace("[{", "[{\"c4nary\": 1},\n{");
+    let (status, said) = answer(post(&gitleaks, torn)).await;
+    assert_eq!((status, &said["result"], &said["unreadable"]), (422, &json!("partly"), &json!([1])));
+    assert_eq!(station.stats().await.accepted, 4);
+    let many: Vec<String> = (0..1_200).map(|n| format!("c4nary-many-{n}")).collect();
+    let (status, said) = answer(post(&gitleaks, leaks(&many.iter().map(String::as_str).collect::<Vec<_>>()))).await;
+    assert_eq!((status, &said["accepted"]), (200, &json!(1_200)), "{said}");
+
+    let one = leaks(&["c4nary-five"]);
+    assert_eq!(answer(post(&format!("{url}/gitleaks"), one.clone())).await.0, 400, "whose repository?");
+    assert_eq!(answer(post(&format!("{url}/c4nary"), one.clone())).await.0, 404);
+    let plain = client.post(&gitleaks).bearer_auth(&token).header("content-type", "text/plain").body(one.clone());
+    assert_eq!(answer(plain).await.0, 415);
+    assert_eq!(answer(post(&gitleaks, one.clone()).header("host", "example.org")).await.0, 403);
+    assert_eq!(answer(client.post(&gitleaks).body(one.clone())).await.0, 401);
+    let (status, said) = answer(post(&gitleaks, " ".repeat(MAX_REPORT_BYTES + 1))).await;
+    assert_eq!((status, &said["reason"]), (413, &json!("too_large")));
+    let (without, _stop) = serve("curfew.findings", None).await;
+    let (status, said) = answer(post(&format!("{without}/gitleaks?repository=o/r"), one.clone())).await;
+    assert!(status == 501 && said["say"].as_str().unwrap().contains("fingerprint-key"), "{said}");
+    let (tasks, _stop) = serve("curfew.tasks", Some(keys)).await;
+    let (status, said) = answer(post(&format!("{tasks}/gitleaks?repository=o/r"), one)).await;
+    assert_eq!((status, &said["rejected"]), (403, &json!(1)));
+    assert_eq!(station.stats().await.accepted, 1_204);
+
+    // One event, as at /events.
+    let event = json!({"specversion": "1.0", "type": "dev.curfew.finding.observed.v1", "source": "/s", "id": "1",
+        "data": {"finding_key": "k", "detector": "d"}});
+    let event = client
+        .post(&url)
+        .bearer_auth(&token)
+        .header("content-type", "application/cloudevents+json")
+        .body(event.to_string());
+    assert_eq!(answer(event).await.0, 200);
+}

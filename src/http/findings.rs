@@ -1,0 +1,236 @@
+//! Scanners' own reports over HTTP: converted, fingerprinted and made durable as events; then they are forgotten.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use secrecy::zeroize::Zeroizing;
+use serde_json::{Value, json};
+
+use super::{Door, event, is_authorised, loopback_only, media, refuse, unavailable};
+use crate::event::adapters::{self, Adapter, BadItem, Converted, Given, NoRepository};
+use crate::event::{Coordinates, Delivery, RejectReason};
+use crate::fingerprint::Keys;
+use crate::journal::{self, Fate};
+use crate::telemetry::died;
+
+/// Bytes of one report at most: a longer one is cut by its sender, or goes through `curfew publish finding`.
+pub const MAX_REPORT_BYTES: usize = 16 * 1024 * 1024;
+/// How many times as much is read of one that is too large.
+const FORGOTTEN: usize = 4;
+/// Findings that become durable together.
+const TOGETHER: usize = 500;
+/// How many lines that cannot be read are named.
+const NAMED: usize = 100;
+
+/// What the way in for findings needs.
+#[derive(Clone)]
+pub struct Findings {
+    /// As for other events, with the topic of findings.
+    pub door: Door,
+    /// By which secrets are fingerprinted.
+    pub keys: Option<Arc<Keys>>,
+}
+
+/// `POST /findings`: one structured CloudEvent. `POST /findings/gitleaks?repository=…` and `POST /findings/trufflehog`: a
+/// report as the scanner wrote it.
+pub fn findings(findings: Findings) -> Router {
+    let events = Router::new().route("/findings", post(event)).with_state(findings.door.clone());
+    let reports = Router::new().route("/findings/{scanner}", post(report)).with_state(findings);
+    events.merge(reports).layer(middleware::from_fn(loopback_only))
+}
+
+#[derive(serde::Deserialize)]
+struct Asked {
+    repository: Option<String>,
+}
+
+async fn report(
+    State(state): State<Findings>,
+    Path(scanner): Path<String>,
+    asked: Result<Query<Asked>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if !is_authorised(&headers, &state.door.token) {
+        return refuse(StatusCode::UNAUTHORIZED, "token");
+    }
+    let Some(adapter) = Adapter::of_name(&scanner) else {
+        return explain(StatusCode::NOT_FOUND, "scanner", "there are /findings/gitleaks and /findings/trufflehog");
+    };
+    let Some(keys) = state.keys.clone() else {
+        let say = "without a fingerprint key no finding could be matched with a credential: make one by \
+            `curfew fingerprint-key FILE`, and name it in the configuration as `fingerprint.key_file`";
+        return explain(StatusCode::NOT_IMPLEMENTED, "fingerprint_key", say);
+    };
+    if !["application/json", "application/x-ndjson", "application/jsonl"].contains(&media(&headers).as_str()) {
+        let say = "a report is application/json or application/x-ndjson";
+        return explain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", say);
+    }
+    let Ok(Query(Asked { repository })) = asked else { return refuse(StatusCode::BAD_REQUEST, "repository") };
+    let report = match whole(body, &headers).await {
+        Ok(report) => report,
+        Err(refused) => return refused,
+    };
+    // A caller that hangs up must not undo half a step: the record goes on without it.
+    let recorded = tokio::spawn(async move {
+        let now_ms = state.door.intake.clock.wall_ms();
+        let read = tokio::task::spawn_blocking(move || read(adapter, &report, &keys, repository.as_deref(), now_ms));
+        match read.await.map_err(|error| Failed::Died(died(&error)))? {
+            Ok(read) => record(&state.door, read).await,
+            Err(NoRepository) => Err(Failed::NoRepository),
+        }
+    });
+    match recorded.await.unwrap_or_else(|error| Err(Failed::Died(died(&error)))) {
+        Ok(counts) => counts.answer(),
+        Err(Failed::NoRepository) => {
+            let say = "a report of gitleaks does not name its repository: say ?repository=…";
+            explain(StatusCode::BAD_REQUEST, "repository", say)
+        }
+        Err(Failed::Journal(error)) => {
+            tracing::error!(%error, "findings over HTTP were not all recorded");
+            unavailable()
+        }
+        Err(Failed::Died(why)) => {
+            tracing::error!(why, "recording findings over HTTP died");
+            unavailable()
+        }
+    }
+}
+
+enum Failed {
+    NoRepository,
+    Journal(journal::Error),
+    Died(&'static str),
+}
+
+/// The report, in one buffer of its full size from the start: one that grows leaves copies behind. Of one that is too
+/// large the rest is read and forgotten, so that the caller hears the answer, unless it has no end.
+async fn whole(body: Body, headers: &HeaderMap) -> Result<Zeroizing<Vec<u8>>, Response> {
+    let says = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let room = says.unwrap_or(MAX_REPORT_BYTES).min(MAX_REPORT_BYTES);
+    let mut report = Zeroizing::new(Vec::with_capacity(room));
+    let (mut pieces, mut size) = (body.into_data_stream(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| refuse(StatusCode::BAD_REQUEST, "body"))?;
+        size += piece.len();
+        if size <= room {
+            report.extend_from_slice(&piece);
+        } else if size > FORGOTTEN * MAX_REPORT_BYTES {
+            break;
+        }
+    }
+    if size > room {
+        let say = "a report over HTTP has at most 16 MiB: send it in parts, or by `curfew publish finding`";
+        return Err(explain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", say));
+    }
+    Ok(report)
+}
+
+#[derive(Default)]
+struct Read {
+    made: Vec<Converted>,
+    bad: Vec<BadItem>,
+}
+
+fn read(
+    adapter: Adapter,
+    report: &[u8],
+    keys: &Keys,
+    repository: Option<&str>,
+    now_ms: i64,
+) -> Result<Read, NoRepository> {
+    let mut read = Read::default();
+    for item in adapters::read(adapter, report, Given { keys: Some(keys), repository, now_ms })? {
+        match item {
+            Ok(made) => read.made.push(made),
+            Err(bad) => read.bad.push(bad),
+        }
+    }
+    Ok(read)
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: usize,
+    duplicates: usize,
+    rejected: usize,
+    forbidden: usize,
+    without_fingerprint: usize,
+    unreadable: Vec<u64>,
+}
+
+async fn record(door: &Door, read: Read) -> Result<Counts, Failed> {
+    let mut counts = Counts {
+        without_fingerprint: read.made.iter().filter(|made| made.fingerprints == 0).count(),
+        unreadable: read.bad.iter().map(|bad| bad.line).collect(),
+        ..Counts::default()
+    };
+    let at = Coordinates { cluster: "http".into(), topic: door.topic.clone(), partition: -1, offset: -1 };
+    let kind = Bytes::from_static(b"application/cloudevents+json");
+    let mut made = read.made.into_iter().peekable();
+    while made.peek().is_some() {
+        let delivery = |made: Converted| Delivery {
+            at: at.clone(),
+            tenant: door.tenant.clone(),
+            broker_ms: door.intake.clock.wall_ms(),
+            headers: vec![("content-type".to_owned(), Some(kind.clone()))],
+            payload: Some(made.body.into()),
+        };
+        let deliveries: Vec<Delivery> = made.by_ref().take(TOGETHER).map(delivery).collect();
+        let recorded = door.intake.record(&deliveries, Vec::new()).await.map_err(Failed::Journal)?;
+        for fate in recorded.fates {
+            match fate {
+                Fate::Accepted => counts.accepted += 1,
+                Fate::Duplicate => counts.duplicates += 1,
+                Fate::Rejected(reason) => {
+                    counts.rejected += 1;
+                    counts.forbidden += usize::from(reason == RejectReason::Forbidden);
+                }
+            }
+        }
+    }
+    Ok(counts)
+}
+
+impl Counts {
+    /// 200 only where all of the report is durable. What is not named as unreadable or rejected is durable in any case.
+    fn answer(self) -> Response {
+        let durable = self.accepted + self.duplicates;
+        let (status, result) = if self.rejected == 0 && self.unreadable.is_empty() {
+            (StatusCode::OK, "accepted")
+        } else if self.forbidden > 0 && durable == 0 {
+            (StatusCode::FORBIDDEN, "rejected")
+        } else {
+            (StatusCode::UNPROCESSABLE_ENTITY, if durable > 0 { "partly" } else { "rejected" })
+        };
+        let more = self.unreadable.len().saturating_sub(NAMED);
+        let mut said = json!({
+            "result": result,
+            "accepted": self.accepted,
+            "duplicates": self.duplicates,
+            "rejected": self.rejected,
+            "without_fingerprint": self.without_fingerprint,
+            "unreadable": self.unreadable.iter().take(NAMED).collect::<Vec<_>>(),
+        });
+        if more > 0 {
+            said["more_unreadable"] = more.into();
+        }
+        if self.forbidden > 0 {
+            said["say"] = Value::from("the topic of findings does not take `finding.observed` from this source");
+        }
+        (status, Json(said)).into_response()
+    }
+}
+
+fn explain(status: StatusCode, reason: &str, say: &str) -> Response {
+    (status, Json(json!({"result": "refused", "reason": reason, "say": say}))).into_response()
+}
