@@ -28,6 +28,11 @@ pub const OURS: &[&str] = &[
     "partitioner",
 ];
 
+/// Another name that librdkafka has for a property with a default of ours, and the name that we use. Set by both names,
+/// which one wins is undecided: they are kept in no order.
+const ALIASES: &[(&str, &str)] =
+    &[("max.partition.fetch.bytes", "fetch.message.max.bytes"), ("queue.buffering.max.ms", "linger.ms")];
+
 /// How a broker is reached; shared by everything that talks to it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,7 +74,8 @@ impl Connection {
             config.set(*name, *value);
         }
         for (name, value) in &self.properties {
-            config.set(name, value);
+            let ours = ALIASES.iter().find(|(alias, _)| alias == name).map_or(name.as_str(), |(_, ours)| ours);
+            config.set(ours, value);
         }
         config.set("bootstrap.servers", &self.brokers);
         Ok(config)
@@ -209,6 +215,22 @@ mod tests {
             connection.properties.insert((*name).into(), "x".into());
             assert!(matches!(connection.member("g"), Err(Error::Ours(found)) if found == *name));
             assert!(connection.producer().is_err() && connection.reader().is_err());
+        }
+    }
+
+    #[test]
+    fn an_alias_replaces_our_default() {
+        let mut connection = Connection::plain("localhost:9092");
+        assert!(connection.member("g").unwrap().get("fetch.message.max.bytes").is_some());
+        assert!(connection.producer().unwrap().get("linger.ms").is_some());
+        for (alias, _) in ALIASES {
+            connection.properties.insert((*alias).into(), "77777".into());
+        }
+        let (member, producer) = (connection.member("g").unwrap(), connection.producer().unwrap());
+        assert_eq!(member.get("fetch.message.max.bytes"), Some("77777"));
+        assert_eq!(producer.get("linger.ms"), Some("77777"));
+        for (alias, _) in ALIASES {
+            assert!(member.get(alias).is_none() && producer.get(alias).is_none(), "{alias} is not set a second time");
         }
     }
 
