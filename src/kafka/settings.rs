@@ -86,16 +86,17 @@ impl Connection {
     /// # Errors
     /// A property is Curfew's own.
     pub fn member(&self, group: &str) -> Result<ClientConfig, Error> {
-        // Small queues and small fetches: all partitions come through one queue, so what is fetched ahead of a long backlog
-        // is what an urgent event of another partition waits for; and memory stays bounded. A short back-off, because a
-        // full small queue would otherwise stall fetching for a second. A record larger than a fetch comes alone.
+        // Each partition has a queue, and these count for each: memory stays bounded with many of them. While what one has
+        // fetched lasts, a fetch may wait at the broker for another that has nothing; so that wait must end before it is
+        // used up. A short back-off, because a full queue would otherwise stall fetching for a second. A record larger
+        // than a fetch comes alone.
         let mut config = self.base(&[
-            ("queued.min.messages", "200"),
-            ("queued.max.messages.kbytes", "16384"),
+            ("queued.min.messages", "1000"),
+            ("queued.max.messages.kbytes", "1024"),
             ("fetch.message.max.bytes", "131072"),
             ("fetch.max.bytes", "8388608"),
             ("fetch.queue.backoff.ms", "10"),
-            ("fetch.wait.max.ms", "100"),
+            ("fetch.wait.max.ms", "50"),
             // A topic that was deleted and made again is found within seconds, not minutes.
             ("topic.metadata.refresh.interval.ms", "10000"),
         ])?;
