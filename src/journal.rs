@@ -44,6 +44,14 @@ pub enum Error {
     /// Disk full, I/O error: not ready, and no effect may follow.
     #[error("the journal cannot be written")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The release itself found that the database lost commits, and what nobody was shown yet nobody can let go.
+    #[error(
+        "nothing was released: only now it was found that the database lost commits which it had acknowledged (a failover \
+         to an older copy?), and all starts are held for it. What was done since that copy is not known here: compare \
+         `curfew cases` with what the systems say, let the topics be read again where they still hold it, and say \
+         `curfew release` once more"
+    )]
+    LostCommits,
     /// Another process has it open.
     #[error("another curfew process ({holder}) has the journal {path} open; stop it, or use its socket")]
     InUse {
