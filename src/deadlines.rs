@@ -135,6 +135,8 @@ impl Deadlines {
                 () = tokio::time::sleep(every) => {}
             }
         }
+        // Whoever looks from now on says it.
+        self.intake.metrics.unread_topic(None);
     }
 
     /// Looks once: goes on with the pass over what is due, and judges the silent ones when it has come to its end.
@@ -269,7 +271,10 @@ impl Deadlines {
             tracing::warn!(topic, "a topic was never read: until it is, no deadline but the longest life is noticed");
         }
         let seen_ms = watermark.of(topics);
-        self.unread = unread;
+        if self.unread != unread {
+            self.intake.metrics.unread_topic(unread.as_deref());
+            self.unread = unread;
+        }
         Ok(seen_ms)
     }
 

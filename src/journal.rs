@@ -80,6 +80,17 @@ pub enum Arrival {
     Reject(Reject),
 }
 
+/// A Kafka cluster that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its id.
+    pub id: String,
+    /// How many of its partitions have a position.
+    pub partitions: i64,
+    /// Up to when any of them was read.
+    pub read_ms: i64,
+}
+
 /// A partition's place: the next offset, moved by compare-and-set, with the last record's marks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
@@ -453,6 +464,10 @@ pub trait Journal: Send + Sync + 'static {
     async fn watermark(&self) -> Result<Watermark, Error>;
     /// An operator's answer to a halted partition: the offset from which to go on.
     async fn set_position(&self, to: Position) -> Result<(), Error>;
+    /// The Kafka clusters that were ever read.
+    async fn clusters(&self) -> Result<Vec<Cluster>, Error>;
+    /// Forgets all positions in a cluster that is read no more: they hold the watermark back. Returns how many.
+    async fn forget_cluster(&self, cluster: &str) -> Result<u64, Error>;
 
     /// Claims due cases: round-robin over systems, then urgency, then due time; one per lane; blocked systems wait.
     async fn claim(&self, want: Want) -> Result<Vec<Claim>, Error>;

@@ -373,6 +373,12 @@ pub enum Position {
         #[arg(long)]
         offset: i64,
     },
+    /// Forget a Kafka cluster that is read no more: where its partitions ended holds all deadlines back
+    Drop {
+        /// Its id; one that is not known is answered with those that are
+        #[arg(long)]
+        cluster: String,
+    },
 }
 
 /// What `curfew publish` speaks to, when nothing else is said.

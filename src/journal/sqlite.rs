@@ -30,8 +30,8 @@ use uuid::Uuid;
 use self::queue::Job;
 use self::writer::{Shared, Writer};
 use super::{
-    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun, Position,
-    Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
+    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -202,6 +202,15 @@ impl Journal for Sqlite {
 
     async fn set_position(&self, to: Position) -> Result<(), Error> {
         self.write(move |w| rows::put_position(&w.db, &to)).await
+    }
+
+    async fn clusters(&self) -> Result<Vec<Cluster>, Error> {
+        Self::read(&self.people, read::clusters).await
+    }
+
+    async fn forget_cluster(&self, cluster: &str) -> Result<u64, Error> {
+        let cluster = cluster.to_owned();
+        self.write(move |w| Ok(rows::exec(&w.db, "DELETE FROM positions WHERE cluster=?", [&cluster])? as u64)).await
     }
 
     async fn claim(&self, want: Want) -> Result<Vec<Claim>, Error> {

@@ -40,6 +40,7 @@ fn help_is_as_it_was() {
         "audit overrun",
         "check",
         "position set",
+        "position drop",
         "completions",
     ] {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
