@@ -29,6 +29,8 @@ use crate::intake::Intake;
 use crate::journal;
 use crate::relay::Backlog;
 
+/// Records in a batch that holds fresh ones beside a backlog, and in the one after it, which their effects wait for.
+const SMALL: usize = 100;
 /// How long a broker may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -103,6 +105,8 @@ pub(super) struct Member<'a> {
     began: Instant,
     /// Whether librdkafka was told to fetch nothing.
     pub(super) paused: bool,
+    /// So many batches to come are small.
+    small: u8,
     /// The journal did not take the batch: not again before then, and the wait after that.
     pub(super) stuck: Option<(Instant, Duration)>,
     pub(super) tended: Instant,
@@ -155,6 +159,7 @@ impl<'a> Member<'a> {
             bytes: 0,
             began: now,
             paused: false,
+            small: 0,
             stuck: None,
             tended: now,
         })
@@ -184,7 +189,8 @@ impl<'a> Member<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.batch.len() >= self.settings.batch || self.bytes >= self.settings.batch_bytes
+        let most = if self.small > 0 { self.settings.batch.min(SMALL) } else { self.settings.batch };
+        self.batch.len() >= most || self.bytes >= self.settings.batch_bytes
     }
 
     /// Takes what is there, from each partition its share of the batch. Returns whether there was anything.
@@ -207,19 +213,23 @@ impl<'a> Member<'a> {
         }
         let filled = self.queues.filled();
         let share = (self.settings.batch / filled.len().max(1)).max(1);
+        let beside_a_backlog = filled.last().is_some_and(|queue| !queue.is_fresh());
         for queue in filled {
-            let mut left = share;
-            while left > 0 && !self.is_full() {
+            let (mut left, before, fresh) = (share, self.batch.len(), queue.is_fresh());
+            let mut to_the_end = false;
+            while left > 0 && !to_the_end && !self.is_full() {
                 match queue.records.poll(Duration::ZERO) {
                     Some(Ok(message)) => self.take(&message),
                     Some(Err(error)) => self.fault(error)?,
-                    None => break,
+                    None => to_the_end = true,
                 }
-                any = true;
                 left -= 1;
             }
-            if left == 0 || self.is_full() {
-                queue.has_more();
+            queue.was_read(to_the_end);
+            // What was not taken was there as well: the next is not waited for.
+            any |= left < share && !(to_the_end && left + 1 == share);
+            if fresh && beside_a_backlog && self.batch.len() > before {
+                self.small = 2;
             }
         }
         Ok(any)
@@ -272,6 +282,7 @@ impl<'a> Member<'a> {
         match self.handle.block_on(self.intake.record(&self.batch, moves.clone())) {
             Ok(_) => {
                 self.lanes.moved(&moves);
+                self.small = self.small.saturating_sub(1);
                 if self.stuck.take().is_some() {
                     tracing::info!("the journal takes records again");
                 }

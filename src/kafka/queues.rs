@@ -5,6 +5,7 @@
 //! own partition to be fetched at all. A queue that was split off stays so through seeks and pauses; records that were
 //! fetched before still come through the common one.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +23,22 @@ pub(super) struct Queue {
     pub(super) records: PartitionQueue<Turns>,
     /// Something may be in it. Set by librdkafka's thread, when the queue was empty.
     filled: Arc<AtomicBool>,
+    /// It was not read to its end when it was read last.
+    behind: Cell<bool>,
 }
 
 impl Queue {
-    /// It was not read to its end.
-    pub(super) fn has_more(&self) {
-        self.filled.store(true, Ordering::SeqCst);
+    /// Whether it was read to its end before: what is in it now is fresh.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.behind.get()
+    }
+
+    /// It was read, to its end or not.
+    pub(super) fn was_read(&self, to_the_end: bool) {
+        self.behind.set(!to_the_end);
+        if !to_the_end {
+            self.filled.store(true, Ordering::SeqCst);
+        }
     }
 }
 
@@ -54,7 +65,7 @@ impl Queues {
             mark.store(true, Ordering::SeqCst);
             thread.unpark();
         });
-        self.all.push(Rc::new(Queue { topic: topic.to_owned(), partition, records, filled }));
+        self.all.push(Rc::new(Queue { topic: topic.to_owned(), partition, records, filled, behind: Cell::new(false) }));
     }
 
     /// Its partition was given away.
@@ -67,16 +78,19 @@ impl Queues {
         self.all.clear();
     }
 
-    /// Those in which something may be, the one first that came last. They are not marked any more: whoever does not read
-    /// one to its end says so.
+    /// Those in which something may be: fresh ones first, then in turn. They are not marked any more: whoever reads them
+    /// says how far.
     pub(super) fn filled(&mut self) -> Vec<Rc<Queue>> {
         self.turn = if self.turn + 1 < self.all.len() { self.turn + 1 } else { 0 };
         let (before, from) = self.all.split_at(self.turn);
-        from.iter().chain(before).filter(|queue| queue.filled.swap(false, Ordering::SeqCst)).cloned().collect()
+        let all = from.iter().chain(before);
+        let mut filled: Vec<_> = all.filter(|queue| queue.filled.swap(false, Ordering::SeqCst)).cloned().collect();
+        filled.sort_by_key(|queue| !queue.is_fresh());
+        filled
     }
 
     /// All are looked into once more, whatever librdkafka says.
     pub(super) fn look_again(&self) {
-        self.all.iter().for_each(|queue| queue.has_more());
+        self.all.iter().for_each(|queue| queue.filled.store(true, Ordering::SeqCst));
     }
 }
