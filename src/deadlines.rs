@@ -34,7 +34,7 @@ pub struct Settings {
     pub every_ms: u64,
     /// How far behind the watermark.
     pub grace_ms: i64,
-    /// Own events in one transaction.
+    /// Own events in one transaction. Each opens a case, and the effects of those before wait for it: few.
     pub batch: usize,
     /// At most this many due tasks are looked at in one tick; the next one goes on behind them.
     pub scan: usize,
@@ -58,7 +58,7 @@ impl Default for Settings {
         Self {
             every_ms: 250,
             grace_ms: 2_000,
-            batch: 250,
+            batch: 100,
             scan: 10_000,
             sample_ms: 1_000,
             silent_max: limits.max_count,
@@ -135,6 +135,8 @@ impl Deadlines {
                 () = tokio::time::sleep(every) => {}
             }
         }
+        // Whoever looks from now on says it.
+        self.intake.metrics.unread_topic(None);
     }
 
     /// Looks once: goes on with the pass over what is due, and judges the silent ones when it has come to its end.
@@ -269,7 +271,10 @@ impl Deadlines {
             tracing::warn!(topic, "a topic was never read: until it is, no deadline but the longest life is noticed");
         }
         let seen_ms = watermark.of(topics);
-        self.unread = unread;
+        if self.unread != unread {
+            self.intake.metrics.unread_topic(unread.as_deref());
+            self.unread = unread;
+        }
         Ok(seen_ms)
     }
 

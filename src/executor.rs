@@ -9,6 +9,7 @@
 mod breaker;
 mod budget;
 mod calls;
+mod pace;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -44,6 +44,14 @@ pub enum Error {
     /// Disk full, I/O error: not ready, and no effect may follow.
     #[error("the journal cannot be written")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The release itself found that the database lost commits, and what nobody was shown yet nobody can let go.
+    #[error(
+        "nothing was released: only now it was found that the database lost commits which it had acknowledged (a failover \
+         to an older copy?), and all starts are held for it. What was done since that copy is not known here: compare \
+         `curfew cases` with what the systems say, let the topics be read again where they still hold it, and say \
+         `curfew release` once more"
+    )]
+    LostCommits,
     /// Another process has it open.
     #[error("another curfew process ({holder}) has the journal {path} open; stop it, or use its socket")]
     InUse {
@@ -70,6 +78,17 @@ pub enum Arrival {
     Event(Box<Event>),
     /// Not accepted.
     Reject(Reject),
+}
+
+/// A Kafka cluster that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its id.
+    pub id: String,
+    /// How many of its partitions have a position.
+    pub partitions: i64,
+    /// Up to when any of them was read.
+    pub read_ms: i64,
 }
 
 /// A partition's place: the next offset, moved by compare-and-set, with the last record's marks.
@@ -445,6 +464,10 @@ pub trait Journal: Send + Sync + 'static {
     async fn watermark(&self) -> Result<Watermark, Error>;
     /// An operator's answer to a halted partition: the offset from which to go on.
     async fn set_position(&self, to: Position) -> Result<(), Error>;
+    /// The Kafka clusters that were ever read.
+    async fn clusters(&self) -> Result<Vec<Cluster>, Error>;
+    /// Forgets all positions in a cluster that is read no more: they hold the watermark back. Returns how many.
+    async fn forget_cluster(&self, cluster: &str) -> Result<u64, Error>;
 
     /// Claims due cases: round-robin over systems, then urgency, then due time; one per lane; blocked systems wait.
     async fn claim(&self, want: Want) -> Result<Vec<Claim>, Error>;

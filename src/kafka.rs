@@ -1,14 +1,16 @@
 //! Kafka in and out. A Kafka offset means "durably recorded in the journal", never "done".
 //!
-//! [`consumer`] polls and records, [`lane`] keeps each partition's place, [`place`] decides where a partition starts,
-//! [`producer`] sends; [`settings`] says which librdkafka properties are ours.
+//! [`consumer`] polls and records, `queues` keeps partitions apart until then, [`lane`] keeps each partition's place,
+//! [`place`] decides where a partition starts, [`producer`] sends; [`settings`] says which librdkafka properties are ours.
 
 mod assign;
 pub mod consumer;
 pub mod lane;
 pub mod place;
 pub mod producer;
+mod queues;
 pub mod settings;
+mod tend;
 mod turns;
 mod watch;
 

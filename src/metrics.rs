@@ -75,6 +75,7 @@ pub struct Metrics {
     consumer_lag: IntGaugeVec,
     alarms: IntCounterVec,
     silence_held: IntGauge,
+    unread_topic: IntGaugeVec,
     accepted_events: IntGaugeVec,
     deliveries: IntGaugeVec,
     cases: IntGaugeVec,
@@ -154,6 +155,11 @@ impl Metrics {
             consumer_lag: gauges("consumer_lag", "Records behind the end of the partition.", &["topic", "partition"]),
             alarms: counters("alarms_total", "What a person should look at.", &["alarm"]),
             silence_held: gauge("silence_held_tasks", "Tasks held because many fell silent at once."),
+            unread_topic: gauges(
+                "unread_topic",
+                "1: never read, so no deadline but the longest life counts.",
+                &["topic"],
+            ),
             accepted_events: gauges(
                 "accepted_events",
                 "Accepted events by whether all their cases closed.",
@@ -236,6 +242,14 @@ impl Metrics {
         self.silence_held.set(tasks);
     }
 
+    /// `unread_topic{topic}`: a configured topic that was never read, which holds all deadlines but the longest life.
+    pub fn unread_topic(&self, topic: Option<&str>) {
+        self.unread_topic.reset();
+        if let Some(topic) = topic {
+            self.unread_topic.with_label_values(&[topic]).set(1);
+        }
+    }
+
     /// Sets the gauges to what the journal says: before each scrape. A state that it does not name is at 0.
     pub fn set_stats(&self, stats: &Stats, frozen: bool) {
         let of = |list: &[(String, i64)], name: &str| list.iter().find(|(n, _)| n == name).map_or(0, |(_, v)| *v);
@@ -295,6 +309,7 @@ mod tests {
         metrics.overrun("deadline", -5);
         metrics.consumer_lag("curfew.tasks", 0, 3);
         metrics.alarm("conflict");
+        metrics.unread_topic(Some("curfew.taks"));
         let page = metrics.render();
         let names: Vec<&str> = page
             .lines()
@@ -303,6 +318,17 @@ mod tests {
             .collect();
         insta::assert_snapshot!(names.join("\n"));
         assert!(page.contains("\nprocess_open_fds "));
+    }
+
+    #[test]
+    fn a_topic_that_is_read_after_all_is_not_shown() {
+        let metrics = Metrics::default();
+        metrics.unread_topic(Some("one"));
+        metrics.unread_topic(Some("other"));
+        assert!(metrics.render().contains("curfew_unread_topic{topic=\"other\"} 1"));
+        assert!(!metrics.render().contains("topic=\"one\""));
+        metrics.unread_topic(None);
+        assert!(!metrics.render().contains("curfew_unread_topic{"));
     }
 
     #[test]

@@ -91,6 +91,11 @@ pub enum Request {
         /// The offset of the next record to read.
         offset: i64,
     },
+    /// Forget the positions in a Kafka cluster that is read no more.
+    PositionDrop {
+        /// Its id.
+        cluster: String,
+    },
 }
 
 /// The answer: one line of JSON.

@@ -362,4 +362,10 @@ pub enum Position {
         #[arg(long)]
         offset: i64,
     },
+    /// Forget a Kafka cluster that is read no more: where its partitions ended holds all deadlines back
+    Drop {
+        /// Its id; one that is not known is answered with those that are
+        #[arg(long)]
+        cluster: String,
+    },
 }

@@ -125,11 +125,18 @@ pub async fn revoke(config: &Config, what: Revoke, json_wanted: bool) -> Result<
     Ok(())
 }
 
-/// `curfew position set`
+/// `curfew position`
 pub async fn position(config: &Config, what: Position, json_wanted: bool) -> Result<(), Failed> {
-    let Position::Set { cluster, topic, partition, offset } = what;
-    let text = format!("{topic}[{partition}] goes on at {offset}");
-    let value = link::ask(config, Request::PositionSet { cluster, topic, partition, offset }).await?;
+    let (text, request) = match what {
+        Position::Set { cluster, topic, partition, offset } => (
+            format!("{topic}[{partition}] goes on at {offset}"),
+            Request::PositionSet { cluster, topic, partition, offset },
+        ),
+        Position::Drop { cluster } => {
+            (format!("{cluster} holds nothing back any more"), Request::PositionDrop { cluster })
+        }
+    };
+    let value = link::ask(config, request).await?;
     say(json_wanted, &value, &text);
     Ok(())
 }

@@ -37,7 +37,7 @@ pub(crate) fn payload(round: usize, n: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-fn delivery(round: usize, n: usize) -> Delivery {
+pub(crate) fn delivery(round: usize, n: usize) -> Delivery {
     Delivery {
         at: Coordinates { cluster: "bench".into(), topic: "curfew.tasks".into(), partition: 0, offset: n as i64 },
         tenant: "default".into(),

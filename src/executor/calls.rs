@@ -2,15 +2,18 @@
 //!
 //! More cases are at work than calls are under way: the others wait for the journal meanwhile. What this process may use
 //! of a system's budget is its part ([`crate::limit`]), renewed while it lives.
+//!
+//! A call has its [`turn`](Calls::turn) first, before what must be durable before it is written: no more is recorded as
+//! started than can start. What waited for one commit then comes together, so that the limit is kept a second time, at
+//! the call itself ([`place`](Calls::place)).
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::pace::Pace;
 use crate::limit::Budget;
 
 /// A case that waited this long for a call gives its place at work to others: they may be more urgent.
@@ -21,13 +24,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Place {
     budget: Budget,
     calls: Arc<Semaphore>,
-    /// Absent: no limit, or nothing at all.
-    pace: Option<Arc<DefaultDirectRateLimiter>>,
+    /// Of turns, and of starts. Absent: no limit, or nothing at all.
+    pace: Option<Arc<[Pace; 2]>>,
 }
 
 impl Place {
     fn new(budget: Budget) -> Self {
-        Self { budget, calls: Arc::new(Semaphore::new(size(budget.calls))), pace: pace(budget.per_second) }
+        let mut place = Self { budget, calls: Arc::new(Semaphore::new(size(budget.calls))), pace: None };
+        place.keep(budget.per_second);
+        place
+    }
+
+    fn keep(&mut self, per_second: Option<u32>) {
+        match (&self.pace, per_second.filter(|rate| *rate > 0)) {
+            (Some(pace), Some(rate)) => pace.iter().for_each(|pace| pace.change(rate)),
+            (_, rate) => self.pace = rate.map(|rate| Arc::new([Pace::new(rate), Pace::new(rate)])),
+        }
     }
 }
 
@@ -72,9 +84,7 @@ impl Calls {
                 }
             });
         }
-        if place.budget.per_second != budget.per_second {
-            place.pace = pace(budget.per_second);
-        }
+        place.keep(budget.per_second);
         place.budget = budget;
     }
 
@@ -83,21 +93,28 @@ impl Calls {
         self.systems.lock().unwrap_or_else(PoisonError::into_inner).get(system).map_or(self.most, |place| place.budget)
     }
 
-    /// Waits until another call may start. False: not within [`PATIENCE`].
+    /// Waits until another call may be prepared. False: not within [`PATIENCE`].
     pub(super) async fn turn(&self, system: &str) -> bool {
         let place = self.at(system);
         if place.budget.is_none() {
             return false;
         }
         let Some(pace) = place.pace else { return true };
-        tokio::time::timeout(PATIENCE, pace.until_ready()).await.is_ok()
+        tokio::time::timeout(PATIENCE, pace[0].pass()).await.is_ok()
     }
 
-    /// Waits for a place, in order of arrival; it is free again when the permit is dropped. `None`: not within
-    /// [`PATIENCE`].
+    /// Waits for a place, in order of arrival, and until the call may start; it must do so at once. The place is free
+    /// again when the permit is dropped. `None`: not within [`PATIENCE`].
     pub(super) async fn place(&self, system: &str) -> Option<OwnedSemaphorePermit> {
         let place = self.at(system);
-        tokio::time::timeout(PATIENCE, place.calls.acquire_owned()).await.ok()?.ok()
+        let start = async {
+            let taken = place.calls.acquire_owned().await.ok()?;
+            if let Some(pace) = place.pace {
+                pace[1].pass().await;
+            }
+            Some(taken)
+        };
+        tokio::time::timeout(PATIENCE, start).await.ok()?
     }
 
     fn at(&self, system: &str) -> Place {
@@ -111,15 +128,6 @@ impl Calls {
 
 fn size(calls: u32) -> usize {
     usize::try_from(calls).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)
-}
-
-/// Evenly spaced, 5 % below the limit, of which the burst takes one back: a call reaches the provider a little after its
-/// turn, an effect only after its commit, and those that waited for one commit come together.
-fn pace(per_second: Option<u32>) -> Option<Arc<DefaultDirectRateLimiter>> {
-    let rate = per_second.filter(|rate| *rate > 0)?;
-    let apart = Duration::from_secs_f64(1.0 / (f64::from(rate) * 0.95));
-    let burst = NonZeroU32::new(rate / 100).unwrap_or(NonZeroU32::MIN);
-    Some(Arc::new(RateLimiter::direct(Quota::with_period(apart)?.allow_burst(burst))))
 }
 
 #[cfg(test)]
@@ -167,5 +175,29 @@ mod tests {
         calls.allow("a", Budget { calls: 2, per_second: Some(100) });
         assert!(calls.turn("a").now_or_never().is_some());
         assert!(calls.turn("a").now_or_never().is_none());
+    }
+
+    /// What had its turns one after the other waited for one commit, and would start together.
+    #[tokio::test]
+    async fn calls_that_come_together_start_evenly() {
+        let calls = Calls::new(20);
+        calls.allow("a", Budget { calls: 20, per_second: Some(100) });
+        let began = std::time::Instant::now();
+        let starts = futures::future::join_all((0..20).map(|_| async {
+            drop(calls.place("a").await);
+            began.elapsed()
+        }));
+        let starts = starts.await;
+        assert!(starts.iter().max() >= Some(&Duration::from_millis(190)), "{starts:?}");
+    }
+
+    #[tokio::test]
+    async fn a_limit_comes_changes_and_goes() {
+        let calls = Calls::new(2);
+        for (per_second, at_once) in [(None, 2), (Some(10), 1), (Some(5), 0), (None, 2)] {
+            calls.allow("a", Budget { calls: 2, per_second });
+            let all = (0..2).filter(|_| calls.turn("a").now_or_never().is_some()).count();
+            assert_eq!(all, at_once, "{per_second:?}");
+        }
     }
 }

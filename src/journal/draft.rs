@@ -249,7 +249,8 @@ impl<'a> Draft<'a> {
         Ok(Some(id))
     }
 
-    /// What becomes known, each thing once, as it is after the batch.
+    /// What becomes known, each thing once, as it is after the batch. In the order of arrival: keys that grow with time
+    /// are then put at the end of an index, and its pages are filled instead of split in halves.
     pub(super) fn changes(&mut self) -> Changes {
         let mut changes = Changes::default();
         for (tenant, view) in &mut self.views {
@@ -287,6 +288,11 @@ impl<'a> Draft<'a> {
                 }
             }
         }
+        changes.tasks.reverse();
+        changes.grants.reverse();
+        changes.credentials.reverse();
+        changes.findings.reverse();
+        changes.marks.reverse();
         changes
     }
 

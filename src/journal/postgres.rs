@@ -42,8 +42,8 @@ use self::share::Switches;
 use self::writer::Job;
 use super::draft::Ids;
 use super::{
-    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun, Position,
-    Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
+    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -298,6 +298,11 @@ impl Inner {
         Ok(())
     }
 
+    async fn forget_cluster(&self, cluster: &str) -> Result<u64, Error> {
+        let gone = sqlx::query("DELETE FROM positions WHERE cluster = $1").bind(cluster).execute(&self.pool).await?;
+        Ok(gone.rows_affected())
+    }
+
     async fn position(&self, cluster: &str, topic: &str, partition: i32) -> Result<Option<Position>, Error> {
         let found: Option<rows::Of<Position>> = sqlx::query_as(AssertSqlSafe(format!(
             "SELECT {POSITION} FROM positions WHERE cluster = $1 AND topic = $2 AND partition = $3 \
@@ -353,6 +358,14 @@ impl Journal for Postgres {
 
     async fn set_position(&self, to: Position) -> Result<(), Error> {
         self.inner.write(|| self.inner.put_position(&to)).await
+    }
+
+    async fn clusters(&self) -> Result<Vec<Cluster>, Error> {
+        read::clusters(&self.inner.pool).await
+    }
+
+    async fn forget_cluster(&self, cluster: &str) -> Result<u64, Error> {
+        self.inner.write(|| self.inner.forget_cluster(cluster)).await
     }
 
     async fn claim(&self, want: Want) -> Result<Vec<Claim>, Error> {

@@ -5,13 +5,14 @@
 //! caller in it is told so. Readers have connections of their own and see what is committed.
 //!
 //! - `schema`: the file, its migrations, the lock against a second process
-//! - `writer`: the thread, its transactions, counters, the outbox's chain
+//! - `writer`: the thread, its transactions, counters, the outbox's chain · `queue`: who comes first
 //! - `intake`: batches of arrivals · `cases`: claims and appends · `read`: what people and roles read
 //! - `rows`: rows to values and back
 
 mod cases;
 mod findings;
 mod intake;
+mod queue;
 mod read;
 mod rows;
 mod schema;
@@ -27,10 +28,11 @@ use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use uuid::Uuid;
 
-use self::writer::{Job, Shared, Writer};
+use self::queue::Job;
+use self::writer::{Shared, Writer};
 use super::{
-    Append, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun, Position,
-    Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
+    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -127,7 +129,17 @@ impl Sqlite {
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let (job, answered) = writer::job(work);
+        self.enqueue(0, work).await
+    }
+
+    /// Writes what records so many arrivals: cases go before it.
+    async fn enqueue<T: Send + 'static>(
+        &self,
+        arrivals: usize,
+        work: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (job, answered) = queue::job(work);
+        let job = Job { arrivals, ..job };
         let gone = || Error::Unavailable("the journal's writer did not answer".into());
         let queue = self.queue.as_ref().ok_or_else(gone)?;
         queue.send(job).map_err(|_| gone())?;
@@ -163,7 +175,7 @@ impl Journal for Sqlite {
     }
 
     async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error> {
-        self.write(move |w| intake::record(w, &batch)).await
+        self.enqueue(batch.arrivals.len(), move |w| intake::record(w, &batch)).await
     }
 
     async fn position(&self, cluster: &str, topic: &str, partition: i32) -> Result<Option<Position>, Error> {
@@ -191,6 +203,15 @@ impl Journal for Sqlite {
 
     async fn set_position(&self, to: Position) -> Result<(), Error> {
         self.write(move |w| rows::put_position(&w.db, &to)).await
+    }
+
+    async fn clusters(&self) -> Result<Vec<Cluster>, Error> {
+        Self::read(&self.people, read::clusters).await
+    }
+
+    async fn forget_cluster(&self, cluster: &str) -> Result<u64, Error> {
+        let cluster = cluster.to_owned();
+        self.write(move |w| Ok(rows::exec(&w.db, "DELETE FROM positions WHERE cluster=?", [&cluster])? as u64)).await
     }
 
     async fn claim(&self, want: Want) -> Result<Vec<Claim>, Error> {

@@ -24,6 +24,7 @@ impl Member<'_> {
             // A lane without a place ignores what comes until it is sought.
             let offset = self.find(&mut lane).map_or(Offset::End, Offset::Offset);
             list.add_partition_offset(topic, *partition, offset)?;
+            self.queues.split(&self.client, topic, *partition, &self.thread);
             self.lanes.put(lane);
         }
         self.client.incremental_assign(&list)?;
@@ -97,7 +98,11 @@ impl Member<'_> {
         if list.add_partition_offset(topic, partition, Offset::Offset(offset)).is_err() {
             return false;
         }
-        let assigned = self.client.incremental_unassign(&list).and_then(|()| self.client.incremental_assign(&list));
+        let assigned = self.client.incremental_unassign(&list).and_then(|()| {
+            // The client may have forgotten all of it, and the queue with it.
+            self.queues.split(&self.client, topic, partition, &self.thread);
+            self.client.incremental_assign(&list)
+        });
         match assigned.map_err(Error::from).and_then(|()| self.pause_if_paused(&list)) {
             Ok(()) => true,
             Err(error) => {

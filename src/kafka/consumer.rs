@@ -2,32 +2,35 @@
 //!
 //! It is a `BaseConsumer` on an own thread: rebalances are then answered where we poll, between two batches, so that
 //! what is in hand is durable before its partition is given away. (`StreamConsumer` answers them on a thread of its
-//! own, beside the batch under way.) A batch is recorded by one call; nothing else of it is in flight.
+//! own, beside the batch under way.) A batch is recorded by one call; nothing else of it is in flight. Each partition has
+//! a queue, and a batch takes its share of each.
 
 use std::sync::Arc;
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
 use super::lane::{self, Lanes, Standing, Take};
 use super::place::Looker;
+use super::queues::Queues;
 use super::settings::Settings;
 use super::turns::{Turn, Turns};
-use super::watch::{Log, Watch};
+use super::watch::Watch;
+use super::{Error, tend};
 use crate::event::Delivery;
 use crate::intake::Intake;
 use crate::journal;
 use crate::relay::Backlog;
 
-/// How often what is not urgent is looked after.
-const TEND: Duration = Duration::from_millis(200);
+/// Records in a batch that holds fresh ones beside a backlog, and in the one after it, which their effects wait for.
+const SMALL: usize = 100;
 /// How long a broker may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -93,21 +96,27 @@ pub(super) struct Member<'a> {
     pub(super) cluster: Arc<str>,
     pub(super) lanes: Lanes,
     pub(super) looker: Option<Looker>,
-    backlog: &'a Backlog,
-    batch: Vec<Delivery>,
+    pub(super) queues: Queues,
+    /// The one that polls.
+    pub(super) thread: Thread,
+    pub(super) backlog: &'a Backlog,
+    pub(super) batch: Vec<Delivery>,
     bytes: usize,
     began: Instant,
     /// Whether librdkafka was told to fetch nothing.
-    paused: bool,
+    pub(super) paused: bool,
+    /// So many batches to come are small.
+    small: u8,
     /// The journal did not take the batch: not again before then, and the wait after that.
-    stuck: Option<(Instant, Duration)>,
-    tended: Instant,
-    watch: Watch,
+    pub(super) stuck: Option<(Instant, Duration)>,
+    pub(super) tended: Instant,
+    pub(super) watch: Watch,
 }
 
 impl Drop for Member<'_> {
     fn drop(&mut self) {
         self.watch.stop();
+        self.queues.clear();
         self.client.context().close();
     }
 }
@@ -119,8 +128,13 @@ impl<'a> Member<'a> {
         backlog: &'a Backlog,
         handle: &'a Handle,
     ) -> Result<Self, Error> {
-        let client: BaseConsumer<Turns> =
+        let mut client: BaseConsumer<Turns> =
             settings.connection.member(&settings.group)?.create_with_context(Turns::default())?;
+        let thread = std::thread::current();
+        client.set_nonempty_callback({
+            let thread = thread.clone();
+            move || thread.unpark()
+        });
         let client = Arc::new(client);
         let cluster = client.client().fetch_cluster_id(PATIENCE);
         let cluster = cluster.ok_or_else(|| Error::NoAnswer("no broker told the cluster's id".into()))?;
@@ -138,40 +152,87 @@ impl<'a> Member<'a> {
             cluster: cluster.into(),
             lanes: Lanes::default(),
             looker: None,
+            queues: Queues::default(),
+            thread,
             backlog,
             batch: Vec::with_capacity(settings.batch),
             bytes: 0,
             began: now,
             paused: false,
+            small: 0,
             stuck: None,
             tended: now,
         })
     }
 
     fn serve(&mut self, stop: &CancellationToken) -> Result<(), Error> {
-        let client = self.client.clone();
         let linger = Duration::from_millis(self.settings.linger_ms);
         while !stop.is_cancelled() {
             self.turn()?;
-            if self.tended.elapsed() >= TEND {
+            if self.tended.elapsed() >= tend::EVERY {
                 self.tend()?;
             }
-            let wait = match (self.batch.is_empty(), self.stuck) {
-                (_, Some(_)) => Duration::from_millis(20),
-                (true, None) => Duration::from_millis(100),
-                (false, None) => linger.saturating_sub(self.began.elapsed()),
-            };
-            match client.poll(wait) {
-                Some(Ok(message)) => self.take(&message),
-                Some(Err(error)) => self.fault(error)?,
-                None => {}
-            }
-            let full = self.batch.len() >= self.settings.batch || self.bytes >= self.settings.batch_bytes;
-            if !self.batch.is_empty() && (full || self.began.elapsed() >= linger) {
+            let any = self.round()?;
+            let waits = self.stuck.is_some_and(|(until, _)| Instant::now() < until);
+            if !waits && !self.batch.is_empty() && (self.is_full() || self.began.elapsed() >= linger) {
                 self.flush();
+            } else if !any {
+                // Until a queue is filled: librdkafka wakes us.
+                std::thread::park_timeout(match (self.batch.is_empty(), waits) {
+                    (_, true) => Duration::from_millis(20),
+                    (true, false) => Duration::from_millis(100),
+                    (false, false) => linger.saturating_sub(self.began.elapsed()),
+                });
             }
         }
         Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let most = if self.small > 0 { self.settings.batch.min(SMALL) } else { self.settings.batch };
+        self.batch.len() >= most || self.bytes >= self.settings.batch_bytes
+    }
+
+    /// Takes what is there, from each partition its share of the batch. Returns whether there was anything.
+    fn round(&mut self) -> Result<bool, Error> {
+        let client = self.client.clone();
+        // Errors, rebalances, and what was fetched before a partition had its own queue.
+        let mut any = match client.poll(Duration::ZERO) {
+            Some(Ok(message)) => {
+                self.take(&message);
+                true
+            }
+            Some(Err(error)) => {
+                self.fault(error)?;
+                true
+            }
+            None => false,
+        };
+        if self.is_full() {
+            return Ok(any);
+        }
+        let filled = self.queues.filled();
+        let share = (self.settings.batch / filled.len().max(1)).max(1);
+        let beside_a_backlog = filled.last().is_some_and(|queue| !queue.is_fresh());
+        for queue in filled {
+            let (mut left, before, fresh) = (share, self.batch.len(), queue.is_fresh());
+            let mut to_the_end = false;
+            while left > 0 && !to_the_end && !self.is_full() {
+                match queue.records.poll(Duration::ZERO) {
+                    Some(Ok(message)) => self.take(&message),
+                    Some(Err(error)) => self.fault(error)?,
+                    None => to_the_end = true,
+                }
+                left -= 1;
+            }
+            queue.was_read(to_the_end);
+            // What was not taken was there as well: the next is not waited for.
+            any |= left < share && !(to_the_end && left + 1 == share);
+            if fresh && beside_a_backlog && self.batch.len() > before {
+                self.small = 2;
+            }
+        }
+        Ok(any)
     }
 
     /// Leaves the group as a good member: what is in hand becomes durable, partitions are given back.
@@ -212,7 +273,7 @@ impl<'a> Member<'a> {
     }
 
     /// Makes the batch durable with the offsets, or drops it, or keeps it and waits.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         let now = Instant::now();
         if self.batch.is_empty() || self.stuck.is_some_and(|(until, _)| now < until) {
             return;
@@ -221,6 +282,7 @@ impl<'a> Member<'a> {
         match self.handle.block_on(self.intake.record(&self.batch, moves.clone())) {
             Ok(_) => {
                 self.lanes.moved(&moves);
+                self.small = self.small.saturating_sub(1);
                 if self.stuck.take().is_some() {
                     tracing::info!("the journal takes records again");
                 }
@@ -261,6 +323,7 @@ impl<'a> Member<'a> {
                     let mut list = TopicPartitionList::new();
                     for (topic, partition) in &which {
                         self.lanes.remove(topic, *partition);
+                        self.queues.remove(topic, *partition);
                         list.add_partition(topic, *partition);
                     }
                     tracing::info!(?which, "partitions given away");
@@ -273,7 +336,7 @@ impl<'a> Member<'a> {
     }
 
     /// The lane must find its place again; what it has in the batch is dropped.
-    fn lose(&mut self, topic: &str, partition: i32) {
+    pub(super) fn lose(&mut self, topic: &str, partition: i32) {
         let Some(lane) = self.lanes.get(topic, partition) else { return };
         lane.standing = Standing::Lost(Instant::now());
         if lane.is_idle() {
@@ -282,117 +345,5 @@ impl<'a> Member<'a> {
         self.batch.retain(|delivery| delivery.at.partition != partition || *delivery.at.topic != *topic);
         self.bytes = self.batch.iter().filter_map(|delivery| delivery.payload.as_ref()).map(bytes::Bytes::len).sum();
         self.lanes.reindex(&self.batch);
-    }
-
-    /// Kafka's own commit, which follows the journal: for lag tools only, so a failed one is only logged.
-    pub(super) fn commit(&mut self) {
-        let list = self.lanes.to_commit();
-        if list.count() > 0
-            && let Err(error) = self.client.commit(&list, CommitMode::Async)
-        {
-            tracing::debug!(%error, "Kafka's own commit failed");
-        }
-    }
-
-    fn tend(&mut self) -> Result<(), Error> {
-        self.tended = Instant::now();
-        let pause = self.stuck.is_some() || self.backlog.unsent() > self.settings.backlog;
-        if pause != self.paused {
-            tracing::warn!(pause, unsent = self.backlog.unsent(), "intake pauses or goes on");
-            let list = self.lanes.list(|lane| !matches!(lane.standing, Standing::Halted(_)));
-            if pause {
-                self.client.pause(&list)?;
-            } else {
-                self.client.resume(&list)?;
-                self.lanes.iter().for_each(lane::Lane::distrust);
-            }
-            self.paused = pause;
-        }
-        self.commit();
-        self.find_lost()?;
-        self.caught_up();
-        self.watch_assigned();
-        Ok(())
-    }
-
-    /// What the watch asks about follows the assignment.
-    pub(super) fn watch_assigned(&mut self) {
-        self.watch.follow(&mut self.lanes);
-    }
-
-    /// New lanes fetch nothing while the others do not.
-    pub(super) fn pause_if_paused(&self, list: &TopicPartitionList) -> Result<(), Error> {
-        if self.paused && list.count() > 0 {
-            self.client.pause(list)?;
-        }
-        Ok(())
-    }
-
-    /// Partitions that were read to their end move the watermark on, though nothing came.
-    fn caught_up(&mut self) {
-        let looked = self.watch.take();
-        if looked.is_empty() {
-            return;
-        }
-        let polled = self.client.position().map(|list| list.to_topic_map()).unwrap_or_default();
-        let mut lost = Vec::new();
-        for look in looked {
-            let Some(lane) = self.lanes.get(&look.topic, look.partition) else { continue };
-            let live = lane.standing == Standing::Live && lane.since_ms <= look.asked_ms;
-            // What was read is no longer there: the topic is gone or made anew, or the log was shortened.
-            if live && (look.log == Log::Other || (!lane.anew && look.high < look.durable.unwrap_or(0))) {
-                tracing::warn!(topic = %look.topic, partition = look.partition,
-                    "the log is not the one that was read: its place is looked for again");
-                lost.push((look.topic, look.partition));
-                continue;
-            }
-            if look.log != Log::Same {
-                continue;
-            }
-            if live {
-                lane.anchor = look.latest.or(lane.anchor);
-            }
-            self.intake.metrics.consumer_lag(&look.topic, look.partition, (look.high - lane.next).max(0));
-            // The client's own place is further where the log ends with marks of a transaction; a seek forgets it.
-            let own = polled.get(&(look.topic.to_string(), look.partition)).and_then(|offset| offset.to_raw());
-            let read = lane.next.max(own.unwrap_or(-1));
-            if live && lane.is_idle() && read >= look.high {
-                let told = self.intake.journal.caught_up(&self.cluster, &look.topic, look.partition, look.asked_ms);
-                if let Err(error) = self.handle.block_on(told) {
-                    tracing::warn!(%error, "the watermark stands still");
-                }
-            }
-        }
-        for (topic, partition) in lost {
-            self.lose(&topic, partition);
-        }
-    }
-
-    fn fault(&mut self, error: KafkaError) -> Result<(), Error> {
-        use RDKafkaErrorCode as Code;
-        match error {
-            KafkaError::MessageConsumptionFatal(_) => return Err(error.into()),
-            // It does not say which partition: all are looked at again.
-            KafkaError::MessageConsumption(
-                Code::AutoOffsetReset
-                | Code::OffsetOutOfRange
-                | Code::UnknownTopicOrPartition
-                | Code::UnknownTopic
-                | Code::UnknownPartition,
-            ) => {
-                tracing::warn!(%error, "all partitions are compared with the log again");
-                let lanes: Vec<_> = self.lanes.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
-                self.flush();
-                for (topic, partition) in lanes {
-                    self.lose(&topic, partition);
-                }
-            }
-            error => tracing::warn!(%error, "Kafka"),
-        }
-        if let Some((code, why)) = self.client.client().fatal_error() {
-            tracing::error!(why, "Kafka: fatal");
-            return Err(Error::Client(KafkaError::MessageConsumptionFatal(code)));
-        }
-        Ok(())
     }
 }

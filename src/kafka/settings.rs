@@ -28,6 +28,11 @@ pub const OURS: &[&str] = &[
     "partitioner",
 ];
 
+/// Another name that librdkafka has for a property with a default of ours, and the name that we use. Set by both names,
+/// which one wins is undecided: they are kept in no order.
+const ALIASES: &[(&str, &str)] =
+    &[("max.partition.fetch.bytes", "fetch.message.max.bytes"), ("queue.buffering.max.ms", "linger.ms")];
+
 /// How a broker is reached; shared by everything that talks to it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,7 +74,8 @@ impl Connection {
             config.set(*name, *value);
         }
         for (name, value) in &self.properties {
-            config.set(name, value);
+            let ours = ALIASES.iter().find(|(alias, _)| alias == name).map_or(name.as_str(), |(_, ours)| ours);
+            config.set(ours, value);
         }
         config.set("bootstrap.servers", &self.brokers);
         Ok(config)
@@ -80,16 +86,17 @@ impl Connection {
     /// # Errors
     /// A property is Curfew's own.
     pub fn member(&self, group: &str) -> Result<ClientConfig, Error> {
-        // Small queues and small fetches: all partitions come through one queue, so what is fetched ahead of a long backlog
-        // is what an urgent event of another partition waits for; and memory stays bounded. A short back-off, because a
-        // full small queue would otherwise stall fetching for a second. A record larger than a fetch comes alone.
+        // Each partition has a queue, and these count for each: memory stays bounded with many of them. While what one has
+        // fetched lasts, a fetch may wait at the broker for another that has nothing; so that wait must end before it is
+        // used up. A short back-off, because a full queue would otherwise stall fetching for a second. A record larger
+        // than a fetch comes alone.
         let mut config = self.base(&[
-            ("queued.min.messages", "200"),
-            ("queued.max.messages.kbytes", "16384"),
+            ("queued.min.messages", "1000"),
+            ("queued.max.messages.kbytes", "1024"),
             ("fetch.message.max.bytes", "131072"),
             ("fetch.max.bytes", "8388608"),
             ("fetch.queue.backoff.ms", "10"),
-            ("fetch.wait.max.ms", "100"),
+            ("fetch.wait.max.ms", "50"),
             // A topic that was deleted and made again is found within seconds, not minutes.
             ("topic.metadata.refresh.interval.ms", "10000"),
         ])?;
@@ -209,6 +216,22 @@ mod tests {
             connection.properties.insert((*name).into(), "x".into());
             assert!(matches!(connection.member("g"), Err(Error::Ours(found)) if found == *name));
             assert!(connection.producer().is_err() && connection.reader().is_err());
+        }
+    }
+
+    #[test]
+    fn an_alias_replaces_our_default() {
+        let mut connection = Connection::plain("localhost:9092");
+        assert!(connection.member("g").unwrap().get("fetch.message.max.bytes").is_some());
+        assert!(connection.producer().unwrap().get("linger.ms").is_some());
+        for (alias, _) in ALIASES {
+            connection.properties.insert((*alias).into(), "77777".into());
+        }
+        let (member, producer) = (connection.member("g").unwrap(), connection.producer().unwrap());
+        assert_eq!(member.get("fetch.message.max.bytes"), Some("77777"));
+        assert_eq!(producer.get("linger.ms"), Some("77777"));
+        for (alias, _) in ALIASES {
+            assert!(member.get(alias).is_none() && producer.get(alias).is_none(), "{alias} is not set a second time");
         }
     }
 

@@ -19,6 +19,9 @@ use crate::journal::{self, CaseLine, Filter, Position};
 /// The shortest beginning of an id that is looked up.
 const SHORTEST: usize = 4;
 
+/// A cluster is not read any more that was not for so long: the watermark of one that is moves on each second.
+const READ_NO_MORE_MS: i64 = 60_000;
+
 /// Carries out what operators ask.
 #[derive(Clone)]
 pub struct Operator {
@@ -90,7 +93,27 @@ impl Operator {
                 tracing::warn!(topic = %to.topic, partition, offset, "an operator moved the position");
                 Ok(json!({ "before": before, "now": to }))
             }
+            Request::PositionDrop { cluster } => self.forget(&cluster, now_ms).await,
         }
+    }
+
+    /// Forgets a cluster's positions, unless it is read: its topics would be read again from their start.
+    async fn forget(&self, id: &str, now_ms: i64) -> Result<Value, Refused> {
+        let clusters = self.intake.journal.clusters().await?;
+        let Some(found) = clusters.iter().find(|cluster| cluster.id == id) else {
+            let known: Vec<String> = clusters.iter().map(|cluster| format!("{:?}", cluster.id)).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Refused::new(RefusedKind::NotFound, format!("no cluster {id:?} was read; known: {known}")));
+        };
+        let ago_ms = now_ms.saturating_sub(found.read_ms);
+        if ago_ms < READ_NO_MORE_MS {
+            let ago = ago_ms / 1_000;
+            let message = format!("the cluster {id:?} was read up to {ago} s ago: stop its intake, and wait a minute");
+            return Err(Refused::new(RefusedKind::Invalid, message));
+        }
+        let dropped = self.intake.journal.forget_cluster(id).await?;
+        tracing::warn!(cluster = id, dropped, "an operator dropped the positions of a cluster");
+        Ok(json!({ "dropped": dropped }))
     }
 
     async fn command(&self, id: &str, record: Option<Record>) -> Result<Value, Refused> {

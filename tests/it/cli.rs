@@ -42,6 +42,7 @@ fn help_is_as_it_was() {
         "audit overrun",
         "check",
         "position set",
+        "position drop",
         "completions",
     ] {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
@@ -118,6 +119,29 @@ fn a_freeze_is_in_the_journal_too_where_there_is_one() {
         (output.status.code(), text(&output.stderr).as_str()),
         (Some(1), "curfew: no case begins with 0192f1c4\n")
     );
+}
+
+#[tokio::test]
+async fn a_cluster_is_forgotten_that_is_read_no_more() {
+    use curfew::journal::Journal as _;
+    use curfew::journal::sqlite::{Settings, Sqlite};
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Sqlite::open(&folder.path().join("curfew.db"), Settings::default()).unwrap();
+    let journal = open();
+    journal.caught_up("old", "curfew.tasks", 0, 7).await.unwrap();
+    journal.caught_up("now", "curfew.tasks", 0, crate::stage::now_ms()).await.unwrap();
+    drop(journal);
+    let drop_of = |cluster: &str| run(folder.path(), &["position", "drop", "--cluster", cluster]);
+    for (cluster, why) in [("odl", "known: \"now\", \"old\""), ("now", "was read up to ")] {
+        let output = drop_of(cluster);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+    let output = drop_of("old");
+    assert_eq!(text(&output.stdout), "old holds nothing back any more\n", "{}", text(&output.stderr));
+    let known: Vec<String> = open().clusters().await.unwrap().into_iter().map(|cluster| cluster.id).collect();
+    assert_eq!(known, ["now"]);
 }
 
 #[test]

@@ -16,8 +16,8 @@ use curfew::event::{Coordinates, Data, Event, GrantSpec, TaskEnded, TaskStarted,
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::guard::{Authority, Freeze};
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
-    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Append, Arrival, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing,
+    Overrun, Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use curfew::limit::Part;
 use curfew::metrics::Metrics;
@@ -261,6 +261,8 @@ journal_that_dies! {
     caught_up(cluster: &str, topic: &str, partition: i32, at_ms: i64) -> ();
     watermark() -> Watermark;
     set_position(to: Position) -> ();
+    clusters() -> Vec<Cluster>;
+    forget_cluster(cluster: &str) -> u64;
     claim(want: Want) -> Vec<Claim>;
     unclaim(case: CaseId, epoch: i64, due_ms: i64) -> ();
     block(system: &str, until_ms: i64, reason: &str) -> ();

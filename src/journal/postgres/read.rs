@@ -12,7 +12,7 @@ use crate::case::record::{Record, Verdict};
 use crate::case::{Action, Case, CaseId};
 use crate::credential::CredentialId;
 use crate::journal::{
-    CaseLine, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Timeline, Watermark,
+    CaseLine, Cluster, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Timeline, Watermark,
 };
 use crate::outcome::Kind;
 use crate::probe;
@@ -26,6 +26,13 @@ pub(super) async fn watermark(pool: &PgPool) -> Result<Watermark, Error> {
     let sql = "SELECT topic, min(greatest(last_ms, caught_up_ms)) FROM positions GROUP BY topic";
     let rows: Vec<(String, i64)> = sqlx::query_as(sql).fetch_all(pool).await?;
     Ok(Watermark(rows.into_iter().collect()))
+}
+
+pub(super) async fn clusters(pool: &PgPool) -> Result<Vec<Cluster>, Error> {
+    let sql = "SELECT cluster, count(*), max(greatest(last_ms, caught_up_ms)) FROM positions GROUP BY cluster \
+               ORDER BY cluster";
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(sql).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|(id, partitions, read_ms)| Cluster { id, partitions, read_ms }).collect())
 }
 
 impl FromRow<'_, PgRow> for Of<Due> {

@@ -162,7 +162,7 @@ pub(super) async fn freeze(inner: &Inner, how: Freeze, by: &str, reason: &str) -
 pub(super) async fn release(inner: &Inner, by: &str) -> Result<(), Error> {
     // Nobody releases what was not shown yet.
     if inner.look().await? {
-        return Err(Error::Unavailable(trust::LOST.into()));
+        return Err(Error::LostCommits);
     }
     switch(inner, None, Some(by)).await
 }

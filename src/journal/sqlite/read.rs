@@ -11,7 +11,8 @@ use crate::case::record::{Record, Verdict};
 use crate::case::{Action, CaseId};
 use crate::credential::CredentialId;
 use crate::journal::{
-    CaseLine, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Tail, Timeline, Watermark,
+    CaseLine, Cluster, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Tail, Timeline,
+    Watermark,
 };
 use crate::outcome::Kind;
 use crate::probe;
@@ -29,6 +30,11 @@ fn count(n: usize) -> i64 {
 pub(super) fn watermark(db: &Connection) -> Result<Watermark, Error> {
     let sql = "SELECT topic, min(max(last_ms, caught_up_ms)) FROM positions GROUP BY topic";
     Ok(Watermark(all(db, sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect()))
+}
+
+pub(super) fn clusters(db: &Connection) -> Result<Vec<Cluster>, Error> {
+    let sql = "SELECT cluster, count(*), max(max(last_ms, caught_up_ms)) FROM positions GROUP BY cluster";
+    all(db, sql, [], |row| Ok(Cluster { id: row.get(0)?, partitions: row.get(1)?, read_ms: row.get(2)? }))
 }
 
 pub(super) fn due(db: &Connection, before_ms: i64, after: Option<&DueAt>, max: usize) -> Result<Vec<Due>, Error> {

@@ -9,10 +9,10 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::Error;
+use super::queue::{Job, Waiting, full, job};
 use super::rows::{all, exec, json, one, text};
 use crate::case::record::Observation;
 use crate::case::{Case, CaseId};
@@ -92,38 +92,6 @@ pub(super) struct Writer {
     pub(super) turn: String,
     pub(super) ids: Arc<Ids>,
     stale: bool,
-}
-
-type Reply = Box<dyn FnOnce(Result<(), &str>) + Send>;
-/// One queued operation: what went wrong with the file, if anything, and how to answer after the commit.
-pub(super) type Job = Box<dyn FnOnce(&mut Writer) -> (Option<String>, Reply) + Send>;
-
-/// An operation as a job, and where its answer comes.
-pub(super) fn job<T: Send + 'static>(
-    work: impl FnOnce(&mut Writer) -> Result<T, Error> + Send + 'static,
-) -> (Job, oneshot::Receiver<Result<T, Error>>) {
-    let (answer, answered) = oneshot::channel();
-    let job: Job = Box::new(move |writer| {
-        let done = work(writer);
-        let broken = match &done {
-            Err(e @ (Error::Unavailable(_) | Error::Corrupt { .. })) => Some(full(e)),
-            _ => None,
-        };
-        let reply: Reply = Box::new(move |committed| {
-            let done = match (done, committed) {
-                (Ok(_), Err(why)) => Err(Error::Unavailable(why.into())),
-                (done, _) => done,
-            };
-            // A caller that went away needs no answer.
-            drop(answer.send(done));
-        });
-        (broken, reply)
-    });
-    (job, answered)
-}
-
-fn full(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 impl Writer {
@@ -282,7 +250,7 @@ impl Writer {
             jobs.by_ref().for_each(drop);
         }
         for job in jobs.by_ref() {
-            match catch_unwind(AssertUnwindSafe(|| job(self))) {
+            match catch_unwind(AssertUnwindSafe(|| (job.run)(self))) {
                 Ok((fault, reply)) => {
                     replies.push(reply);
                     broken = fault;
@@ -364,29 +332,34 @@ fn fold_log(db: &Connection) {
 
 /// The writer thread. Ends when nobody can queue any more; the lock goes last.
 pub(super) fn run(mut writer: Writer, queue: &Receiver<Job>, most: usize, shared: &Shared, lock: File) {
-    let mut waiting: Vec<Job> = Vec::new();
-    let (mut last, mut began) = (0, Instant::now());
+    let mut waiting = Waiting::default();
+    let (mut last, mut began, mut many) = (0, Instant::now(), None);
     loop {
         if waiting.is_empty() {
             // While not healthy it tries by itself, so that readiness returns without traffic.
             let healthy = shared.healthy.load(Ordering::SeqCst);
             match queue.recv_timeout(if healthy { IDLE } else { AGAIN }) {
-                Ok(job) => waiting.push(job),
+                Ok(job) => waiting.put(job),
                 Err(RecvTimeoutError::Timeout) if healthy => continue,
-                Err(RecvTimeoutError::Timeout) => waiting.push(job(|w| w.set_meta("probe", "")).0),
+                Err(RecvTimeoutError::Timeout) => waiting.put(job(|w| w.set_meta("probe", "")).0),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if last >= BUSY {
+        // Beside batches of arrivals nobody needs to wait: while one is written, enough comes together.
+        if last >= BUSY && many.is_none_or(|at: Instant| at.elapsed() > GATHER) {
             gather(began);
         }
         while waiting.len() < most
             && let Ok(job) = queue.try_recv()
         {
-            waiting.push(job);
+            waiting.put(job);
         }
-        (last, began) = (waiting.len(), Instant::now());
-        waiting = writer.group(waiting, shared);
+        let (group, heavy) = waiting.group(most);
+        (last, began) = (group.len(), Instant::now());
+        waiting.put_back(writer.group(group, shared));
+        if heavy {
+            many = Some(Instant::now());
+        }
     }
     fold_log(&writer.db);
     drop(writer);

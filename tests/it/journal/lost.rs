@@ -103,6 +103,29 @@ async fn a_process_that_is_not_known_any_more_holds_all_before_it_writes() {
     }
 }
 
+/// A release that finds the loss itself says so, and what to do: nobody was shown what it would let go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_finds_the_loss_lets_nothing_go() {
+    let store = Store::postgres();
+    let one = Process::of(&store).await;
+    let mut round = 0;
+    let refused = loop {
+        one.takes(operator(&format!("{round}"), round)).await;
+        store.side("DELETE FROM writers").await;
+        // It looks by itself now and then, and may have been first.
+        match one.journal.release("ana").await {
+            Ok(()) => round += 1,
+            Err(error) => break error,
+        }
+        assert!(round < 20);
+    };
+    assert!(matches!(refused, Error::LostCommits), "{refused:?}");
+    assert!(refused.to_string().contains("`curfew release` once more"), "{refused}");
+    one.is_held().await;
+    one.journal.release("ana").await.unwrap();
+    one.is_free().await;
+}
+
 /// And one that neither writes nor connects.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_process_notices_too() {

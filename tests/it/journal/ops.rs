@@ -247,6 +247,14 @@ async fn the_watermark_is_the_slowest_partition(store: Store) {
         let with = tasks.clone().map(|tasks| Topics { http: Some(http.to_owned()), ..tasks });
         assert_eq!(of(&with).await, Some(at_ms));
     }
+    // What was moved to another cluster holds back where it ended, until its old place is forgotten.
+    journal.caught_up("gone", "curfew.tasks", 0, 3).await.unwrap();
+    assert_eq!(of(&tasks).await, Some(3));
+    let known: Vec<(String, i64, i64)> =
+        journal.clusters().await.unwrap().into_iter().map(|it| (it.id, it.partitions, it.read_ms)).collect();
+    assert_eq!(known, [("gone".to_owned(), 1, 3), ("k".to_owned(), 3, T0 + 100)]);
+    assert_eq!(journal.forget_cluster("gone").await.unwrap(), 1);
+    assert_eq!((of(&tasks).await, journal.forget_cluster("gone").await.unwrap()), (Some(T0 + 50), 0));
     let only = Topics { http: Some("curfew.tasks".to_owned()), ..Topics::default() };
     assert_eq!(of(&Some(only)).await, Some(T0 + 50), "the broker's only topic may be that of HTTP too");
 }

@@ -11,8 +11,8 @@ use curfew::event::{Data, Event, GrantSpec, Limits};
 use curfew::guard::Freeze;
 use curfew::intake::Intake;
 use curfew::journal::{
-    Append, Arrival, Batch, CaseLine, Claim, Due, DueAt, Error, Fate, Filter, Journal, Known, Old, Outgoing, Overrun,
-    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Append, Arrival, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Fate, Filter, Journal, Known, Old, Outgoing,
+    Overrun, Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
 };
 use curfew::limit::Part;
 use curfew::reconcile::{Reconcile, ReconcileSettings, Registrar};
@@ -81,6 +81,12 @@ impl Journal for Knows {
         unimplemented!()
     }
     async fn set_position(&self, _: Position) -> Result<(), Error> {
+        unimplemented!()
+    }
+    async fn clusters(&self) -> Result<Vec<Cluster>, Error> {
+        unimplemented!()
+    }
+    async fn forget_cluster(&self, _: &str) -> Result<u64, Error> {
         unimplemented!()
     }
     async fn claim(&self, _: Want) -> Result<Vec<Claim>, Error> {
