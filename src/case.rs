@@ -143,7 +143,7 @@ pub enum HoldReason {
     Finding,
     /// Nobody said how it is rotated: no recipe of this process names it.
     NoRecipe,
-    /// The target took none of the candidates; what worked before works.
+    /// The target took none of the candidates, or a step of theirs never will succeed: what was made of them is undone.
     CandidateRejected,
     /// Not all consumers have taken the new value in time, and the rule says to wait for a person.
     NotAdopted,
@@ -259,5 +259,11 @@ impl Case {
     pub fn ends_credential(&self) -> bool {
         let looks_at_older = self.directive.action == Action::Verify && self.directive.generation.is_some();
         self.state.turn.new.is_none() && !looks_at_older
+    }
+
+    /// The version that is in use from now on, once the one before it is dead. Until then that one counts.
+    pub fn settled_version(&self) -> Option<i64> {
+        let new = self.state.turn.new.as_ref().filter(|_| self.state.is_closed())?;
+        Some(new.version)
     }
 }

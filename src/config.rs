@@ -168,6 +168,8 @@ pub struct Http {
 /// A Vault and what may be done there.
 #[derive(Debug, Clone)]
 pub struct Realm {
+    /// Whose credentials it holds; `None`: of several tenants, and nobody says which.
+    pub tenant: Option<Tenant>,
     /// Mode, prefixes, targets.
     pub rules: connector::Realm,
     /// How it is reached.
@@ -412,6 +414,11 @@ impl Config {
         let http = self.http.as_ref().map(|http| http.topic.clone());
         let read = self.topics.keys().filter(|name| self.kafka.is_some() && http.as_ref() != Some(*name));
         journal::Topics { read: read.cloned().collect(), http }
+    }
+
+    /// Whose secrets a realm holds.
+    pub fn tenant_of(&self, realm: &str) -> Option<&Tenant> {
+        self.realms.iter().find(|known| known.rules.name == realm)?.tenant.as_ref()
     }
 
     /// Where the truth is kept, for people.

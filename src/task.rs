@@ -173,3 +173,10 @@ pub struct Credential {
     /// Who answers for it.
     pub owner: Option<String>,
 }
+
+impl Credential {
+    /// Whether its issuer is to be asked if it knows it. What stands in a recipe is known by its store.
+    pub fn needs_lookup(&self) -> bool {
+        self.seen_ms.is_none() && self.dead_ms.is_none() && !self.id.kind().rotates()
+    }
+}

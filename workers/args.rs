@@ -169,6 +169,8 @@ pub enum Role {
     Deadlines,
     /// Compare what the issuers hold with the journal
     Reconcile,
+    /// Read stores, to know their secrets by fingerprints only
+    Inventory,
     /// Publish outcomes and rejects
     Relay,
     /// Operators' socket, intake over HTTP, gauges of the journal
@@ -177,8 +179,8 @@ pub enum Role {
 
 impl Role {
     /// What one process does alone.
-    pub const ALL: [Self; 6] =
-        [Self::Intake, Self::Enforce, Self::Deadlines, Self::Reconcile, Self::Relay, Self::Serve];
+    pub const ALL: [Self; 7] =
+        [Self::Intake, Self::Enforce, Self::Deadlines, Self::Reconcile, Self::Inventory, Self::Relay, Self::Serve];
 
     /// The name on the command line.
     pub fn as_str(self) -> &'static str {
@@ -187,6 +189,7 @@ impl Role {
             Self::Enforce => "enforce",
             Self::Deadlines => "deadlines",
             Self::Reconcile => "reconcile",
+            Self::Inventory => "inventory",
             Self::Relay => "relay",
             Self::Serve => "serve",
         }

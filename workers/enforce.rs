@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use curfew::case::Action;
 use curfew::config::{Config, Login, Realm};
-use curfew::connector::{Registry, postgres, vault};
+use curfew::connector::recipe::{Place, Recipe};
+use curfew::connector::{self, Registry, postgres, vault};
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::journal::Served;
 use curfew::ops::freeze_file;
@@ -69,7 +70,9 @@ pub async fn start(process: &Process, part: &Part, apart: bool) -> Result<(), Fa
 /// One process alone serves everything, and holds what it has no realm for; among several each serves what it has.
 fn served(config: &Config, part: &Part, apart: bool) -> Option<Served> {
     let chosen = |name: &String| part.realms.is_empty() || part.realms.contains(name);
-    let systems = config.realms.iter().map(|realm| realm.rules.name.clone()).filter(chosen).collect();
+    let realms = config.realms.iter().map(|realm| realm.rules.name.clone()).filter(chosen);
+    let rotated = config.recipes.iter().filter(|recipe| chosen(&recipe.place.realm));
+    let systems = realms.chain(rotated.map(|recipe| recipe.credential.instance().to_owned())).collect();
     let actions = (!part.actions.is_empty()).then(|| part.actions.iter().copied().collect());
     apart.then_some(Served { systems, actions })
 }
@@ -117,6 +120,12 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         made.map_err(|error| refused(&format!("realm {name}"), &error))?.into_iter().for_each(|one| registry.add(one));
         registry.add_realm(realm.rules.clone());
         opened.extend(realm.rules.targets.iter().map(|(_, target)| target.clone()));
+        let places: Vec<Place> = recipes(config, name).map(|recipe| recipe.place.clone()).collect();
+        if !places.is_empty() {
+            let store = vault::connect_store(name, &settings, realm.rules.mode, clock.clone(), &places).await;
+            registry.add_store(store.map_err(|error| refused(&format!("store of realm {name}"), &error))?);
+            opened.extend(recipes(config, name).map(|recipe| recipe.credential.instance().to_owned()));
+        }
     }
     for target in config.targets.iter().filter(|target| realms.is_empty() || opened.contains(&target.name)) {
         let settings = postgres::PostgresSettings {
@@ -127,8 +136,27 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         let made = postgres::connect(&target.name, &settings, clock.clone()).await;
         let made = made.map_err(|error| refused(&format!("target {}", target.name), &error))?;
         made.into_iter().for_each(|one| registry.add(one));
+        let rotated: Vec<&Recipe> =
+            config.recipes.iter().filter(|recipe| recipe.credential.instance() == target.name).collect();
+        if rotated.is_empty() {
+            continue;
+        }
+        let made = postgres::role::connect(&target.name, &settings, clock.clone()).await;
+        registry.add(made.map_err(|error| refused(&format!("target {}", target.name), &error))?);
+        registry.add_realm(connector::Realm {
+            name: target.name.clone(),
+            mode: target.mode,
+            allowed_prefixes: rotated.iter().map(|recipe| recipe.credential.id()).collect(),
+            targets: Vec::new(),
+        });
+        rotated.into_iter().cloned().for_each(|recipe| registry.add_recipe(recipe));
     }
     Ok(registry)
+}
+
+/// The recipes whose values a realm stores.
+fn recipes<'a>(config: &'a Config, realm: &'a str) -> impl Iterator<Item = &'a Recipe> {
+    config.recipes.iter().filter(move |recipe| recipe.place.realm == realm)
 }
 
 /// A login as the connector wants it.

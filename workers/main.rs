@@ -7,6 +7,7 @@ mod deadlines;
 mod enforce;
 mod findings;
 mod intake;
+mod inventory;
 mod link;
 mod process;
 mod publish;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::args::Role;
 use crate::process::{Process, Tasks};
-use crate::{Failed, deadlines, enforce, intake, link, reconcile, relay, serve};
+use crate::{Failed, deadlines, enforce, intake, inventory, link, reconcile, relay, serve};
 
 /// Which part of the work is this process's.
 #[derive(Debug, Clone)]
@@ -138,6 +138,9 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
     }
     if share.has(Role::Reconcile) {
         reconcile::start(process, &share.part.realms).await?;
+    }
+    if share.has(Role::Inventory) {
+        inventory::start(process, &share.part.realms).await?;
     }
     Ok(())
 }

@@ -380,6 +380,11 @@ impl State {
                         self.attempts = 0;
                     }
                 }
+                // No other candidate helps: what was half made is undone.
+                let making = matches!(self.act(*step), Some(Act::Set | Act::Test | Act::Promote));
+                if *failure == FailureKind::Refused && *step == self.step && making {
+                    self.turn.rejected = Turn::CANDIDATES;
+                }
             }
             Record::Passed { step } if is_open && *step == self.step && self.act(*step).is_some_and(Act::is_gate) => {
                 self.advance();

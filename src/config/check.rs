@@ -222,7 +222,7 @@ fn realms(
         }
         let vault = vault(c, *at, name, &realm.vault);
         let tenant = tenant(c, *at, realm, topics);
-        let reconcile = realm.reconcile.as_ref().and_then(|raw| reconcile(c, *at, name, tenant?, raw));
+        let reconcile = realm.reconcile.as_ref().and_then(|raw| reconcile(c, *at, name, tenant.clone()?, raw));
         let Some(vault) = vault else { continue };
         let approle = realm.allowed_prefixes.iter().filter(|prefix| prefix.starts_with("approle/"));
         let roles = approle.chain(&realm.secret_id_roles).map(|role| role.trim_end_matches('/').to_owned());
@@ -230,6 +230,7 @@ fn realms(
         let named = realm.allowed_prefixes.iter().filter(|p| !p.starts_with("approle/")).cloned();
         let allowed_prefixes = named.chain(secret_id_roles.iter().map(|role| format!("{role}/"))).collect();
         realms.push(Realm {
+            tenant,
             secret_id_roles: secret_id_roles.into_iter().collect(),
             derived_tokens: realm.derived_tokens,
             tokens: realm.allowed_prefixes.iter().any(|prefix| prefix == TOKENS),
@@ -281,6 +282,7 @@ fn tenant(c: &mut Checks<'_>, at: Location, realm: &file::Realm, topics: &BTreeM
             c.problems.push(Problem::new(at, message).help(help));
             None
         }
+        None if tenants.len() > 1 => None,
         None => Some(tenants.first().map_or_else(|| "default".into(), |tenant| (*tenant).clone())),
     }
 }
@@ -320,6 +322,7 @@ fn default_realm(c: &mut Checks<'_>, env: &Environment, most: usize) -> Option<R
     };
     c.warnings.push("realm default (VAULT_ADDR) only observes: write a configuration to enforce".to_owned());
     Some(Realm {
+        tenant: None,
         rules: connector::Realm {
             name: "default".to_owned(),
             mode: Mode::Observe,

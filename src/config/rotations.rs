@@ -198,6 +198,7 @@ pub(super) fn recipes(
             Some(_) => {}
         }
         let store = &one.store;
+        whose(c, &store.realm, realms);
         if !realms.iter().any(|realm| realm.rules.name == store.realm.value) {
             let message = format!("there is no realm {}", said(&store.realm.value));
             let known = realms.iter().map(|realm| realm.rules.name.as_str());
@@ -277,6 +278,14 @@ pub(super) fn recipes(
     recipes
 }
 
+/// What is matched is one tenant's.
+fn whose(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {
+    if realms.iter().any(|known| known.rules.name == realm.value && known.tenant.is_none()) {
+        let message = format!("realm {}: the topics are of several tenants", said(&realm.value));
+        c.problems.push(Problem::new(realm.referenced, message).help("write `tenant: NAME` in the realm"));
+    }
+}
+
 /// What the inventory reads.
 pub(super) fn inventories(c: &mut Checks<'_>, raw: &[Spanned<Watch>], realms: &[Realm]) -> Vec<Inventory> {
     let mut all = Vec::new();
@@ -286,6 +295,7 @@ pub(super) fn inventories(c: &mut Checks<'_>, raw: &[Spanned<Watch>], realms: &[
             let known = realms.iter().map(|realm| realm.rules.name.as_str());
             c.problems.push(Problem::new(one.realm.referenced, message).nearest(&one.realm.value, known));
         }
+        whose(c, &one.realm, realms);
         if one.paths.value.is_empty() || one.paths.value.iter().any(|path| matches!(path.as_str(), "" | "/")) {
             c.wrong(one.paths.referenced, "`paths` are opt-in: name each, or a prefix that ends in `/`");
         }

@@ -168,6 +168,8 @@ pub struct Rotation {
     pub candidate: Option<Uuid>,
     /// The old value leaked: nothing of it may come back.
     pub contains: bool,
+    /// Nothing takes its place: all of its users go, whichever of them has which value.
+    pub ends: bool,
 }
 
 impl Rotation {
@@ -184,7 +186,8 @@ impl Rotation {
         let create = state.plan.as_ref().and_then(|plan| plan.find(Act::Create));
         let candidate = create.map(|step| step_key(case.id, state.plan_no, step, turn.rejected + 1));
         let contains = matches!(directive.action, Action::Contain | Action::Revoke);
-        Self { recipe, store, turn, candidate, contains }
+        let ends = directive.action == Action::Revoke;
+        Self { recipe, store, turn, candidate, contains, ends }
     }
 
     /// The user whose value goes.

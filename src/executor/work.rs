@@ -393,6 +393,7 @@ impl Work<'_> {
         let now = self.now();
         let mut due_ms = now + self.backoff_ms(kind);
         match kind {
+            FailureKind::Refused if self.case().state.is_spent() => return Ok(Next::Go),
             FailureKind::Refused => {
                 self.parts.metrics.alarm("refused");
                 return self.hold(HoldReason::Refused).await;

@@ -31,6 +31,7 @@ mod intake;
 mod journal;
 mod odd;
 mod postgres;
+mod rotation;
 mod scanners;
 mod schemas;
 mod silence;

@@ -30,17 +30,17 @@ use super::{PostgresSettings, SELF, bounded};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Level, Observation, Output, Presence, Sighting};
 use crate::clock;
-use crate::connector::recipe::Users;
+use crate::connector::recipe::{Rotation, Users};
 use crate::connector::vault::ConnectError;
 use crate::connector::{Connector, Failure, Gate, Subject};
 use crate::probe::Settle;
 
-/// A role: OID, name, whether it can log in, whether it is protected, whether its VALID UNTIL has passed.
+/// A role: OID, name, whether it can log in, whether it is protected.
 const BY_OID: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper OR rolcreaterole OR oid::bigint < 16384 \
-     OR rolname IN (current_user, session_user), coalesce(rolvaliduntil <= pg_catalog.now(), false) \
+     OR rolname IN (current_user, session_user) \
      FROM pg_catalog.pg_roles WHERE oid = $1::bigint::oid";
 const BY_NAME: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper OR rolcreaterole OR oid::bigint < 16384 \
-     OR rolname IN (current_user, session_user), coalesce(rolvaliduntil <= pg_catalog.now(), false) \
+     OR rolname IN (current_user, session_user) \
      FROM pg_catalog.pg_roles WHERE rolname = $1::text";
 const VERSION: &str = "SELECT pg_catalog.current_setting('server_version_num')::int";
 
@@ -75,7 +75,6 @@ struct Role {
     name: String,
     can_log_in: bool,
     protected: bool,
-    expired: bool,
 }
 
 fn refused<T>(note: &str) -> Result<T, Failure> {
@@ -99,8 +98,8 @@ impl PostgresRole {
                 None => sqlx::query_as(BY_NAME).bind(name).fetch_optional(&self.pool).await,
             }
         };
-        let row: Option<(i64, String, bool, bool, bool)> = self.bounded(false, row).await?;
-        let role = |(oid, name, can_log_in, protected, expired)| Role { oid, name, can_log_in, protected, expired };
+        let row: Option<(i64, String, bool, bool)> = self.bounded(false, row).await?;
+        let role = |(oid, name, can_log_in, protected)| Role { oid, name, can_log_in, protected };
         Ok(row.map(role))
     }
 
@@ -132,6 +131,15 @@ impl PostgresRole {
             Ok(Err(error)) => answers::login(&error),
             Err(_) => Login::Unclear,
         }
+    }
+}
+
+/// The users whose value goes.
+fn going(rotation: &Rotation) -> Result<Vec<&str>, Failure> {
+    match rotation.old_user() {
+        _ if rotation.ends => Ok(rotation.recipe.users.names()),
+        Some(user) => Ok(vec![user]),
+        None => refused("it is not known who has the old value"),
     }
 }
 

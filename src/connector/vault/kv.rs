@@ -233,6 +233,14 @@ impl Secrets {
             let stored = |version: &i64| versions.all.get(version).is_some_and(|state| *state != Version::Destroyed);
             let mut doomed: Vec<i64> = Vec::new();
             match (old, new) {
+                // Nothing takes its place: no value of it stays.
+                (Some(old), new) if rotation.ends => {
+                    let last = new.map_or(old.version, |new| new.version.max(old.version));
+                    doomed.extend(versions.all.range(..=last).map(|(version, _)| *version));
+                    if versions.all.range(last + 1..).any(|(_, state)| *state != Version::Destroyed) {
+                        output.residue.push(Residue::OldValueStored);
+                    }
+                }
                 (Some(old), Some(new)) if old.version < new.version && old.version != versions.newest => {
                     doomed.push(old.version);
                     // The same value again, where another field was written meanwhile, and a candidate of an older plan.

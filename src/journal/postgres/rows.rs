@@ -248,7 +248,7 @@ pub(super) async fn put_credentials(db: &mut PgConnection, all: &[Credential], n
     .bind(column(all, |c| c.issued_ms))
     .bind(column(all, |c| c.expires_ms))
     .bind(column(all, |c| c.dead_ms))
-    .bind(column(all, |c| (c.seen_ms.is_none() && c.dead_ms.is_none()).then_some(now_ms)))
+    .bind(column(all, |c| c.needs_lookup().then_some(now_ms)))
     .bind(column(all, |c| c.version))
     .bind(all.iter().map(|c| c.environment.as_deref()).collect::<Vec<_>>())
     .bind(all.iter().map(|c| c.owner.as_deref()).collect::<Vec<_>>())

@@ -236,7 +236,7 @@ impl Learned {
             expires_ms: seen.and_then(|s| s.expires_ms),
             dead_ms,
             present: seen.is_some_and(|s| s.presence == Presence::Present),
-            version: case.state.turn.new.as_ref().map(|new| new.version),
+            version: case.settled_version(),
         }
     }
 }

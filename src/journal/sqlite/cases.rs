@@ -194,7 +194,7 @@ fn close(w: &mut Writer, case: &Case, learned: Option<&Observation>, now_ms: i64
 /// What a case learned of its credential. Seen present after its death: the death is not recorded any more.
 pub(super) fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Result<(), Error> {
     let present = seen.is_some_and(|s| s.presence == Presence::Present);
-    let version = case.state.turn.new.as_ref().map(|new| new.version);
+    let version = case.settled_version();
     exec(
         &w.db,
         "UPDATE credentials SET seen_ms = coalesce(seen_ms, ?), issued_ms = coalesce(?, issued_ms), \

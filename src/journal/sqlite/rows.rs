@@ -203,7 +203,7 @@ pub(super) fn credential(row: &Row<'_>) -> rusqlite::Result<Credential> {
 
 /// A new credential that was never seen is to be looked up at once; an old one keeps its look-up.
 pub(super) fn put_credential(db: &Connection, c: &Credential, now_ms: i64) -> Result<(), Error> {
-    let lookup = (c.seen_ms.is_none() && c.dead_ms.is_none()).then_some(now_ms);
+    let lookup = c.needs_lookup().then_some(now_ms);
     exec(
         db,
         "INSERT INTO credentials (tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms, \

@@ -121,7 +121,9 @@ impl Draft<'_> {
         for (id, version) in matches {
             let known = self.credential(&id);
             let is_older = |known: &Credential| matches!((version, known.version), (Some(v), Some(now)) if v < now);
-            let is_dead = known.is_some_and(|known| known.dead_ms.is_some() || is_older(known));
+            // While a case is open the value before the newest may live: of two users in turn it does.
+            let settled = !self.view.cases.contains_key(&id);
+            let is_dead = settled && known.is_some_and(|known| known.dead_ms.is_some() || is_older(known));
             let (response, rule) = self.rules.response(&finding, known, self.event.broker_ms);
             let response = if is_dead && response > Response::Hold { Response::Verify } else { response };
             self.facts.insert("rule".into(), rule.into());

@@ -79,7 +79,11 @@ fn a_finding_waits_for_the_inventory_and_is_matched_when_that_learns_of_it() {
     assert!(world.tell(registered(role(), 8, 1, true)).directives.is_empty(), "another value");
     let matched = world.tell(registered(role(), 7, 2, true));
     assert_eq!(asked(&matched), [(Action::Contain, Some(2))]);
-    assert_eq!(matched.directives[0].grantors, ["curfew.tasks"], "on the word of who observed it, not on the inventory's");
+    assert_eq!(
+        matched.directives[0].grantors,
+        ["curfew.tasks"],
+        "on the word of who observed it, not on the inventory's"
+    );
     assert_eq!(world.view.findings["f"].phase, Stand::Matched);
     assert!(world.tell(registered(role(), 7, 2, true)).directives.is_empty(), "once");
 }
@@ -108,6 +112,18 @@ fn a_value_that_was_replaced_is_only_looked_at() {
     // Out of order: an older version that is said to be current is not.
     world.tell(registered(role(), 3, 1, true));
     assert_eq!(world.view.credentials[&role()].version, Some(2));
+}
+
+#[test]
+fn while_a_rotation_runs_the_value_before_the_newest_is_not_called_dead() {
+    let mut world = World::new();
+    world.tell(registered(role(), 1, 1, true));
+    let rollover = world.tell(observed("f", 1, "unknown", false)).directives[0].clone();
+    world.view.cases.insert(role(), Arc::new(opened(&rollover, State::opened(&rollover))));
+    world.tell(registered(role(), 2, 2, true));
+    let leaked = world.tell(observed("g", 1, "active", false));
+    assert_eq!(asked(&leaked), [(Action::Contain, Some(1))]);
+    assert_eq!(meet(&world.view.cases[&role()], &leaked.directives[0]), Meeting::Supersede);
 }
 
 #[test]

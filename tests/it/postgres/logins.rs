@@ -4,12 +4,15 @@ use curfew::case::plan::Act;
 use curfew::case::record::{Answer, FailureKind};
 use curfew::connector::Gate;
 use curfew::connector::postgres::answers::{Login, login};
+use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection as _, Executor as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use super::role::DEAD;
-use super::shelf::Life;
+use super::shelf::{DEAD, Life};
 use super::{admin, as_user, make, quoted, run};
+use crate::admin::Postgres;
 use crate::world::{env, unique, until};
 
 /// What a login comes to, and the SQLSTATE.
@@ -75,7 +78,7 @@ async fn a_rule_before_the_password_proves_nothing() {
     life.look().await;
     life.renew().await;
     life.act(Act::EndSessions).await;
-    assert_eq!(life.probe().await, DEAD);
+    life.dead().await;
     // Rejected before any password is asked for: the same code as NOLOGIN has, and the role says that it may log in.
     hba(&format!("host all {} all reject", quoted(&life.user(0)))).await;
     let user = life.user(0);
@@ -95,7 +98,7 @@ async fn a_rule_before_the_password_proves_nothing() {
     life.renew().await;
     assert_eq!(life.probe().await.0, Answer::Accepted);
     life.shelf.destroy(1);
-    assert_eq!(life.probe().await, (Answer::Refused, false, false), "no control");
+    until("no control", || async { (life.probe().await == (Answer::Refused, false, false)).then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -104,7 +107,7 @@ async fn a_refusal_counts_only_while_the_new_value_is_let_in() {
     life.look().await;
     life.renew().await;
     life.act(Act::EndSessions).await;
-    assert_eq!(life.probe().await, DEAD);
+    life.dead().await;
     for (breaks, mends) in [
         ("ALTER ROLE {} VALID UNTIL '2001-01-01'", "ALTER ROLE {} VALID UNTIL 'infinity'"),
         ("ALTER ROLE {} CONNECTION LIMIT 0", "ALTER ROLE {} CONNECTION LIMIT -1"),
@@ -132,7 +135,7 @@ async fn the_gate_says_whose_fault_a_failed_login_is() {
         ("ALTER ROLE {} PASSWORD 'another'", FailureKind::Rejected, "ALTER ROLE {} NOLOGIN"),
         ("ALTER ROLE {} NOLOGIN", FailureKind::Rejected, "ALTER ROLE {} LOGIN"),
         ("ALTER ROLE {} CONNECTION LIMIT 0", FailureKind::Unavailable, "ALTER ROLE {} CONNECTION LIMIT -1"),
-        ("ALTER ROLE {} VALID UNTIL '2001-01-01'", FailureKind::Refused, "ALTER ROLE {} VALID UNTIL 'infinity'"),
+        ("ALTER ROLE {} VALID UNTIL '2001-01-01'", FailureKind::Rejected, "ALTER ROLE {} VALID UNTIL 'infinity'"),
     ] {
         life.sql(0, breaks).await;
         assert_eq!(life.rejects(Act::Test).await.0, kind, "{breaks}");
@@ -158,6 +161,7 @@ async fn a_look_logs_in_three_times_at_most() {
             life.act(Act::Disable).await;
         }
         let name = life.user(0).trim_end_matches("_a").to_owned();
+        life.dead().await;
         for stored in [true, false] {
             let before = tries(&name);
             assert_eq!(life.probe().await, DEAD);
@@ -165,5 +169,82 @@ async fn a_look_logs_in_three_times_at_most() {
             assert!((1..=3).contains(&after), "{after} logins, two users: {two}, stored: {stored}");
             life.shelf.destroy(1);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_began_with_the_old_value_is_waited_for() {
+    for contains in [false, true] {
+        let mut life = Life::of(false).await;
+        life.contains = contains;
+        life.look().await;
+        let begun = Slow::begin(&life.user(0), &life.old).await;
+        let mut never = Slow::begin(&life.user(0), &life.old).await;
+        if contains {
+            life.act(Act::Disable).await;
+            assert!(!never.end().await, "it cannot log in");
+        }
+        life.renew().await;
+        life.act(Act::EndSessions).await;
+        assert_eq!(life.probe().await, (Answer::Unknown, true, false), "another one may be under way");
+        // PostgreSQL reads what it compares with when a login begins.
+        let mut begun = begun;
+        assert!(begun.end().await, "the old value lets in");
+        assert_eq!(life.probe().await, (Answer::Accepted, true, true));
+        assert_eq!(life.act(Act::EndSessions).await.derived, 1);
+        life.dead().await;
+    }
+}
+
+/// A login that takes its time.
+struct Slow {
+    stream: TcpStream,
+    scram: ScramSha256,
+}
+
+impl Slow {
+    /// Until the server has said with what it will compare.
+    async fn begin(user: &str, password: &str) -> Self {
+        let stream = TcpStream::connect(Postgres::shared().host).await.unwrap();
+        let scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        let mut slow = Self { stream, scram };
+        let parameters = format!("user\0{user}\0database\0postgres\0\0");
+        let length = u32::try_from(parameters.len() + 8).unwrap();
+        let start = [&length.to_be_bytes(), &196_608_u32.to_be_bytes(), parameters.as_bytes()].concat();
+        slow.stream.write_all(&start).await.unwrap();
+        assert_eq!(slow.hear().await.0, b'R');
+        let first = slow.scram.message().to_vec();
+        let length = u32::try_from(first.len()).unwrap();
+        slow.say(&[b"SCRAM-SHA-256\0", length.to_be_bytes().as_slice(), &first].concat()).await;
+        let (kind, challenge) = slow.hear().await;
+        assert_eq!(kind, b'R');
+        slow.scram.update(&challenge[4..]).unwrap();
+        slow
+    }
+
+    /// Whether it is let in.
+    async fn end(&mut self) -> bool {
+        let proof = self.scram.message().to_vec();
+        self.say(&proof).await;
+        loop {
+            match self.hear().await.0 {
+                b'Z' => return true,
+                b'E' => return false,
+                _ => {}
+            }
+        }
+    }
+
+    async fn say(&mut self, body: &[u8]) {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        self.stream.write_all(&[b"p", length.to_be_bytes().as_slice(), body].concat()).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> (u8, Vec<u8>) {
+        let kind = self.stream.read_u8().await.unwrap();
+        let length = self.stream.read_u32().await.unwrap();
+        let mut body = vec![0; usize::try_from(length).unwrap() - 4];
+        self.stream.read_exact(&mut body).await.unwrap();
+        (kind, body)
     }
 }

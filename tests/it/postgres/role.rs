@@ -7,12 +7,10 @@ use curfew::connector::recipe::{PasswordRules, Rotation, Users};
 use sqlx::{Connection as _, Executor as _};
 use uuid::Uuid;
 
-use super::shelf::{Life, role_at, value};
+use super::shelf::{DEAD, Life, role_at, value};
 use super::{admin, quoted, run};
 use crate::admin::Postgres;
 use crate::world::{Proxy, env, unique, until};
-
-pub const DEAD: (Answer, bool, bool) = (Answer::Refused, true, false);
 
 #[tokio::test]
 async fn a_single_user_switches_and_its_old_sessions_end() {
@@ -40,7 +38,7 @@ async fn a_single_user_switches_and_its_old_sessions_end() {
     after.execute("SELECT 1").await.unwrap();
     assert_eq!(life.act(Act::EndSessions).await.derived, 0);
     assert_eq!(life.gate(Act::Adopt).await, Ok(Gate::Open));
-    assert_eq!(life.probe().await, DEAD);
+    life.dead().await;
     after.execute("SELECT 1").await.unwrap();
     // A later look at the same old value, when it is not stored any more: a role has one password.
     life.shelf.destroy(1);
@@ -114,7 +112,38 @@ async fn a_leaked_value_dies_before_another_comes() {
         let place = usize::from(two);
         assert!(life.logs_in(place, &life.new).await && !life.logs_in(0, &life.old).await);
         life.act(Act::EndSessions).await;
+        life.dead().await;
+    }
+}
+
+#[tokio::test]
+async fn what_nothing_replaces_ends_with_all_of_its_users() {
+    for (two, promoted) in [(false, false), (true, false), (true, true)] {
+        let mut life = Life::of(two).await;
+        life.look().await;
+        if promoted {
+            life.renew().await;
+        }
+        (life.contains, life.ends) = (true, true);
+        assert_eq!(life.probe().await.0, Answer::Accepted);
+        let place = usize::from(promoted);
+        let value = if promoted { life.new.clone() } else { life.old.clone() };
+        let mut of_now = life.login(place, &value).await.unwrap();
+        life.act(Act::Disable).await;
+        life.act(Act::Disable).await;
+        assert_eq!(life.probe().await, (Answer::Accepted, true, true), "a session is left");
+        assert_eq!(life.act(Act::EndSessions).await.derived, 1);
+        assert!(of_now.execute("SELECT 1").await.is_err());
         assert_eq!(life.probe().await, DEAD);
+        life.shelf.destroy(1);
+        assert_eq!(life.probe().await, DEAD);
+        for place in 0..life.recipe.users.names().len() {
+            life.sql(place, "ALTER ROLE {} LOGIN").await;
+            assert!(!life.logs_in(place, &value).await, "its password is nobody's");
+        }
+        life.sql(0, "DROP ROLE {}").await;
+        let again = life.target.perform(Act::Disable, &life.subject()).await.map_err(|failure| failure.kind);
+        assert_eq!(again.err(), (!two).then_some(FailureKind::Gone));
     }
 }
 
@@ -261,7 +290,7 @@ async fn the_least_grants_are_enough_and_no_value_is_in_the_log() {
             life.act(Act::Disable).await;
         }
         assert_eq!(life.act(Act::EndSessions).await.derived, 1);
-        assert_eq!(life.probe().await, DEAD);
+        life.dead().await;
         life.act(Act::Restore).await;
         let log = std::fs::read(env("CURFEW_TEST_PG_LOG")).unwrap();
         let log = String::from_utf8_lossy(&log);
@@ -289,7 +318,8 @@ async fn a_curfew_with_fewer_rights_reports_what_it_may_not_do() {
     life.turn.set_ms = strong.perform(Act::Set, &life.subject()).await.unwrap().done_ms;
     life.promote();
     assert_eq!(life.refusal(Act::EndSessions).await.kind, FailureKind::Refused);
-    assert_eq!(life.probe().await, (Answer::Refused, true, true));
+    let reported = || async { (life.probe().await == (Answer::Refused, true, true)).then_some(()) };
+    until("its death, with sessions left", reported).await;
     // It is shown, and we may still not end them.
     run(&mut admin, format!("GRANT pg_read_all_stats TO {}", quoted(&weak))).await;
     assert_eq!(life.refusal(Act::EndSessions).await.kind, FailureKind::Refused);
@@ -298,7 +328,7 @@ async fn a_curfew_with_fewer_rights_reports_what_it_may_not_do() {
     life.sql(0, &format!("GRANT {{}} TO {}", quoted(&weak))).await;
     assert_eq!(life.probe().await, (Answer::Accepted, true, true));
     assert_eq!(life.act(Act::EndSessions).await.derived, 1);
-    assert_eq!(life.probe().await, DEAD);
+    life.dead().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A store in memory, and a rotation that a test leads by hand.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use curfew::case::plan::Act;
@@ -18,7 +19,10 @@ use uuid::Uuid;
 
 use super::{admin, quoted, run};
 use crate::admin::Postgres;
-use crate::world::{env, unique};
+use crate::world::{env, unique, until};
+
+/// What proves a death.
+pub const DEAD: (Answer, bool, bool) = (Answer::Refused, true, false);
 
 type Value = (Option<String>, String);
 
@@ -130,6 +134,7 @@ pub struct Life {
     pub recipe: Recipe,
     pub turn: Turn,
     pub contains: bool,
+    pub ends: bool,
     pub seen: Option<Observation>,
     pub key: Uuid,
     /// The value that goes.
@@ -175,7 +180,7 @@ impl Life {
         };
         let turn = Turn { old: Some(current), ..Turn::default() };
         let (key, new) = (Uuid::new_v4(), String::new());
-        Self { target, shelf, admin, recipe, turn, contains: false, seen: None, key, old, new }
+        Self { target, shelf, admin, recipe, turn, contains: false, ends: false, seen: None, key, old, new }
     }
 
     pub fn rotation(&self) -> Rotation {
@@ -185,6 +190,7 @@ impl Life {
             turn: self.turn.clone(),
             candidate: Some(self.key),
             contains: self.contains,
+            ends: self.ends,
         }
     }
 
@@ -253,6 +259,19 @@ impl Life {
         let sighting = self.target.probe(&self.subject()).await;
         assert_eq!(sighting.level, Level::Target);
         (sighting.answer, sighting.control, !sighting.residue.is_empty())
+    }
+
+    /// Waits until it is proven dead: as long as a login may take, one with the old value may still come through.
+    pub async fn dead(&self) {
+        until("its death", || async {
+            match self.probe().await {
+                DEAD => return Some(()),
+                (Answer::Unknown, true, false) => tokio::time::sleep(Duration::from_millis(500)).await,
+                other => panic!("neither dead nor settling: {other:?}"),
+            }
+            None
+        })
+        .await;
     }
 
     /// The user at this place of the recipe.

@@ -116,7 +116,7 @@ fn subject(store: &Arc<dyn Store>, place: &Place, turn: Turn, candidate: Option<
         max_age_ms: None,
     };
     let recipe = Arc::new(recipe);
-    subject.rotation = Some(Rotation { recipe, store: store.clone(), turn, candidate, contains: false });
+    subject.rotation = Some(Rotation { recipe, store: store.clone(), turn, candidate, contains: false, ends: false });
     subject
 }
 
@@ -310,6 +310,9 @@ async fn a_cut_answer_leaves_one_candidate_and_one_promotion() {
     proxy.on();
     assert_eq!(far.perform(Act::Destroy, &subject(&turn)).await.unwrap(), Output::default());
     assert_eq!((root.fields(mount, PATH, Some(1)).await, bench.side().await), (None, None));
+    // Nothing was sent: nothing happened.
+    proxy.off();
+    assert_eq!(kind(far.perform(Act::Discard, &subject(&turn)).await), FailureKind::Unavailable);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::sessions::{IN_USE, Scope, TERMINATE, before};
-use super::{PostgresRole, Role, VERSION, of_store, recorded, refused, value};
+use super::{PostgresRole, Role, VERSION, going, of_store, recorded, refused, value};
 use crate::case::record::{FailureKind, Output};
 use crate::connector::postgres::{LOOKS, quoted};
 use crate::connector::recipe::{Rotation, Which};
@@ -54,11 +54,15 @@ impl PostgresRole {
         if !rotation.recipe.users.overlap() || rotation.contains {
             return Ok(());
         }
-        let in_use = sqlx::query_scalar::<_, i64>(IN_USE).bind(role.oid).fetch_one(&self.pool);
-        match self.bounded(false, in_use).await? {
-            0 => Ok(()),
-            _ => refused("the user whose turn it is has sessions: somebody uses it"),
+        // One that has gone is still shown for an instant.
+        for _ in 0..LOOKS.1 {
+            let in_use = sqlx::query_scalar::<_, i64>(IN_USE).bind(role.oid).fetch_one(&self.pool);
+            if self.bounded(false, in_use).await? == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOKS.0).await;
         }
+        refused("the user whose turn it is has sessions: somebody uses it")
     }
 
     /// From here on the user cannot log in. With `scramble` its password is nobody's as well.
@@ -73,13 +77,25 @@ impl PostgresRole {
     }
 
     pub(super) async fn disable(&self, subject: &Subject, rotation: &Rotation) -> Result<Output, Failure> {
-        let Some(user) = rotation.old_user() else { return refused("it is not known who has the old value") };
-        let users = &rotation.recipe.users;
-        if users.overlap() && rotation.turn.new.as_ref().is_some_and(|new| new.user.as_deref() == Some(user)) {
-            return refused("consumers read a value of this user");
+        let (users, new) = (&rotation.recipe.users, rotation.turn.new.as_ref());
+        let mut known = Vec::new();
+        for user in going(rotation)? {
+            if users.overlap() && !rotation.ends && new.is_some_and(|new| new.user.as_deref() == Some(user)) {
+                return refused("consumers read a value of this user");
+            }
+            match self.ours(subject, users, user).await {
+                Ok(role) => known.push(role),
+                Err(failure) if failure.kind == FailureKind::Gone => {}
+                Err(failure) => return Err(failure),
+            }
         }
-        let role = self.ours(subject, users, user).await?;
-        self.shut(&role, users.overlap() || rotation.contains).await
+        if known.is_empty() {
+            return Err(Failure::new(FailureKind::Gone, "the role is gone"));
+        }
+        for role in known {
+            self.shut(&role, users.overlap() || rotation.contains).await?;
+        }
+        Ok(Output::default())
     }
 
     pub(super) async fn restore(&self, subject: &Subject, rotation: &Rotation) -> Result<Output, Failure> {
@@ -99,7 +115,15 @@ impl PostgresRole {
     }
 
     pub(super) async fn end_sessions(&self, subject: &Subject, rotation: &Rotation) -> Result<Output, Failure> {
-        let Some(user) = rotation.old_user() else { return refused("it is not known who has the old value") };
+        let mut output = Output::default();
+        for user in going(rotation)? {
+            output.derived += self.end_sessions_of(subject, rotation, user).await?;
+        }
+        Ok(output)
+    }
+
+    /// How many were ended.
+    async fn end_sessions_of(&self, subject: &Subject, rotation: &Rotation, user: &str) -> Result<u32, Failure> {
         let users = &rotation.recipe.users;
         let role = self.role(subject, users, user).await?;
         if role.as_ref().is_some_and(|role| role.protected) {
@@ -107,7 +131,7 @@ impl PostgresRole {
         }
         let scope = Scope::of(rotation, user, role.as_ref());
         let oid = recorded(subject, users, user).or(role.map(|role| role.oid));
-        let (Some(oid), Some(before)) = (oid, before(scope)) else { return Ok(Output::default()) };
+        let (Some(oid), Some(before)) = (oid, before(scope)) else { return Ok(0) };
         let ended = sqlx::query_scalar(TERMINATE).bind(oid).bind(before).fetch_all(&self.pool);
         let ended: Vec<bool> = self.bounded(true, ended).await?;
         for _ in 0..LOOKS.1 {
@@ -116,7 +140,7 @@ impl PostgresRole {
                 return refused("we may not see when its sessions began");
             }
             if open.sessions == 0 {
-                return Ok(Output { derived: u32::try_from(ended.len()).unwrap_or(u32::MAX), ..Output::default() });
+                return Ok(u32::try_from(ended.len()).unwrap_or(u32::MAX));
             }
             tokio::time::sleep(LOOKS.0).await;
         }

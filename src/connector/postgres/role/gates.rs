@@ -16,10 +16,6 @@ impl PostgresRole {
         let candidate = rotation.candidate().await.map_err(of_store)?;
         let users = &rotation.recipe.users;
         let Some(role) = self.role(subject, users, user).await? else { return refused("there is no such role") };
-        // No candidate would be let in.
-        if role.expired {
-            return refused("the new user's VALID UNTIL has passed");
-        }
         if let Some(old) = rotation.old_user().filter(|_| users.overlap())
             && let Some(old) = self.role(subject, users, old).await?
         {

@@ -70,6 +70,13 @@ impl PostgresRole {
         // No name that the recipe does not know.
         let user = user.filter(|user| rotation.recipe.users.names().contains(user));
         let mut sight = match (user, &old) {
+            _ if rotation.ends => {
+                let mut values: Vec<(&str, &Stored)> = user.zip(old.as_ref()).into_iter().collect();
+                let other =
+                    holder.as_ref().filter(|holder| old.as_ref().is_none_or(|o| o.version != holder.stored.version));
+                values.extend(other.map(|holder| (holder.user, holder.stored)));
+                self.by_end(subject, rotation, &values, exists).await?
+            }
             (Some(user), Some(old)) => self.by_login(subject, rotation, user, old, holder.as_ref(), exists).await?,
             _ => self.by_logic(subject, rotation, user, holder.as_ref(), exists).await?,
         };
@@ -77,7 +84,7 @@ impl PostgresRole {
             return Ok(sight);
         }
         let all = rotation.recipe.users.names();
-        for user in user.map_or(all, |user| vec![user]) {
+        for user in user.filter(|_| !rotation.ends).map_or(all, |user| vec![user]) {
             self.count_sessions(subject, rotation, user, may_end, &mut sight).await?;
         }
         Ok(sight)
@@ -125,7 +132,7 @@ impl PostgresRole {
             let Some(role) = self.role(subject, users, user).await? else { continue };
             if role.can_log_in {
                 let later = holder.filter(|holder| holder.user == user).is_some_and(|holder| {
-                    rotation.turn.old.as_ref().is_some_and(|old| old.version != holder.stored.version)
+                    rotation.turn.old.as_ref().is_some_and(|old| old.version < holder.stored.version)
                 });
                 if !later || !self.lets_in(user, holder).await {
                     return Ok(Sight::default());
@@ -135,6 +142,38 @@ impl PostgresRole {
             refuses = refuses && self.refuses_nobodys(subject, users, user).await?;
         }
         Ok(Sight::of(Answer::Refused, exists && refuses))
+    }
+
+    /// Nothing took its place: no value that is still stored lets anybody in, and who has none of them cannot log in.
+    async fn by_end(
+        &self,
+        subject: &Subject,
+        rotation: &Rotation,
+        values: &[(&str, &Stored)],
+        exists: bool,
+    ) -> Result<Sight, Failure> {
+        let users = &rotation.recipe.users;
+        let mut control = exists;
+        let mut asked = false;
+        for user in users.names() {
+            let Some(role) = self.role(subject, users, user).await? else { continue };
+            let of_user: Vec<&Stored> =
+                values.iter().filter(|(own, _)| *own == user).map(|(_, stored)| *stored).collect();
+            if role.can_log_in && of_user.is_empty() {
+                return Ok(Sight::default());
+            }
+            for stored in of_user {
+                match self.log_in(user, &stored.value, PURPOSE).await {
+                    Login::In => return Ok(Sight::of(Answer::Accepted, exists)),
+                    login if self.is_refusal(subject, users, user, login).await? => {}
+                    _ => return Ok(Sight::default()),
+                }
+            }
+            if !std::mem::replace(&mut asked, true) {
+                control = exists && self.refuses_nobodys(subject, users, user).await?;
+            }
+        }
+        Ok(Sight::of(Answer::Refused, control))
     }
 
     /// What is left open. Sessions that we may end are not ended yet; others can only be reported.
@@ -151,6 +190,9 @@ impl PostgresRole {
         let scope = Scope::of(rotation, user, role.as_ref());
         let Some(oid) = recorded(subject, users, user).or(role.as_ref().map(|role| role.oid)) else { return Ok(()) };
         let open = self.open(oid, scope).await?;
+        if open.may_come(scope) && sight.answer == Answer::Refused {
+            sight.answer = Answer::Unknown;
+        }
         if open.sessions + open.unseen == 0 {
             return Ok(());
         }

@@ -1,0 +1,393 @@
+//! Every plan of a rotation, on real servers: killed at every append (before and after it is durable), each call failed in
+//! each way, each effect repeated, each reply cut after execution. Each run must end with the stored value working, the old
+//! one refused, one terminal outcome, and nothing left behind.
+
+mod stories;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use curfew::case::Action;
+use curfew::case::plan::Act;
+use curfew::case::record::{FailureKind, Level, Output, Record, Verdict};
+use curfew::case::state::State;
+use curfew::connector::postgres::{PostgresSettings, role};
+use curfew::connector::recipe::{Adoption, PasswordRules, Place, Recipe, Users};
+use curfew::connector::vault::{self, Auth, VaultSettings};
+use curfew::connector::{Connector, Failure, Realm, Registry, Subject};
+use curfew::credential::{CredentialId, Kind};
+use curfew::event::{CredentialRegistered, Data, Event, FindingObserved, PartFingerprint, Type, digest16};
+use curfew::fingerprint::Fingerprint;
+use curfew::guard::Mode;
+use curfew::journal::{CaseLine, Journal};
+use curfew::outcome;
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use sqlx::AssertSqlSafe;
+
+use crate::admin::{Admin, Postgres};
+use crate::stage::{Between, Broken, Death, Dying, Fault, Stage, case_of, event, record};
+use crate::store::Store;
+use crate::world::{unique, until};
+
+/// Runs of one suite side by side.
+const AT_ONCE: usize = 4;
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One user.
+    One,
+    /// Two in turn.
+    Two,
+}
+
+/// The servers, with a KV mount of its own.
+pub struct Ground {
+    pub admin: Admin,
+    pub pg: Postgres,
+    pub mount: String,
+    token: String,
+}
+
+/// A stored credential and how it is rotated.
+pub struct Victim {
+    pub recipe: Recipe,
+    pub registry: Registry,
+    /// The user and the value that were current at first.
+    pub old: (String, String),
+    admin: Admin,
+    pg: Postgres,
+}
+
+impl Ground {
+    pub async fn new() -> Self {
+        let admin = Admin::shared();
+        let mount = unique("kv");
+        admin.done("POST", &format!("sys/mounts/{mount}"), json!({"type": "kv", "options": {"version": "2"}})).await;
+        // The engine upgrades itself in the background.
+        until("the KV engine", || async {
+            let (status, _) = admin.call("GET", &format!("{mount}/config"), Value::Null).await;
+            (status == 200).then_some(())
+        })
+        .await;
+        let token = admin.curfew_token().await;
+        Self { admin, pg: Postgres::shared(), mount, token }
+    }
+
+    /// A fresh one. `adoption` as the recipe says.
+    pub async fn victim(&self, shape: Shape, adoption: Adoption) -> Victim {
+        let base = unique("app").replace('-', "_");
+        let users = match shape {
+            Shape::One => Users::One(base.clone()),
+            Shape::Two => Users::Two(format!("{base}_a"), format!("{base}_b")),
+        };
+        let first = users.names()[0].to_owned();
+        let password = format!("first-{}", unique("pw"));
+        let pool = self.pg.pool().await;
+        for user in users.names() {
+            let login = if user == first { format!("LOGIN PASSWORD '{password}'") } else { "NOLOGIN".to_owned() };
+            sqlx::query(AssertSqlSafe(format!("CREATE ROLE \"{user}\" {login}"))).execute(&pool).await.unwrap();
+        }
+        let path = format!("apps/{base}");
+        let secret = json!({"data": {"username": first, "password": password, "host": "db.example"}});
+        self.admin.done("POST", &format!("{}/data/{path}", self.mount), secret).await;
+        let id = users.names().join(",");
+        let recipe = Recipe {
+            name: base,
+            credential: CredentialId::new(Kind::PostgresRole, "appdb", &id).unwrap(),
+            place: Place {
+                realm: "test".to_owned(),
+                mount: self.mount.clone(),
+                path,
+                field: "password".to_owned(),
+                user_field: (shape == Shape::Two).then(|| "username".to_owned()),
+            },
+            users,
+            password: PasswordRules::default(),
+            adoption,
+            environment: Some("test".to_owned()),
+            owner: None,
+            max_age_ms: None,
+        };
+        let registry = self.registry(&recipe).await;
+        Victim { recipe, registry, old: (first, password), admin: self.admin.clone(), pg: self.pg.clone() }
+    }
+
+    async fn registry(&self, recipe: &Recipe) -> Registry {
+        let clock = curfew::clock::System::shared();
+        let settings = VaultSettings::new(&self.admin.address, Auth::Token(self.token.clone().into()));
+        let mut registry = Registry::default();
+        let realm = |name: &str, allowed_prefixes: Vec<String>| Realm {
+            name: name.to_owned(),
+            mode: Mode::Enforce,
+            allowed_prefixes,
+            targets: Vec::new(),
+        };
+        registry.add_realm(realm("test", Vec::new()));
+        registry.add_realm(realm("appdb", vec![recipe.credential.id()]));
+        let places = [recipe.place.clone()];
+        let store = vault::connect_store("test", &settings, Mode::Enforce, clock.clone(), &places).await.unwrap();
+        registry.add_store(store);
+        let target = PostgresSettings::new(self.pg.url.clone().into());
+        registry.add(role::connect("appdb", &target, clock).await.unwrap());
+        registry.add_recipe(recipe.clone());
+        registry
+    }
+}
+
+impl Victim {
+    pub fn credential(&self) -> &CredentialId {
+        &self.recipe.credential
+    }
+
+    /// What consumers read now: version, user, value.
+    pub async fn stored(&self) -> (i64, String, String) {
+        let Place { mount, path, .. } = &self.recipe.place;
+        let (status, body) = self.admin.call("GET", &format!("{mount}/data/{path}"), Value::Null).await;
+        assert_eq!(status, 200, "{body}");
+        let text = |name: &str| body["data"]["data"][name].as_str().unwrap().to_owned();
+        assert_eq!(text("host"), "db.example", "other fields stay");
+        (body["data"]["metadata"]["version"].as_i64().unwrap(), text("username"), text("password"))
+    }
+
+    /// The candidate at the side path, if there is one.
+    pub async fn candidate(&self) -> Option<(String, String)> {
+        let Place { mount, path, .. } = &self.recipe.place;
+        let (_, body) = self.admin.call("GET", &format!("{mount}/data/curfew-pending/{path}"), Value::Null).await;
+        let text = |name: &str| body["data"]["data"][name].as_str().map(str::to_owned);
+        Some((text("username").unwrap_or_else(|| self.old.0.clone()), text("password")?))
+    }
+
+    pub async fn works(&self, login: &(String, String)) -> bool {
+        self.pg.login(&login.0, &login.1).await.is_ok()
+    }
+
+    /// As the witness sees it, not as Curfew says.
+    pub async fn assert_rotated(&self, what: &str) {
+        let (version, user, value) = self.stored().await;
+        assert!(self.works(&(user.clone(), value.clone())).await, "{what}: what consumers read does not work");
+        assert!(!self.works(&self.old).await, "{what}: the old value still works");
+        assert_ne!(value, self.old.1, "{what}");
+        for other in self.recipe.users.names().into_iter().filter(|name| *name != user) {
+            assert!(!self.works(&(other.to_owned(), value.clone())).await, "{what}: both users know it");
+        }
+        let Place { mount, path, .. } = &self.recipe.place;
+        let (status, _) = self.admin.call("GET", &format!("{mount}/metadata/curfew-pending/{path}"), Value::Null).await;
+        assert_eq!(status, 404, "{what}: a candidate is left behind");
+        let (_, meta) = self.admin.call("GET", &format!("{mount}/metadata/{path}"), Value::Null).await;
+        assert_eq!(meta["data"]["versions"]["1"]["destroyed"], true, "{what}: the old value is still stored");
+        assert!(version >= 2, "{what}");
+    }
+
+    /// In a rollover something works at every instant, whatever died.
+    async fn assert_something_works(&self, what: &str) {
+        let (_, user, value) = self.stored().await;
+        let mut known = vec![self.old.clone(), (user, value)];
+        known.extend(self.candidate().await);
+        for login in &known {
+            if self.works(login).await {
+                return;
+            }
+        }
+        panic!("{what}: nothing works");
+    }
+}
+
+/// By which the value of a version is known.
+pub fn mark(victim: &Victim, version: i64) -> PartFingerprint {
+    let digest = digest16(&[victim.recipe.name.as_bytes(), &version.to_be_bytes()]);
+    let fingerprint = Fingerprint::of_parts("k1", &hex::encode([digest, digest].concat())).unwrap();
+    PartFingerprint { fingerprint, part: None }
+}
+
+/// The inventory knows it.
+pub fn registered(victim: &Victim, version: i64) -> Event {
+    let data = CredentialRegistered {
+        credential: victim.credential().clone(),
+        fingerprints: vec![mark(victim, version)],
+        version: Some(version),
+        current: true,
+        owner: None,
+        environment: Some("test".to_owned()),
+    };
+    event(Type::CredentialRegistered, Data::CredentialRegistered(data))
+}
+
+/// A finding of its first value, each time in another place.
+pub fn finding(victim: &Victim, validity: &str) -> Event {
+    let data = FindingObserved {
+        finding_key: unique("finding"),
+        fingerprints: vec![mark(victim, 1)],
+        detector: "tests".to_owned(),
+        validity: validity.to_owned(),
+        ..FindingObserved::default()
+    };
+    event(Type::FindingObserved, Data::FindingObserved(Box::new(data)))
+}
+
+/// One effect of one connector is not to be had until it ends.
+#[derive(Clone)]
+pub struct Down {
+    connector: &'static str,
+    act: Act,
+    over: Arc<AtomicBool>,
+}
+
+impl Down {
+    pub fn of(connector: &'static str, act: Act) -> Self {
+        Self { connector, act, over: Arc::default() }
+    }
+
+    pub fn ends(&self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Between for Down {
+    async fn perform(&self, inner: &dyn Connector, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        if act == self.act && inner.name() == self.connector && !self.over.load(Ordering::SeqCst) {
+            return Err(Failure::new(FailureKind::Unavailable, "injected: down"));
+        }
+        inner.perform(act, subject).await
+    }
+}
+
+fn validity_of(action: Action) -> &'static str {
+    if action == Action::Contain { "active" } else { "unknown" }
+}
+
+pub async fn open_case(journal: &dyn Journal, victim: &Victim, action: Action) {
+    record(journal, vec![registered(victim, 1), finding(victim, validity_of(action))]).await;
+}
+
+/// What must hold of a closed case, whatever happened on the way.
+pub async fn assert_one_end(journal: &Arc<dyn Journal>, line: &CaseLine, what: &str) {
+    let Verdict::Dead { level, .. } = &line.verdict else { panic!("{what}: {:?}", line.verdict) };
+    assert_eq!(*level, Level::Target, "{what}");
+    let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
+    let records: Vec<Record> = timeline.records.iter().flat_map(|(_, _, records)| records.clone()).collect();
+    assert_eq!(State::fold(&records).unwrap(), line.case.state, "{what}: the row is the fold of its records");
+    let rows = journal.outbox(0, 1_000).await.unwrap();
+    let of = |kind| rows.iter().filter(move |row| row.kind == kind);
+    assert_eq!(of(outcome::Kind::Outcome).count(), 1, "{what}: one outcome");
+    let told: std::collections::BTreeSet<String> = of(outcome::Kind::Rotated)
+        .map(|row| serde_json::from_slice::<Value>(&row.body).unwrap()["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(!told.is_empty(), "{what}: consumers were told");
+    let stats = journal.stats(crate::stage::now_ms()).await.unwrap();
+    assert_eq!(stats.accepted, stats.closed, "{what}: every accepted event is closed");
+}
+
+/// A run that dies, then a fresh process that finishes. Returns whether the death took place.
+async fn killed_and_resumed(store: Store, ground: &Ground, shape: Shape, action: Action, death: Death) -> bool {
+    let what = format!("{shape:?} {action:?} killed {death:?}");
+    let victim = ground.victim(shape, Adoption::default()).await;
+    let stage = Stage::new(store, victim.registry.clone());
+    let died = {
+        let journal = stage.open().await;
+        open_case(journal.as_ref(), &victim, action).await;
+        let dying = Dying::new(journal.clone(), death);
+        let executor = stage.executor(dying.clone());
+        until("the death or the end", || async {
+            let drained = executor.drain().await;
+            let closed = case_of(journal.as_ref(), victim.credential()).await.is_some_and(|c| c.closed_ms.is_some());
+            (dying.died() || drained.is_err() || closed).then_some(())
+        })
+        .await;
+        dying.died()
+    };
+    if action == Action::Rollover {
+        victim.assert_something_works(&what).await;
+    }
+    stage.store.leases_end().await;
+    let journal = stage.open().await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    assert_one_end(&journal, &line, &what).await;
+    victim.assert_rotated(&what).await;
+    died
+}
+
+async fn broken_and_finished(store: Store, ground: &Ground, shape: Shape, action: Action, fault: Fault) -> usize {
+    let what = format!("{shape:?} {action:?} with {fault:?}");
+    let victim = ground.victim(shape, Adoption::default()).await;
+    let (registry, calls) = Broken::all(&victim.registry, fault);
+    let stage = Stage::new(store, registry);
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), &victim, action).await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    assert_one_end(&journal, &line, &what).await;
+    victim.assert_rotated(&what).await;
+    calls.load(Ordering::SeqCst)
+}
+
+async fn every_kill(store: Store, shape: Shape, action: Action) {
+    let ground = Ground::new().await;
+    let both = [Death::Before as fn(usize) -> Death, Death::After].map(async |make| {
+        let mut at = 0;
+        while killed_and_resumed(store.fresh(), &ground, shape, action, make(at)).await {
+            at += 1;
+        }
+        assert!(at >= 5, "{shape:?} {action:?}: a rotation has several appends, killed at {at}");
+    });
+    futures::future::join_all(both).await;
+}
+
+async fn every_fault(store: Store, shape: Shape, action: Action) {
+    let ground = Ground::new().await;
+    let calls = broken_and_finished(store.fresh(), &ground, shape, action, Fault::Twice).await;
+    assert!(calls >= 7, "{shape:?} {action:?}: looks and acts");
+    let each = |nth| {
+        let fails = |kind| Fault::Fails(nth, kind);
+        [fails(FailureKind::Unavailable), fails(FailureKind::Unknown), Fault::ReplyCut(nth)]
+    };
+    // They wait more than they work.
+    let runs = futures::stream::iter((0..calls).flat_map(each))
+        .map(|fault| broken_and_finished(store.fresh(), &ground, shape, action, fault));
+    runs.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+}
+
+over_both! {
+    one_user_contained_survives_every_kill,
+    one_user_rolled_over_survives_every_kill,
+    two_users_contained_survive_every_kill,
+    two_users_rolled_over_survive_every_kill,
+    one_user_contained_survives_every_fault,
+    one_user_rolled_over_survives_every_fault,
+    two_users_contained_survive_every_fault,
+    two_users_rolled_over_survive_every_fault,
+}
+
+async fn one_user_contained_survives_every_kill(store: Store) {
+    every_kill(store, Shape::One, Action::Contain).await;
+}
+
+async fn one_user_rolled_over_survives_every_kill(store: Store) {
+    every_kill(store, Shape::One, Action::Rollover).await;
+}
+
+async fn two_users_contained_survive_every_kill(store: Store) {
+    every_kill(store, Shape::Two, Action::Contain).await;
+}
+
+async fn two_users_rolled_over_survive_every_kill(store: Store) {
+    every_kill(store, Shape::Two, Action::Rollover).await;
+}
+
+async fn one_user_contained_survives_every_fault(store: Store) {
+    every_fault(store, Shape::One, Action::Contain).await;
+}
+
+async fn one_user_rolled_over_survives_every_fault(store: Store) {
+    every_fault(store, Shape::One, Action::Rollover).await;
+}
+
+async fn two_users_contained_survive_every_fault(store: Store) {
+    every_fault(store, Shape::Two, Action::Contain).await;
+}
+
+async fn two_users_rolled_over_survive_every_fault(store: Store) {
+    every_fault(store, Shape::Two, Action::Rollover).await;
+}
