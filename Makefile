@@ -7,7 +7,7 @@ TESTS := --locked --features failpoints --lib --bins --tests
 DIR ?= /tmp/curfew-servers-$(shell id -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check lint bench capacity servers clean-servers test-binaries test-servers
+.PHONY: help demo test chaos check lint fuzz bench capacity servers clean-servers test-binaries test-servers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,14 @@ check: ## Format, clippy, docs, and the licences and bans of dependencies
 	@$(SERVERS) exec cargo deny --all-features --locked check bans licenses sources
 
 lint: check
+
+# Without AddressSanitizer, which needs a nightly Rust: there is no unsafe code here that it could watch.
+fuzz: ## A minute of odd input for each decoder (FUZZ_SECONDS=, FUZZ_TARGETS="event gitleaks trufflehog keys")
+	@$(SERVERS) install build fuzz
+	@for target in $${FUZZ_TARGETS:-event gitleaks trufflehog keys}; do \
+	  RUSTC_BOOTSTRAP=1 $(SERVERS) exec cargo fuzz run -s none $$target $$(fuzz/seeds $$target) -- \
+	    -max_total_time=$${FUZZ_SECONDS:-60} -max_len=8192 || exit; \
+	done
 
 bench: ## What Curfew costs, against the bare calls; writes target/bench.json
 	@benches/run
