@@ -24,6 +24,9 @@ pub enum Kind {
     VaultSecretId,
     /// The password of a PostgreSQL role; its id is the role's name, of two in turn `<one>,<other>`.
     PostgresRole,
+    /// A value in a Vault KV store that no recipe names: known by its fingerprints, and rotated by a person. Its id is
+    /// `<mount>/<path>#<field>`.
+    VaultKv,
     /// A kind that no connector of this build serves. It is recorded and held, never acted on.
     Unserved,
 }
@@ -36,13 +39,14 @@ impl Kind {
             Self::VaultToken => "vault-token",
             Self::VaultSecretId => "vault-secret-id",
             Self::PostgresRole => "postgres-role",
+            Self::VaultKv => "vault-kv",
             Self::Unserved => "unserved",
         }
     }
 
     /// Whether another value can take the place of its value: what cannot is revoked where others are rotated.
     pub fn rotates(self) -> bool {
-        matches!(self, Self::PostgresRole)
+        matches!(self, Self::PostgresRole | Self::VaultKv)
     }
 
     fn from_name(name: &str) -> Self {
@@ -51,6 +55,7 @@ impl Kind {
             "vault-token" => Self::VaultToken,
             "vault-secret-id" => Self::VaultSecretId,
             "postgres-role" => Self::PostgresRole,
+            "vault-kv" => Self::VaultKv,
             _ => Self::Unserved,
         }
     }

@@ -30,6 +30,7 @@ pub mod fingerprint;
 pub mod guard;
 pub mod http;
 pub mod intake;
+pub mod inventory;
 pub mod journal;
 pub mod kafka;
 pub mod limit;

@@ -1,32 +1,175 @@
 //! Role `inventory`: which credentials there are, and by which fingerprints their values are known. Recipes are registered
 //! at the start; stores are read with a login of their own, one process at a time for each realm.
 
-use curfew::event::{CredentialRegistered, Event};
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew::config::{Config, Inventory};
+use curfew::credential::{CredentialId, Kind};
+use curfew::event::{CredentialRegistered, Event, PartFingerprint};
+use curfew::fingerprint::Keys;
+use curfew::intake::Intake;
+use curfew::inventory::vault::{PER_SECOND, Reader};
+use curfew::inventory::{Changed, Learned, Watch};
+use curfew::task::Tenant;
+use tokio_util::sync::CancellationToken;
 
 use crate::Failed;
+use crate::enforce::{login, refused, vault_settings};
 use crate::process::Process;
 
-/// Registers the recipes of `realms` (empty: of all).
+/// Secrets whose values are recorded together.
+const CHUNK: usize = 100;
+
+/// Registers the recipes of `realms` (empty: of all), and starts the readers of their stores.
 pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
     let config = &process.config;
     let chosen = |realm: &String| realms.is_empty() || realms.contains(realm);
     let now_ms = process.clock.wall_ms();
-    let mut events = Vec::new();
-    for recipe in config.recipes.iter().filter(|recipe| chosen(&recipe.place.realm)) {
-        let Some(tenant) = config.tenant_of(&recipe.place.realm) else { continue };
-        let data = CredentialRegistered {
-            credential: recipe.credential.clone(),
-            fingerprints: Vec::new(),
-            version: None,
-            current: true,
-            owner: recipe.owner.clone(),
-            environment: recipe.environment.clone(),
-        };
-        events.push(Event::registered(tenant.clone(), data, now_ms));
-    }
+    let recipes = config.recipes.iter().filter(|recipe| chosen(&recipe.place.realm));
+    let events: Vec<Event> = recipes
+        .filter_map(|recipe| {
+            let data = CredentialRegistered {
+                credential: recipe.credential.clone(),
+                fingerprints: Vec::new(),
+                version: None,
+                current: true,
+                owner: recipe.owner.clone(),
+                environment: recipe.environment.clone(),
+            };
+            Some(Event::registered(config.tenant_of(&recipe.place.realm)?.clone(), data, now_ms))
+        })
+        .collect();
     if !events.is_empty() {
         let recorded = process.intake.notice(events).await;
         recorded.map_err(|error| Failed::Unavailable(format!("the recipes cannot be recorded: {error}")))?;
     }
+    for (at, inventory) in config.inventories.iter().enumerate().filter(|(_, one)| chosen(&one.realm)) {
+        read(process, inventory, at).await?;
+    }
     Ok(())
+}
+
+async fn read(process: &Process, inventory: &Inventory, at: usize) -> Result<(), Failed> {
+    let config = &process.config;
+    let what = format!("inventory of realm {}", inventory.realm);
+    let (Some(realm), Some(tenant), Some(file)) = (
+        config.realms.iter().find(|realm| realm.rules.name == inventory.realm),
+        config.tenant_of(&inventory.realm),
+        &config.fingerprint_keys,
+    ) else {
+        return Err(Failed::Data(format!("{what}: the configuration names no `fingerprint.key_file`")));
+    };
+    let keys = Keys::read(file).map_err(|error| Failed::Unavailable(format!("{what}: {error}")))?;
+    let settings = vault_settings(realm, login(&inventory.login));
+    let watch = Watch {
+        mount: inventory.mount.clone(),
+        paths: inventory.paths.clone(),
+        fields: inventory.fields.clone(),
+        user_field: None,
+    };
+    let pace = NonZeroU32::new(PER_SECOND).unwrap_or(NonZeroU32::MIN);
+    let reader = Reader::open(&inventory.realm, &settings, process.clock.clone(), vec![watch], keys, pace).await;
+    let reader = reader.map_err(|error| refused(&what, &error))?;
+    let rounds = Arc::new(Rounds {
+        reader,
+        intake: process.intake.clone(),
+        tenant: tenant.clone(),
+        places: places(config),
+        realm: inventory.realm.clone(),
+        every: Duration::from_millis(u64::try_from(inventory.every_ms).unwrap_or(60_000)),
+    });
+    process.lead_one("inventory", &format!("{} {at}", inventory.realm), move |cancel| {
+        let rounds = rounds.clone();
+        async move { rounds.run(cancel).await }
+    });
+    Ok(())
+}
+
+/// Which credential a stored value is, where a recipe says so.
+fn places(config: &Config) -> BTreeMap<String, CredentialId> {
+    let of = |recipe: &curfew::connector::recipe::Recipe| {
+        let place = &recipe.place;
+        (format!("{}/{}/{}#{}", place.realm, place.mount, place.path, place.field), recipe.credential.clone())
+    };
+    config.recipes.iter().map(of).collect()
+}
+
+/// Reads again and again; what has changed is registered.
+struct Rounds {
+    reader: Reader,
+    intake: Intake,
+    tenant: Tenant,
+    places: BTreeMap<String, CredentialId>,
+    realm: String,
+    every: Duration,
+}
+
+impl Rounds {
+    async fn run(&self, cancel: CancellationToken) {
+        // A new term reads all of it: what was registered before is a duplicate.
+        let mut since = HashMap::new();
+        while !cancel.is_cancelled() {
+            tokio::select! {
+                () = self.round(&mut since) => {}
+                () = cancel.cancelled() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.every) => {}
+                () = cancel.cancelled() => return,
+            }
+        }
+    }
+
+    async fn round(&self, since: &mut HashMap<String, i64>) {
+        let before = since.clone();
+        let (sender, mut changed) = tokio::sync::mpsc::channel(CHUNK);
+        let scanned = async {
+            let scan = self.reader.scan(&before, &sender).await;
+            drop(sender);
+            scan
+        };
+        let recorded = async {
+            let mut some = Vec::with_capacity(CHUNK);
+            while changed.recv_many(&mut some, CHUNK).await > 0 {
+                self.register(std::mem::take(&mut some), since).await;
+            }
+        };
+        let (scan, ()) = tokio::join!(scanned, recorded);
+        for fault in &scan.faults {
+            tracing::warn!(realm = self.realm, path = fault.path, note = fault.note, "the inventory cannot read this");
+        }
+        tracing::debug!(realm = self.realm, secrets = scan.secrets, changed = scan.changed, "the inventory was read");
+    }
+
+    /// A secret counts as read when its values are durable.
+    async fn register(&self, some: Vec<Changed>, since: &mut HashMap<String, i64>) {
+        let now_ms = self.intake.clock.wall_ms();
+        let values = some.iter().flat_map(|changed| &changed.values);
+        let events = values.filter_map(|learned| self.event(learned, now_ms)).collect();
+        match self.intake.notice(events).await {
+            Ok(_) => since.extend(some.into_iter().map(|changed| (changed.secret, changed.version))),
+            Err(error) => tracing::warn!(%error, "what the inventory read is not recorded; it is read again"),
+        }
+    }
+
+    fn event(&self, learned: &Learned, now_ms: i64) -> Option<Event> {
+        let own = || {
+            let id = learned.place.strip_prefix(&format!("{}/", self.realm))?;
+            CredentialId::new(Kind::VaultKv, &self.realm, id).ok()
+        };
+        let credential = self.places.get(&learned.place).cloned().or_else(own)?;
+        let fingerprints = learned.fingerprints.iter().cloned();
+        let data = CredentialRegistered {
+            credential,
+            fingerprints: fingerprints.map(|fingerprint| PartFingerprint { fingerprint, part: None }).collect(),
+            version: Some(learned.version),
+            current: learned.current,
+            owner: None,
+            environment: None,
+        };
+        Some(Event::registered(self.tenant.clone(), data, now_ms))
+    }
 }

@@ -161,10 +161,10 @@ class Vault:
             time.sleep(0.1)
         raise Failure("Vault stays sealed")
 
-    def orphan(self, policy):
+    def orphan(self, *policies):
         """An orphan: it does not die with whoever made it. Periodic: it lives for as long as it is renewed."""
         made = self.call("POST", "auth/token/create-orphan",
-                         {"policies": [policy], "period": "1h", "no_default_policy": True, "display_name": policy})
+                         {"policies": policies, "period": "1h", "no_default_policy": True, "display_name": policies[0]})
         return made["auth"]["client_token"]
 
     def requests(self):
@@ -252,7 +252,7 @@ class World:
         say("Setting up (what is missing is installed once, into " + str(CACHE) + "):")
 
         def servers():
-            install(["kafka", "vault", "postgres"])
+            install(["kafka", "vault", "postgres", "gitleaks"])
             at = time.monotonic()
             must(SERVERS, "start", self.dir, timeout=600)
             say(f"  Kafka, Vault, PostgreSQL: running ({time.monotonic() - at:.0f} s)")
@@ -284,7 +284,7 @@ class World:
                     HERE / "Topics.java", words[0], self.kafka, *words[1:], timeout=timeout)
 
     def make_topics(self):
-        self.topics("create", "curfew.tasks", "curfew.findings", "curfew.outcomes", "curfew.rejected")
+        self.topics("create", "curfew.tasks", "curfew.findings", "curfew.outcomes", "curfew.rotated", "curfew.rejected")
 
     def make_database(self):
         issuer, fence = secrets.token_hex(16), secrets.token_hex(16)
@@ -293,7 +293,7 @@ class World:
         quiet = "SET log_statement = 'none'; SET log_min_error_statement = 'panic';\n"
         self.postgres.root(quiet + f"""
             CREATE ROLE vault_issuer LOGIN CREATEROLE PASSWORD '{issuer}';
-            CREATE ROLE curfew_fence LOGIN CREATEROLE PASSWORD '{fence}' IN ROLE pg_signal_backend;
+            CREATE ROLE curfew_fence LOGIN CREATEROLE PASSWORD '{fence}' IN ROLE pg_signal_backend, pg_read_all_stats;
             CREATE DATABASE app OWNER vault_issuer;""", "postgres")
         self.postgres.root("SET ROLE vault_issuer; CREATE TABLE orders AS SELECT generate_series(1, 100) AS id;")
         private(self.home / "appdb.url", f"postgres://curfew_fence:{fence}@127.0.0.1:{self.postgres.port}/app\n")
@@ -313,7 +313,12 @@ class World:
         for name in ("enforce", "reconcile"):
             policy = (REPO / f"deploy/vault/{name}.hcl").read_text()
             vault.call("PUT", f"sys/policies/acl/curfew-{name}", {"policy": policy})
-            private(self.home / f"{name}.token", vault.orphan(f"curfew-{name}"))
+        import leak  # it needs this module
+
+        leak.prepare(self)
+        for name, policies in (("enforce", ["enforce", "kv-store"]), ("reconcile", ["reconcile"]),
+                               ("inventory", ["kv-inventory"])):
+            private(self.home / f"{name}.token", vault.orphan(*(f"curfew-{policy}" for policy in policies)))
 
     def start_curfew(self):
         at, metrics = time.monotonic(), free_port()
@@ -324,8 +329,8 @@ journal: {{path: {self.home}/curfew.db}}
 kafka: {{brokers: "{self.kafka}", group: curfew, properties: {{}}}}
 topics:
   curfew.tasks: {{tenant: default, kinds: [vault-lease, vault-token, vault-secret-id], strongest: revoke}}
-  curfew.findings: {{events: [finding.observed, finding.closed], kinds: [vault-lease], strongest: track}}
-publish: {{outcomes: curfew.outcomes, states: curfew.outcomes, rejected: curfew.rejected}}
+  curfew.findings: {{events: [finding.observed, finding.closed], kinds: [vault-lease, postgres-role], strongest: contain}}
+publish: {{outcomes: curfew.outcomes, states: curfew.outcomes, rotated: curfew.rotated, rejected: curfew.rejected}}
 metrics: {{listen: "127.0.0.1:{metrics}"}}
 realms:
   - name: demo
@@ -335,10 +340,21 @@ realms:
     targets: [{{prefix: database/creds/app, target: appdb}}]
     reconcile: {{token_file: {self.home}/reconcile.token, prefixes: [{{prefix: database/creds/, exclusive: false}}], tokens: false, every: 5s}}
 targets:
-  - {{name: appdb, postgres: {{url_file: {self.home}/appdb.url}}}}
-policy: {{longest_life: 1h, heartbeats_missed: 3, grace: 1s}}
+  - {{name: appdb, mode: {"observe" if self.observe else "enforce"}, postgres: {{url_file: {self.home}/appdb.url}}}}
+rotations:
+  - {{name: billing, target: appdb, roles: [billing], environment: prod, owner: team-billing,
+     store: {{realm: demo, mount: kv, path: apps/billing, field: password}}}}
+inventory:
+  - {{realm: demo, token_file: {self.home}/inventory.token, mount: kv, paths: [apps/], fields: [password], every: 2s}}
+fingerprint: {{key_file: {self.home}/fingerprint.keys}}
+policy:
+  longest_life: 1h
+  heartbeats_missed: 3
+  grace: 1s
+  findings: [{{when: {{environment: [prod]}}, then: contain}}, {{then: rollover}}]
 limits: {{effects_per_minute: 600}}
 """)
+        must(self.binary, "fingerprint-key", self.home / "fingerprint.keys", env=self.clean_env(), cwd=self.home)
         with open(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             self.curfew = subprocess.Popen([str(self.binary), "run", "--config", str(self.config)], cwd=self.home,
                                            env=self.clean_env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -374,7 +374,7 @@ async fn a_stronger_directive_voids_the_claim_that_was_being_worked_on(store: St
         finding_key: "f1".to_owned(),
         credential: Some(id.clone()),
         detector: "test".to_owned(),
-        validity: "active".to_owned(),
+        validity: "unknown".to_owned(),
         ..FindingObserved::default()
     }));
     record(scene.journal.as_ref(), vec![started(&run, vec![minted(&id)]), finding]).await;

@@ -94,7 +94,7 @@ fn finding(id: &str, c: u32) -> Event {
         finding_key: id.into(),
         credential: Some(cred(c)),
         detector: "d".into(),
-        validity: "active".into(),
+        validity: "unknown".into(),
         ..FindingObserved::default()
     };
     event(id, Type::FindingObserved, Data::FindingObserved(Box::new(data)))

@@ -4,7 +4,7 @@
 //! a side path that only Curfew reads, with the key of the step that made it, until it is written over the consumers'
 //! secret. Each write names the version that it follows (check-and-set): what somebody else wrote is never lost.
 
-mod engine;
+pub(crate) mod engine;
 
 use std::sync::Arc;
 
