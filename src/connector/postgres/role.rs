@@ -234,7 +234,7 @@ impl Connector for PostgresRole {
                 _ => refused("this connector has no such step"),
             }
         };
-        within(super::whole(self.timeout), FailureKind::Unknown, call).await
+        within(super::whole(self.timeout), FailureKind::Unknown, Box::pin(call)).await
     }
 
     async fn pass(&self, act: Act, subject: &Subject) -> Result<Gate, Failure> {
@@ -246,12 +246,13 @@ impl Connector for PostgresRole {
                 _ => refused("this connector has no such gate"),
             }
         };
-        within(super::whole(self.timeout), FailureKind::Unavailable, call).await
+        within(super::whole(self.timeout), FailureKind::Unavailable, Box::pin(call)).await
     }
 
     async fn probe(&self, subject: &Subject) -> Sighting {
         let at_ms = self.clock.wall_ms();
-        let sight = within(super::whole(self.timeout), FailureKind::Unavailable, self.sight(subject)).await;
+        let call = Box::pin(self.sight(subject));
+        let sight = within(super::whole(self.timeout), FailureKind::Unavailable, call).await;
         let proof::Sight { answer, control, residue } = sight.unwrap_or_default();
         Sighting { level: Level::Target, answer, at_ms, control, residue, request_id: None }
     }
