@@ -15,6 +15,7 @@ use crate::case::record::{Observation, Record, Verdict};
 use crate::case::{Action, Case, CaseId};
 use crate::credential::CredentialId;
 use crate::event::{Event, Reject};
+use crate::finding::Finding;
 use crate::guard::Freeze;
 use crate::limit::{Budget, Part};
 use crate::outcome::Message;
@@ -424,6 +425,10 @@ pub struct Stats {
     pub deadlines_passed: i64,
     /// Open cases that no process serves, held ones left out.
     pub unserved: i64,
+    /// Findings of which no credential is known.
+    pub unmatched: i64,
+    /// Age in milliseconds of the oldest of them.
+    pub oldest_unmatched_ms: i64,
     /// Rows that the relay has not published.
     pub outbox: i64,
 }
@@ -529,6 +534,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn cases(&self, filter: Filter) -> Result<Vec<CaseLine>, Error>;
     /// One case for people.
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error>;
+    /// Findings for people, at most `max`: those that are unmatched, the oldest first, or all, the newest first.
+    async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error>;
     /// Overrun of each credential that a task held.
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error>;
     /// Figures.

@@ -83,6 +83,8 @@ pub struct Metrics {
     held_cases: IntGaugeVec,
     deadlines: IntGaugeVec,
     unserved: IntGauge,
+    unmatched: IntGauge,
+    oldest_unmatched: IntGauge,
     outbox: IntGauge,
     frozen: IntGauge,
 }
@@ -171,6 +173,8 @@ impl Metrics {
             held_cases: gauges("held_cases", "Held cases by reason.", &["reason"]),
             deadlines: gauges("deadlines", "Tasks by whether their deadline is ahead or passed.", &["state"]),
             unserved: gauge("unserved_cases", "Open cases that no running process serves."),
+            unmatched: gauge("unmatched_findings", "Findings of which no credential is known."),
+            oldest_unmatched: gauge("oldest_unmatched_finding_age_seconds", "Age of the oldest unmatched finding."),
             outbox: gauge("outbox_rows", "Rows that were not published yet."),
             frozen: gauge("frozen", "1 while a freeze is in force."),
             registry: registry.clone(),
@@ -273,6 +277,8 @@ impl Metrics {
         self.deadlines.with_label_values(&["pending"]).set(stats.deadlines_pending);
         self.deadlines.with_label_values(&["passed"]).set(stats.deadlines_passed);
         self.unserved.set(stats.unserved);
+        self.unmatched.set(stats.unmatched);
+        self.oldest_unmatched.set(stats.oldest_unmatched_ms / 1000);
         self.outbox.set(stats.outbox);
         self.frozen.set(i64::from(frozen));
     }

@@ -25,6 +25,13 @@ pub enum Request {
         #[serde(default)]
         filter: Filter,
     },
+    /// Findings.
+    Findings {
+        /// Also those that are matched, closed or ignored.
+        all: bool,
+        /// At most.
+        max: u32,
+    },
     /// One case.
     Case {
         /// Its id, or an unambiguous beginning.

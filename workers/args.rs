@@ -77,6 +77,9 @@ pub enum Command {
     #[command(after_help = "Examples:\n  curfew cases\n  curfew cases --state held --json\n  \
         curfew cases --closed --limit 20")]
     Cases(Cases),
+    /// List findings of which no credential is known, the oldest first
+    #[command(after_help = "Examples:\n  curfew findings\n  curfew findings --all --json")]
+    Findings(Findings),
     /// Show one case: its events, what was done, what was seen
     #[command(after_help = "Example:\n  curfew case 0192f1c4")]
     Case(One),
@@ -258,6 +261,17 @@ pub struct Cases {
     /// Also closed ones
     #[arg(long)]
     pub closed: bool,
+    /// At most
+    #[arg(long, default_value_t = 100)]
+    pub limit: u32,
+}
+
+/// `curfew findings`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Findings {
+    /// Also those that are matched, closed or ignored, the newest first
+    #[arg(long)]
+    pub all: bool,
     /// At most
     #[arg(long, default_value_t = 100)]
     pub limit: u32,

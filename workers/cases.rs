@@ -6,11 +6,12 @@ use curfew::case::CaseId;
 use curfew::case::record::Record;
 use curfew::config::Config;
 use curfew::credential::CredentialId;
+use curfew::finding::Finding;
 use curfew::journal::{CaseLine, Filter, Timeline};
 use curfew::ops::Request;
 use curfew::task::RunKey;
 
-use crate::args::{Cases, One, State};
+use crate::args::{Cases, Findings, One, State};
 use crate::{Failed, link, show};
 
 /// `curfew cases`
@@ -46,6 +47,40 @@ pub async fn list(config: &Config, which: Cases, json: bool) -> Result<(), Faile
             Cell::new(due),
             Cell::new(case.directive.credential.as_str()),
             Cell::new(case.directive.run.as_ref().map_or("-", RunKey::as_str)),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// `curfew findings`
+pub async fn findings(config: &Config, which: Findings, json: bool) -> Result<(), Failed> {
+    let request = Request::Findings { all: which.all, max: which.limit };
+    let found: Vec<Finding> = link::ask_for(config, request).await?;
+    if json {
+        println!("{}", serde_json::to_string(&found).map_err(anyhow::Error::from)?);
+        return Ok(());
+    }
+    if found.is_empty() {
+        println!("no findings{}", if which.all { "" } else { " wait for a match" });
+        return Ok(());
+    }
+    let now_ms = curfew::clock::System::shared().wall_ms();
+    let mut table =
+        show::table(&["FINDING", "STANDS", "DETECTOR", "VALIDITY", "PUBLIC", "AGE", "WHERE", "OWNER", "CREDENTIAL"]);
+    for one in found {
+        let key: String = one.key.chars().take(12).collect();
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        table.add_row(vec![
+            key,
+            one.phase.as_str().to_owned(),
+            one.detector,
+            word(&one.validity),
+            if one.public { "yes" } else { "no" }.to_owned(),
+            show::span(now_ms - one.first_ms),
+            or_none(one.place),
+            or_none(one.owner_hint),
+            or_none(one.credentials.first().map(ToString::to_string)),
         ]);
     }
     println!("{table}");

@@ -105,6 +105,7 @@ fn dispatch(args: Args) -> Result<(), Failed> {
             Command::Publish(what) => publish::publish(&config, what, common.json).await,
             Command::FingerprintKey(what) => findings::new_key(&config, &what, common.json),
             Command::Cases(which) => cases::list(&config, which, common.json).await,
+            Command::Findings(which) => cases::findings(&config, which, common.json).await,
             Command::Case(one) => cases::one(&config, one, common.json).await,
             Command::Freeze(how) => stop::freeze(&config, how, common.json).await,
             Command::Release(who) => stop::release(&config, who, common.json).await,

@@ -194,13 +194,14 @@ fn known(type_name: &str) -> Result<Type, RejectReason> {
         Type::FindingObserved,
         Type::FindingClosed,
     ];
-    const OUTPUTS: [&str; 7] = [
+    const OUTPUTS: [&str; 8] = [
         Type::DeadlinePassed.as_str(),
         Type::HeartbeatMissed.as_str(),
         Type::ReconcileFound.as_str(),
         Type::OperatorRevoke.as_str(),
         "outcome",
         "credential.state",
+        "credential.rotated",
         "rejected",
     ];
     let rest = type_name.strip_prefix("dev.curfew.").ok_or(RejectReason::UnknownType)?;

@@ -48,6 +48,7 @@ use super::{
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
 use crate::credential::CredentialId;
+use crate::finding::Finding;
 use crate::guard::Freeze;
 use crate::limit::Part;
 use crate::outcome::{self, Message};
@@ -466,6 +467,10 @@ impl Journal for Postgres {
 
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error> {
         read::timeline(&self.inner.pool, case).await
+    }
+
+    async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {
+        findings::list(&self.inner.pool, unmatched, max).await
     }
 
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error> {

@@ -37,6 +37,7 @@ use super::{
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
 use crate::credential::CredentialId;
+use crate::finding::Finding;
 use crate::guard::Freeze;
 use crate::limit::Part;
 use crate::task::{Credential, Tenant};
@@ -349,6 +350,10 @@ impl Journal for Sqlite {
 
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error> {
         Self::read(&self.people, move |db| read::timeline(db, case)).await
+    }
+
+    async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {
+        Self::read(&self.people, move |db| findings::list(db, unmatched, max)).await
     }
 
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error> {

@@ -15,7 +15,7 @@ use curfew::task::RunKey;
 use jsonschema::Validator;
 use serde_json::Value;
 
-const EMITTED: [&str; 3] = ["outcome", "credential.state", "rejected"];
+const EMITTED: [&str; 4] = ["outcome", "credential.state", "credential.rotated", "rejected"];
 const BROKER_MS: i64 = 1_788_256_800_000;
 
 fn folder() -> PathBuf {
@@ -225,7 +225,7 @@ fn holds(validator: &Validator, event: &Value) {
     assert!(why.is_empty(), "{event:#}: {why:?}");
 }
 
-const ALL_HOLDS: [HoldReason; 13] = [
+const ALL_HOLDS: [HoldReason; 16] = [
     HoldReason::Frozen,
     HoldReason::StartedHeld,
     HoldReason::Observe,
@@ -237,6 +237,9 @@ const ALL_HOLDS: [HoldReason; 13] = [
     HoldReason::Unregistered,
     HoldReason::Unserved,
     HoldReason::Finding,
+    HoldReason::NoRecipe,
+    HoldReason::CandidateRejected,
+    HoldReason::NotAdopted,
     HoldReason::Clock,
     HoldReason::Refused,
 ];
@@ -244,7 +247,14 @@ const ALL_HOLDS: [HoldReason; 13] = [
 #[test]
 fn each_outcome_is_as_its_schema_says() {
     let validator = validator("outcome");
-    let residue = vec![Residue::Sessions, Residue::DerivedUnknown, Residue::NotFenced];
+    let residue = vec![
+        Residue::Sessions,
+        Residue::DerivedUnknown,
+        Residue::NotFenced,
+        Residue::CleanupPending,
+        Residue::OldValueStored,
+        Residue::NotAdopted,
+    ];
     let mut verdicts = vec![Verdict::NotFound, Verdict::Obsolete];
     for (level, by) in [(Level::Issuer, KilledBy::Others), (Level::Target, KilledBy::Curfew)] {
         let at_ms = BROKER_MS + 500;
@@ -292,6 +302,40 @@ fn a_verdict_that_does_not_close_is_no_outcome() {
         assert!(!verdict.closes());
         assert!(!validator.is_valid(&sent(&outcome::closed(&a_case(), &verdict, BROKER_MS))));
     }
+}
+
+#[test]
+fn each_rotation_is_as_its_schema_says() {
+    use curfew::case::record::Generation;
+    use curfew::connector::recipe::{Adoption, PasswordRules, Place, Recipe, Users};
+    let validator = validator("credential.rotated");
+    let mut case = a_case();
+    case.directive.action = Action::Contain;
+    let generation = |version| Some(Generation { version, user: Some(long()) });
+    (case.state.turn.old, case.state.turn.new) = (generation(7), generation(8));
+    let place =
+        Place { realm: long(), mount: long(), path: long(), field: "password".into(), user_field: Some("user".into()) };
+    let recipe = Recipe {
+        name: long(),
+        credential: case.directive.credential.clone(),
+        place,
+        users: Users::One("app".into()),
+        password: PasswordRules::default(),
+        adoption: Adoption::default(),
+        environment: None,
+        owner: None,
+        max_age_ms: None,
+    };
+    let message = outcome::rotated(&case, Some(&recipe), BROKER_MS);
+    assert_eq!(message.id, format!("{}:8", case.id));
+    holds(&validator, &sent(&message));
+    case.state.turn.old = None;
+    holds(&validator, &sent(&outcome::rotated(&case, None, BROKER_MS)));
+}
+
+/// Longer than any text in a body.
+fn long() -> String {
+    "x".repeat(5_000)
 }
 
 #[test]

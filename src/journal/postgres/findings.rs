@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgPool};
 
 use super::Error;
 use super::rows::{column, json, text, texts};
@@ -78,6 +78,17 @@ pub(super) async fn load(
         }
     }
     Ok(credentials)
+}
+
+/// See [`crate::journal::Journal::findings`].
+pub(super) async fn list(pool: &PgPool, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {
+    let sql = if unmatched {
+        "SELECT body FROM findings WHERE phase = 0 ORDER BY first_ms LIMIT $1"
+    } else {
+        "SELECT body FROM findings ORDER BY last_ms DESC LIMIT $1"
+    };
+    let bodies: Vec<String> = sqlx::query_scalar(sql).bind(i64::from(max)).fetch_all(pool).await?;
+    bodies.iter().map(|body| json("findings", body)).collect()
 }
 
 /// Writes findings and marks.

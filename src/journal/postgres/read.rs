@@ -337,6 +337,10 @@ pub(super) async fn stats(pool: &PgPool, now_ms: i64) -> Result<Stats, Error> {
             *held.entry(hold).or_default() += one.cases;
         }
     }
+    let (count, oldest): (i64, Option<i64>) =
+        sqlx::query_as("SELECT count(*), min(first_ms) FROM findings WHERE phase = 0").fetch_one(&mut *tx).await?;
+    stats.unmatched = count;
+    stats.oldest_unmatched_ms = oldest.map_or(0, |oldest| (now_ms - oldest).max(0));
     stats.held = held.into_iter().collect();
     for (state, (cases, oldest)) in states {
         stats.oldest_ms.push((state.clone(), (now_ms - oldest).max(0)));

@@ -1,6 +1,6 @@
 //! Findings, the fingerprints that wait for a match, and the marks that match them.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::Error;
 use super::rows::{all, exec, json, one, text};
@@ -50,6 +50,17 @@ pub(super) fn load_marks(
         load(w, view, tenant, &key)?;
     }
     Ok(credentials)
+}
+
+/// See [`crate::journal::Journal::findings`].
+pub(super) fn list(db: &Connection, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {
+    let sql = if unmatched {
+        "SELECT body FROM findings WHERE phase = 0 ORDER BY first_ms LIMIT ?"
+    } else {
+        "SELECT body FROM findings ORDER BY last_ms DESC LIMIT ?"
+    };
+    let bodies = all(db, sql, params![max], |row| row.get::<_, String>(0))?;
+    bodies.iter().map(|body| json("findings", body)).collect()
 }
 
 /// Writes findings and marks.

@@ -280,6 +280,11 @@ pub(super) fn stats(db: &Connection, now_ms: i64) -> Result<Stats, Error> {
     let passed = "SELECT count(*) FROM tasks WHERE phase < 2 AND due_ms <= ?1 AND deadline_ms <= ?1";
     stats.deadlines_passed = one(&tx, passed, [now_ms], |row| row.get(0))?.unwrap_or(0);
     stats.deadlines_pending = counter("tasks_live") - stats.deadlines_passed;
+    let unmatched = "SELECT count(*), min(first_ms) FROM findings WHERE phase = 0";
+    let (count, oldest): (i64, Option<i64>) =
+        one(&tx, unmatched, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or_default();
+    stats.unmatched = count;
+    stats.oldest_unmatched_ms = oldest.map_or(0, |oldest| (now_ms - oldest).max(0));
     stats.outbox = (tail(&tx)?.seq - sent(&tx)?).max(0);
     Ok(stats)
 }

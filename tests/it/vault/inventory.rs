@@ -168,13 +168,6 @@ async fn what_cannot_be_read_is_told_and_ends_nothing_else() {
     assert!(scanned.partial && scanned.faults.len() == 1 && all.is_empty(), "{scanned:?}");
     // A watch that names nothing.
     let settings = settings(&root.address, &token);
-    let nothing = Reader::open(
-        REALM,
-        &settings,
-        System::shared(),
-        vec![watch(&mount, &[""])],
-        keys(),
-        FAST,
-    );
+    let nothing = Reader::open(REALM, &settings, System::shared(), vec![watch(&mount, &[""])], keys(), FAST);
     assert!(matches!(nothing.await.err(), Some(ConnectError::Settings(_))));
 }

@@ -149,6 +149,9 @@ impl Journal for Knows {
     async fn timeline(&self, _: CaseId) -> Result<Option<Timeline>, Error> {
         unimplemented!()
     }
+    async fn findings(&self, _: bool, _: u32) -> Result<Vec<curfew::finding::Finding>, Error> {
+        unimplemented!()
+    }
     async fn overrun(&self, _: i64) -> Result<Vec<Overrun>, Error> {
         unimplemented!()
     }
