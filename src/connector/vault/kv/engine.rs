@@ -211,6 +211,29 @@ impl Kv {
         self.done(Call::KvForget, raw).await.map(drop)
     }
 
+    /// The names below a folder, or (`""`) of the whole mount; those of folders end in `/`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) async fn list(&self, mount: &str, folder: &str) -> Result<Vec<String>, Failure> {
+        let path = match folder {
+            "" => self.at(mount).await.map(|mount| format!("{mount}/metadata/"))?,
+            folder => self.path(mount, "metadata", folder).await? + "/",
+        };
+        let data = self.done(Call::List, Raw::list(path)).await?;
+        let keys: Vec<String> = data["data"]["keys"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
+        if keys.is_empty() {
+            self.see_mount(mount).await?;
+        }
+        Ok(keys)
+    }
+
     async fn done(&self, call: Call, raw: Raw) -> Result<Value, Failure> {
         match self.vault.ask(call, raw).await {
             Meaning::Done { data, .. } => Ok(data),
@@ -220,13 +243,18 @@ impl Kv {
 
     /// The path of one thing at a mount that was seen to be KV version 2.
     async fn path(&self, mount: &str, what: &str, path: &str) -> Result<String, Failure> {
-        exact(mount)?;
         exact(path)?;
+        self.at(mount).await.map(|mount| format!("{mount}/{what}/{path}"))
+    }
+
+    /// A mount that was seen to be KV version 2.
+    async fn at<'a>(&self, mount: &'a str) -> Result<&'a str, Failure> {
+        exact(mount)?;
         let known = self.mounts.lock().unwrap_or_else(PoisonError::into_inner).contains(mount);
         if !known {
             self.see_mount(mount).await?;
         }
-        Ok(format!("{mount}/{what}/{path}"))
+        Ok(mount)
     }
 
     /// Looks whether KV version 2 answers at `mount`. Version 1 would take a write as well, and lose what was there.

@@ -1,0 +1,217 @@
+//! Reads the secrets of KV version 2 mounts: metadata first, values only where the version is another one than before.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::{Changed, Fault, Learned, Scan, Watch};
+use crate::case::record::FailureKind;
+use crate::clock;
+use crate::connector::Failure;
+use crate::connector::vault::kv::PENDING;
+use crate::connector::vault::kv::engine::{Kv, Secret, Version};
+use crate::connector::vault::{ConnectError, Vault, VaultSettings};
+use crate::fingerprint::Keys;
+use crate::guard::Mode;
+
+/// Reads per second, where nothing else is said.
+pub const PER_SECOND: u32 = 50;
+/// Folders below a prefix that are gone into.
+const DEPTH: usize = 8;
+/// Secrets of one scan.
+const SECRETS: usize = 10_000;
+/// Faults that are told of one by one.
+const FAULTS: usize = 100;
+/// Fields within fields that are gone into, and the fields of one secret.
+const NESTED: usize = 4;
+const FIELDS: usize = 256;
+
+/// Reads what one Vault holds. It needs a login of its own, with the policy of `deploy/vault/kv-inventory.hcl`.
+pub struct Reader {
+    realm: String,
+    kv: Kv,
+    watches: Vec<Watch>,
+    keys: Keys,
+    limit: DefaultDirectRateLimiter,
+}
+
+/// Nothing more can be asked now.
+struct Stop;
+
+/// One scan under way.
+struct Round<'a> {
+    since: &'a HashMap<String, i64>,
+    out: &'a mpsc::Sender<Changed>,
+    scan: Scan,
+}
+
+impl Round<'_> {
+    /// Something is left out.
+    fn fault(&mut self, path: String, failure: &Failure) -> Result<(), Stop> {
+        self.scan.partial = true;
+        if self.scan.faults.len() < FAULTS {
+            self.scan.faults.push(Fault { path, note: failure.note.clone() });
+        }
+        // A path that is refused is one path; what is denied, down or throttled is so for all of them.
+        if failure.kind == FailureKind::Refused { Ok(()) } else { Err(Stop) }
+    }
+}
+
+impl Reader {
+    /// Logs in. A Vault that does not answer now is tried again in the background.
+    ///
+    /// # Errors
+    /// As [`crate::connector::vault::connect`]; `Settings` for a watch that names nothing.
+    pub async fn open(
+        realm: &str,
+        settings: &VaultSettings,
+        clock: clock::Shared,
+        watches: Vec<Watch>,
+        keys: Keys,
+        per_second: NonZeroU32,
+    ) -> Result<Self, ConnectError> {
+        for watch in &watches {
+            if watch.mount.is_empty() || watch.paths.iter().any(String::is_empty) {
+                return Err(ConnectError::Settings("a watch names a mount and paths; `/` is the whole mount".into()));
+            }
+        }
+        let vault: Arc<Vault> = Vault::open(realm, settings, Mode::Observe, clock).await?;
+        let limit = RateLimiter::direct(Quota::per_second(per_second));
+        Ok(Self { realm: realm.to_owned(), kv: Kv::new(vault, Vec::new()), watches, keys, limit })
+    }
+
+    /// Looks at all that is watched, and sends what has another version than `since` says (`<mount>/<path>` → version).
+    /// A secret that was deleted with its metadata and written again up to the same number looks unchanged.
+    pub async fn scan(&self, since: &HashMap<String, i64>, out: &mpsc::Sender<Changed>) -> Scan {
+        let mut round = Round { since, out, scan: Scan::default() };
+        for watch in &self.watches {
+            for path in &watch.paths {
+                let walked = match path.strip_suffix('/') {
+                    Some(prefix) => self.walk(watch, prefix, &mut round).await,
+                    None => self.secret(watch, path, &mut round).await,
+                };
+                if walked.is_err() {
+                    round.scan.partial = true;
+                    return round.scan;
+                }
+            }
+        }
+        round.scan
+    }
+
+    /// All secrets below a prefix, without the slash at its end.
+    async fn walk(&self, watch: &Watch, prefix: &str, round: &mut Round<'_>) -> Result<(), Stop> {
+        let mut folders = vec![(prefix.to_owned(), 1)];
+        while let Some((folder, depth)) = folders.pop() {
+            self.limit.until_ready().await;
+            let keys = match self.kv.list(&watch.mount, &folder).await {
+                Ok(keys) => keys,
+                Err(failure) => {
+                    round.fault(format!("{}/{folder}/", watch.mount), &failure)?;
+                    continue;
+                }
+            };
+            let mut below = Vec::new();
+            for key in keys {
+                let path = if folder.is_empty() { key } else { format!("{folder}/{key}") };
+                match path.strip_suffix('/') {
+                    // Values that nobody reads yet.
+                    Some(PENDING) => {}
+                    Some(path) if depth >= DEPTH => {
+                        let deep = Failure::new(FailureKind::Refused, format!("deeper than {DEPTH} folders"));
+                        round.fault(format!("{}/{path}/", watch.mount), &deep)?;
+                    }
+                    Some(path) => below.push((path.to_owned(), depth + 1)),
+                    None => self.secret(watch, &path, round).await?,
+                }
+            }
+            folders.extend(below.into_iter().rev());
+        }
+        Ok(())
+    }
+
+    /// One secret: its versions, and where there is a new one its values.
+    async fn secret(&self, watch: &Watch, path: &str, round: &mut Round<'_>) -> Result<(), Stop> {
+        let name = format!("{}/{path}", watch.mount);
+        if round.scan.secrets >= SECRETS {
+            let most = Failure::new(FailureKind::Unavailable, format!("more than {SECRETS} secrets: watch fewer"));
+            return round.fault(name, &most);
+        }
+        round.scan.secrets += 1;
+        match self.changed(watch, path, &name, round.since.get(&name)).await {
+            Ok(None) => Ok(()),
+            Ok(Some(changed)) => {
+                round.scan.changed += 1;
+                round.out.send(changed).await.map_err(|_| Stop)
+            }
+            Err(failure) => round.fault(name, &failure),
+        }
+    }
+
+    async fn changed(
+        &self,
+        watch: &Watch,
+        path: &str,
+        name: &str,
+        since: Option<&i64>,
+    ) -> Result<Option<Changed>, Failure> {
+        self.limit.until_ready().await;
+        let Some(versions) = self.kv.versions(&watch.mount, path).await? else { return Ok(None) };
+        let newest = versions.newest;
+        if since == Some(&newest) {
+            return Ok(None);
+        }
+        let readable = |version: &i64| versions.all.get(version) == Some(&Version::Readable);
+        let before = versions.all.range(..newest).rev().map(|(version, _)| *version).find(readable);
+        let mut values = Vec::new();
+        for version in [Some(newest).filter(readable), before].into_iter().flatten() {
+            self.limit.until_ready().await;
+            // It may be gone since its metadata was read.
+            if let Some(secret) = self.kv.read(&watch.mount, path, Some(version)).await? {
+                values.extend(self.values(watch, name, &secret, version == newest));
+            }
+        }
+        Ok(Some(Changed { secret: name.to_owned(), version: newest, values }))
+    }
+
+    /// The values of one version. What is too short or masked has no fingerprint, and is left out.
+    fn values(&self, watch: &Watch, name: &str, secret: &Secret, current: bool) -> Vec<Learned> {
+        let Some(fields) = secret.fields() else { return Vec::new() };
+        let user_field = watch.user_field.as_deref();
+        let user = user_field.and_then(|field| secret.text(field).ok()).map(str::to_owned);
+        let wanted = |field: &str| {
+            user_field != Some(field)
+                && watch.fields.as_ref().is_none_or(|fields| fields.iter().any(|one| one == field))
+        };
+        let mut texts = Vec::new();
+        for (field, value) in fields.iter().filter(|(field, _)| wanted(field)) {
+            gather(field.clone(), value, NESTED, &mut texts);
+        }
+        let learned = texts.into_iter().map(|(field, text)| Learned {
+            place: format!("{}/{name}#{field}", self.realm),
+            version: secret.version,
+            current,
+            user: user.clone(),
+            fingerprints: self.keys.of(text),
+        });
+        learned.filter(|learned| !learned.fingerprints.is_empty()).collect()
+    }
+}
+
+/// The texts in a field: itself, or what it is made of.
+fn gather<'a>(field: String, value: &'a Value, depth: usize, texts: &mut Vec<(String, &'a str)>) {
+    match value {
+        Value::String(text) if texts.len() < FIELDS => texts.push((field, text)),
+        Value::Object(all) if depth > 0 => {
+            all.iter().for_each(|(name, value)| gather(format!("{field}/{name}"), value, depth - 1, texts));
+        }
+        Value::Array(all) if depth > 0 => {
+            all.iter().enumerate().for_each(|(at, value)| gather(format!("{field}/{at}"), value, depth - 1, texts));
+        }
+        _ => {}
+    }
+}
