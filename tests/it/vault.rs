@@ -4,6 +4,7 @@ mod inventory;
 mod kv;
 mod outage;
 mod reconcile;
+mod static_roles;
 mod tokens;
 
 use std::sync::Arc;

@@ -222,6 +222,17 @@ impl Secrets {
         Ok(false)
     }
 
+    /// The same of a version between the old and the new one: another field was written, or an older plan promoted.
+    async fn is_ours_at(&self, rotation: &Rotation, version: i64) -> Result<bool, Failure> {
+        match self.find(&rotation.recipe.place, Which::Version(version)).await {
+            Ok(Some(one)) => self.is_ours(rotation, &one).await,
+            Ok(None) => Ok(false),
+            // It is not as the recipe says: somebody else's.
+            Err(failure) if failure.kind == FailureKind::Refused => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Destroys what is stored of the old value, then the candidates. What was written after the case looked, by anybody
     /// else, stays.
     async fn destroy(&self, rotation: &Rotation) -> Result<Output, Failure> {
@@ -230,9 +241,12 @@ impl Secrets {
         let mut output = Output::default();
         if let Some(versions) = self.kv.versions(&place.mount, &place.path).await? {
             let (old, new) = (rotation.turn.old.as_ref(), rotation.turn.new.as_ref());
+            let known = [old, new].into_iter().flatten().map(|one| one.version).max().unwrap_or(0);
             let stored = |version: &i64| versions.all.get(version).is_some_and(|state| *state != Version::Destroyed);
             let mut doomed: Vec<i64> = Vec::new();
             match (old, new) {
+                // It was forgotten as a whole, and written again: the numbers mean other values now.
+                _ if versions.newest < known => {}
                 // Nothing takes its place: no value of it stays.
                 (Some(old), new) if rotation.ends => {
                     let last = new.map_or(old.version, |new| new.version.max(old.version));
@@ -243,14 +257,14 @@ impl Secrets {
                 }
                 (Some(old), Some(new)) if old.version < new.version && old.version != versions.newest => {
                     doomed.push(old.version);
-                    // The same value again, where another field was written meanwhile, and a candidate of an older plan.
-                    let between = versions.all.range(old.version + 1..new.version.min(versions.newest));
-                    let between = between.filter(|(_, state)| **state == Version::Readable);
-                    for (version, _) in between.take(BETWEEN) {
-                        if let Ok(Some(one)) = self.find(place, Which::Version(*version)).await
-                            && self.is_ours(rotation, &one).await?
-                        {
-                            doomed.push(*version);
+                    let between = versions.all.range(old.version + 1..new.version);
+                    let between: Vec<i64> = between.map(|(version, _)| *version).filter(stored).collect();
+                    if between.len() > BETWEEN {
+                        output.residue.push(Residue::OldValueStored);
+                    }
+                    for version in between.into_iter().take(BETWEEN) {
+                        if self.is_ours_at(rotation, version).await? {
+                            doomed.push(version);
                         }
                     }
                 }

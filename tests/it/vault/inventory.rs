@@ -167,7 +167,7 @@ async fn what_cannot_be_read_is_told_and_ends_nothing_else() {
     let (scanned, all) = scan(&far, &HashMap::new()).await;
     assert!(scanned.partial && scanned.faults.len() == 1 && all.is_empty(), "{scanned:?}");
     // A watch that names nothing.
-    let settings = settings(&root.address, &token);
-    let nothing = Reader::open(REALM, &settings, System::shared(), vec![watch(&mount, &[""])], keys(), FAST);
+    let near = settings(&root.address, &token);
+    let nothing = Reader::open(REALM, &near, System::shared(), vec![watch(&mount, &[""])], keys(), FAST);
     assert!(matches!(nothing.await.err(), Some(ConnectError::Settings(_))));
 }
