@@ -1,6 +1,6 @@
 //! Keyed fingerprints: how a finding and a credential are known to be one, without the secret being written anywhere.
 //!
-//! A [`Fingerprint`] is HMAC-SHA-256 over `curfew.fingerprint.v1`, a zero byte and the secret as [`usable`] returns it,
+//! A [`Fingerprint`] is HMAC-SHA-256 over `curfew.fingerprint.v1`, a zero byte and the secret as [`usable()`] returns it,
 //! under a key that only Curfew's processes hold. Without the key nobody can try guesses against it, and what leaked
 //! from a journal or a topic says nothing about a secret. The key's id stands in it, so that keys can be replaced: two
 //! live at once, every secret has a fingerprint by each, and what was matched by the older one is still matched.

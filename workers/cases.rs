@@ -3,6 +3,7 @@
 use clap::ValueEnum as _;
 use comfy_table::Cell;
 use curfew::case::CaseId;
+use curfew::case::plan::Plan;
 use curfew::case::record::Record;
 use curfew::config::Config;
 use curfew::credential::CredentialId;
@@ -114,9 +115,14 @@ pub async fn one(config: &Config, which: One, json: bool) -> Result<(), Failed> 
         let said = format!("{} from {} → {} ({})", event.kind, event.source, event.verb, event.reason);
         moments.push((event.broker_ms, "event".to_owned(), said));
     }
+    let mut plan = None;
     for (_, at_ms, records) in &timeline.records {
         for record in records {
-            moments.push((*at_ms, record.name().to_owned(), describe(record, &timeline)));
+            // Steps are numbered by the plan that was followed then, which later ones may have replaced.
+            if let Record::Planned { plan: made, .. } = record {
+                plan = Some(made);
+            }
+            moments.push((*at_ms, record.name().to_owned(), describe(record, plan)));
         }
     }
     // Stable: records of one append stay in order.
@@ -130,9 +136,8 @@ pub async fn one(config: &Config, which: One, json: bool) -> Result<(), Failed> 
     Ok(())
 }
 
-fn describe(record: &Record, timeline: &Timeline) -> String {
+fn describe(record: &Record, plan: Option<&Plan>) -> String {
     let step = |index: &usize| {
-        let plan = timeline.line.case.state.plan.as_ref();
         plan.and_then(|plan| plan.steps.get(*index)).map_or_else(
             || format!("step {index}"),
             |step| format!("{} {}@{}", word(&step.act), step.connector, step.system),

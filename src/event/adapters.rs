@@ -1,6 +1,6 @@
 //! Scanners' own reports become `finding.observed`, before anything is written: secrets are fingerprinted and dropped.
 //!
-//! Only named fields are read, and what they say goes through [`hide`]: scanners put one secret into many fields. What a
+//! Only named fields are read, and what they say goes through `hide`: scanners put one secret into many fields. What a
 //! scanner says in a way that it may not mean is not believed: not verified is not inactive, and what it masked is no
 //! secret. A report is read item by item, so that a long one needs no more memory than a short one, and an item that
 //! cannot be read is named by its line and never quoted.

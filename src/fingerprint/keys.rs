@@ -123,7 +123,7 @@ impl Keys {
     /// Reads what stands in such a file.
     ///
     /// # Errors
-    /// [`BadContent`], without a word of it.
+    /// `BadContent`, without a word of it.
     pub fn parse(content: &[u8]) -> Result<Self, BadContent> {
         let text = std::str::from_utf8(content).map_err(|_| BadContent::NoText)?;
         let mut keys: Vec<(Arc<str>, hmac::Key)> = Vec::new();
@@ -154,7 +154,7 @@ impl Keys {
         if keys.is_empty() { Err(BadContent::Empty) } else { Ok(Self(keys)) }
     }
 
-    /// The fingerprints of a secret by each live key, by the newest first. None of what [`usable`] refuses.
+    /// The fingerprints of a secret by each live key, by the newest first. None of what [`usable()`] refuses.
     pub fn of(&self, value: &str) -> Vec<Fingerprint> {
         let Ok(value) = usable(value) else { return Vec::new() };
         self.0.iter().map(|(kid, key)| fingerprint(kid, key, value)).collect()
