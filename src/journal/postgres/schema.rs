@@ -70,9 +70,6 @@ pub(super) fn options(settings: &Settings) -> Result<PgConnectOptions, Error> {
             ("enable_seqscan", "off".into()),
             // Where a table has no other way in, that makes a plan look dear enough to be compiled: 0.1 s for one row.
             ("jit", "off".into()),
-            // One plan for all values. Made for its values, a plan believes statistics that are older than the rows: it then
-            // reads all of a tenant to find a batch's, five times on each new connection.
-            ("plan_cache_mode", "force_generic_plan".into()),
             ("tcp_keepalives_idle", "10".into()),
             ("tcp_keepalives_interval", "5".into()),
             ("tcp_keepalives_count", "3".into()),
