@@ -217,6 +217,19 @@ pub struct Directive {
 }
 
 impl Directive {
+    /// What follows when it was carried out and what it was to end still works: the same again. Something that was called
+    /// dead and lives is contained, where it `rotates`, else revoked. That is about the credential as a whole: whichever
+    /// value it was that lives, after a new one it does not.
+    pub fn refuted(&self, rotates: bool) -> Self {
+        match self.action {
+            Action::Verify => {
+                let action = if rotates { Action::Contain } else { Action::Revoke };
+                Self { action, urgency: Urgency::Urgent, generation: None, ..self.clone() }
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// The topics on whose authority it rests: any of them will do.
     pub fn asked_by(&self) -> impl Iterator<Item = &str> {
         let itself = self.grantors.is_empty().then_some(self.topic.as_str());
@@ -255,10 +268,10 @@ pub struct Case {
 
 impl Case {
     /// Whether its end is the credential's. After a rotation only an older value is dead, and so it is where an older
-    /// value was looked at.
+    /// value was looked at. A revoke ends all of it, also where it took over in the midst of a rotation.
     pub fn ends_credential(&self) -> bool {
         let looks_at_older = self.directive.action == Action::Verify && self.directive.generation.is_some();
-        self.state.turn.new.is_none() && !looks_at_older
+        self.directive.action == Action::Revoke || (self.state.turn.new.is_none() && !looks_at_older)
     }
 
     /// The version that is in use from now on, once the one before it is dead. Until then that one counts.

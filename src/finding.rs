@@ -10,6 +10,10 @@ use crate::task::Tenant;
 pub const MOST_FINGERPRINTS: usize = 16;
 /// Credentials that one finding is matched with. One secret in more of them is a finding of its own.
 pub const MOST_MATCHES: usize = 16;
+/// Credentials that share a fingerprint and are looked at by one decision.
+pub const MOST_SHARERS: i64 = 64;
+/// Unmatched findings of one fingerprint that one decision matches.
+pub const MOST_WAITING: i64 = 256;
 
 /// Where a finding stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -271,6 +271,10 @@ pub enum Meeting {
 /// under a doubtful clock for an event, what a provider refused or a person abandoned for an operator. What holds by
 /// itself and lets go by itself (freeze, cap, observe) is joined.
 pub fn meet(open: &Case, directive: &Directive) -> Meeting {
+    // It is about to end as obsolete: what joined it now would end with it, and be forgotten.
+    if open.state.withdrawn {
+        return Meeting::Supersede;
+    }
     let now = &open.directive;
     if directive.action != now.action {
         return if directive.action > now.action { Meeting::Supersede } else { Meeting::Join };

@@ -112,7 +112,11 @@ pub async fn one(config: &Config, which: One, json: bool) -> Result<(), Failed> 
     println!();
     let mut moments: Vec<(i64, String, String)> = Vec::new();
     for event in &timeline.events {
-        let said = format!("{} from {} → {} ({})", event.kind, event.source, event.verb, event.reason);
+        let mut said = format!("{} from {} → {} ({})", event.kind, event.source, event.verb, event.reason);
+        // What the decision saw: bounded where it is made.
+        if event.facts.as_object().is_some_and(|facts| !facts.is_empty()) {
+            said.push_str(&format!(" {}", event.facts));
+        }
         moments.push((event.broker_ms, "event".to_owned(), said));
     }
     let mut plan = None;

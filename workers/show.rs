@@ -116,6 +116,16 @@ pub fn summary(config: &Config) -> String {
     for target in &config.targets {
         lines.push(format!("target    {}: postgres", target.name));
     }
+    for recipe in &config.recipes {
+        let (id, place) = (&recipe.credential, &recipe.place);
+        let mode = config.targets.iter().find(|target| target.name == id.instance()).map(|target| target.mode);
+        let mode = snake(&format!("{:?}", mode.unwrap_or_default()));
+        let at = format!("{}/{} in {}", place.mount, place.path, place.realm);
+        lines.push(format!("rotation  {}: {mode}, {} at {}, stored at {at}", recipe.name, id.id(), id.instance()));
+    }
+    for inventory in &config.inventories {
+        lines.push(format!("inventory {}: {} below {}", inventory.realm, inventory.paths.join(", "), inventory.mount));
+    }
     lines.push("ok".to_owned());
     lines.join("\n")
 }

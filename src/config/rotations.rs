@@ -9,14 +9,13 @@ use super::check::Checks;
 use super::file::{AppRole, Millis, unplaced};
 use super::problem::{Problem, said};
 use super::{Inventory, Realm, Target};
+use crate::connector::candidate::LENGTH;
 use crate::connector::recipe::{Adoption, Late, PasswordRules, Place, Recipe, Users};
+use crate::connector::vault::kv;
 use crate::credential::{CredentialId, Kind};
 use crate::finding::Validity;
 use crate::guard::Mode;
 use crate::policy::rules::{FindingRule, Response, When};
-
-/// The shortest and the longest password that is made.
-const LENGTHS: std::ops::RangeInclusive<usize> = 16..=256;
 
 /// One of `rotations`
 #[derive(Debug, Clone, serde::Deserialize)]
@@ -204,13 +203,15 @@ pub(super) fn recipes(
             let known = realms.iter().map(|realm| realm.rules.name.as_str());
             c.problems.push(Problem::new(store.realm.referenced, message).nearest(&store.realm.value, known));
         }
-        let is_plain = |text: &str| {
-            !text.is_empty()
-                && text.split('/').all(|part| !matches!(part, "" | "." | ".."))
-                && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'%' | b'\\' | b'*'))
+        let place = Place {
+            realm: store.realm.value.clone(),
+            mount: store.mount.clone(),
+            path: store.path.value.clone(),
+            field: store.field.clone(),
+            user_field: store.user_field.clone(),
         };
-        if !is_plain(&store.path.value) || !is_plain(&store.mount) {
-            c.wrong(store.path.referenced, "`store` names one secret: a mount and a path without wildcards");
+        if let Err(failure) = kv::check_place(&place) {
+            c.wrong(store.path.referenced, format!("`store` names one secret of a KV engine: {}", failure.note));
         }
         let roles = &one.roles;
         for role in &roles.value {
@@ -235,7 +236,7 @@ pub(super) fn recipes(
                 continue;
             }
         };
-        if !LENGTHS.contains(&one.password.length.value) {
+        if !LENGTH.contains(&one.password.length.value) {
             c.wrong(one.password.length.referenced, "`password.length` is 16 to 256");
         }
         if !one.password.symbols.bytes().all(|b| b.is_ascii_punctuation()) {
@@ -248,13 +249,6 @@ pub(super) fn recipes(
         let Ok(credential) = CredentialId::new(Kind::PostgresRole, &target.value, &id) else {
             c.wrong(target.referenced, "a target's name stands in credential ids: letters, digits, `-`, `_` and `.`");
             continue;
-        };
-        let place = Place {
-            realm: store.realm.value.clone(),
-            mount: store.mount.clone(),
-            path: store.path.value.clone(),
-            field: store.field.clone(),
-            user_field: store.user_field.clone(),
         };
         if !places.insert((place.realm.clone(), place.mount.clone(), place.path.clone(), place.field.clone())) {
             c.wrong(store.path.referenced, "two rotations share this secret");

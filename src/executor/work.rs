@@ -304,15 +304,8 @@ impl Work<'_> {
                     // An abandoned case acts no more (P8): it goes on looking, and alarming.
                     // One that was opened held and is open now was let go by a person: so is its new plan.
                     if case.state.phase == Phase::Open && case.state.series.broken >= REFUTED {
-                        let action = match case.directive.action {
-                            // Called dead, and it lives: that is more than hygiene.
-                            Action::Verify if self.parts.registry.recipe(&case.directive.credential).is_some() => {
-                                Action::Contain
-                            }
-                            Action::Verify => Action::Revoke,
-                            same => same,
-                        };
-                        let by = Directive { held: None, action, ..case.directive.clone() };
+                        let rotates = self.parts.registry.recipe(&case.directive.credential).is_some();
+                        let by = Directive { held: None, ..case.directive.refuted(rotates) };
                         self.push(Record::Superseded { by: by.clone() })?;
                         self.claim.case.directive = by;
                         self.tell_standing();
@@ -471,9 +464,12 @@ impl Work<'_> {
         Ok(Next::Wait)
     }
 
-    /// The mode of the next step's system: of a rotation, the store and the target must both let it act.
+    /// The mode of the next step's system: of a rotation, the store and the target must both let it act. What a lease
+    /// opens at a target follows the lease's realm alone.
     fn mode_there(&self) -> Mode {
-        let step = self.case().state.current();
+        let case = self.case();
+        let rotated = self.parts.registry.recipe(&case.directive.credential);
+        let step = rotated.and_then(|_| case.state.current());
         step.and_then(|step| self.parts.registry.realm_of(&step.system)).map_or(Mode::Enforce, |realm| realm.mode)
     }
 

@@ -8,15 +8,10 @@ use super::Error;
 use super::rows::{column, json, text, texts};
 use crate::credential::CredentialId;
 use crate::event::Event;
-use crate::finding::{Finding, Mark, Phase};
+use crate::finding::{Finding, MOST_SHARERS, MOST_WAITING, Mark, Phase};
 use crate::fingerprint::Fingerprint;
 use crate::policy::{self, View};
 use crate::task::Tenant;
-
-/// Credentials that share a fingerprint and are looked at.
-const SHARERS: i64 = 64;
-/// Unmatched findings of one fingerprint that are matched at once.
-const WAITING: i64 = 256;
 
 /// What the batch's events may look at of findings; returns the credentials that it leads to.
 pub(super) async fn load(
@@ -40,7 +35,7 @@ pub(super) async fn load(
         )
         .bind(&**tenant)
         .bind(&marks)
-        .bind(SHARERS)
+        .bind(MOST_SHARERS)
         .fetch_all(&mut *db)
         .await?;
         for (fingerprint, credential, version) in rows {
@@ -59,7 +54,7 @@ pub(super) async fn load(
         )
         .bind(&**tenant)
         .bind(&marks)
-        .bind(WAITING)
+        .bind(MOST_WAITING)
         .fetch_all(&mut *db)
         .await?;
         keys.extend(waiting);

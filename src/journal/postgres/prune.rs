@@ -38,6 +38,14 @@ pub(super) async fn prune(inner: &Inner, old: Old, max: usize) -> Result<u64, Er
         max - done,
     )
     .await?;
+    done += run(
+        &mut db,
+        "DELETE FROM findings WHERE (tenant, key) IN (SELECT tenant, key FROM findings WHERE phase > 0 AND last_ms < $1 \
+         ORDER BY last_ms LIMIT $2)",
+        old.closed_ms,
+        max - done,
+    )
+    .await?;
     drop(db);
     done += tasks(inner, old.closed_ms, max - done).await?;
     let mut db = inner.pool.acquire().await?;
@@ -62,7 +70,7 @@ async fn run(db: &mut PgConnection, sql: &'static str, before_ms: i64, most: i64
 }
 
 /// Ended tasks without an open case, with their grants and the credentials that nobody else holds and no case is about.
-/// While a tenant's intake stands still: it could just be opening one.
+/// What an inventory knows stays: it says so once. While a tenant's intake stands still: it could just be opening one.
 async fn tasks(inner: &Inner, before_ms: i64, most: i64) -> Result<i64, Error> {
     if most <= 0 {
         return Ok(0);
@@ -91,6 +99,7 @@ async fn tasks(inner: &Inner, before_ms: i64, most: i64) -> Result<i64, Error> {
               RETURNING run), \
              g AS (DELETE FROM grants g USING t WHERE g.tenant = $1 AND g.run = t.run RETURNING g.credential, g.run), \
              c AS (DELETE FROM credentials c WHERE c.tenant = $1 AND c.id IN (SELECT credential FROM g) \
+              AND c.version IS NULL AND c.environment IS NULL AND c.owner IS NULL \
               AND NOT EXISTS (SELECT 1 FROM grants o WHERE o.tenant = $1 AND o.credential = c.id \
                AND o.run NOT IN (SELECT run FROM t)) \
               AND NOT EXISTS (SELECT 1 FROM cases k WHERE k.tenant = $1 AND k.credential = c.id AND k.closed_ms IS NULL) \

@@ -324,7 +324,11 @@ pub(super) fn prune(w: &Writer, old: Old, max: usize) -> Result<u64, Error> {
         done += exec(db, sql, params![tenant, id])?;
         done += exec(db, "DELETE FROM cases WHERE id=?", params![id])?;
     }
+    let sql = "DELETE FROM findings WHERE (tenant, key) IN (SELECT tenant, key FROM findings WHERE phase > 0 \
+               AND last_ms < ? ORDER BY last_ms LIMIT ?)";
+    done += exec(db, sql, params![closed_before, left(done)])?;
     // Ended tasks without an open case, with their grants and the credentials that nobody else holds and no case is about.
+    // What an inventory knows stays: it says so once.
     let sql = "SELECT tenant, run FROM tasks t WHERE phase = 2 AND ended_ms < ? AND NOT EXISTS (SELECT 1 FROM grants g \
                JOIN cases c ON c.tenant = g.tenant AND c.credential = g.credential AND c.closed_ms IS NULL \
                WHERE g.tenant = t.tenant AND g.run = t.run) ORDER BY ended_ms LIMIT ?";
@@ -343,6 +347,7 @@ pub(super) fn prune(w: &Writer, old: Old, max: usize) -> Result<u64, Error> {
             done += exec(
                 db,
                 "DELETE FROM credentials WHERE tenant = ?1 AND id = ?2 \
+                 AND version IS NULL AND environment IS NULL AND owner IS NULL \
                  AND NOT EXISTS (SELECT 1 FROM grants WHERE tenant = ?1 AND credential = ?2) \
                  AND NOT EXISTS (SELECT 1 FROM cases WHERE tenant = ?1 AND credential = ?2 AND closed_ms IS NULL)",
                 [&tenant, &credential],

@@ -6,15 +6,10 @@ use super::Error;
 use super::rows::{all, exec, json, one, text};
 use super::writer::Writer;
 use crate::credential::CredentialId;
-use crate::finding::{Finding, Mark, Phase};
+use crate::finding::{Finding, MOST_SHARERS, MOST_WAITING, Mark, Phase};
 use crate::fingerprint::Fingerprint;
 use crate::policy::View;
 use crate::task::Tenant;
-
-/// Credentials that share a fingerprint and are looked at.
-const SHARERS: i64 = 64;
-/// Unmatched findings of one fingerprint that are matched at once.
-const WAITING: i64 = 256;
 
 /// The finding of this key.
 pub(super) fn load(w: &Writer, view: &mut View, tenant: &Tenant, key: &str) -> Result<(), Error> {
@@ -37,7 +32,7 @@ pub(super) fn load_marks(
 ) -> Result<Vec<CredentialId>, Error> {
     let name = fingerprint.to_string();
     let sql = "SELECT credential, version FROM marks WHERE tenant=? AND fingerprint=? LIMIT ?";
-    let rows = all(&w.db, sql, params![tenant, name, SHARERS], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let rows = all(&w.db, sql, params![tenant, name, MOST_SHARERS], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
     let mut credentials = Vec::with_capacity(rows.len());
     for (credential, version) in rows {
         let credential = CredentialId::parse(&credential).map_err(|_| Error::Corrupt { what: "marks" })?;
@@ -46,7 +41,7 @@ pub(super) fn load_marks(
         view.put_mark(Mark { tenant, fingerprint, credential, version });
     }
     let sql = "SELECT key FROM waiting WHERE tenant=? AND fingerprint=? LIMIT ?";
-    for key in all(&w.db, sql, params![tenant, name, WAITING], |row| row.get::<_, String>(0))? {
+    for key in all(&w.db, sql, params![tenant, name, MOST_WAITING], |row| row.get::<_, String>(0))? {
         load(w, view, tenant, &key)?;
     }
     Ok(credentials)

@@ -238,3 +238,40 @@ fn a_finding_of_the_value_that_came_takes_the_case_over() {
     let state = case.state.next(&Record::Superseded { by: again(Some(2)) }).unwrap();
     assert_eq!(state.turn, Turn::default(), "a turn of its own");
 }
+
+#[test]
+fn what_comes_to_a_case_that_is_about_to_end_as_obsolete_takes_it_over() {
+    let mut world = World::new();
+    world.tell(registered(role(), 1, 1, true));
+    let directive = world.tell(observed("f", 1, "unknown", false)).directives[0].clone();
+    let withdrawn = State::opened(&directive).next(&Record::Withdrawn { by: "t".into() }).unwrap();
+    let case = opened(&directive, withdrawn);
+    let later = world.tell(observed("g", 1, "unknown", false)).directives[0].clone();
+    assert_eq!(meet(&case, &later), Meeting::Supersede, "joined, it would end with it");
+    let state = case.state.next(&Record::Superseded { by: later }).unwrap();
+    assert!(!state.withdrawn);
+}
+
+#[test]
+fn whose_end_a_case_is() {
+    let mut world = World::new();
+    world.tell(registered(role(), 1, 1, true));
+    let contain = world.tell(observed("f", 1, "active", false)).directives[0].clone();
+    let rotated = Turn { new: Some(Generation { version: 2, user: None }), ..Turn::default() };
+    for (action, generation, turn, expected) in [
+        (Action::Contain, Some(1), rotated.clone(), false),
+        (Action::Contain, Some(1), Turn::default(), true),
+        (Action::Verify, Some(1), Turn::default(), false),
+        (Action::Verify, None, Turn::default(), true),
+        (Action::Revoke, None, rotated, true),
+    ] {
+        let directive = Directive { action, generation, ..contain.clone() };
+        let case = opened(&directive, State { turn, ..State::opened(&directive) });
+        assert_eq!(case.ends_credential(), expected, "{action:?} {generation:?}");
+    }
+    let looked = Directive { action: Action::Verify, ..contain };
+    let next = looked.refuted(true);
+    assert_eq!((next.action, next.generation, next.urgency), (Action::Contain, None, Urgency::Urgent));
+    assert_eq!(looked.refuted(false).action, Action::Revoke);
+    assert_eq!(next.refuted(true), next, "the same again");
+}

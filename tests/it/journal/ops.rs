@@ -5,6 +5,7 @@ use curfew::journal::{Old, Topics};
 use super::*;
 
 over_both! {
+    old_findings_go_and_what_waits_or_an_inventory_knows_stays,
     a_moved_position_leaves_nothing,
     duplicates_do_nothing_and_conflicts_are_rejected,
     after_a_kill_another_process_goes_on_with_every_record,
@@ -327,6 +328,37 @@ async fn due_tasks_lookups_and_pruning(store: Store) {
     assert!(journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap().is_empty());
     let after = journal.stats(T0).await.unwrap();
     assert_eq!((before.consumed, before.accepted, before.closed), (after.consumed, after.accepted, after.closed));
+}
+
+async fn old_findings_go_and_what_waits_or_an_inventory_knows_stays(store: Store) {
+    use curfew::event::CredentialRegistered;
+    let journal = store.open().await;
+    let registered = CredentialRegistered {
+        credential: cred(0),
+        fingerprints: Vec::new(),
+        version: Some(3),
+        current: true,
+        owner: None,
+        environment: Some("prod".into()),
+    };
+    let registered = event("c", Type::CredentialRegistered, Data::CredentialRegistered(registered));
+    put(&journal, vec![registered, started("1", 0, &[0, 2]), finding("m", 0), finding("w", 9)]).await;
+    let keys = async |unmatched| -> Vec<String> {
+        journal.findings(unmatched, 9).await.unwrap().into_iter().map(|finding| finding.key).collect()
+    };
+    assert_eq!((keys(true).await, keys(false).await.len()), (vec!["w".to_owned()], 2));
+    let stats = journal.stats(T0 + 5_000).await.unwrap();
+    assert_eq!((stats.unmatched, stats.oldest_unmatched_ms), (1, 5_000));
+    put(&journal, vec![ended("2", 0)]).await;
+    while let Some(claim) = claim(&journal, 1).await.pop() {
+        finish(&journal, &claim).await.unwrap();
+    }
+    let old = Old { seen_ms: 0, events_ms: 0, closed_ms: T0 + 1_000_000 };
+    while journal.prune(old, 100).await.unwrap() > 0 {}
+    assert_eq!((keys(true).await, keys(false).await.len()), (vec!["w".to_owned()], 1), "what waits is not forgotten");
+    let known = journal.known(&"t".into(), vec![cred(0), cred(2)]).await.unwrap();
+    assert_eq!(known.iter().map(|one| &one.credential.id).collect::<Vec<_>>(), [&cred(0)]);
+    assert_eq!(known[0].credential.environment.as_deref(), Some("prod"), "the inventory says it once");
 }
 
 async fn what_led_to_no_case_goes_sooner_and_stays_counted(store: Store) {

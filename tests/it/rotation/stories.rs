@@ -9,8 +9,10 @@ use curfew::case::record::{FailureKind, Residue, Verdict};
 use curfew::case::state::Phase;
 use curfew::case::{Action, HoldReason};
 use curfew::connector::recipe::{Adoption, Late};
-use curfew::connector::{Connector, Failure, Gate, Subject};
+use curfew::connector::{Connector, Failure, Gate, Realm, Registry, Subject};
+use curfew::credential::{CredentialId, Kind};
 use curfew::event::{Data, Type};
+use curfew::guard::Mode;
 use curfew::journal::Filter;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
@@ -32,6 +34,8 @@ over_both! {
     a_consumer_that_is_late_is_cut_where_the_rule_says_so,
     a_finding_that_is_closed_takes_its_rollover_back,
     a_task_that_ends_while_its_credential_is_rotated_ends_it,
+    an_older_value_that_still_works_is_contained,
+    a_target_that_observes_holds_rotations_and_no_leases,
 }
 
 async fn ten_findings_of_one_credential_are_one_rotation(store: Store) {
@@ -282,6 +286,8 @@ async fn a_task_that_ends_while_its_credential_is_rotated_ends_it(store: Store) 
         "nothing of it stays stored: {}",
         json!(body["data"]["metadata"])
     );
+    let known = journal.known(&"default".into(), vec![victim.credential().clone()]).await.unwrap();
+    assert!(known[0].credential.dead_ms.is_some(), "a later finding must not bring it back to life");
     let pool = ground.pg.pool().await;
     for user in victim.recipe.users.names() {
         let can: bool = sqlx::query_scalar("SELECT rolcanlogin FROM pg_roles WHERE rolname = $1")
@@ -292,4 +298,56 @@ async fn a_task_that_ends_while_its_credential_is_rotated_ends_it(store: Store) 
         assert!(!can, "{user} can still log in");
     }
     drop(session);
+}
+
+async fn an_older_value_that_still_works_is_contained(store: Store) {
+    let ground = Ground::new().await;
+    let victim = ground.victim(Shape::One, Adoption::default()).await;
+    // Somebody stored another value and never set it at the database.
+    let path = format!("{}/data/{}", victim.recipe.place.mount, victim.recipe.place.path);
+    let by_hand = json!({"data": {"username": victim.old.0, "password": "never-set-anywhere", "host": "db.example"}});
+    ground.admin.done("POST", &path, by_hand).await;
+    let stage = Stage::new(store, victim.registry.clone());
+    let journal = stage.open().await;
+    record(journal.as_ref(), vec![registered(&victim, 1), registered(&victim, 2), finding(&victim, "active")]).await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    assert_eq!(line.case.directive.action, Action::Contain, "called replaced, and it works");
+    assert_one_end(&journal, &line, "older value").await;
+    assert!(!victim.works(&victim.old).await);
+    let (version, user, value) = victim.stored().await;
+    assert_eq!(version, 3);
+    assert!(victim.works(&(user, value)).await);
+}
+
+async fn a_target_that_observes_holds_rotations_and_no_leases(store: Store) {
+    let ground = Ground::new().await;
+    let victim = ground.victim(Shape::One, Adoption::default()).await;
+    let mut registry = victim.registry.clone();
+    let observes = |registry: &mut Registry, prefixes| {
+        let (name, mode) = ("appdb".to_owned(), Mode::Observe);
+        registry.add_realm(Realm { name, mode, allowed_prefixes: prefixes, targets: Vec::new() });
+    };
+    observes(&mut registry, vec![victim.credential().id()]);
+    let stage = Stage::new(store.fresh(), registry);
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), &victim, Action::Contain).await;
+    let executor = stage.executor(journal.clone());
+    until("the rotation to be held", || async {
+        executor.drain().await.unwrap();
+        let line = case_of(journal.as_ref(), victim.credential()).await?;
+        matches!(line.case.state.phase, Phase::Held { reason: HoldReason::Observe }).then_some(())
+    })
+    .await;
+    assert!(victim.works(&victim.old).await);
+    // The same target behind a lease: what counts is the mode of the lease's realm.
+    let mount = ground.admin.database().await;
+    let mut registry = crate::admin::connectors(&ground.admin, &mount, true).await;
+    observes(&mut registry, Vec::new());
+    let stage = Stage::new(store.fresh(), registry);
+    let journal = stage.open().await;
+    let lease = ground.admin.database_credential(&mount).await;
+    let id = CredentialId::new(Kind::VaultLease, "test", &lease.lease).unwrap();
+    stage.task_ends(journal.as_ref(), &crate::stage::new_run(), &id, Some(&lease.username)).await;
+    let line = stage.run_until_closed(&journal, &id).await;
+    assert!(matches!(line.verdict, Verdict::Dead { .. }), "{:?}", line.verdict);
 }
