@@ -75,11 +75,19 @@ impl Validity {
     }
 }
 
-/// A finding, as the journal knows it: all scans of it are one.
+/// What the journal calls a finding: `<topic>:<the scanner's key>`. The keys are no secrets, so what one topic says must not
+/// colour what another one said under the same key: it would be acted on by the authority of that one.
+pub fn id(topic: &str, key: &str) -> String {
+    format!("{topic}:{key}")
+}
+
+/// A finding, as the journal knows it: all scans of it that one topic brought are one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Whose.
     pub tenant: Tenant,
+    /// The topic that observed it: only that one may close it, and only its authority counts.
+    pub topic: String,
     /// The scanner's key, stable over re-scans.
     pub key: String,
     /// The detector's name.
@@ -96,8 +104,6 @@ pub struct Finding {
     pub fingerprints: Vec<Fingerprint>,
     /// What it was matched with.
     pub credentials: Vec<CredentialId>,
-    /// The topics that observed it: only they may close it.
-    pub topics: Vec<String>,
     /// Who may answer for it.
     pub owner_hint: Option<String>,
     /// Where it was seen, in short.
@@ -106,6 +112,13 @@ pub struct Finding {
     pub first_ms: i64,
     /// When it was last seen (broker time).
     pub last_ms: i64,
+}
+
+impl Finding {
+    /// See [`id`].
+    pub fn id(&self) -> String {
+        id(&self.topic, &self.key)
+    }
 }
 
 /// A fingerprint of one of a credential's values.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use keys::{BadKeys, Keys, MAX_LIVE, MIN_KEY_BYTES, Made, new_key};
+pub(crate) use usable::normalised;
 pub use usable::{MIN_BYTES, Unusable, usable};
 
 /// The algorithm's name in events.

@@ -160,11 +160,11 @@ pub struct View {
     pub holders: HashMap<CredentialId, HashSet<RunKey>>,
     /// Credentials of a run.
     pub held: HashMap<RunKey, HashSet<CredentialId>>,
-    /// Findings by key.
+    /// Findings by [`finding::id`].
     pub findings: HashMap<String, Finding>,
     /// Whose values have these fingerprints.
     pub marks: HashMap<Fingerprint, HashSet<Mark>>,
-    /// Keys of unmatched findings by fingerprint; the findings themselves are loaded as well.
+    /// Ids of unmatched findings by fingerprint; the findings themselves are loaded as well.
     pub waiting: HashMap<Fingerprint, BTreeSet<String>>,
     /// What was changed since it was loaded.
     pub dirty: Vec<Change>,
@@ -180,15 +180,16 @@ impl View {
 
     /// Puts a loaded or changed finding into all indexes.
     pub fn put_finding(&mut self, finding: Finding) {
+        let id = finding.id();
         for fingerprint in &finding.fingerprints {
             let waiting = self.waiting.entry(fingerprint.clone()).or_default();
             if finding.phase == finding::Phase::Unmatched {
-                waiting.insert(finding.key.clone());
+                waiting.insert(id.clone());
             } else {
-                waiting.remove(&finding.key);
+                waiting.remove(&id);
             }
         }
-        self.findings.insert(finding.key.clone(), finding);
+        self.findings.insert(id, finding);
     }
 
     /// Puts a loaded or changed mark into all indexes.
@@ -235,12 +236,13 @@ pub fn keys(event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
 }
 
 /// The findings and fingerprints by which a view is loaded as well.
-pub fn finding_keys(event: &Event) -> (Option<&str>, Vec<&Fingerprint>) {
+pub fn finding_keys(event: &Event) -> (Option<String>, Vec<&Fingerprint>) {
+    let id = |key: &str| Some(finding::id(&event.at.topic, key));
     match &event.data {
         Data::FindingObserved(it) => {
-            (Some(&it.finding_key), it.fingerprints.iter().map(|part| &part.fingerprint).collect())
+            (id(&it.finding_key), it.fingerprints.iter().map(|part| &part.fingerprint).collect())
         }
-        Data::FindingClosed(it) => (Some(&it.finding_key), Vec::new()),
+        Data::FindingClosed(it) => (id(&it.finding_key), Vec::new()),
         Data::CredentialRegistered(it) => (None, it.fingerprints.iter().map(|part| &part.fingerprint).collect()),
         _ => (None, Vec::new()),
     }

@@ -217,7 +217,8 @@ async fn http(config: &Config, target: &Target, way: Way<'_>, events: &[Checked]
         }
         (Some(url), _) => {
             let url = url.trim_end_matches('/');
-            format!("{}{}", url.strip_suffix("/events").unwrap_or(url), way.path)
+            let base = [way.path, "/events"].iter().find_map(|path| url.strip_suffix(*path)).unwrap_or(url);
+            format!("{base}{}", way.path)
         }
         (None, Some(http)) => format!("http://{}{}", http.listen, way.path),
         (None, None) => {

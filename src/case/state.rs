@@ -254,6 +254,10 @@ impl State {
 
     /// Whether an effect has nothing left to act on.
     fn needless(&self, step: &Step) -> bool {
+        // Who was never given a candidate has nothing to be taken back, and may be somebody else's.
+        if step.act == Act::Restore && !self.turn.is_set {
+            return true;
+        }
         let rotates = self.plan.as_ref().is_some_and(|plan| plan.find(Act::Create).is_some());
         // A user that its system does not know any more gets no new value.
         if rotates && step.act != Act::Destroy && self.issuer().is_some_and(|seen| seen.presence == Presence::Gone) {
@@ -287,6 +291,8 @@ impl State {
             }
             Record::Superseded { by } if !self.is_closed() => {
                 let doubt = self.in_doubt;
+                self.turn.is_set |= doubt && self.current().is_some_and(|step| step.act == Act::Set);
+                self.turn.refuted |= self.series.broken > 0;
                 self.phase = by.held.map_or(Phase::Open, |reason| Phase::Held { reason });
                 self.plan = None;
                 self.step = 0;
@@ -337,6 +343,8 @@ impl State {
                     && self.due_look().is_none()
                     && *attempt == self.attempts.saturating_add(1) =>
             {
+                // Twice: the first one may have happened.
+                self.turn.is_set |= self.in_doubt && self.act(*step) == Some(Act::Set);
                 self.in_doubt = true;
                 self.looked = false;
                 self.acted = true;
@@ -363,6 +371,7 @@ impl State {
                 if self.is_effect(*step) && *failure != FailureKind::Unknown {
                     self.in_doubt = false;
                 }
+                self.turn.is_set |= *failure == FailureKind::Unknown && self.act(*step) == Some(Act::Set);
                 // Our own access failed: that is no attempt at the credential.
                 if *failure != FailureKind::Denied {
                     self.attempts = self.attempts.saturating_add(1);
@@ -394,7 +403,7 @@ impl State {
                     && *step == self.step
                     && self.act(*step) == Some(Act::Prove)
                     && self.series.refused > 0
-                    && verdict.closes() =>
+                    && matches!(verdict, Verdict::Dead { .. }) =>
             {
                 self.proven = Some(verdict.clone());
                 self.advance();
@@ -432,7 +441,8 @@ impl State {
                 if self.plan.as_ref().is_some_and(|plan| plan.undoes && self.step >= plan.steps.len()) {
                     self.plan = None;
                     self.step = 0;
-                    self.turn.rejected = 0;
+                    // Somebody may have mended it by hand: which value goes is looked at anew.
+                    self.turn = Turn::default();
                 }
             }
             Record::Abandoned { .. } if matches!(self.phase, Phase::Open | Phase::Held { .. }) => {

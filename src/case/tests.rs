@@ -208,6 +208,67 @@ fn an_abandoned_case_may_fail_to_probe() {
     assert_eq!(state.todo(), Todo::Prove(5));
 }
 
+mod turned {
+    use super::*;
+
+    fn at(shape: u8, act: Act) -> State {
+        let plan = plan(shape, false);
+        let step = plan.find(act).unwrap();
+        let opened = State::opened(&directive(None));
+        let mut state = opened.next(&Record::Planned { no: 1, plan }).unwrap();
+        state.step = step;
+        state
+    }
+
+    fn started(state: State) -> State {
+        let (step, attempt) = (state.step, state.attempts + 1);
+        state.next(&Record::Started { step, key: uuid::Uuid::nil(), attempt }).unwrap()
+    }
+
+    fn failed(state: State, failure: FailureKind) -> State {
+        let step = state.step;
+        state.next(&Record::Failed { step, failure, note: String::new() }).unwrap()
+    }
+
+    fn undone(state: State) -> Todo {
+        assert_eq!(state.todo(), Todo::Plan, "all that was made is undone");
+        state.next(&Record::Planned { no: 2, plan: plan(3, true) }).unwrap().todo()
+    }
+
+    #[test]
+    fn who_was_never_given_a_candidate_has_nothing_taken_back() {
+        let refused = failed(started(at(3, Act::Set)), FailureKind::Refused);
+        assert_eq!(undone(refused), Todo::Skip(0), "it may be somebody else's user");
+        // It may have happened: no answer, a crash before one, or another plan in between.
+        let cut = failed(failed(started(at(3, Act::Set)), FailureKind::Unknown), FailureKind::Refused);
+        assert_eq!(undone(cut), Todo::Perform(0));
+        let mut killed = started(at(3, Act::Set));
+        killed.looked = true;
+        assert_eq!(undone(failed(started(killed), FailureKind::Refused)), Todo::Perform(0));
+        let taken_over = started(at(3, Act::Set)).next(&Record::Superseded { by: directive(None) }).unwrap();
+        assert!(taken_over.turn.is_set);
+    }
+
+    #[test]
+    fn what_nobody_ever_saw_alive_is_not_proven_dead_and_nothing_of_it_destroyed() {
+        let proving = at(2, Act::Prove);
+        let step = proving.step;
+        let refused = proving.next(&Record::Sighted { step, sighting: sighted(Answer::Refused, 1) }).unwrap();
+        assert!(refused.clone().next(&Record::Proven { step, verdict: Verdict::NotFound }).is_err());
+        assert!(refused.next(&Record::Proven { step, verdict: dead() }).is_ok());
+    }
+
+    #[test]
+    fn after_a_refuted_containment_all_of_it_is_done_again() {
+        let mut proving = at(2, Act::Prove);
+        let step = proving.step;
+        proving.turn.new = Some(crate::case::record::Generation { version: 2, user: None });
+        let alive = proving.next(&Record::Sighted { step, sighting: sighted(Answer::Accepted, 1) }).unwrap();
+        let again = alive.next(&Record::Superseded { by: directive(None) }).unwrap();
+        assert!(again.turn.refuted);
+    }
+}
+
 mod judged {
     use super::*;
     use crate::case::Case;

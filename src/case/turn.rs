@@ -15,11 +15,15 @@ pub struct Turn {
     /// The value that consumers read since the promotion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Generation>,
-    /// When the target was first given a candidate, by its own clock: what was open before is of the old value.
+    /// When the target was last given a candidate, by its own clock: what was open before is of the old value. Nobody but
+    /// our own test knows a candidate before it is promoted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_ms: Option<i64>,
-    /// Whether the target has a candidate.
+    /// Whether the target has a candidate, or may have one.
     pub is_set: bool,
+    /// The old value was seen to work after the plan had been carried out: what was promoted did not replace it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub refuted: bool,
     /// Candidates that the target did not take.
     pub rejected: u32,
 }
@@ -43,10 +47,13 @@ impl Turn {
         match act {
             Act::Set => {
                 self.is_set = true;
-                self.set_ms = self.set_ms.or(output.done_ms);
+                self.set_ms = output.done_ms.or(self.set_ms);
             }
-            Act::Promote => self.new.clone_from(&output.current),
-            Act::Restore => self.is_set = false,
+            Act::Promote => {
+                self.new.clone_from(&output.current);
+                self.refuted = false;
+            }
+            Act::Restore => (self.is_set, self.set_ms) = (false, None),
             _ => {}
         }
     }

@@ -80,9 +80,10 @@ fn verify(parts: Parts<'_>, store: Option<At<'_>>) -> Plan {
 fn retire(target: At<'_>, store: At<'_>) -> Plan {
     plan(vec![
         step(Act::Observe, target, false),
-        step(Act::Observe, store, false),
+        // All of its users: that needs no word of the store, which may be down.
         step(Act::Disable, target, false),
         step(Act::EndSessions, target, true),
+        step(Act::Observe, store, false),
         step(Act::Prove, target, false),
         step(Act::Destroy, store, true),
     ])
@@ -90,7 +91,7 @@ fn retire(target: At<'_>, store: At<'_>) -> Plan {
 
 /// The old value dies first; then a new one takes its place. What was promoted already is not made again.
 fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
-    let promoted = state.turn.new.is_some();
+    let promoted = state.turn.new.is_some() && !state.turn.refuted;
     let mut steps = vec![step(Act::Observe, target, false), step(Act::Observe, store, false)];
     // A single user already has the new value then, and its consumers need it.
     if !promoted || recipe.users.overlap() {

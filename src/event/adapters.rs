@@ -119,6 +119,9 @@ pub enum Why {
     /// Larger than [`MAX_ITEM_BYTES`].
     #[error("a finding of more than {MAX_ITEM_BYTES} bytes")]
     TooLarge,
+    /// More parts of a secret than any secret has.
+    #[error("a finding with too many parts of a secret")]
+    TooMany,
     /// Nested too deep.
     #[error("a finding nested deeper than {MAX_DEPTH} levels")]
     TooDeep,

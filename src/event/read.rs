@@ -19,7 +19,7 @@ use crate::task::{RunKey, Tenure};
 /// A promise to send heartbeats more often than this is a mistake, and would end the task by its own jitter.
 const MIN_HEARTBEAT_MS: i64 = 1_000;
 /// 2^53: what every JSON writer can write exactly.
-const MAX_EXACT: i64 = 9_007_199_254_740_991;
+pub(super) const MAX_EXACT: i64 = 9_007_199_254_740_991;
 
 const OUTCOMES: [&str; 7] = ["success", "failure", "cancelled", "timeout", "rejected", "lost", "unknown"];
 const CLOSING: [&str; 5] = ["false_positive", "wont_fix", "revoked", "used_in_tests", "inactive"];

@@ -175,6 +175,8 @@ impl Work<'_> {
         if let (Some(meant), Some(current)) = (directive.generation, &turn.old)
             && directive.action.rotates()
             && turn.new.is_none()
+            // What was begun is brought to its end: until then the target's value is not the one that consumers read.
+            && !turn.is_set
             && current.version > meant
         {
             let by = Directive { action: Action::Verify, ..directive.clone() };
@@ -290,7 +292,10 @@ impl Work<'_> {
         self.push(Record::Sighted { step: index, sighting })?;
         let case = self.case();
         match probe::judge(case, connector.settle(), self.now()) {
-            Judgement::Close(verdict) if case.state.proof_is_last() => self.close(verdict).await,
+            // What was not seen to live has no old value that could be destroyed: the recipe may be wrong.
+            Judgement::Close(verdict) if case.state.proof_is_last() || !matches!(verdict, Verdict::Dead { .. }) => {
+                self.close(verdict).await
+            }
             Judgement::Close(verdict) => {
                 self.push(Record::Proven { step: index, verdict })?;
                 Ok(Next::Go)
@@ -339,7 +344,9 @@ impl Work<'_> {
     /// Looks at a held case's credential. If its issuer does not know it any more, the case goes on to its proof.
     async fn look_again(&mut self) -> Result<bool, Stop> {
         let looks: Vec<usize> = match &self.case().state.plan {
-            Some(plan) => plan.steps.iter().enumerate().filter(|(_, s)| !s.act.has_effect()).map(|(i, _)| i).collect(),
+            Some(plan) => {
+                plan.steps.iter().enumerate().filter(|(_, s)| s.act == Act::Observe).map(|(i, _)| i).collect()
+            }
             None => return Ok(false),
         };
         let mut seen_now = Vec::new();
@@ -550,7 +557,13 @@ impl Work<'_> {
                 principal_id: seen.principal_id.or(case.state.principal_id.clone()),
                 ..seen
             }),
-            issuer: case.state.issuer().cloned(),
+            // A plan that undoes has no look of its own: it goes by the immutable id of those before, since a name may be
+            // somebody else's by now.
+            issuer: case.state.issuer().cloned().or_else(|| {
+                let undoes = case.state.plan.as_ref().is_some_and(|plan| plan.undoes);
+                let principal_id = case.state.principal_id.clone().filter(|_| undoes)?;
+                Some(Observation { principal_id: Some(principal_id), ..Observation::default() })
+            }),
             run: case.directive.run.clone(),
             key,
             rotation: self.parts.registry.rotation(case),

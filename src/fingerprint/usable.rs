@@ -40,7 +40,8 @@ pub fn usable(value: &str) -> Result<&str, Unusable> {
     if value.len() < MIN_BYTES { Err(Unusable::Short) } else { Ok(value) }
 }
 
-fn normalised(value: &str) -> &str {
+/// Without white space and pairs of quotes around it: a secret as it is fingerprinted, and hidden.
+pub fn normalised(value: &str) -> &str {
     let mut value = value.trim();
     while let Some(inner) =
         ['"', '\'', '`'].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote)).map(str::trim)

@@ -86,7 +86,7 @@ async fn report(
         let read = tokio::task::spawn_blocking(move || read(adapter, &report, &keys, repository.as_deref(), now_ms));
         match read.await.map_err(|error| Failed::Died(died(&error)))? {
             Ok(read) => record(&state.door, read).await,
-            Err(NoRepository) => Err(Failed::NoRepository),
+            Err(failed) => Err(failed),
         }
     });
     match recorded.await.unwrap_or_else(|error| Err(Failed::Died(died(&error)))) {
@@ -94,6 +94,11 @@ async fn report(
         Err(Failed::NoRepository) => {
             let say = "a report of gitleaks does not name its repository: say ?repository=…";
             explain(StatusCode::BAD_REQUEST, "repository", say)
+        }
+        Err(Failed::TooMany) => {
+            let say =
+                "a report over HTTP has at most 20 000 findings: send it in parts, or by `curfew publish finding`";
+            explain(StatusCode::PAYLOAD_TOO_LARGE, "too_many", say)
         }
         Err(Failed::Journal(error)) => {
             tracing::error!(%error, "findings over HTTP were not all recorded");
@@ -106,8 +111,12 @@ async fn report(
     }
 }
 
+/// Small ones grow when they are converted: what one request may hold is bounded by their number as well.
+const MAX_FINDINGS: usize = 20_000;
+
 enum Failed {
     NoRepository,
+    TooMany,
     Journal(journal::Error),
     Died(&'static str),
 }
@@ -141,15 +150,13 @@ struct Read {
     bad: Vec<BadItem>,
 }
 
-fn read(
-    adapter: Adapter,
-    report: &[u8],
-    keys: &Keys,
-    repository: Option<&str>,
-    now_ms: i64,
-) -> Result<Read, NoRepository> {
+fn read(adapter: Adapter, report: &[u8], keys: &Keys, repository: Option<&str>, now_ms: i64) -> Result<Read, Failed> {
     let mut read = Read::default();
-    for item in adapters::read(adapter, report, Given { keys: Some(keys), repository, now_ms })? {
+    let items = adapters::read(adapter, report, Given { keys: Some(keys), repository, now_ms });
+    for item in items.map_err(|NoRepository| Failed::NoRepository)? {
+        if read.made.len() + read.bad.len() >= MAX_FINDINGS {
+            return Err(Failed::TooMany);
+        }
         match item {
             Ok(made) => read.made.push(made),
             Err(bad) => read.bad.push(bad),

@@ -4,7 +4,7 @@ ALTER TABLE credentials ADD COLUMN version INTEGER;
 ALTER TABLE credentials ADD COLUMN environment TEXT;
 ALTER TABLE credentials ADD COLUMN owner TEXT;
 
--- body: the finding as JSON; no secret in it.
+-- key: `<topic>:<the scanner's key>`. body: the finding as JSON; no secret in it.
 CREATE TABLE findings (
   tenant TEXT NOT NULL, key TEXT NOT NULL, phase INTEGER NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL,
   body TEXT NOT NULL,

@@ -103,6 +103,14 @@ impl PostgresRole {
         Ok(row.map(role))
     }
 
+    /// Whether the name is another role's by now. That one is not ours to change before it was looked at, but whoever has
+    /// the old value may log in as it: only a login says.
+    async fn is_made_anew(&self, subject: &Subject, users: &Users, name: &str) -> Result<bool, Failure> {
+        let row = sqlx::query_as(BY_NAME).bind(name).fetch_optional(&self.pool);
+        let row: Option<(i64, String, bool, bool)> = self.bounded(false, row).await?;
+        Ok(row.is_some_and(|(oid, ..)| recorded(subject, users, name).is_some_and(|recorded| recorded != oid)))
+    }
+
     /// The role, where it is ours to change: it exists, under its name, and is not protected.
     async fn ours(&self, subject: &Subject, users: &Users, name: &str) -> Result<Role, Failure> {
         let Some(role) = self.role(subject, users, name).await? else {

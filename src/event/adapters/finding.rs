@@ -6,11 +6,14 @@ use secrecy::zeroize::Zeroizing;
 
 use super::hide::Hide;
 use super::{Adapter, Converted};
+use crate::event::read::MAX_EXACT;
 use crate::event::{Identifier, Type, digest16};
 use crate::fingerprint::{ALGORITHM, Fingerprint, Keys};
 
 /// Fingerprints in one event.
 const MAX_FINGERPRINTS: usize = 16;
+/// Identifiers in one event.
+const MAX_IDENTIFIERS: usize = 16;
 /// The kind of identifier that names one credential alone.
 const ACCESS_KEY_ID: &str = "aws_access_key_id";
 /// What stands for a text of which nothing may be said.
@@ -65,7 +68,7 @@ impl Found<'_> {
 
     pub(super) fn identify(&mut self, kind: &str, value: &str) {
         let one = Identifier { kind: kind.to_owned(), value: value.to_owned() };
-        if !self.identifiers.contains(&one) {
+        if self.identifiers.len() < MAX_IDENTIFIERS && !self.identifiers.contains(&one) {
             self.identifiers.push(one);
         }
     }
@@ -89,7 +92,7 @@ impl Found<'_> {
             (None, Some((_, fingerprint))) => format!("fp:{fingerprint}"),
             (None, None) => format!("src:{}:{}", native_id.as_deref().unwrap_or("-"), self.column.unwrap_or(0)),
         };
-        let line = self.line.filter(|line| *line >= 0);
+        let line = self.line.filter(|line| (0..=MAX_EXACT).contains(line));
         let line_text = line.map(|line| line.to_string()).unwrap_or_default();
         let mut named: Vec<&str> = vec!["finding.v1", adapter.as_str(), &detector, &known_by, &line_text];
         named.extend(location.iter().map(|(_, text)| text.as_deref().unwrap_or_default()));

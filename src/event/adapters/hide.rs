@@ -8,12 +8,16 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::percent_decode;
 use secrecy::zeroize::Zeroizing;
 
+use crate::fingerprint::normalised;
+
 /// So much of a secret is one.
 const PIECE: usize = 12;
 /// A shorter secret stands everywhere by chance.
 const SHORTEST: usize = 4;
 /// The longest text of an event, in bytes.
 const MAX_TEXT_BYTES: usize = 1024;
+/// So much of a text is looked through: it is cut to far less in the end.
+const MAX_READ_BYTES: usize = 8 * MAX_TEXT_BYTES;
 /// What stands for what was hidden.
 const HIDDEN: &str = "***";
 
@@ -28,7 +32,7 @@ pub(super) struct Hide {
 impl Hide {
     pub(super) fn new<'s>(secrets: impl Iterator<Item = &'s str>) -> Self {
         let spellings: Vec<_> =
-            secrets.map(str::trim).filter(|one| one.len() >= SHORTEST).flat_map(spellings).collect();
+            secrets.map(normalised).filter(|one| one.len() >= SHORTEST).flat_map(spellings).collect();
         let (long, short): (Vec<_>, Vec<_>) = spellings.into_iter().partition(|one| one.len() >= PIECE);
         // Of its full size from the start: one that grows leaves copies behind.
         let mut pieces = Zeroizing::new(Vec::with_capacity(long.iter().map(|one| one.len()).sum()));
@@ -41,7 +45,7 @@ impl Hide {
 
     /// As it may be said: without secrets and control characters, of at most [`MAX_TEXT_BYTES`]. `None`: nothing is left.
     pub(super) fn text(&self, text: &str) -> Option<String> {
-        let whole = text.as_bytes();
+        let whole = &text.as_bytes()[..text.floor_char_boundary(MAX_READ_BYTES)];
         let once = unescaped(whole);
         let behind = [unescaped(&once), percent_decode(&once).collect(), percent_decode(whole).collect(), once];
         let said = if behind.iter().any(|layer| layer != whole && self.spots(layer).contains(&true)) {

@@ -18,6 +18,8 @@ const REPOSITORIES: [&str; 9] =
 const PATHS: [&str; 6] = ["file", "filename", "path", "page", "issue", "document_id"];
 /// The detector of rules that its user wrote.
 const CUSTOM: &str = "CustomRegex";
+/// Parts of one secret: a scanner names a handful, and each is looked for in each text.
+const MAX_PARTS: usize = 64;
 /// Parts of secrets whose name says that they are one; others follow.
 const SECRET_WORDS: [&str; 6] = ["secret", "token", "password", "private", "key", "credential"];
 
@@ -47,6 +49,9 @@ pub(super) fn found<'t>(item: Object<'t, '_>, repository: Option<&'t str>) -> Re
     };
     if let Some(extra) = extra {
         identify(&mut found, extra);
+    }
+    if item.object("SecretParts").is_some_and(|parts| parts.texts().count() > MAX_PARTS) {
+        return Err(Why::TooMany);
     }
     secrets(&mut found, item);
     Ok(Some(found))

@@ -23,7 +23,7 @@ pub(super) async fn load(
     let (mut keys, mut marks) = (BTreeSet::new(), BTreeSet::new());
     for event in events {
         let (key, fingerprints) = policy::finding_keys(event);
-        keys.extend(key.map(str::to_owned));
+        keys.extend(key);
         marks.extend(fingerprints.into_iter().map(Fingerprint::to_string));
     }
     let marks: Vec<String> = marks.into_iter().collect();
@@ -31,7 +31,8 @@ pub(super) async fn load(
     if !marks.is_empty() {
         let rows: Vec<(String, String, i64)> = sqlx::query_as(
             "SELECT f.name, m.credential, m.version FROM unnest($2::text[]) f(name) CROSS JOIN LATERAL (SELECT credential, \
-             version FROM marks WHERE tenant = $1 AND fingerprint = f.name LIMIT $3) m",
+             max(version) AS version FROM marks WHERE tenant = $1 AND fingerprint = f.name GROUP BY credential \
+             ORDER BY credential LIMIT $3) m",
         )
         .bind(&**tenant)
         .bind(&marks)
@@ -90,13 +91,14 @@ pub(super) async fn list(pool: &PgPool, unmatched: bool, max: u32) -> Result<Vec
 pub(super) async fn put(db: &mut PgConnection, findings: &[Finding], marks: &[Mark]) -> Result<(), Error> {
     if !findings.is_empty() {
         let bodies = findings.iter().map(|f| text("findings", f)).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<String> = findings.iter().map(Finding::id).collect();
         sqlx::query(
             "INSERT INTO findings (tenant, key, phase, first_ms, last_ms, body) SELECT * FROM unnest($1::text[], $2::text[], \
              $3::smallint[], $4::bigint[], $5::bigint[], $6::text[]) ON CONFLICT (tenant, key) DO UPDATE \
              SET phase=excluded.phase, first_ms=excluded.first_ms, last_ms=excluded.last_ms, body=excluded.body",
         )
         .bind(texts(findings, |f| &*f.tenant))
-        .bind(texts(findings, |f| &f.key))
+        .bind(&ids)
         .bind(column(findings, |f| f.phase.code()))
         .bind(column(findings, |f| f.first_ms))
         .bind(column(findings, |f| f.last_ms))
@@ -105,7 +107,11 @@ pub(super) async fn put(db: &mut PgConnection, findings: &[Finding], marks: &[Ma
         .await?;
         let of = |waits: bool| {
             let those = findings.iter().filter(move |f| (f.phase == Phase::Unmatched) == waits);
-            those.flat_map(|f| f.fingerprints.iter().map(move |one| (f, one.to_string()))).collect::<Vec<_>>()
+            let each = |f: &Finding| {
+                let (tenant, id) = (f.tenant.clone(), f.id());
+                f.fingerprints.iter().map(move |one| (tenant.clone(), one.to_string(), id.clone())).collect::<Vec<_>>()
+            };
+            those.flat_map(each).collect::<Vec<_>>()
         };
         let (waits, over) = (of(true), of(false));
         for (rows, sql) in [
@@ -122,9 +128,9 @@ pub(super) async fn put(db: &mut PgConnection, findings: &[Finding], marks: &[Ma
         ] {
             if !rows.is_empty() {
                 sqlx::query(sql)
-                    .bind(texts(&rows, |row| &*row.0.tenant))
+                    .bind(texts(&rows, |row| &*row.0))
                     .bind(texts(&rows, |row| &row.1))
-                    .bind(texts(&rows, |row| &row.0.key))
+                    .bind(texts(&rows, |row| &row.2))
                     .execute(&mut *db)
                     .await?;
             }

@@ -11,13 +11,13 @@ use crate::fingerprint::Fingerprint;
 use crate::policy::View;
 use crate::task::Tenant;
 
-/// The finding of this key.
-pub(super) fn load(w: &Writer, view: &mut View, tenant: &Tenant, key: &str) -> Result<(), Error> {
-    if view.findings.contains_key(key) {
+/// The finding of this id.
+pub(super) fn load(w: &Writer, view: &mut View, tenant: &Tenant, id: &str) -> Result<(), Error> {
+    if view.findings.contains_key(id) {
         return Ok(());
     }
     let sql = "SELECT body FROM findings WHERE tenant=? AND key=?";
-    if let Some(body) = one(&w.db, sql, params![tenant, key], |row| row.get::<_, String>(0))? {
+    if let Some(body) = one(&w.db, sql, params![tenant, id], |row| row.get::<_, String>(0))? {
         view.put_finding(json("findings", &body)?);
     }
     Ok(())
@@ -31,7 +31,8 @@ pub(super) fn load_marks(
     fingerprint: &Fingerprint,
 ) -> Result<Vec<CredentialId>, Error> {
     let name = fingerprint.to_string();
-    let sql = "SELECT credential, version FROM marks WHERE tenant=? AND fingerprint=? LIMIT ?";
+    let sql = "SELECT credential, max(version) FROM marks WHERE tenant=? AND fingerprint=? GROUP BY credential \
+               ORDER BY credential LIMIT ?";
     let rows = all(&w.db, sql, params![tenant, name, MOST_SHARERS], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
     let mut credentials = Vec::with_capacity(rows.len());
     for (credential, version) in rows {
@@ -61,14 +62,14 @@ pub(super) fn list(db: &Connection, unmatched: bool, max: u32) -> Result<Vec<Fin
 /// Writes findings and marks.
 pub(super) fn put(w: &Writer, findings: &[Finding], marks: &[Mark]) -> Result<(), Error> {
     for finding in findings {
-        let key = finding.key.as_str();
+        let id = finding.id();
         exec(
             &w.db,
             "INSERT INTO findings (tenant, key, phase, first_ms, last_ms, body) VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE \
              SET phase=excluded.phase, first_ms=excluded.first_ms, last_ms=excluded.last_ms, body=excluded.body",
             params![
                 finding.tenant,
-                key,
+                id,
                 finding.phase.code(),
                 finding.first_ms,
                 finding.last_ms,
@@ -81,7 +82,7 @@ pub(super) fn put(w: &Writer, findings: &[Finding], marks: &[Mark]) -> Result<()
             } else {
                 "DELETE FROM waiting WHERE tenant=? AND fingerprint=? AND key=?"
             };
-            exec(&w.db, sql, params![finding.tenant, fingerprint.to_string(), key])?;
+            exec(&w.db, sql, params![finding.tenant, fingerprint.to_string(), id])?;
         }
     }
     for mark in marks {

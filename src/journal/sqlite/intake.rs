@@ -188,9 +188,9 @@ impl Loaded {
             }
         }
         let (key, fingerprints) = policy::finding_keys(event);
-        if let Some(key) = key {
-            findings::load(w, &mut self.view, &event.tenant, key)?;
-            let about = self.view.findings.get(key).into_iter().flat_map(|finding| finding.credentials.iter().cloned());
+        if let Some(id) = key {
+            findings::load(w, &mut self.view, &event.tenant, &id)?;
+            let about = self.view.findings.get(&id).into_iter().flat_map(|finding| finding.credentials.iter().cloned());
             credentials.extend(about);
         }
         for fingerprint in fingerprints {

@@ -8,7 +8,7 @@ use super::{Blade, Draft, union};
 use crate::case::{Action, HoldReason, Trigger, Urgency};
 use crate::credential::CredentialId;
 use crate::event::{CredentialRegistered, FindingClosed, FindingObserved, Location, Type};
-use crate::finding::{Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase, Validity};
+use crate::finding::{self, Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase, Validity};
 use crate::policy::rules::Response;
 use crate::policy::{Decision, Reason, Verb};
 use crate::task::Credential;
@@ -16,7 +16,8 @@ use crate::task::Credential;
 impl Draft<'_> {
     /// A scan's word. The same finding again only updates what is known of it, unless it has become worse.
     pub(super) fn finding(mut self, it: &FindingObserved) -> Decision {
-        let before = self.view.findings.get(&it.finding_key).cloned();
+        let id = finding::id(&self.event.at.topic, &it.finding_key);
+        let before = self.view.findings.get(&id).cloned();
         let mut finding = self.told(it, before.as_ref());
         if it.honeytoken || before.as_ref().is_some_and(|before| before.phase == Phase::Ignored) {
             finding.phase = Phase::Ignored;
@@ -38,6 +39,9 @@ impl Draft<'_> {
                 finding.validity > before.validity
                     || (finding.public && !before.public)
                     || matches.keys().any(|id| !before.credentials.contains(id))
+                    // Somebody logged in with it just now, and nothing is being done: what was called dead may live.
+                    || (Validity::of(&it.validity) == Validity::Active
+                        && matches.keys().any(|id| !self.view.cases.contains_key(id)))
             }
             _ => true,
         };
@@ -53,6 +57,7 @@ impl Draft<'_> {
         let event = self.event;
         let mut finding = before.cloned().unwrap_or_else(|| Finding {
             tenant: event.tenant.clone(),
+            topic: event.at.topic.to_string(),
             key: it.finding_key.clone(),
             detector: it.detector.clone(),
             phase: Phase::Unmatched,
@@ -61,7 +66,6 @@ impl Draft<'_> {
             severity: None,
             fingerprints: Vec::new(),
             credentials: Vec::new(),
-            topics: Vec::new(),
             owner_hint: None,
             place: None,
             first_ms: event.broker_ms,
@@ -78,7 +82,6 @@ impl Draft<'_> {
         finding.place = it.location.as_ref().and_then(short).or(finding.place);
         finding.first_ms = finding.first_ms.min(event.broker_ms);
         finding.last_ms = finding.last_ms.max(event.broker_ms);
-        finding.topics = union(&finding.topics, &[event.at.topic.to_string()]);
         for part in &it.fingerprints {
             if finding.fingerprints.len() < MOST_FINGERPRINTS && !finding.fingerprints.contains(&part.fingerprint) {
                 finding.fingerprints.push(part.fingerprint.clone());
@@ -96,12 +99,11 @@ impl Draft<'_> {
         let drafted = |mark: &&Mark| finding.fingerprints.contains(&mark.fingerprint);
         let known = finding.fingerprints.iter().filter_map(|fingerprint| self.view.marks.get(fingerprint)).flatten();
         for mark in known.chain(self.marks.iter().filter(drafted)) {
-            if found.len() < MOST_MATCHES || found.contains_key(&mark.credential) {
-                let version = found.entry(mark.credential.clone()).or_default();
-                *version = (*version).max(Some(mark.version).filter(|version| *version > 0));
-            }
+            let version = found.entry(mark.credential.clone()).or_default();
+            *version = (*version).max(Some(mark.version).filter(|version| *version > 0));
         }
-        found
+        // Always the same ones: else each scan would find others, and call them news.
+        found.into_iter().take(MOST_MATCHES).collect()
     }
 
     fn credential(&self, id: &CredentialId) -> Option<&Credential> {
@@ -110,8 +112,8 @@ impl Draft<'_> {
 
     /// What the rules say, for each credential that the finding is about.
     fn act_on(mut self, finding: Finding, matches: BTreeMap<CredentialId, Option<i64>>) -> Decision {
-        let verdict = self.respond(finding, matches);
-        self.say(verdict.0, verdict.1)
+        let (verb, reason) = self.respond(finding, matches);
+        self.say(verb, reason)
     }
 
     /// As [`Self::act_on`], for one of several findings; returns what is to be said.
@@ -147,17 +149,7 @@ impl Draft<'_> {
                 }
             };
             let this = if is_dead && response == Response::Verify { (this.0, Reason::FindingOfDead) } else { this };
-            let blade = Blade { trigger: Trigger::Finding, urgency, end_ms: None };
-            let before = self.directives.len();
-            self.direct(&id, None, blade, action, held);
-            if let Some(directive) = self.directives.get_mut(before) {
-                directive.finding = Some(finding.key.clone());
-                directive.generation = version;
-                // Matched by what the inventory learned: still no more than the word of those who observed it.
-                if self.event.kind != Type::FindingObserved {
-                    directive.grantors.clone_from(&finding.topics);
-                }
-            }
+            self.ask(&id, &finding, (action, held, urgency), version);
             said = if this.0 > said.0 { this } else { said };
             if !finding.credentials.contains(&id) {
                 finding.credentials.push(id);
@@ -165,6 +157,37 @@ impl Draft<'_> {
         }
         self.findings.push(finding);
         said
+    }
+
+    /// Asks it of the credential. Where several findings are matched at once, the strongest counts.
+    fn ask(
+        &mut self,
+        id: &CredentialId,
+        finding: &Finding,
+        (action, held, urgency): (Action, Option<HoldReason>, Urgency),
+        version: Option<i64>,
+    ) {
+        let blade = Blade { trigger: Trigger::Finding, urgency, end_ms: None };
+        // Matched by what the inventory learned: still no more than the word of those who observed it.
+        let late = self.event.kind != Type::FindingObserved;
+        let topics = if late { vec![finding.topic.clone()] } else { Vec::new() };
+        let strength = |action, held: Option<HoldReason>| (action, held.is_none());
+        let asked = self.directives.iter().position(|directive| directive.credential == *id);
+        let asked = asked.map(|at| self.directives.remove(at));
+        let same = match asked {
+            Some(asked) if strength(asked.action, asked.held) > strength(action, held) => {
+                self.directives.push(asked);
+                return;
+            }
+            Some(asked) if strength(asked.action, asked.held) == strength(action, held) => asked.grantors,
+            _ => Vec::new(),
+        };
+        self.direct(id, None, blade, action, held);
+        if let Some(directive) = self.directives.iter_mut().find(|directive| directive.credential == *id) {
+            directive.finding = Some(finding.id());
+            directive.generation = version;
+            directive.grantors = union(&same, &topics);
+        }
     }
 
     /// The inventory's word: the credential exists, and its value has these fingerprints. What waited for them is matched.
@@ -206,23 +229,21 @@ impl Draft<'_> {
     /// Closes a finding, and takes back what it asked for and nobody has begun. A containment is never taken back: the
     /// value leaked, whatever the list says.
     pub(super) fn finding_closed(mut self, it: &FindingClosed) -> Decision {
-        let Some(mut finding) = self.view.findings.get(&it.finding_key).cloned() else {
+        // Who did not open it may not close it.
+        let id = finding::id(&self.event.at.topic, &it.finding_key);
+        let Some(mut finding) = self.view.findings.get(&id).cloned() else {
             return self.say(Verb::Ignore, Reason::FindingForeign);
         };
-        // Who may not open it may not close it.
-        if !finding.topics.iter().any(|topic| **topic == *self.event.at.topic) {
-            return self.say(Verb::Ignore, Reason::FindingForeign);
-        }
-        for id in &finding.credentials {
-            let withdraws = self.view.cases.get(id).is_some_and(|case| {
-                case.directive.finding.as_ref() == Some(&finding.key)
+        for credential in &finding.credentials {
+            let withdraws = self.view.cases.get(credential).is_some_and(|case| {
+                case.directive.finding.as_ref() == Some(&id)
                     && case.directive.action < Action::Contain
                     && case.state.joined.is_empty()
                     && !case.state.acted
                     && !case.state.is_closed()
             });
             if withdraws {
-                self.withdrawn.push(id.clone());
+                self.withdrawn.push(credential.clone());
             }
         }
         finding.phase = Phase::Closed;

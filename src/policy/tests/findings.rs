@@ -65,7 +65,7 @@ fn what_leaked_and_works_or_is_public_is_contained_and_the_rest_rolled_over() {
         let decision = world.tell(observed("f", 1, validity, public));
         assert_eq!(asked(&decision), [(expected, Some(3))], "{validity} {public}");
         assert_eq!(decision.reason, Reason::FindingMatched);
-        assert_eq!(decision.directives[0].finding.as_deref(), Some("f"));
+        assert_eq!(decision.directives[0].finding.as_deref(), Some("curfew.tasks:f"));
         assert!(decision.facts["rule"].as_u64().is_some(), "which rule it was can be read later");
     }
 }
@@ -75,7 +75,7 @@ fn a_finding_waits_for_the_inventory_and_is_matched_when_that_learns_of_it() {
     let mut world = World::new();
     let first = world.tell(observed("f", 7, "active", false));
     assert_eq!((first.verb, first.reason), (Verb::Track, Reason::FindingUnmatched));
-    assert_eq!(world.view.findings["f"].phase, Stand::Unmatched);
+    assert_eq!(world.view.findings["curfew.tasks:f"].phase, Stand::Unmatched);
     assert!(world.tell(registered(role(), 8, 1, true)).directives.is_empty(), "another value");
     let matched = world.tell(registered(role(), 7, 2, true));
     assert_eq!(asked(&matched), [(Action::Contain, Some(2))]);
@@ -84,7 +84,7 @@ fn a_finding_waits_for_the_inventory_and_is_matched_when_that_learns_of_it() {
         ["curfew.tasks"],
         "on the word of who observed it, not on the inventory's"
     );
-    assert_eq!(world.view.findings["f"].phase, Stand::Matched);
+    assert_eq!(world.view.findings["curfew.tasks:f"].phase, Stand::Matched);
     assert!(world.tell(registered(role(), 7, 2, true)).directives.is_empty(), "once");
 }
 
@@ -98,7 +98,11 @@ fn the_same_finding_again_fires_again_only_when_it_is_worse() {
     assert_eq!(asked(&world.tell(observed("f", 1, "active", false))), [(Action::Contain, Some(1))]);
     let told = world.tell(observed("f", 1, "unknown", false));
     assert!(told.directives.is_empty());
-    assert_eq!(world.view.findings["f"].validity, Validity::Active, "a check that said nothing takes back none");
+    assert_eq!(
+        world.view.findings["curfew.tasks:f"].validity,
+        Validity::Active,
+        "a check that said nothing takes back none"
+    );
 }
 
 #[test]
@@ -274,4 +278,71 @@ fn whose_end_a_case_is() {
     assert_eq!((next.action, next.generation, next.urgency), (Action::Contain, None, Urgency::Urgent));
     assert_eq!(looked.refuted(false).action, Action::Revoke);
     assert_eq!(next.refuted(true), next, "the same again");
+}
+
+#[test]
+fn of_findings_that_wait_together_the_worst_counts() {
+    let mut world = World::new();
+    world.tell(observed("aa", 1, "unknown", false));
+    let mut strong = event(world.now_ms, observed("bb", 1, "active", true));
+    strong.at.topic = "strong".into();
+    let decision = decide(&strong, &world.view, &world.rules);
+    world.view.apply(&decision.changes);
+    world.tell(observed("cc", 1, "unknown", false));
+    let matched = world.tell(registered(role(), 1, 1, true));
+    assert_eq!(asked(&matched), [(Action::Contain, Some(1))]);
+    assert_eq!(matched.directives[0].grantors, ["strong"], "a rollover's topic does not lend itself to a containment");
+    assert!(
+        ["curfew.tasks:aa", "strong:bb", "curfew.tasks:cc"]
+            .iter()
+            .all(|id| { world.view.findings[*id].phase == Stand::Matched })
+    );
+}
+
+#[test]
+fn what_one_topic_says_of_a_key_is_nothing_to_another_topic() {
+    let mut world = World::new();
+    world.tell(registered(role(), 1, 1, true));
+    for (n, data) in [
+        observed("f", 9, "active", true),
+        Data::FindingObserved(Box::new(FindingObserved { honeytoken: true, ..seen("h", 9, "unknown", false) })),
+        closed("f"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut weak = event(world.now_ms + n as i64, data);
+        weak.at.topic = "weak".into();
+        let decision = decide(&weak, &world.view, &world.rules);
+        world.view.apply(&decision.changes);
+    }
+    assert_eq!(asked(&world.tell(observed("f", 1, "unknown", false))), [(Action::Rollover, Some(1))]);
+    assert_eq!(asked(&world.tell(observed("h", 1, "unknown", false))), [(Action::Rollover, Some(1))]);
+}
+
+#[test]
+fn a_value_that_was_seen_to_work_again_is_looked_at_again() {
+    let mut world = World::new();
+    world.tell(registered(role(), 1, 1, true));
+    let first = world.tell(observed("f", 1, "active", false)).directives[0].clone();
+    world.view.cases.insert(role(), Arc::new(opened(&first, State::opened(&first))));
+    assert!(world.tell(observed("f", 1, "active", false)).directives.is_empty(), "it is being contained");
+    world.view.cases.clear();
+    world.view.credentials.get_mut(&role()).unwrap().version = Some(2);
+    assert_eq!(asked(&world.tell(observed("f", 1, "active", false))), [(Action::Verify, Some(1))]);
+    assert!(world.tell(observed("f", 1, "unknown", false)).directives.is_empty(), "nobody tried it");
+}
+
+#[test]
+fn one_secret_in_many_places_is_matched_with_the_same_ones_each_time() {
+    let mut world = World::new();
+    for n in 0..40 {
+        let id = CredentialId::new(Kind::PostgresRole, "appdb", &format!("app{n}")).unwrap();
+        world.tell(registered(id, 1, 1, true));
+    }
+    let first = world.tell(observed("f", 1, "unknown", false));
+    assert_eq!(first.directives.len(), crate::finding::MOST_MATCHES);
+    for _ in 0..3 {
+        assert!(world.tell(observed("f", 1, "unknown", false)).directives.is_empty());
+    }
 }

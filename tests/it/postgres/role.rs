@@ -229,6 +229,11 @@ async fn a_role_is_known_by_its_oid_and_administrators_are_left_alone() {
     assert_eq!(life.refusal(Act::Disable).await.kind, FailureKind::Gone);
     assert_eq!(life.refusal(Act::Set).await.kind, FailureKind::Refused);
     assert!(life.logs_in(0, "w1tness").await);
+    // But what is dead is said by a login: the new one may have the old value.
+    life.shelf.put(None, &value());
+    let verifier = postgres_protocol::password::scram_sha_256(life.old.as_bytes());
+    life.sql(0, &format!("ALTER ROLE {{}} PASSWORD '{verifier}'")).await;
+    assert_eq!(life.target.probe(&life.subject()).await.answer, Answer::Accepted);
     for (user, with) in [("", "SUPERUSER"), ("", "CREATEROLE"), ("postgres", ""), ("pg_monitor", "")] {
         let mut life = Life::of(false).await;
         if user.is_empty() {
@@ -285,13 +290,17 @@ async fn the_least_grants_are_enough_and_no_value_is_in_the_log() {
         life.target.self_check().await.unwrap();
         life.look().await;
         let _session = life.login(0, &life.old).await.unwrap();
+        life.offer();
+        life.act(Act::Set).await;
+        life.act(Act::Restore).await;
         life.renew().await;
         if two {
             life.act(Act::Disable).await;
+            // After the promotion consumers need the user that took the candidate.
+            assert_eq!(life.refusal(Act::Restore).await.kind, FailureKind::Refused);
         }
         assert_eq!(life.act(Act::EndSessions).await.derived, 1);
         life.dead().await;
-        life.act(Act::Restore).await;
         let log = std::fs::read(env("CURFEW_TEST_PG_LOG")).unwrap();
         let log = String::from_utf8_lossy(&log);
         assert!(log.lines().any(|line| line.contains("ALTER ROLE") && line.contains(&life.user(0))), "it is logged");

@@ -224,7 +224,7 @@ impl Life {
         let output = self.target.perform(act, &self.subject()).await.unwrap();
         if act == Act::Set {
             self.turn.is_set = true;
-            self.turn.set_ms = self.turn.set_ms.or(output.done_ms);
+            self.turn.set_ms = output.done_ms.or(self.turn.set_ms);
         }
         output
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use curfew::case::plan::Act;
-use curfew::case::record::{FailureKind, Residue, Verdict};
+use curfew::case::record::{FailureKind, Output, Residue, Verdict};
 use curfew::case::state::Phase;
 use curfew::case::{Action, HoldReason};
 use curfew::connector::recipe::{Adoption, Late};
@@ -36,6 +36,8 @@ over_both! {
     a_task_that_ends_while_its_credential_is_rotated_ends_it,
     an_older_value_that_still_works_is_contained,
     a_target_that_observes_holds_rotations_and_no_leases,
+    the_old_password_that_is_set_again_behind_our_back_is_replaced_again,
+    a_role_that_is_made_anew_with_the_leaked_password_is_contained,
 }
 
 async fn ten_findings_of_one_credential_are_one_rotation(store: Store) {
@@ -350,4 +352,56 @@ async fn a_target_that_observes_holds_rotations_and_no_leases(store: Store) {
     stage.task_ends(journal.as_ref(), &crate::stage::new_run(), &id, Some(&lease.username)).await;
     let line = stage.run_until_closed(&journal, &id).await;
     assert!(matches!(line.verdict, Verdict::Dead { .. }), "{:?}", line.verdict);
+}
+
+/// Just before this effect somebody with other ideas does something, once.
+#[derive(Clone)]
+struct Meddler {
+    sql: Arc<str>,
+    pool: sqlx::PgPool,
+    done: Arc<AtomicUsize>,
+    ahead_of: Act,
+}
+
+#[async_trait]
+impl Between for Meddler {
+    async fn perform(&self, inner: &dyn Connector, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        if act == self.ahead_of && self.done.fetch_add(1, Ordering::SeqCst) == 0 {
+            sqlx::raw_sql(AssertSqlSafe(self.sql.to_string())).execute(&self.pool).await.unwrap();
+        }
+        inner.perform(act, subject).await
+    }
+}
+
+async fn the_old_password_that_is_set_again_behind_our_back_is_replaced_again(store: Store) {
+    let ground = Ground::new().await;
+    let victim = ground.victim(Shape::One, Adoption::default()).await;
+    let (user, password) = &victim.old;
+    let sql = format!("ALTER ROLE \"{user}\" LOGIN PASSWORD '{password}'").into();
+    let meddler = Meddler { sql, pool: ground.pg.pool().await, done: Arc::default(), ahead_of: Act::Promote };
+    let stage = Stage::new(store, meddler.before(&victim.registry));
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), &victim, Action::Contain).await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    assert_one_end(&journal, &line, "set again").await;
+    assert!(!victim.works(&victim.old).await);
+    let (version, user, value) = victim.stored().await;
+    assert_eq!(version, 3, "another value was promoted");
+    assert!(victim.works(&(user, value)).await);
+}
+
+async fn a_role_that_is_made_anew_with_the_leaked_password_is_contained(store: Store) {
+    let ground = Ground::new().await;
+    let victim = ground.victim(Shape::One, Adoption::default()).await;
+    let (user, password) = &victim.old;
+    let sql = format!("DROP ROLE \"{user}\"; CREATE ROLE \"{user}\" LOGIN PASSWORD '{password}'").into();
+    let meddler = Meddler { sql, pool: ground.pg.pool().await, done: Arc::default(), ahead_of: Act::Promote };
+    let stage = Stage::new(store, meddler.before(&victim.registry));
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), &victim, Action::Contain).await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    // The first plan ended in a login that came through; the second one looked at who has the name now.
+    assert!(line.case.state.plan_no >= 2);
+    assert_one_end(&journal, &line, "made anew").await;
+    victim.assert_rotated("made anew").await;
 }

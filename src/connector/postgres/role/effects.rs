@@ -6,7 +6,7 @@ use super::sessions::{IN_USE, Scope, TERMINATE, before};
 use super::{PostgresRole, Role, VERSION, going, of_store, recorded, refused, value};
 use crate::case::record::{FailureKind, Output};
 use crate::connector::postgres::{LOOKS, quoted};
-use crate::connector::recipe::{Rotation, Which};
+use crate::connector::recipe::{Rotation, Stored, Which};
 use crate::connector::{Failure, Subject};
 
 /// Older ones take a verifier for a password.
@@ -32,6 +32,9 @@ impl PostgresRole {
         let candidate = rotation.candidate().await.map_err(of_store)?;
         let current = rotation.store.read(&recipe.place, Which::Current).await.map_err(of_store)?;
         value::check(&candidate, current.as_ref(), user, &recipe.password)?;
+        if reads_of(rotation, current.as_ref(), user) {
+            return refused("consumers read a value of the user whose turn it is: somebody else wrote it");
+        }
         let role = match self.ours(subject, &recipe.users, user).await {
             Err(gone) if gone.kind == FailureKind::Gone => return refused("there is no such role"),
             other => other?,
@@ -101,14 +104,23 @@ impl PostgresRole {
     pub(super) async fn restore(&self, subject: &Subject, rotation: &Rotation) -> Result<Output, Failure> {
         let Some(user) = rotation.new_user() else { return refused("it is not known who took candidates") };
         let users = &rotation.recipe.users;
-        let role = self.ours(subject, users, user).await?;
+        let role = match self.ours(subject, users, user).await {
+            // Who is gone keeps nothing of what was made.
+            Err(gone) if gone.kind == FailureKind::Gone => return Ok(Output::default()),
+            other => other?,
+        };
+        let current = rotation.store.read(&rotation.recipe.place, Which::Current).await.map_err(of_store)?;
         if !users.overlap() && !rotation.contains {
-            let current = rotation.store.read(&rotation.recipe.place, Which::Current).await.map_err(of_store)?;
-            if let Some(current) = current.filter(|stored| stored.user.as_deref().is_none_or(|own| own == user)) {
-                let what = format!("LOGIN PASSWORD '{}'", value::verifier(&current.value));
-                let done_ms = self.alter(&role, &what).await?;
-                return Ok(Output { done_ms: Some(done_ms), ..Output::default() });
-            }
+            let Some(current) = current.filter(|stored| stored.user.as_deref().is_none_or(|own| own == user)) else {
+                // Without a value to go back to, what running services use stays as it is.
+                return refused("consumers have no value that could be given back");
+            };
+            let what = format!("LOGIN PASSWORD '{}'", value::verifier(&current.value));
+            let done_ms = self.alter(&role, &what).await?;
+            return Ok(Output { done_ms: Some(done_ms), ..Output::default() });
+        }
+        if reads_of(rotation, current.as_ref(), user) {
+            return refused("consumers read a value of the user that took candidates: somebody else wrote it");
         }
         self.is_idle(&role, rotation).await?;
         self.shut(&role, true).await
@@ -116,7 +128,9 @@ impl PostgresRole {
 
     pub(super) async fn end_sessions(&self, subject: &Subject, rotation: &Rotation) -> Result<Output, Failure> {
         let mut output = Output::default();
-        for user in going(rotation)? {
+        // Before a containment's new value is set, nobody has a right to a session: the leaked value may be of either.
+        let all = rotation.contains && (rotation.turn.new.is_none() || rotation.turn.refuted);
+        for user in if all { rotation.recipe.users.names() } else { going(rotation)? } {
             output.derived += self.end_sessions_of(subject, rotation, user).await?;
         }
         Ok(output)
@@ -146,4 +160,11 @@ impl PostgresRole {
         }
         Err(Failure::new(FailureKind::Unknown, "terminated sessions have not ended yet"))
     }
+}
+
+/// Of two users: whether `current`, what consumers read, is of the one whose turn it is to take candidates. Then somebody
+/// else wrote it, and it must go on working; unless it leaked, or a promotion of ours is in doubt.
+fn reads_of(rotation: &Rotation, current: Option<&Stored>, user: &str) -> bool {
+    let its = current.is_some_and(|stored| stored.user.as_deref() == Some(user));
+    rotation.recipe.users.overlap() && !rotation.contains && its
 }

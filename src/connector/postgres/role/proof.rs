@@ -101,7 +101,8 @@ impl PostgresRole {
         exists: bool,
     ) -> Result<Sight, Failure> {
         let users = &rotation.recipe.users;
-        if self.role(subject, users, user).await?.is_none() {
+        let is_gone = self.role(subject, users, user).await?.is_none();
+        if is_gone && !self.is_made_anew(subject, users, user).await? {
             return Ok(Sight::of(Answer::Refused, exists));
         }
         let login = self.log_in(user, &old.value, PURPOSE).await;
@@ -129,7 +130,12 @@ impl PostgresRole {
         let users = &rotation.recipe.users;
         let mut refuses = true;
         for user in user.map_or(users.names(), |user| vec![user]) {
-            let Some(role) = self.role(subject, users, user).await? else { continue };
+            let Some(role) = self.role(subject, users, user).await? else {
+                if self.is_made_anew(subject, users, user).await? {
+                    return Ok(Sight::default());
+                }
+                continue;
+            };
             if role.can_log_in {
                 let later = holder.filter(|holder| holder.user == user).is_some_and(|holder| {
                     rotation.turn.old.as_ref().is_some_and(|old| old.version < holder.stored.version)
@@ -156,10 +162,15 @@ impl PostgresRole {
         let mut control = exists;
         let mut asked = false;
         for user in users.names() {
-            let Some(role) = self.role(subject, users, user).await? else { continue };
+            let role = self.role(subject, users, user).await?;
+            let can_log_in = match role {
+                Some(role) => role.can_log_in,
+                None if self.is_made_anew(subject, users, user).await? => true,
+                None => continue,
+            };
             let of_user: Vec<&Stored> =
                 values.iter().filter(|(own, _)| *own == user).map(|(_, stored)| *stored).collect();
-            if role.can_log_in && of_user.is_empty() {
+            if can_log_in && of_user.is_empty() {
                 return Ok(Sight::default());
             }
             for stored in of_user {
