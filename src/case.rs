@@ -147,6 +147,8 @@ pub enum HoldReason {
     CandidateRejected,
     /// Not all consumers have taken the new value in time, and the rule says to wait for a person.
     NotAdopted,
+    /// A consumer cannot work with the new value: the old one was given back.
+    Unhealthy,
     /// The wall clock cannot be trusted for deadlines.
     Clock,
     /// The provider says it never will.
@@ -154,6 +156,27 @@ pub enum HoldReason {
 }
 
 impl HoldReason {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::Frozen,
+        Self::StartedHeld,
+        Self::Observe,
+        Self::Cap,
+        Self::Authority,
+        Self::Prefix,
+        Self::Protected,
+        Self::OtherTask,
+        Self::Unregistered,
+        Self::Unserved,
+        Self::Finding,
+        Self::NoRecipe,
+        Self::CandidateRejected,
+        Self::NotAdopted,
+        Self::Unhealthy,
+        Self::Clock,
+        Self::Refused,
+    ];
+
     /// The name in events and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -171,6 +194,7 @@ impl HoldReason {
             Self::NoRecipe => "no_recipe",
             Self::CandidateRejected => "candidate_rejected",
             Self::NotAdopted => "not_adopted",
+            Self::Unhealthy => "unhealthy",
             Self::Clock => "clock",
             Self::Refused => "refused",
         }
@@ -274,9 +298,9 @@ impl Case {
         self.directive.action == Action::Revoke || (self.state.turn.new.is_none() && !looks_at_older)
     }
 
-    /// The version that is in use from now on, once the one before it is dead. Until then that one counts.
-    pub fn settled_version(&self) -> Option<i64> {
-        let new = self.state.turn.new.as_ref().filter(|_| self.state.is_closed())?;
-        Some(new.version)
+    /// The version that is in use from now on, once the one before it is dead, and since when. Until then that one counts.
+    pub fn settled(&self) -> Option<(i64, Option<i64>)> {
+        let turn = &self.state.turn;
+        turn.new.as_ref().filter(|_| self.state.is_closed()).map(|new| (new.version, turn.promoted_ms))
     }
 }

@@ -22,7 +22,7 @@ pub use problem::{Invalid, Problem};
 use crate::case::Action;
 use crate::connector;
 use crate::connector::recipe::Recipe;
-use crate::event::{self, Says, Type};
+use crate::event::{self, Says};
 use crate::guard::{Authority, Mode};
 use crate::journal;
 use crate::limit::Budget;
@@ -32,18 +32,6 @@ use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
 pub const KINDS: [&str; 5] = ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "vault-kv"];
-/// The event types that producers may send.
-pub const EVENTS: [Type; 9] = [
-    Type::TaskStarted,
-    Type::TaskExtended,
-    Type::TaskHeartbeat,
-    Type::TaskEnded,
-    Type::GrantRegistered,
-    Type::GrantReleased,
-    Type::CredentialRegistered,
-    Type::FindingObserved,
-    Type::FindingClosed,
-];
 /// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.
 pub const TOKENS: &str = "token:";
 /// Where the container image finds an AppRole's `role-id` and `secret-id`.

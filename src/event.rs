@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use crate::task::Tenant;
 
 pub use data::{
-    CredentialRegistered, Data, FindingClosed, FindingObserved, GrantRegistered, GrantReleased, GrantSpec, Identifier,
-    Location, PartFingerprint, Scanner, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted,
+    CredentialAdopted, CredentialRegistered, Data, FindingClosed, FindingObserved, GrantRegistered, GrantReleased,
+    GrantSpec, Identifier, Location, PartFingerprint, Scanner, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted,
 };
 pub use own::OWN;
 pub use says::{Says, Unheard};
@@ -81,6 +81,8 @@ pub enum Type {
     GrantReleased,
     /// An inventory knows a credential, by fingerprints.
     CredentialRegistered,
+    /// A consumer took a new value, or cannot work with it.
+    CredentialAdopted,
     /// A scanner saw a credential where it should not be.
     FindingObserved,
     /// A scanner's user closed a finding.
@@ -91,6 +93,10 @@ pub enum Type {
     HeartbeatMissed,
     /// Curfew: the issuer holds something that the journal does not expect.
     ReconcileFound,
+    /// Curfew: a value is about to be older than its recipe allows.
+    RotationDue,
+    /// Curfew: an operator's command.
+    OperatorRotate,
     /// Curfew: an operator's command.
     OperatorRevoke,
 }
@@ -106,18 +112,44 @@ impl Type {
             Self::GrantRegistered => "grant.registered",
             Self::GrantReleased => "grant.released",
             Self::CredentialRegistered => "credential.registered",
+            Self::CredentialAdopted => "credential.adopted",
             Self::FindingObserved => "finding.observed",
             Self::FindingClosed => "finding.closed",
             Self::DeadlinePassed => "deadline.passed",
             Self::HeartbeatMissed => "heartbeat.missed",
             Self::ReconcileFound => "reconcile.found",
+            Self::RotationDue => "rotation.due",
+            Self::OperatorRotate => "operator.rotate",
             Self::OperatorRevoke => "operator.revoke",
         }
     }
 
-    /// Whether only Curfew itself may say this; from outside it is rejected.
+    /// What producers may say.
+    pub const INPUTS: [Self; 10] = [
+        Self::TaskStarted,
+        Self::TaskExtended,
+        Self::TaskHeartbeat,
+        Self::TaskEnded,
+        Self::GrantRegistered,
+        Self::GrantReleased,
+        Self::CredentialRegistered,
+        Self::CredentialAdopted,
+        Self::FindingObserved,
+        Self::FindingClosed,
+    ];
+    /// What only Curfew itself may say; from outside it is rejected.
+    pub const OWN: [Self; 6] = [
+        Self::DeadlinePassed,
+        Self::HeartbeatMissed,
+        Self::ReconcileFound,
+        Self::RotationDue,
+        Self::OperatorRotate,
+        Self::OperatorRevoke,
+    ];
+
+    /// Whether it is one of [`Self::OWN`].
     pub fn is_own(self) -> bool {
-        matches!(self, Self::DeadlinePassed | Self::HeartbeatMissed | Self::ReconcileFound | Self::OperatorRevoke)
+        Self::OWN.contains(&self)
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Learned {
     pub version: i64,
     /// Whether it is what consumers read, and not the value before.
     pub current: bool,
+    /// When it was written.
+    pub issued_ms: Option<i64>,
     /// Whose value it is, where the secret says.
     pub user: Option<String>,
     /// By each live key, the newest first.

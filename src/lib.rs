@@ -14,10 +14,11 @@
 //! 6. [`connector`] acts on one kind of system; [`probe`] judges what its sightings prove.
 //! 7. [`outcome`] is what leaves through the journal's outbox; [`relay`] publishes it.
 //!
-//! Besides: [`deadlines`] and [`reconcile`] notice what no producer said, and make events of it; [`inventory`] reads what
-//! stores hold, as fingerprints.
+//! Besides: [`deadlines`], [`ages`] and [`reconcile`] notice what no producer said, and make events of it; [`inventory`]
+//! reads what stores hold, as fingerprints.
 //! `policy`, `case`, `guard`, `limit`, `retry` and `probe` are pure; what does I/O decides nothing.
 
+pub mod ages;
 pub mod case;
 pub mod clock;
 pub mod config;

@@ -8,26 +8,12 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::ages::Judged;
 use crate::case::HoldReason;
 use crate::journal::Stats;
 
 /// The states of cases that are open.
 const STATES: [&str; 6] = ["ready", "in_doubt", "retrying", "proving", "held", "abandoned"];
-const HOLDS: [HoldReason; 13] = [
-    HoldReason::Frozen,
-    HoldReason::StartedHeld,
-    HoldReason::Observe,
-    HoldReason::Cap,
-    HoldReason::Authority,
-    HoldReason::Prefix,
-    HoldReason::Protected,
-    HoldReason::OtherTask,
-    HoldReason::Unregistered,
-    HoldReason::Unserved,
-    HoldReason::Finding,
-    HoldReason::Clock,
-    HoldReason::Refused,
-];
 /// One transaction: from a fast disk to one that hangs.
 const COMMIT: [f64; 14] = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 5.0, 30.0];
 /// One call: up to the time-outs that are usual.
@@ -85,6 +71,9 @@ pub struct Metrics {
     unserved: IntGauge,
     unmatched: IntGauge,
     oldest_unmatched: IntGauge,
+    overdue: IntGauge,
+    worst_overdue: IntGauge,
+    unknown_age: IntGauge,
     outbox: IntGauge,
     frozen: IntGauge,
 }
@@ -175,6 +164,9 @@ impl Metrics {
             unserved: gauge("unserved_cases", "Open cases that no running process serves."),
             unmatched: gauge("unmatched_findings", "Findings of which no credential is known."),
             oldest_unmatched: gauge("oldest_unmatched_finding_age_seconds", "Age of the oldest unmatched finding."),
+            overdue: gauge("overdue_rotations", "Values that are older than their recipe allows."),
+            worst_overdue: gauge("worst_overdue_rotation_seconds", "By how much the worst of them is too old."),
+            unknown_age: gauge("rotations_of_unknown_age", "Values whose age no inventory has seen."),
             outbox: gauge("outbox_rows", "Rows that were not published yet."),
             frozen: gauge("frozen", "1 while a freeze is in force."),
             registry: registry.clone(),
@@ -254,6 +246,13 @@ impl Metrics {
         }
     }
 
+    /// How old the values are of recipes that have a maximum age: by the process that looks, 0 in all others.
+    pub fn ages(&self, judged: &Judged) {
+        self.overdue.set(judged.overdue);
+        self.worst_overdue.set(judged.worst_ms / 1000);
+        self.unknown_age.set(judged.unknown);
+    }
+
     /// Sets the gauges to what the journal says: before each scrape. A state that it does not name is at 0.
     pub fn set_stats(&self, stats: &Stats, frozen: bool) {
         let of = |list: &[(String, i64)], name: &str| list.iter().find(|(n, _)| n == name).map_or(0, |(_, v)| *v);
@@ -261,7 +260,7 @@ impl Metrics {
             self.cases.with_label_values(&[state]).set(of(&stats.cases, state));
             self.oldest_case.with_label_values(&[state]).set(of(&stats.oldest_ms, state) / 1000);
         }
-        for reason in HOLDS.map(HoldReason::as_str) {
+        for reason in HoldReason::ALL.map(HoldReason::as_str) {
             self.held_cases.with_label_values(&[reason]).set(of(&stats.held, reason));
         }
         self.accepted_events.with_label_values(&["open"]).set(stats.accepted - stats.closed);

@@ -72,6 +72,19 @@ pub enum Request {
         /// Which.
         id: String,
     },
+    /// Rotate a credential.
+    Rotate {
+        /// What.
+        credential: CredentialId,
+        /// The old value first.
+        leaked: bool,
+        /// Whose.
+        tenant: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// Revoke a credential.
     Revoke {
         /// What.

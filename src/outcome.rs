@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::case::Case;
-use crate::case::record::Verdict;
+use crate::case::plan::Act;
+use crate::case::record::{Output, Verdict};
 use crate::connector::recipe::Recipe;
 use crate::event::Reject;
 use crate::probe;
@@ -110,10 +111,11 @@ pub fn standing(case: &Case, now_ms: i64) -> Message {
     message(Kind::CredentialState, case, format!("{}:{}", case.id, case.seq), data)
 }
 
-/// A new value stands where consumers read: its version and place, never the value.
-pub fn rotated(case: &Case, recipe: Option<&Recipe>, now_ms: i64) -> Message {
+/// Another value stands where consumers read, by a promotion or its undoing: its version and place, never the value.
+pub fn rotated(case: &Case, act: Act, output: &Output, recipe: Option<&Recipe>, now_ms: i64) -> Message {
     let directive = &case.directive;
     let turn = &case.state.turn;
+    let before = if act == Act::Revert { &turn.new } else { &turn.old };
     let mut data = Map::new();
     data.insert("case_id".into(), case.id.to_string().into());
     data.insert("tenant".into(), clip(&case.tenant).into());
@@ -121,7 +123,7 @@ pub fn rotated(case: &Case, recipe: Option<&Recipe>, now_ms: i64) -> Message {
     data.insert("action".into(), directive.action.as_str().into());
     data.insert("rotated_at".into(), time(now_ms));
     let place = recipe.map(|recipe| &recipe.place);
-    for (name, generation) in [("old", &turn.old), ("new", &turn.new)] {
+    for (name, generation) in [("old", before), ("new", &output.current)] {
         if let Some(generation) = generation {
             let mut value = Map::new();
             value.insert("version".into(), generation.version.into());
@@ -133,7 +135,7 @@ pub fn rotated(case: &Case, recipe: Option<&Recipe>, now_ms: i64) -> Message {
         let at = json!({"realm": clip(&place.realm), "mount": clip(&place.mount), "path": clip(&place.path)});
         data.insert("store".into(), at);
     }
-    let version = turn.new.as_ref().map_or(0, |new| new.version);
+    let version = output.current.as_ref().map_or(0, |new| new.version);
     message(Kind::Rotated, case, format!("{}:{version}", case.id), data)
 }
 

@@ -106,6 +106,14 @@ pub enum Reason {
     Honeytoken,
     /// A finding was closed by its producer.
     FindingClosed,
+    /// A value is about to be older than its recipe allows.
+    RotationDue,
+    /// A consumer took the new value.
+    Adopted,
+    /// A consumer cannot work with the new value: the old one comes back.
+    AdoptionFailed,
+    /// A consumer's word on a value of which nobody waits to hear, or on which nothing can be done any more.
+    NotAwaited,
     /// An operator said so.
     Operator,
 }
@@ -138,8 +146,24 @@ pub struct Decision {
     pub changes: Vec<Change>,
     /// What is asked of credentials: each links to one case.
     pub directives: Vec<Directive>,
-    /// Credentials whose open case has lost its reason.
-    pub withdrawn: Vec<CredentialId>,
+    /// What the open cases of these credentials are told.
+    pub words: Vec<(CredentialId, Word)>,
+}
+
+/// What an open case is told that goes on with what it is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// It has lost its reason.
+    Withdrawn,
+    /// A consumer has the new value, or cannot work with it.
+    Answered {
+        /// Who.
+        consumer: String,
+        /// Which version.
+        version: i64,
+        /// It cannot work with it.
+        failed: bool,
+    },
 }
 
 /// What the journal knows of everything that a batch of events touches.
@@ -227,11 +251,14 @@ pub fn keys(event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
         Data::GrantRegistered(it) => (Some(it.run.clone()), vec![it.grant.credential.clone()]),
         Data::GrantReleased(it) => (Some(it.run.clone()), vec![it.credential.clone()]),
         Data::CredentialRegistered(it) => (None, vec![it.credential.clone()]),
+        Data::CredentialAdopted(it) => (None, vec![it.credential.clone()]),
         Data::FindingObserved(it) => (None, it.credential.iter().cloned().collect()),
         Data::FindingClosed(_) => (None, Vec::new()),
         Data::DeadlinePassed { run, .. } | Data::HeartbeatMissed { run, .. } => (Some(run.clone()), Vec::new()),
         Data::ReconcileFound { credential, run, .. } => (run.clone(), vec![credential.clone()]),
-        Data::OperatorRevoke { credential, .. } => (None, vec![credential.clone()]),
+        Data::RotationDue { credential, .. }
+        | Data::OperatorRotate { credential, .. }
+        | Data::OperatorRevoke { credential, .. } => (None, vec![credential.clone()]),
     }
 }
 

@@ -99,6 +99,10 @@ pub enum Command {
     Abandon(Abandon),
     /// Try a case again now
     RetryNow(Word),
+    /// Rotate a credential now: a rotation of the configuration by its name, or any by its id
+    #[command(after_help = "Examples:\n  curfew rotate orders-db --reason 'quarterly drill'\n  \
+        curfew rotate orders-db --leaked --reason 'seen in a log'")]
+    Rotate(Rotate),
     /// Revoke a credential, whatever its task says
     #[command(after_help = "Example:\n  curfew revoke urn:curfew:cred:vault-lease:prod:database/creds/app/x1 \
         --reason 'seen in a log'")]
@@ -328,6 +332,26 @@ pub struct Freeze {
     /// Why; it is recorded
     #[arg(long, default_value = "")]
     pub reason: String,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew rotate`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Rotate {
+    /// The rotation's name in the configuration, or the credential's id
+    #[arg(value_name = "NAME|URN", allow_hyphen_values = true)]
+    pub what: String,
+    /// The value leaked: the old one is cut first, whoever still uses it
+    #[arg(long)]
+    pub leaked: bool,
+    /// Why; it is recorded
+    #[arg(long)]
+    pub reason: String,
+    /// Whose, where not the realm's or the default tenant's
+    #[arg(long)]
+    pub tenant: Option<String>,
     /// Who.
     #[command(flatten)]
     pub who: Who,

@@ -162,6 +162,10 @@ fn describe(record: &Record, plan: Option<&Plan>) -> String {
         Record::Failed { step: at, failure, note } => format!("{}: {}: {note}", step(at), failure.as_str()),
         Record::Skipped { step: at, .. } | Record::Passed { step: at } => step(at),
         Record::Proven { step: at, verdict } => format!("{}: {}", step(at), show::verdict(verdict)),
+        Record::Answered { consumer, version, failed, .. } => {
+            let what = if *failed { "cannot work with" } else { "has" };
+            format!("{consumer} {what} version {version}")
+        }
         Record::Withdrawn { by } => format!("by {by}"),
         Record::Sighted { step: at, sighting } => {
             format!("{}: {} at level {}", step(at), word(&sighting.answer), word(&sighting.level))

@@ -1,7 +1,11 @@
-//! Role `deadlines`: what time brings. One process at a time notices deadlines and silence, and prunes.
+//! Role `deadlines`: what time brings. One process at a time notices deadlines and silence, one the age of values, and one
+//! prunes.
 
 use std::time::Duration;
 
+use std::sync::Arc;
+
+use curfew::ages::{Ages, Aging};
 use curfew::deadlines::{Deadlines, Settings};
 use curfew::journal::Old;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +28,24 @@ pub fn start(process: &Process) {
         };
         Deadlines::new(this.intake.clone(), settings, this.trust.clone()).run(cancel)
     });
+    let aging = aging(process);
+    if !aging.is_empty() {
+        let this = process.clone();
+        process
+            .lead("ages", move |cancel| Ages::new(this.intake.clone(), aging.clone(), this.trust.clone()).run(cancel));
+    }
     let this = process.clone();
     process.lead("prune", move |cancel| prune(this.clone(), cancel));
+}
+
+/// The recipes whose values may only become so old.
+fn aging(process: &Process) -> Vec<Aging> {
+    let config = &process.config;
+    let aging = config.recipes.iter().filter_map(|recipe| {
+        let tenant = config.tenant_of(&recipe.place.realm)?.clone();
+        Some(Aging { tenant, max_age_ms: recipe.max_age_ms?, recipe: Arc::new(recipe.clone()) })
+    });
+    aging.collect()
 }
 
 /// Deletes what is older than it must be kept, a little at a time.

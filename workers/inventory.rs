@@ -36,6 +36,7 @@ pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
                 fingerprints: Vec::new(),
                 version: None,
                 current: true,
+                issued_ms: None,
                 owner: recipe.owner.clone(),
                 environment: recipe.environment.clone(),
             };
@@ -167,6 +168,7 @@ impl Rounds {
             fingerprints: fingerprints.map(|fingerprint| PartFingerprint { fingerprint, part: None }).collect(),
             version: Some(learned.version),
             current: learned.current,
+            issued_ms: learned.issued_ms,
             owner: None,
             environment: None,
         };

@@ -112,6 +112,7 @@ fn dispatch(args: Args) -> Result<(), Failed> {
             Command::Resume(word) => stop::resume(&config, word, common.json).await,
             Command::Abandon(word) => stop::abandon(&config, word, common.json).await,
             Command::RetryNow(word) => stop::retry_now(&config, word, common.json).await,
+            Command::Rotate(what) => stop::rotate(&config, what, common.json).await,
             Command::Revoke(what) => stop::revoke(&config, what, common.json).await,
             Command::Position(what) => stop::position(&config, what, common.json).await,
             Command::Audit(what) => audit::audit(&config, what, common.json).await,

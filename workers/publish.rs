@@ -173,6 +173,7 @@ fn key(event: &Event) -> String {
         Data::GrantRegistered(data) => data.run.to_string(),
         Data::GrantReleased(data) => data.run.to_string(),
         Data::CredentialRegistered(data) => data.credential.to_string(),
+        Data::CredentialAdopted(data) => data.credential.to_string(),
         Data::FindingObserved(data) => data.finding_key.clone(),
         Data::FindingClosed(data) => data.finding_key.clone(),
         _ => event.source.clone(),

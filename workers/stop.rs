@@ -7,7 +7,7 @@ use curfew::guard;
 use curfew::ops::{Request, freeze_file};
 use serde_json::{Value, json};
 
-use crate::args::{Abandon, Freeze, Position, Revoke, Who, Word};
+use crate::args::{Abandon, Freeze, Position, Revoke, Rotate, Who, Word};
 use crate::{Failed, link};
 
 fn say(json_wanted: bool, value: &Value, text: &str) {
@@ -115,13 +115,41 @@ pub async fn retry_now(config: &Config, word: Word, json_wanted: bool) -> Result
     Ok(())
 }
 
+/// `curfew rotate`
+pub async fn rotate(config: &Config, what: Rotate, json_wanted: bool) -> Result<(), Failed> {
+    let recipe = config.recipes.iter().find(|recipe| recipe.name == what.what);
+    let credential = match recipe {
+        Some(recipe) => recipe.credential.clone(),
+        None => CredentialId::parse(&what.what).map_err(|_| {
+            let known: Vec<&str> = config.recipes.iter().map(|recipe| recipe.name.as_str()).collect();
+            let known = if known.is_empty() { "it has none".to_owned() } else { known.join(", ") };
+            Failed::Data(format!("neither a rotation of this configuration ({known}) nor a credential's id"))
+        })?,
+    };
+    if !credential.kind().rotates() {
+        let kind = credential.kind_name();
+        return Err(Failed::Data(format!("a {kind} is not rotated: `curfew revoke` ends it, its task gets a new one")));
+    }
+    let of_realm = recipe.and_then(|recipe| config.tenant_of(&recipe.place.realm)).map(|tenant| tenant.to_string());
+    let tenant = what.tenant.or(of_realm).unwrap_or_else(|| "default".to_owned());
+    let request = Request::Rotate { credential, leaked: what.leaked, tenant, by: what.who.by, reason: what.reason };
+    let value = link::ask(config, request).await?;
+    recorded(json_wanted, &value);
+    Ok(())
+}
+
+/// Says which cases an order led to.
+fn recorded(json_wanted: bool, value: &Value) {
+    let cases: Vec<&str> = value["cases"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    say(json_wanted, value, &format!("recorded; case {}", cases.join(", ")));
+}
+
 /// `curfew revoke`
 pub async fn revoke(config: &Config, what: Revoke, json_wanted: bool) -> Result<(), Failed> {
     let credential = CredentialId::parse(&what.credential).map_err(|error| Failed::Data(error.to_string()))?;
     let request = Request::Revoke { credential, tenant: what.tenant, by: what.who.by, reason: what.reason };
     let value = link::ask(config, request).await?;
-    let cases: Vec<&str> = value["cases"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    say(json_wanted, &value, &format!("recorded; case {}", cases.join(", ")));
+    recorded(json_wanted, &value);
     Ok(())
 }
 

@@ -33,6 +33,8 @@ pub enum Act {
     Prove,
     /// Destroys what is still stored of the old value, and of candidates.
     Destroy,
+    /// Undoes [`Act::Promote`]: what consumers read is the old value again.
+    Revert,
     /// Undoes [`Act::Set`]: a single user gets the value back that consumers read, unless it leaked; else the user that
     /// took candidates is disabled.
     Restore,
@@ -56,6 +58,7 @@ impl Act {
             Self::EndSessions => "end_sessions",
             Self::Prove => "prove",
             Self::Destroy => "destroy",
+            Self::Revert => "revert",
             Self::Restore => "restore",
             Self::Discard => "discard",
         }
@@ -114,7 +117,7 @@ impl Plan {
     pub fn is_sound(&self) -> bool {
         let proofs = self.steps.iter().filter(|s| s.act == Act::Prove).count();
         if self.undoes {
-            let undoing = |s: &Step| matches!(s.act, Act::Restore | Act::Discard);
+            let undoing = |s: &Step| matches!(s.act, Act::Revert | Act::Restore | Act::Discard);
             return !self.steps.is_empty() && self.steps.iter().all(undoing);
         }
         let after = self.find(Act::Prove).and_then(|proof| self.steps.get(proof + 1..));

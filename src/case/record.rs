@@ -320,6 +320,17 @@ pub enum Record {
         /// What was proven.
         verdict: Verdict,
     },
+    /// A consumer's word on the new value.
+    Answered {
+        /// Who, as it calls itself.
+        consumer: String,
+        /// The version that it means.
+        version: i64,
+        /// It cannot work with it.
+        failed: bool,
+        /// The topic that says so.
+        by: String,
+    },
     /// The reason for the case is gone before anything was done.
     Withdrawn {
         /// The topic that says so.
@@ -377,6 +388,7 @@ impl Record {
             Self::Failed { .. } => "failed",
             Self::Passed { .. } => "passed",
             Self::Proven { .. } => "proven",
+            Self::Answered { .. } => "answered",
             Self::Withdrawn { .. } => "withdrawn",
             Self::Skipped { .. } => "skipped",
             Self::Sighted { .. } => "sighted",

@@ -235,9 +235,17 @@ impl State {
         self.phase == Phase::Abandoned || self.step + 1 >= steps
     }
 
-    /// Whether the target took none of the candidates: what was done is undone next.
+    /// Whether the target took none of the candidates, or a consumer cannot work with the one that was promoted: what was
+    /// done is undone next.
     pub fn is_spent(&self) -> bool {
-        self.turn.rejected >= Turn::CANDIDATES && self.plan.as_ref().is_some_and(|plan| !plan.undoes)
+        let spent = self.turn.rejected >= Turn::CANDIDATES || self.turn.unhealthy;
+        spent && self.plan.as_ref().is_some_and(|plan| !plan.undoes)
+    }
+
+    /// Whether the old value can still be given back after the promotion: it works until its consumers were waited for.
+    pub fn may_go_back(&self) -> bool {
+        let waits = self.current().is_some_and(|step| step.act == Act::Adopt);
+        waits && self.turn.new.is_some() && !matches!(self.phase, Phase::Abandoned | Phase::Closed { .. })
     }
 
     /// The look that must come before an effect in doubt is repeated. Where the plan has none for this step's system,
@@ -410,6 +418,17 @@ impl State {
             }
             // What has begun goes on: a half-made change is not left alone.
             Record::Withdrawn { .. } if !self.acted && !self.is_closed() => self.withdrawn = true,
+            Record::Answered { consumer, version, failed, .. }
+                if !self.is_closed()
+                    && self.turn.new.as_ref().is_some_and(|new| new.version == *version)
+                    && (!failed || self.may_go_back()) =>
+            {
+                self.turn.hear(consumer, *failed);
+                // Who was waited for has answered.
+                if matches!(self.phase, Phase::Held { reason: HoldReason::NotAdopted }) {
+                    self.phase = Phase::Open;
+                }
+            }
             Record::Skipped { step, residue }
                 if is_open
                     && (self.is_effect(*step)

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::{Phase, State, Todo};
 use crate::case::plan::{Act, Plan, Step};
 use crate::case::record::{
-    Answer, FailureKind, KilledBy, Level, Observation, Output, Presence, Record, Sighting, Verdict,
+    Answer, FailureKind, Generation, KilledBy, Level, Observation, Output, Presence, Record, Sighting, Verdict,
 };
 use crate::case::{Action, Directive, HoldReason, Trigger, Urgency};
 use crate::credential::{CredentialId, Kind};
@@ -34,7 +34,8 @@ fn step(act: Act, system: &str) -> Step {
 fn plan(shape: u8, undoes: bool) -> Plan {
     let at = |(act, system): &(Act, &str)| step(*act, system);
     if undoes {
-        let steps = [(Act::Restore, "pg"), (Act::Discard, "kv")].iter().map(at).collect();
+        let steps = [(Act::Revert, "kv"), (Act::Restore, "pg"), (Act::Discard, "kv")];
+        let steps = steps[usize::from(shape.is_multiple_of(2))..].iter().map(at).collect();
         return Plan { steps, pivot: 0, undoes: true };
     }
     let looks = [(Act::Observe, "pg"), (Act::Observe, "kv")];
@@ -62,6 +63,10 @@ fn seen(presence: Presence) -> Observation {
 
 fn sighted(answer: Answer, at_ms: i64) -> Sighting {
     Sighting { level: Level::Issuer, answer, at_ms, control: true, residue: Vec::new(), request_id: None }
+}
+
+fn answered(failed: bool) -> Record {
+    Record::Answered { consumer: "billing".into(), version: 2, failed, by: "t".into() }
 }
 
 fn dead() -> Verdict {
@@ -127,6 +132,7 @@ proptest! {
                     Record::Abandoned { by: "ann".into(), reason: String::new() }
                 }
                 4 => Record::Closed { verdict: Verdict::Obsolete },
+                6 if state.may_go_back() => answered(pick.is_multiple_of(2)),
                 5 if !state.acted => Record::Withdrawn { by: "t".into() },
                 _ => answer(&state, todo, pick, shape),
             }];
@@ -139,7 +145,10 @@ proptest! {
                         now.push(Record::Failed { step: *step, failure: FailureKind::Rejected, note: String::new() });
                     }
                     2 => now.push(Record::Failed { step: *step, failure: FailureKind::Unavailable, note: String::new() }),
-                    _ => now.push(Record::Succeeded { step: *step, output: Output::default() }),
+                    _ => {
+                        let current = Some(Generation { version: 2, user: None });
+                        now.push(Record::Succeeded { step: *step, output: Output { current, ..Output::default() } });
+                    }
                 }
             }
             for record in now {
@@ -232,7 +241,7 @@ mod turned {
 
     fn undone(state: State) -> Todo {
         assert_eq!(state.todo(), Todo::Plan, "all that was made is undone");
-        state.next(&Record::Planned { no: 2, plan: plan(3, true) }).unwrap().todo()
+        state.next(&Record::Planned { no: 2, plan: plan(2, true) }).unwrap().todo()
     }
 
     #[test]
@@ -258,11 +267,45 @@ mod turned {
         assert!(refused.next(&Record::Proven { step, verdict: dead() }).is_ok());
     }
 
+    fn promoted(act: Act) -> State {
+        let mut state = at(3, act);
+        state.turn.new = Some(Generation { version: 2, user: None });
+        state
+    }
+
+    #[test]
+    fn a_consumer_that_cannot_work_with_the_new_value_gets_the_old_one_back_while_that_works() {
+        let waiting = promoted(Act::Adopt);
+        let told = waiting.clone().next(&answered(false)).unwrap();
+        assert_eq!((told.turn.adopted.len(), told.todo()), (1, Todo::Pass(told.step)));
+        let failed = waiting.next(&answered(true)).unwrap();
+        assert_eq!(failed.todo(), Todo::Plan, "all is undone");
+        let mut undoing = failed.next(&Record::Planned { no: 2, plan: plan(3, true) }).unwrap();
+        undoing.turn.old = Some(Generation { version: 1, user: None });
+        let output = Output { current: Some(Generation { version: 3, user: None }), ..Output::default() };
+        let back = started(undoing).next(&Record::Succeeded { step: 0, output }).unwrap();
+        assert_eq!((back.turn.old.unwrap().version, back.turn.new), (3, None), "the old value, stored anew");
+        // The old one is about to be cut, or is already.
+        assert!(promoted(Act::Prove).next(&answered(true)).is_err());
+        assert!(promoted(Act::Prove).next(&answered(false)).is_ok());
+        // About another value.
+        assert!(at(3, Act::Adopt).next(&answered(false)).is_err());
+    }
+
+    #[test]
+    fn who_was_waited_for_answers_late_and_the_case_goes_on() {
+        let held = promoted(Act::Adopt).next(&Record::Held { reason: HoldReason::NotAdopted }).unwrap();
+        assert_eq!(held.clone().next(&answered(false)).unwrap().phase, Phase::Open);
+        assert_eq!(held.next(&answered(true)).unwrap().todo(), Todo::Plan);
+        let frozen = promoted(Act::Adopt).next(&Record::Held { reason: HoldReason::Frozen }).unwrap();
+        assert!(matches!(frozen.next(&answered(true)).unwrap().phase, Phase::Held { .. }), "a freeze stands");
+    }
+
     #[test]
     fn after_a_refuted_containment_all_of_it_is_done_again() {
         let mut proving = at(2, Act::Prove);
         let step = proving.step;
-        proving.turn.new = Some(crate::case::record::Generation { version: 2, user: None });
+        proving.turn.new = Some(Generation { version: 2, user: None });
         let alive = proving.next(&Record::Sighted { step, sighting: sighted(Answer::Accepted, 1) }).unwrap();
         let again = alive.next(&Record::Superseded { by: directive(None) }).unwrap();
         assert!(again.turn.refuted);

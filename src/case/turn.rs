@@ -1,5 +1,7 @@
 //! A rotation's turn: which value goes, and which one comes. PURE.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::plan::Act;
@@ -26,11 +28,22 @@ pub struct Turn {
     pub refuted: bool,
     /// Candidates that the target did not take.
     pub rejected: u32,
+    /// When the new value was promoted, by our clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promoted_ms: Option<i64>,
+    /// Consumers that said that they have the new value.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub adopted: BTreeSet<String>,
+    /// A consumer said that it cannot work with the new value: the old one comes back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
 }
 
 impl Turn {
     /// So many candidates are offered to a target before the case is parked.
     pub const CANDIDATES: u32 = 3;
+    /// So many consumers are remembered.
+    pub const CONSUMERS: usize = 64;
 
     pub(super) fn is_blank(&self) -> bool {
         *self == Self::default()
@@ -51,16 +64,31 @@ impl Turn {
             }
             Act::Promote => {
                 self.new.clone_from(&output.current);
+                self.promoted_ms = output.done_ms;
                 self.refuted = false;
+                self.adopted.clear();
+            }
+            // Stored anew, the old value is a version of its own.
+            Act::Revert => {
+                self.old = output.current.clone().or(self.old.take());
+                (self.new, self.promoted_ms) = (None, None);
             }
             Act::Restore => (self.is_set, self.set_ms) = (false, None),
             _ => {}
         }
     }
 
+    /// A consumer's word on the new value.
+    pub(super) fn hear(&mut self, consumer: &str, failed: bool) {
+        self.unhealthy |= failed;
+        if !failed && self.adopted.len() < Self::CONSUMERS {
+            self.adopted.insert(consumer.to_owned());
+        }
+    }
+
     /// Another directive takes over. Where it is about the value that came, that one goes now.
     pub(super) fn go_on(&mut self, generation: Option<i64>) {
-        self.rejected = 0;
+        (self.rejected, self.unhealthy) = (0, false);
         if generation.is_some() && generation == self.new.as_ref().map(|new| new.version) {
             *self = Self::default();
         }

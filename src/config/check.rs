@@ -81,6 +81,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     }
     let recipes = rotations::recipes(&mut c, &raw.rotations, &realms, &targets);
     let inventories = rotations::inventories(&mut c, &raw.inventory, &realms);
+    rotations::warn_of_unknown_ages(&mut c, &recipes, &inventories);
     let limits = limits(&mut c, &raw.limits, &realms, &targets);
     let (rules, grace_ms) = policy(&mut c, &raw.policy);
     if raw.retry.first.value > raw.retry.ceiling || raw.retry.first.value.0 < 1 {

@@ -9,6 +9,7 @@ use super::check::Checks;
 use super::file::{AppRole, Millis, unplaced};
 use super::problem::{Problem, said};
 use super::{Inventory, Realm, Target};
+use crate::ages;
 use crate::connector::candidate::LENGTH;
 use crate::connector::recipe::{Adoption, Late, PasswordRules, Place, Recipe, Users};
 use crate::connector::vault::kv;
@@ -41,6 +42,9 @@ pub struct Rotation {
     /// What happens to those who did not.
     #[serde(default)]
     pub late: Late,
+    /// They say so by `credential.adopted`: that the target shows no session of the old value is not enough.
+    #[serde(default)]
+    pub consumers_answer: bool,
     /// The rules may tell `prod` from `dev` by it.
     #[serde(default)]
     pub environment: Option<String>,
@@ -242,8 +246,15 @@ pub(super) fn recipes(
         if !one.password.symbols.bytes().all(|b| b.is_ascii_punctuation()) {
             c.wrong(one.password.length.referenced, "`password.symbols` are ASCII punctuation");
         }
-        if let Some(age) = one.max_age.as_ref().filter(|age| age.value.0 < 3_600_000) {
+        if let Some(age) = one.max_age.as_ref().filter(|age| age.value.0 < ages::LEAST_MS) {
             c.wrong(age.referenced, "`max_age` is at least 1h");
+        }
+        // Else a value would be due while consumers still move to it, and of two users both would be on the move.
+        if let Some(age) = one.max_age.as_ref().filter(|age| age.value.0 < 2 * one.adopt_within.value.0) {
+            c.wrong(age.referenced, "`max_age` is at least twice `adopt_within`");
+        }
+        if one.consumers_answer && one.consumers.is_empty() {
+            c.wrong(one.name.referenced, "`consumers_answer` needs `consumers`: nobody is named who could answer");
         }
         let id = taken.names().join(",");
         let Ok(credential) = CredentialId::new(Kind::PostgresRole, &target.value, &id) else {
@@ -263,6 +274,7 @@ pub(super) fn recipes(
                 consumers: one.consumers.clone(),
                 within_ms: one.adopt_within.value.0,
                 late: one.late,
+                by_word: one.consumers_answer,
             },
             environment: one.environment.clone(),
             owner: one.owner.clone(),
@@ -305,4 +317,25 @@ pub(super) fn inventories(c: &mut Checks<'_>, raw: &[Spanned<Watch>], realms: &[
         });
     }
     all
+}
+
+/// How old a value is only the inventory knows.
+pub(super) fn warn_of_unknown_ages(c: &mut Checks<'_>, recipes: &[Recipe], inventories: &[Inventory]) {
+    for recipe in recipes.iter().filter(|recipe| recipe.max_age_ms.is_some()) {
+        let place = &recipe.place;
+        let reads = |watch: &Inventory| {
+            let paths = watch.paths.iter().any(|path| match path.strip_suffix('/') {
+                Some(_) => place.path.starts_with(path.as_str()),
+                None => place.path == *path,
+            });
+            let fields = watch.fields.as_ref().is_none_or(|fields| fields.contains(&place.field));
+            paths && fields && (&watch.realm, &watch.mount) == (&place.realm, &place.mount)
+        };
+        if !inventories.iter().any(reads) {
+            c.warnings.push(format!(
+                "rotation {}: nobody reads how old its value is, so `max_age` does nothing (add {} to `inventory`)",
+                recipe.name, place.path
+            ));
+        }
+    }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::event::Type;
 use crate::executor;
 
 fn parse(text: &str) -> Result<Config, Invalid> {
@@ -200,4 +201,54 @@ fn what_an_inventory_says_is_asked_for_by_name() {
     let types = |text: &str| parse(text).unwrap().says()["t"].types.clone();
     assert!(!types("topics:\n  t: {}\n").contains(&Type::CredentialRegistered));
     assert!(types("topics:\n  t: {events: [credential.registered]}\n").contains(&Type::CredentialRegistered));
+    // Nor by a topic that nobody configured.
+    let says = parse("").unwrap().says();
+    for kind in [Type::CredentialRegistered, Type::CredentialAdopted] {
+        assert!(says.values().all(|says| !says.types.contains(&kind)), "{kind:?}");
+    }
+}
+
+const ROTATED: &str = "\
+realms:
+  - {name: prod, mode: enforce, vault: {address: \"https://vault.test:8200\", token_file: t}}
+targets:
+  - {name: appdb, mode: enforce, postgres: {url_file: u}}
+inventory:
+  - {realm: prod, token_file: i, paths: [apps/], fields: [password]}
+rotations:
+";
+
+fn rotation(path: &str, more: &str) -> String {
+    let store = format!("{{realm: prod, path: {path}}}");
+    format!("{ROTATED}  - {{name: billing, target: appdb, roles: [billing], store: {store}{more}}}\n")
+}
+
+#[test]
+fn a_rotation_says_what_is_wrong_with_it() {
+    let config = parse(&rotation("apps/billing", "")).unwrap();
+    assert_eq!(config.recipes[0].adoption.within_ms, 900_000);
+    assert!(config.warnings.iter().all(|warning| !warning.contains("billing")), "{:?}", config.warnings);
+    for (more, wanted) in [
+        (", max_age: 59m", "at least 1h"),
+        (", max_age: 90m, adopt_within: 1h", "at least twice `adopt_within`"),
+        (", consumers_answer: true", "needs `consumers`"),
+        (", password: {length: 8}", "16 to 256"),
+        (", roles: []", "one user, or two"),
+    ] {
+        let text = rotation("apps/billing", more).replace(", roles: [billing], store", ", store");
+        let text = if more.contains("roles") { text } else { text.replace(", store", ", roles: [billing], store") };
+        let said = parse(&text).unwrap_err().to_string();
+        assert!(said.contains(wanted), "{more}: {said}");
+    }
+}
+
+#[test]
+fn an_age_that_nobody_reads_is_warned_of() {
+    let warned = |path: &str| {
+        let config = parse(&rotation(path, ", max_age: 90d")).unwrap();
+        config.warnings.iter().any(|warning| warning.contains("nobody reads how old"))
+    };
+    assert!(!warned("apps/billing"));
+    assert!(warned("other/billing"));
+    assert!(warned("apps"));
 }

@@ -7,7 +7,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::check::Checks;
 use super::problem::said;
-use super::{EVENTS, Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file};
+use super::{Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file};
 use crate::case::Action;
 use crate::event::{self, Says, Type};
 use crate::guard::Authority;
@@ -79,7 +79,10 @@ pub(super) fn topics(
         let topic = |finding: bool, strongest| Topic {
             tenant: "default".into(),
             says: Says {
-                types: EVENTS.into_iter().filter(|kind| kind.as_str().starts_with("finding.") == finding).collect(),
+                types: Type::INPUTS
+                    .into_iter()
+                    .filter(|kind| if finding { is_of_findings(*kind) } else { is_of_tasks(*kind) })
+                    .collect(),
                 ..Says::default()
             },
             authority: Authority { kinds: all_kinds(), strongest },
@@ -98,7 +101,7 @@ pub(super) fn topics(
             c.wrong(at, "`tenant` is empty");
         }
         let types = match topic.events {
-            None => EVENTS.into_iter().filter(|kind| is_of_tasks(*kind)).collect(),
+            None => Type::INPUTS.into_iter().filter(|kind| is_of_tasks(*kind)).collect(),
             Some(names) => names.iter().filter_map(|name| event(c, name)).collect::<HashSet<Type>>(),
         };
         for kind in topic.kinds.iter().flatten().filter(|kind| !KINDS.contains(&kind.value.as_str())) {
@@ -117,6 +120,10 @@ pub(super) fn topics(
 
 /// What a topic's producers may say that names no `events`. An inventory's word on which fingerprints are whose decides
 /// what a finding hits: it is asked for by name.
+fn is_of_findings(kind: Type) -> bool {
+    kind.as_str().starts_with("finding.")
+}
+
 fn is_of_tasks(kind: Type) -> bool {
     kind.as_str().starts_with("task.") || kind.as_str().starts_with("grant.")
 }
@@ -148,14 +155,13 @@ fn patterns(c: &mut Checks<'_>, raw: Vec<Spanned<String>>) -> Vec<String> {
 }
 
 fn event(c: &mut Checks<'_>, name: &Spanned<String>) -> Option<Type> {
-    let found = EVENTS.into_iter().find(|kind| kind.as_str() == name.value);
+    let found = Type::INPUTS.into_iter().find(|kind| kind.as_str() == name.value);
     if found.is_none() {
-        let own = ["deadline.passed", "heartbeat.missed", "reconcile.found", "operator.revoke"];
         let problem = Problem::new(name.referenced, format!("{} is not an event type", said(&name.value)));
-        c.problems.push(if own.contains(&name.value.as_str()) {
+        c.problems.push(if Type::OWN.iter().any(|own| own.as_str() == name.value) {
             problem.help("only Curfew itself may say this")
         } else {
-            problem.nearest(&name.value, EVENTS.map(Type::as_str))
+            problem.nearest(&name.value, Type::INPUTS.map(Type::as_str))
         });
     }
     found

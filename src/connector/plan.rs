@@ -36,7 +36,7 @@ fn plan(steps: Vec<Step>) -> Plan {
 /// The plan of `action` where the case stands at `state`. `None`: there is no way to do it.
 pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> {
     if state.is_spent() {
-        return parts.recipe.map(|(_, store)| undo(parts.issuer, store));
+        return parts.recipe.map(|(_, store)| undo(parts.issuer, store, state));
     }
     match (action, parts.recipe) {
         (Action::Verify, recipe) => Some(verify(parts, recipe.map(|(_, store)| store))),
@@ -134,9 +134,15 @@ fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
     plan(steps)
 }
 
-/// No candidate was taken: none of them works, and after a rollover what consumers read does again.
-fn undo(target: At<'_>, store: At<'_>) -> Plan {
-    Plan { steps: vec![step(Act::Restore, target, false), step(Act::Discard, store, false)], pivot: 0, undoes: true }
+/// No candidate was taken, or none can be worked with: none of them works, and after a rollover what consumers read does
+/// again.
+fn undo(target: At<'_>, store: At<'_>, state: &State) -> Plan {
+    let mut steps = Vec::new();
+    if state.turn.new.is_some() && state.turn.unhealthy {
+        steps.push(step(Act::Revert, store, false));
+    }
+    steps.extend([step(Act::Restore, target, false), step(Act::Discard, store, false)]);
+    Plan { steps, pivot: 0, undoes: true }
 }
 
 /// What a skipped optional step leaves behind.

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Connector, Failure};
+use super::{Connector, Failure, Gate};
 use crate::case::plan::{Act, step_key};
 use crate::case::record::Generation;
 use crate::case::turn::Turn;
@@ -111,6 +111,8 @@ pub struct Adoption {
     pub within_ms: i64,
     /// What happens to those who did not.
     pub late: Late,
+    /// Only their own word counts, not what the target shows of their sessions.
+    pub by_word: bool,
 }
 
 /// What to do when consumers have not taken the new value in time.
@@ -188,6 +190,17 @@ impl Rotation {
         let contains = matches!(directive.action, Action::Contain | Action::Revoke);
         let ends = directive.action == Action::Revoke;
         Self { recipe, store, turn, candidate, contains, ends }
+    }
+
+    /// What the consumers' own words say of adoption. `None`: not enough, the target is asked.
+    pub fn told(&self, now_ms: i64) -> Option<Gate> {
+        let (adoption, turn) = (&self.recipe.adoption, &self.turn);
+        if adoption.consumers.iter().all(|consumer| turn.adopted.contains(consumer)) {
+            return Some(Gate::Open);
+        }
+        let left_ms = turn.promoted_ms?.saturating_add(adoption.within_ms).saturating_sub(now_ms);
+        let gate = if left_ms <= 0 { Gate::Late } else { Gate::Shut { again_ms: now_ms.saturating_add(left_ms) } };
+        adoption.by_word.then_some(gate)
     }
 
     /// The user whose value goes.

@@ -21,6 +21,8 @@ pub enum Data {
     GrantReleased(GrantReleased),
     /// `credential.registered`
     CredentialRegistered(CredentialRegistered),
+    /// `credential.adopted`
+    CredentialAdopted(CredentialAdopted),
     /// `finding.observed`; by far the largest of them.
     FindingObserved(Box<FindingObserved>),
     /// `finding.closed`
@@ -47,6 +49,26 @@ pub enum Data {
         run: Option<RunKey>,
         /// Whether it lies under a prefix that is declared to be Curfew's tasks' alone.
         exclusive: bool,
+    },
+    /// `rotation.due`: about exactly this version; a newer one makes it void.
+    RotationDue {
+        /// Which.
+        credential: CredentialId,
+        /// The store's version that is in use.
+        version: i64,
+        /// How old it was then.
+        age_ms: i64,
+    },
+    /// `operator.rotate`
+    OperatorRotate {
+        /// What to rotate.
+        credential: CredentialId,
+        /// It leaked: the old value first.
+        leaked: bool,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
     },
     /// `operator.revoke`
     OperatorRevoke {
@@ -161,10 +183,25 @@ pub struct CredentialRegistered {
     pub version: Option<i64>,
     /// Whether this value is the one in use; an older one may still work.
     pub current: bool,
+    /// When this value was made.
+    pub issued_ms: Option<i64>,
     /// Who answers for it.
     pub owner: Option<String>,
     /// Where it is used, such as `prod`.
     pub environment: Option<String>,
+}
+
+/// `credential.adopted`: a consumer answers `credential.rotated`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialAdopted {
+    /// Which.
+    pub credential: CredentialId,
+    /// The version that it took, as `credential.rotated` named it.
+    pub version: i64,
+    /// Who, by the name that the recipe knows.
+    pub consumer: String,
+    /// It cannot work with it: the old value is wanted back.
+    pub failed: bool,
 }
 
 /// The fingerprint of one part of a secret.

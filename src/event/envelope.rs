@@ -183,36 +183,16 @@ pub(super) fn is_text(text: &str) -> bool {
 
 /// `dev.curfew.<name>.v<N>`
 fn known(type_name: &str) -> Result<Type, RejectReason> {
-    const INPUTS: [Type; 9] = [
-        Type::TaskStarted,
-        Type::TaskExtended,
-        Type::TaskHeartbeat,
-        Type::TaskEnded,
-        Type::GrantRegistered,
-        Type::GrantReleased,
-        Type::CredentialRegistered,
-        Type::FindingObserved,
-        Type::FindingClosed,
-    ];
-    const OUTPUTS: [&str; 8] = [
-        Type::DeadlinePassed.as_str(),
-        Type::HeartbeatMissed.as_str(),
-        Type::ReconcileFound.as_str(),
-        Type::OperatorRevoke.as_str(),
-        "outcome",
-        "credential.state",
-        "credential.rotated",
-        "rejected",
-    ];
+    const EMITTED: [&str; 4] = ["outcome", "credential.state", "credential.rotated", "rejected"];
     let rest = type_name.strip_prefix("dev.curfew.").ok_or(RejectReason::UnknownType)?;
     let (name, version) = rest.rsplit_once(".v").ok_or(RejectReason::UnknownType)?;
     if version.is_empty() || version.starts_with('0') || !version.bytes().all(|c| c.is_ascii_digit()) {
         return Err(RejectReason::UnknownType);
     }
-    if OUTPUTS.contains(&name) {
+    if EMITTED.contains(&name) || Type::OWN.iter().any(|own| own.as_str() == name) {
         return Err(RejectReason::Forbidden);
     }
-    let kind = INPUTS.into_iter().find(|kind| kind.as_str() == name).ok_or(RejectReason::UnknownType)?;
+    let kind = Type::INPUTS.into_iter().find(|kind| kind.as_str() == name).ok_or(RejectReason::UnknownType)?;
     if version == "1" { Ok(kind) } else { Err(RejectReason::UnknownVersion) }
 }
 

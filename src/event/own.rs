@@ -45,9 +45,41 @@ impl Event {
         let (environment, owner) = (it.environment.clone().unwrap_or_default(), it.owner.clone().unwrap_or_default());
         let mut said = vec![environment.as_bytes(), owner.as_bytes(), if it.current { b"current" } else { b"older" }];
         said.extend(marks.iter().map(String::as_bytes));
+        let issued = it.issued_ms.map(|ms| ms.to_string());
+        said.extend(issued.iter().map(String::as_bytes));
         let word = hex::encode(digest16(&said));
         let id = format!("{}:{}:{word}", it.credential, it.version.unwrap_or(0));
         own(tenant, "/curfew/inventory", id, now_ms, Data::CredentialRegistered(it), &[])
+    }
+
+    /// The value of `credential` that is `version` of its store is due for its rotation by age. Once for each `turn`: one
+    /// that came to nothing is tried again in the next.
+    pub fn rotation_due(
+        tenant: Tenant,
+        credential: CredentialId,
+        version: i64,
+        age_ms: i64,
+        turn: i64,
+        now_ms: i64,
+    ) -> Self {
+        let id = format!("{credential}:{version}:{turn}");
+        let data = Data::RotationDue { credential, version, age_ms };
+        own(tenant, "/curfew/ages", id, now_ms, data, &[])
+    }
+
+    /// An operator wants `credential` rotated; `leaked`: the old value first. `id` as in [`Self::operator_revoke`].
+    pub fn operator_rotate(
+        tenant: Tenant,
+        id: String,
+        credential: CredentialId,
+        leaked: bool,
+        by: String,
+        reason: String,
+        now_ms: i64,
+    ) -> Self {
+        let wish = [credential.as_str(), &by, &reason, if leaked { "leaked" } else { "" }].map(str::to_owned);
+        let data = Data::OperatorRotate { credential, leaked, by, reason };
+        own(tenant, "/curfew/operator", id, now_ms, data, &wish)
     }
 
     /// An operator wants `credential` dead. `id` is the command's: the same id with another wish is a conflict.
@@ -76,11 +108,14 @@ impl Data {
             Self::GrantRegistered(_) => Type::GrantRegistered,
             Self::GrantReleased(_) => Type::GrantReleased,
             Self::CredentialRegistered(_) => Type::CredentialRegistered,
+            Self::CredentialAdopted(_) => Type::CredentialAdopted,
             Self::FindingObserved(_) => Type::FindingObserved,
             Self::FindingClosed(_) => Type::FindingClosed,
             Self::DeadlinePassed { .. } => Type::DeadlinePassed,
             Self::HeartbeatMissed { .. } => Type::HeartbeatMissed,
             Self::ReconcileFound { .. } => Type::ReconcileFound,
+            Self::RotationDue { .. } => Type::RotationDue,
+            Self::OperatorRotate { .. } => Type::OperatorRotate,
             Self::OperatorRevoke { .. } => Type::OperatorRevoke,
         }
     }

@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use super::envelope::{Envelope, MAX_TEXT_BYTES, is_text};
 use super::tree::{self, Node};
 use super::{
-    CredentialRegistered, Data, Fault, FindingClosed, GrantRegistered, GrantReleased, GrantSpec, Limits, RejectReason,
-    TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted, Type, time,
+    CredentialAdopted, CredentialRegistered, Data, Fault, FindingClosed, GrantRegistered, GrantReleased, GrantSpec,
+    Limits, RejectReason, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted, Type, time,
 };
 use crate::credential::CredentialId;
 use crate::task::{RunKey, Tenure};
@@ -71,8 +71,19 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
             fingerprints: f.fingerprints()?,
             version: f.integer("version", 0, MAX_EXACT)?,
             current: f.flag("current", true)?,
+            issued_ms: f.time("issued_at")?,
             owner: f.text("owner")?,
             environment: f.text("environment")?,
+        }),
+        Type::CredentialAdopted => Data::CredentialAdopted(CredentialAdopted {
+            credential: f.credential()?.ok_or_else(|| f.wrong("cred_id"))?,
+            version: f.integer("version", 1, MAX_EXACT)?.ok_or_else(|| f.wrong("version"))?,
+            consumer: f.required("consumer")?,
+            failed: match f.str("outcome")? {
+                None | Some("adopted") => false,
+                Some("failed") => true,
+                Some(_) => return Err(f.wrong("outcome")),
+            },
         }),
         Type::FindingObserved => Data::FindingObserved(Box::new(f.finding()?)),
         Type::FindingClosed => {
@@ -82,7 +93,12 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
             }
             Data::FindingClosed(FindingClosed { finding_key: f.required("finding_key")?, reason })
         }
-        Type::DeadlinePassed | Type::HeartbeatMissed | Type::ReconcileFound | Type::OperatorRevoke => {
+        Type::DeadlinePassed
+        | Type::HeartbeatMissed
+        | Type::ReconcileFound
+        | Type::RotationDue
+        | Type::OperatorRotate
+        | Type::OperatorRevoke => {
             return Err(Fault::at(RejectReason::Forbidden, "/type"));
         }
     })

@@ -83,8 +83,11 @@ fn runs(data: &mut Data) -> (Option<&mut RunKey>, Option<&mut RunKey>) {
         Data::DeadlinePassed { run, .. } | Data::HeartbeatMissed { run, .. } => (Some(run), None),
         Data::ReconcileFound { run, .. } => (run.as_mut(), None),
         Data::CredentialRegistered(_)
+        | Data::CredentialAdopted(_)
         | Data::FindingObserved(_)
         | Data::FindingClosed(_)
+        | Data::RotationDue { .. }
+        | Data::OperatorRotate { .. }
         | Data::OperatorRevoke { .. } => (None, None),
     }
 }

@@ -122,8 +122,10 @@ impl Work<'_> {
                 Todo::Prove(step) => self.prove(step).await?,
                 Todo::Close => self.end().await?,
                 Todo::Park => {
-                    self.parts.metrics.alarm("candidate_rejected");
-                    self.hold(HoldReason::CandidateRejected).await?
+                    let unhealthy = self.case().state.turn.unhealthy;
+                    let reason = if unhealthy { HoldReason::Unhealthy } else { HoldReason::CandidateRejected };
+                    self.parts.metrics.alarm(reason.as_str());
+                    self.hold(reason).await?
                 }
                 Todo::Recheck(reason) => self.recheck(reason).await?,
             };
@@ -190,20 +192,28 @@ impl Work<'_> {
     async fn pass(&mut self, index: usize) -> Result<Next, Stop> {
         let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
         let subject = self.subject(&step, None);
-        let Some(place) = self.place(&step).await else { return self.later().await };
-        let started = self.parts.clock.monotonic_ms();
-        let answer = within(connector.as_ref(), connector.pass(step.act, &subject)).await;
-        drop(place);
-        self.measured(&step, answer.as_ref().err(), started);
+        let told = subject.rotation.as_ref().filter(|_| step.act == Act::Adopt);
+        let answer = match told.and_then(|rotation| rotation.told(self.now())) {
+            Some(gate) => Ok(gate),
+            None => {
+                let Some(place) = self.place(&step).await else { return self.later().await };
+                let started = self.parts.clock.monotonic_ms();
+                let answer = within(connector.as_ref(), connector.pass(step.act, &subject)).await;
+                drop(place);
+                self.measured(&step, answer.as_ref().err(), started);
+                if answer.is_ok() {
+                    self.breakers.answered(&step.system);
+                }
+                answer
+            }
+        };
         match answer {
             Ok(Gate::Open) => {
-                self.breakers.answered(&step.system);
                 self.push(Record::Passed { step: index })?;
                 Ok(Next::Go)
             }
             Ok(Gate::Shut { again_ms }) => self.wait_then(again_ms.max(self.now() + 1)).await,
             Ok(Gate::Late) => {
-                self.breakers.answered(&step.system);
                 self.parts.metrics.alarm("not_adopted");
                 if subject.rotation.is_none_or(|rotation| rotation.recipe.adoption.late == Late::Hold) {
                     return self.hold(HoldReason::NotAdopted).await;
@@ -259,14 +269,17 @@ impl Work<'_> {
         drop(place);
         self.measured(&step, answer.as_ref().err(), started);
         match answer {
-            Ok(output) => {
+            Ok(mut output) => {
                 self.breakers.answered(&step.system);
-                self.push(Record::Succeeded { step: index, output })?;
-                if step.act == Act::Promote {
+                let is_read = matches!(step.act, Act::Promote | Act::Revert);
+                if is_read {
+                    output.done_ms = Some(self.now());
                     let case = self.case();
                     let recipe = self.parts.registry.recipe(&case.directive.credential);
-                    self.messages.push(outcome::rotated(case, recipe.map(AsRef::as_ref), self.now()));
+                    let message = outcome::rotated(case, step.act, &output, recipe.map(AsRef::as_ref), self.now());
+                    self.messages.push(message);
                 }
+                self.push(Record::Succeeded { step: index, output })?;
                 Ok(Next::Go)
             }
             Err(failure) if failure.kind == FailureKind::Gone && step.act.wants_gone() => {

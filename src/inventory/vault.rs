@@ -195,6 +195,7 @@ impl Reader {
             place: format!("{}/{name}#{field}", self.realm),
             version: secret.version,
             current,
+            issued_ms: secret.created_ms,
             user: user.clone(),
             fingerprints: self.keys.of(text),
         });

@@ -16,7 +16,7 @@ use crate::credential::{CredentialId, Kind};
 use crate::event::{Event, Reject, RejectReason};
 use crate::finding::{Finding, Mark};
 use crate::outcome::{self, Message};
-use crate::policy::{self, Change, Decision, Meeting, View};
+use crate::policy::{self, Change, Decision, Meeting, View, Word};
 use crate::task::{Credential, Grant, Phase, RunKey, Task, Tenant};
 
 /// Time-ordered ids.
@@ -169,8 +169,8 @@ impl<'a> Draft<'a> {
                 self.links.push((event.tenant.clone(), case, id));
             }
         }
-        for credential in std::mem::take(&mut decision.withdrawn) {
-            if let Some(case) = self.withdraw(event, &credential)?
+        for (credential, word) in std::mem::take(&mut decision.words) {
+            if let Some(case) = self.tell(event, &credential, word)?
                 && linked.insert(case)
             {
                 self.links.push((event.tenant.clone(), case, id));
@@ -232,12 +232,16 @@ impl<'a> Draft<'a> {
         Ok(id)
     }
 
-    /// The open case of this credential has lost its reason: it is due at once, to end.
-    fn withdraw(&mut self, event: &Event, credential: &CredentialId) -> Result<Option<CaseId>, Error> {
+    /// The open case of this credential hears something: it is due at once.
+    fn tell(&mut self, event: &Event, credential: &CredentialId, word: Word) -> Result<Option<CaseId>, Error> {
         let view = self.views.entry(event.tenant.clone()).or_default();
         let Some(open) = view.cases.get(credential) else { return Ok(None) };
         let mut case = (**open).clone();
-        let record = Record::Withdrawn { by: event.at.topic.to_string() };
+        let by = event.at.topic.to_string();
+        let record = match word {
+            Word::Withdrawn => Record::Withdrawn { by },
+            Word::Answered { consumer, version, failed } => Record::Answered { consumer, version, failed, by },
+        };
         case.state = case.state.next(&record)?;
         case.seq += 1;
         view.cases.insert(credential.clone(), Arc::new(case.clone()));
@@ -262,7 +266,7 @@ impl<'a> Draft<'a> {
                     Change::Grant(g) => (Some(g.run.clone()), Some(g.credential.clone())),
                     Change::Credential(c) => (None, Some(c.id.clone())),
                     Change::Finding(finding) => {
-                        if findings.insert(finding.key.clone()) {
+                        if findings.insert(finding.id()) {
                             changes.findings.push(finding.clone());
                         }
                         continue;

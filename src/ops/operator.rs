@@ -74,7 +74,14 @@ impl Operator {
             Request::Resume { id, by } => self.command(&id, Some(Record::Resumed { by })).await,
             Request::Abandon { id, by, reason } => self.command(&id, Some(Record::Abandoned { by, reason })).await,
             Request::RetryNow { id } => self.command(&id, None).await,
-            Request::Revoke { credential, tenant, by, reason } => self.revoke(credential, &tenant, by, reason).await,
+            Request::Rotate { credential, leaked, tenant, by, reason } => {
+                let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
+                self.order(Event::operator_rotate(tenant.into(), id, of, leaked, by, reason, now_ms), credential).await
+            }
+            Request::Revoke { credential, tenant, by, reason } => {
+                let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
+                self.order(Event::operator_revoke(tenant.into(), id, of, by, reason, now_ms), credential).await
+            }
             Request::Overrun {} => value(&journal.overrun(now_ms).await?),
             Request::Stats {} => {
                 let held = journal.started_held().await?;
@@ -126,15 +133,9 @@ impl Operator {
         value(&case)
     }
 
-    async fn revoke(
-        &self,
-        credential: CredentialId,
-        tenant: &str,
-        by: String,
-        reason: String,
-    ) -> Result<Value, Refused> {
-        let (id, now_ms) = (Uuid::now_v7().to_string(), self.intake.clock.wall_ms());
-        let event = Event::operator_revoke(tenant.into(), id.clone(), credential.clone(), by, reason, now_ms);
+    /// An operator's event: recorded as any other. Returns the cases that it led to.
+    async fn order(&self, event: Event, credential: CredentialId) -> Result<Value, Refused> {
+        let id = event.id.clone();
         self.intake.notice(vec![event]).await?;
         let filter = Filter { credential: Some(credential), ..Filter::default() };
         let cases: Vec<CaseId> = self.intake.journal.cases(filter).await?.iter().map(|line| line.case.id).collect();

@@ -3,13 +3,14 @@
 mod findings;
 mod grants;
 mod own;
+mod rotations;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Change, Decision, Reason, Rules, Verb, View};
+use super::{Change, Decision, Reason, Rules, Verb, View, Word};
 use crate::case::{Action, Directive, Trigger, Urgency};
 use crate::credential::CredentialId;
 use crate::event::{Data, Event};
@@ -36,11 +37,14 @@ pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {
         Data::GrantRegistered(it) => draft.registered(it),
         Data::GrantReleased(it) => draft.released(it),
         Data::CredentialRegistered(it) => draft.inventoried(it),
+        Data::CredentialAdopted(it) => draft.adopted(it),
         Data::FindingObserved(it) => draft.finding(it),
         Data::FindingClosed(it) => draft.finding_closed(it),
         Data::DeadlinePassed { run, deadline_ms } => draft.deadline(run, *deadline_ms),
         Data::HeartbeatMissed { run, last_beat_ms } => draft.silent(run, *last_beat_ms),
         Data::ReconcileFound { credential, run, exclusive } => draft.found(credential, run.as_ref(), *exclusive),
+        Data::RotationDue { credential, version, age_ms } => draft.due(credential, *version, *age_ms),
+        Data::OperatorRotate { credential, leaked, .. } => draft.rotate(credential, *leaked),
         Data::OperatorRevoke { credential, .. } => draft.operator(credential),
     }
 }
@@ -63,7 +67,7 @@ struct Draft<'a> {
     findings: Vec<Finding>,
     marks: Vec<Mark>,
     directives: Vec<Directive>,
-    withdrawn: Vec<CredentialId>,
+    words: Vec<(CredentialId, Word)>,
     cut: Vec<CredentialId>,
     released: Vec<CredentialId>,
     shared: BTreeMap<CredentialId, RunKey>,
@@ -82,7 +86,7 @@ impl<'a> Draft<'a> {
             findings: Vec::new(),
             marks: Vec::new(),
             directives: Vec::new(),
-            withdrawn: Vec::new(),
+            words: Vec::new(),
             cut: Vec::new(),
             released: Vec::new(),
             shared: BTreeMap::new(),
@@ -201,7 +205,7 @@ impl<'a> Draft<'a> {
             facts: Value::Object(self.facts),
             changes,
             directives: self.directives,
-            withdrawn: self.withdrawn,
+            words: self.words,
         }
     }
 }

@@ -333,6 +333,7 @@ fn an_inventory_s_word_makes_a_credential_known_and_asks_nothing() {
         fingerprints: Vec::new(),
         version: None,
         current: true,
+        issued_ms: None,
         owner: None,
         environment: None,
     });

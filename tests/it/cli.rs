@@ -38,6 +38,7 @@ fn help_is_as_it_was() {
         "resume",
         "abandon",
         "retry-now",
+        "rotate",
         "revoke",
         "audit overrun",
         "check",
@@ -65,6 +66,8 @@ fn exit_codes_are_what_the_help_says() {
         (&["--config", "missing.yaml", "cases"], 64),
         (&["--config", "wrong.yaml", "run"], 64),
         (&["revoke", "not-a-urn", "--reason", "x"], 65),
+        (&["rotate", "-pasted", "--reason", "x"], 65),
+        (&["rotate", "urn:curfew:cred:vault-lease:prod:database/creds/app/x1", "--reason", "x"], 65),
         (&["cases"], 69),
         (&["case", "0192f1c4"], 69),
     ] {

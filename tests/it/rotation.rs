@@ -2,6 +2,7 @@
 //! each way, each effect repeated, each reply cut after execution. Each run must end with the stored value working, the old
 //! one refused, one terminal outcome, and nothing left behind.
 
+mod adoption;
 mod stories;
 
 use std::sync::Arc;
@@ -152,6 +153,14 @@ impl Victim {
         (body["data"]["metadata"]["version"].as_i64().unwrap(), text("username"), text("password"))
     }
 
+    /// The user and the value of a stored version.
+    pub async fn version(&self, version: i64) -> (String, String) {
+        let Place { mount, path, .. } = &self.recipe.place;
+        let (_, body) = self.admin.call("GET", &format!("{mount}/data/{path}?version={version}"), Value::Null).await;
+        let text = |name: &str| body["data"]["data"][name].as_str().unwrap().to_owned();
+        (text("username"), text("password"))
+    }
+
     /// The candidate at the side path, if there is one.
     pub async fn candidate(&self) -> Option<(String, String)> {
         let Place { mount, path, .. } = &self.recipe.place;
@@ -209,6 +218,7 @@ pub fn registered(victim: &Victim, version: i64) -> Event {
         fingerprints: vec![mark(victim, version)],
         version: Some(version),
         current: true,
+        issued_ms: None,
         owner: None,
         environment: Some("test".to_owned()),
     };

@@ -153,7 +153,7 @@ fn what_we_emit_is_refused_when_it_comes_in() {
 #[test]
 fn schemas_agree_with_each_other() {
     let all = schemas();
-    assert_eq!(all.len(), 13);
+    assert_eq!(all.len(), 14);
     let mut defs = std::collections::BTreeMap::new();
     for (name, schema) in &all {
         assert_eq!(schema["$id"], format!("urn:curfew:schema:{name}.v1"));
@@ -225,7 +225,7 @@ fn holds(validator: &Validator, event: &Value) {
     assert!(why.is_empty(), "{event:#}: {why:?}");
 }
 
-const ALL_HOLDS: [HoldReason; 16] = [
+const ALL_HOLDS: [HoldReason; 17] = [
     HoldReason::Frozen,
     HoldReason::StartedHeld,
     HoldReason::Observe,
@@ -240,6 +240,7 @@ const ALL_HOLDS: [HoldReason; 16] = [
     HoldReason::NoRecipe,
     HoldReason::CandidateRejected,
     HoldReason::NotAdopted,
+    HoldReason::Unhealthy,
     HoldReason::Clock,
     HoldReason::Refused,
 ];
@@ -306,13 +307,15 @@ fn a_verdict_that_does_not_close_is_no_outcome() {
 
 #[test]
 fn each_rotation_is_as_its_schema_says() {
-    use curfew::case::record::Generation;
+    use curfew::case::plan::Act;
+    use curfew::case::record::{Generation, Output};
     use curfew::connector::recipe::{Adoption, PasswordRules, Place, Recipe, Users};
     let validator = validator("credential.rotated");
     let mut case = a_case();
     case.directive.action = Action::Contain;
     let generation = |version| Some(Generation { version, user: Some(long()) });
     (case.state.turn.old, case.state.turn.new) = (generation(7), generation(8));
+    let output = |version| Output { current: generation(version), ..Output::default() };
     let place =
         Place { realm: long(), mount: long(), path: long(), field: "password".into(), user_field: Some("user".into()) };
     let recipe = Recipe {
@@ -326,11 +329,14 @@ fn each_rotation_is_as_its_schema_says() {
         owner: None,
         max_age_ms: None,
     };
-    let message = outcome::rotated(&case, Some(&recipe), BROKER_MS);
+    let message = outcome::rotated(&case, Act::Promote, &output(8), Some(&recipe), BROKER_MS);
     assert_eq!(message.id, format!("{}:8", case.id));
     holds(&validator, &sent(&message));
+    let back = outcome::rotated(&case, Act::Revert, &output(9), Some(&recipe), BROKER_MS);
+    assert_eq!((&back.data["old"]["version"], &back.data["new"]["version"]), (&8.into(), &9.into()));
+    holds(&validator, &sent(&back));
     case.state.turn.old = None;
-    holds(&validator, &sent(&outcome::rotated(&case, None, BROKER_MS)));
+    holds(&validator, &sent(&outcome::rotated(&case, Act::Promote, &output(8), None, BROKER_MS)));
 }
 
 /// Longer than any text in a body.

@@ -12,9 +12,10 @@ use curfew::case::{Action, Case, CaseId};
 use curfew::clock;
 use curfew::connector::{Connector, Failure, Gate, Registry, Subject};
 use curfew::credential::CredentialId;
-use curfew::event::{Coordinates, Data, Event, GrantSpec, TaskEnded, TaskStarted, Type, digest16};
+use curfew::event::{Coordinates, Data, Event, GrantSpec, Limits, TaskEnded, TaskStarted, Type, digest16};
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::guard::{Authority, Freeze};
+use curfew::intake::Intake;
 use curfew::journal::{
     Append, Arrival, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing,
     Overrun, Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
@@ -87,6 +88,20 @@ impl Stage {
             stirred,
             outbox: self.outbox.clone(),
         })
+    }
+
+    /// The way in for what Curfew itself notices.
+    pub fn intake(&self, journal: Arc<dyn Journal>) -> Intake {
+        Intake {
+            journal,
+            rules: Arc::default(),
+            limits: Limits::default(),
+            clock: clock::System::shared(),
+            metrics: Arc::default(),
+            stirred: Arc::default(),
+            trust: None,
+            types: None,
+        }
     }
 
     /// A task that held `credential` starts and ends.

@@ -200,6 +200,33 @@ impl Secrets {
         Err(again("others keep writing the secret"))
     }
 
+    /// Writes the old value anew, where the promoted one still stands.
+    async fn revert(&self, rotation: &Rotation) -> Result<Output, Failure> {
+        let (place, turn) = (&rotation.recipe.place, &rotation.turn);
+        let (Some(old), Some(new)) = (&turn.old, &turn.new) else { return Err(refused("nothing was promoted")) };
+        let old = self.find(place, Which::Version(old.version)).await?;
+        let old = old.ok_or_else(|| refused("the old value is not stored any more"))?;
+        let found = self.kv.read(&place.mount, &place.path, None).await?.filter(Secret::is_readable);
+        let found = found.ok_or_else(|| refused("consumers read nothing there any more"))?;
+        let current = stored(place, &found)?;
+        if same(&current, &old) {
+            return Ok(Output { current: Some(generation(&current)), ..Output::default() });
+        }
+        if current.version != new.version {
+            return Err(refused("somebody else wrote the secret meanwhile"));
+        }
+        let mut changes = vec![(place.field.as_str(), old.value.expose_secret())];
+        changes.extend(place.user_field.as_deref().zip(old.user.as_deref()));
+        let fields = found.with(&changes);
+        match self.kv.write(&place.mount, &place.path, fields, current.version).await? {
+            Written::Version(version, request) => {
+                let current = Some(Generation { version, user: old.user.clone() });
+                Ok(Output { current, request_ids: request.into_iter().collect(), ..Output::default() })
+            }
+            Written::Outdated => Err(again("somebody wrote the secret at the same time")),
+        }
+    }
+
     /// Whether a value is the case's old one (another field was written meanwhile) or one of its candidates.
     async fn is_ours(&self, rotation: &Rotation, current: &Stored) -> Result<bool, Failure> {
         let place = &rotation.recipe.place;
@@ -332,6 +359,7 @@ impl Connector for Secrets {
         match act {
             Act::Create => vault.bounded(true, self.create(rotation)).await,
             Act::Promote => vault.bounded(true, self.promote(rotation)).await,
+            Act::Revert => vault.bounded(true, self.revert(rotation)).await,
             Act::Destroy => vault.bounded(true, self.destroy(rotation)).await,
             Act::Discard => vault.bounded(true, self.discard(rotation)).await,
             _ => Err(unsupported()),

@@ -228,15 +228,16 @@ pub(super) struct Learned {
 impl Learned {
     /// Seen present after its death: the death is not recorded any more.
     pub(super) fn of(case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Self {
+        let (version, promoted_ms) = case.settled().map_or((None, None), |(version, at)| (Some(version), at));
         Self {
             tenant: case.tenant.clone(),
             credential: case.directive.credential.as_str().to_owned(),
             seen_ms: case.seen_ms,
-            issued_ms: seen.and_then(|s| s.issued_ms),
+            issued_ms: promoted_ms.or(seen.and_then(|s| s.issued_ms)),
             expires_ms: seen.and_then(|s| s.expires_ms),
             dead_ms,
             present: seen.is_some_and(|s| s.presence == Presence::Present),
-            version: case.settled_version(),
+            version,
         }
     }
 }

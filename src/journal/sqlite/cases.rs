@@ -194,7 +194,7 @@ fn close(w: &mut Writer, case: &Case, learned: Option<&Observation>, now_ms: i64
 /// What a case learned of its credential. Seen present after its death: the death is not recorded any more.
 pub(super) fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Result<(), Error> {
     let present = seen.is_some_and(|s| s.presence == Presence::Present);
-    let version = case.settled_version();
+    let (version, promoted_ms) = case.settled().map_or((None, None), |(version, at)| (Some(version), at));
     exec(
         &w.db,
         "UPDATE credentials SET seen_ms = coalesce(seen_ms, ?), issued_ms = coalesce(?, issued_ms), \
@@ -202,7 +202,7 @@ pub(super) fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms
          version = coalesce(max(version, ?), version, ?), lookup_due_ms = NULL WHERE tenant = ? AND id = ?",
         params![
             case.seen_ms,
-            seen.and_then(|s| s.issued_ms),
+            promoted_ms.or(seen.and_then(|s| s.issued_ms)),
             seen.and_then(|s| s.expires_ms),
             dead_ms,
             dead_ms,

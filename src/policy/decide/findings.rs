@@ -10,7 +10,7 @@ use crate::credential::CredentialId;
 use crate::event::{CredentialRegistered, FindingClosed, FindingObserved, Location, Type};
 use crate::finding::{self, Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase, Validity};
 use crate::policy::rules::Response;
-use crate::policy::{Decision, Reason, Verb};
+use crate::policy::{Decision, Reason, Verb, Word};
 use crate::task::Credential;
 
 impl Draft<'_> {
@@ -106,7 +106,7 @@ impl Draft<'_> {
         found.into_iter().take(MOST_MATCHES).collect()
     }
 
-    fn credential(&self, id: &CredentialId) -> Option<&Credential> {
+    pub(super) fn credential(&self, id: &CredentialId) -> Option<&Credential> {
         self.credentials.get(id).or_else(|| self.view.credentials.get(id))
     }
 
@@ -194,8 +194,11 @@ impl Draft<'_> {
     pub(super) fn inventoried(mut self, it: &CredentialRegistered) -> Decision {
         self.know(&it.credential, None, None);
         if let Some(known) = self.credentials.get_mut(&it.credential) {
-            if it.current {
-                known.version = known.version.max(it.version);
+            if it.current && it.version >= known.version {
+                // No time that lies ahead: it would never be old.
+                let issued_ms = it.issued_ms.map(|ms| ms.min(self.event.broker_ms));
+                known.issued_ms = issued_ms.or(known.issued_ms.filter(|_| it.version == known.version));
+                known.version = it.version;
             }
             known.environment = it.environment.clone().or(known.environment.take());
             known.owner = it.owner.clone().or(known.owner.take());
@@ -243,7 +246,7 @@ impl Draft<'_> {
                     && !case.state.is_closed()
             });
             if withdraws {
-                self.withdrawn.push(credential.clone());
+                self.words.push((credential.clone(), Word::Withdrawn));
             }
         }
         finding.phase = Phase::Closed;

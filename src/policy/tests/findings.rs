@@ -4,7 +4,7 @@ use super::*;
 use crate::case::record::{Generation, Record};
 use crate::case::state::State;
 use crate::case::turn::Turn;
-use crate::event::{FindingClosed, PartFingerprint};
+use crate::event::{CredentialAdopted, FindingClosed, PartFingerprint};
 use crate::finding::{Phase as Stand, Validity};
 use crate::fingerprint::Fingerprint;
 use crate::policy::rules::{FindingRule, Response, When};
@@ -24,6 +24,7 @@ fn registered(credential: CredentialId, n: u8, version: i64, current: bool) -> D
         fingerprints: vec![part(n)],
         version: Some(version),
         current,
+        issued_ms: None,
         owner: None,
         environment: Some("prod".into()),
     })
@@ -178,6 +179,7 @@ fn rules_of_ones_own_choose_by_environment_and_the_first_that_fits_wins() {
         fingerprints: vec![part(2)],
         version: None,
         current: true,
+        issued_ms: None,
         owner: None,
         environment: Some("dev".into()),
     }));
@@ -210,7 +212,7 @@ fn closing_takes_back_what_nobody_began_and_never_a_containment() {
         let directive = world.tell(observed("f", 1, validity, false)).directives[0].clone();
         let state = State { acted, ..State::opened(&directive) };
         world.view.cases.insert(role(), Arc::new(opened(&directive, state)));
-        assert_eq!(world.tell(closed("f")).withdrawn == [role()], expected, "{validity} {acted}");
+        assert_eq!(world.tell(closed("f")).words == [(role(), Word::Withdrawn)], expected, "{validity} {acted}");
     }
 }
 
@@ -345,4 +347,74 @@ fn one_secret_in_many_places_is_matched_with_the_same_ones_each_time() {
     for _ in 0..3 {
         assert!(world.tell(observed("f", 1, "unknown", false)).directives.is_empty());
     }
+}
+
+fn adopted(version: i64, consumer: &str, failed: bool) -> Data {
+    Data::CredentialAdopted(CredentialAdopted { credential: role(), version, consumer: consumer.into(), failed })
+}
+
+#[test]
+fn an_old_value_is_rolled_over_once_and_only_while_it_is_the_one_in_use() {
+    let due = |version| Data::RotationDue { credential: role(), version, age_ms: 90 };
+    let mut world = World::new();
+    assert_eq!(world.tell(due(3)).reason, Reason::Outdated, "nobody knows of it");
+    world.tell(registered(role(), 1, 3, true));
+    let decision = world.tell(due(3));
+    assert_eq!(asked(&decision), [(Action::Rollover, Some(3))]);
+    assert_eq!((decision.verb, decision.reason), (Verb::Rollover, Reason::RotationDue));
+    assert_eq!(decision.directives[0].trigger, Trigger::Age);
+    assert_eq!(world.tell(due(2)).reason, Reason::Outdated, "it was replaced");
+    let directive = decision.directives[0].clone();
+    let state = State::opened(&directive);
+    world.view.cases.insert(role(), Arc::new(opened(&directive, state)));
+    assert_eq!(world.tell(due(3)).reason, Reason::Outdated, "it is being done, or is held");
+}
+
+#[test]
+fn an_inventory_says_how_old_the_value_in_use_is() {
+    let mut world = World::new();
+    let issued = |world: &World| world.view.credentials[&role()].issued_ms;
+    let mut tell = |version, current, issued_ms| {
+        let Data::CredentialRegistered(mut it) = registered(role(), 1, version, current) else { unreachable!() };
+        it.issued_ms = issued_ms;
+        world.tell(Data::CredentialRegistered(it));
+        issued(&world)
+    };
+    assert_eq!(tell(2, true, Some(500)), Some(500));
+    assert_eq!(tell(1, false, Some(100)), Some(500), "the one before");
+    assert_eq!(tell(1, true, Some(100)), Some(500), "out of order");
+    assert_eq!(tell(2, true, None), Some(500), "nothing new is said of it");
+    assert_eq!(tell(3, true, None), None, "of the new one nobody knows");
+    let ahead = tell(4, true, Some(i64::MAX)).unwrap();
+    assert!(ahead < i64::MAX, "a time that lies ahead would never be old");
+}
+
+#[test]
+fn an_operator_rotates_what_nobody_found() {
+    let mut world = World::new();
+    let rotate = |leaked| Data::OperatorRotate { credential: role(), leaked, by: "ann".into(), reason: String::new() };
+    assert_eq!(asked(&world.tell(rotate(false))), [(Action::Rollover, None)]);
+    assert_eq!(asked(&world.tell(rotate(true))), [(Action::Contain, None)]);
+}
+
+#[test]
+fn consumers_are_heard_about_the_value_that_they_were_told_of() {
+    let mut world = World::new();
+    assert_eq!(world.tell(adopted(2, "billing", false)).reason, Reason::NotAwaited, "no rotation runs");
+    world.tell(registered(role(), 1, 1, true));
+    let decision = world.tell(observed("f", 1, "unknown", false));
+    let directive = decision.directives[0].clone();
+    let mut state = State::opened(&directive);
+    state.turn.new = Some(Generation { version: 2, user: None });
+    world.view.cases.insert(role(), Arc::new(opened(&directive, state.clone())));
+    let heard = world.tell(adopted(2, "billing", false));
+    assert_eq!((heard.verb, heard.reason), (Verb::Track, Reason::Adopted));
+    let word = Word::Answered { consumer: "billing".into(), version: 2, failed: false };
+    assert_eq!(heard.words, [(role(), word)]);
+    assert_eq!(world.tell(adopted(1, "billing", false)).reason, Reason::NotAwaited, "about another value");
+    let failed = world.tell(adopted(2, "web", true));
+    assert_eq!((failed.reason, failed.words.len()), (Reason::NotAwaited, 0), "nobody waits: the old one is being cut");
+    state.turn.adopted.insert("billing".into());
+    world.view.cases.insert(role(), Arc::new(opened(&directive, state)));
+    assert_eq!(world.tell(adopted(2, "billing", false)).words, [], "once");
 }

@@ -338,6 +338,7 @@ async fn old_findings_go_and_what_waits_or_an_inventory_knows_stays(store: Store
         fingerprints: Vec::new(),
         version: Some(3),
         current: true,
+        issued_ms: None,
         owner: None,
         environment: Some("prod".into()),
     };

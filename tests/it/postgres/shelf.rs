@@ -173,7 +173,12 @@ impl Life {
             place,
             users,
             password: PasswordRules::default(),
-            adoption: Adoption { consumers: vec!["web".to_owned()], within_ms: 60_000, late: Late::Hold },
+            adoption: Adoption {
+                consumers: vec!["web".to_owned()],
+                within_ms: 60_000,
+                late: Late::Hold,
+                ..Adoption::default()
+            },
             environment: None,
             owner: None,
             max_age_ms: None,

@@ -78,7 +78,8 @@ async fn a_finding_of_a_value_that_was_replaced_is_looked_at_and_closed_as_dead(
 
 async fn a_rollover_that_runs_is_taken_over_by_a_containment(store: Store) {
     let ground = Ground::new().await;
-    let adoption = Adoption { consumers: vec!["billing".into()], within_ms: 3_600_000, late: Late::Hold };
+    let adoption =
+        Adoption { consumers: vec!["billing".into()], within_ms: 3_600_000, late: Late::Hold, ..Adoption::default() };
     let victim = ground.victim(Shape::Two, adoption).await;
     // Somebody still uses the old user: the rollover waits for it.
     let session = ground.pg.login(&victim.old.0, &victim.old.1).await.unwrap();
@@ -202,7 +203,8 @@ async fn an_open_session_of_the_old_value_ends(store: Store) {
 
 async fn a_consumer_that_never_adopts_is_waited_for(store: Store) {
     let ground = Ground::new().await;
-    let adoption = Adoption { consumers: vec!["billing".into()], within_ms: 0, late: Late::Hold };
+    let adoption =
+        Adoption { consumers: vec!["billing".into()], within_ms: 0, late: Late::Hold, ..Adoption::default() };
     let victim = ground.victim(Shape::Two, adoption).await;
     let session = ground.pg.login(&victim.old.0, &victim.old.1).await.unwrap();
     let stage = Stage::new(store, victim.registry.clone());
@@ -223,7 +225,7 @@ async fn a_consumer_that_never_adopts_is_waited_for(store: Store) {
 
 async fn a_consumer_that_is_late_is_cut_where_the_rule_says_so(store: Store) {
     let ground = Ground::new().await;
-    let adoption = Adoption { consumers: vec!["billing".into()], within_ms: 0, late: Late::Cut };
+    let adoption = Adoption { consumers: vec!["billing".into()], within_ms: 0, late: Late::Cut, ..Adoption::default() };
     let victim = ground.victim(Shape::Two, adoption).await;
     let _session = ground.pg.login(&victim.old.0, &victim.old.1).await.unwrap();
     let stage = Stage::new(store, victim.registry.clone());
@@ -255,7 +257,8 @@ async fn a_finding_that_is_closed_takes_its_rollover_back(store: Store) {
 
 async fn a_task_that_ends_while_its_credential_is_rotated_ends_it(store: Store) {
     let ground = Ground::new().await;
-    let adoption = Adoption { consumers: vec!["billing".into()], within_ms: 3_600_000, late: Late::Hold };
+    let adoption =
+        Adoption { consumers: vec!["billing".into()], within_ms: 3_600_000, late: Late::Hold, ..Adoption::default() };
     let victim = ground.victim(Shape::Two, adoption).await;
     let session = ground.pg.login(&victim.old.0, &victim.old.1).await.unwrap();
     let stage = Stage::new(store, victim.registry.clone());

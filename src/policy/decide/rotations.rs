@@ -1,0 +1,51 @@
+//! Rotations that no finding asks for, and what consumers say of the new value.
+
+use super::{Blade, Draft};
+use crate::case::{Action, Trigger, Urgency};
+use crate::credential::CredentialId;
+use crate::event::CredentialAdopted;
+use crate::policy::{Decision, Reason, Verb, Word};
+
+impl Draft<'_> {
+    /// A value is old. Only where it is still the one in use, and nothing is being done about it.
+    pub(super) fn due(mut self, id: &CredentialId, version: i64, age_ms: i64) -> Decision {
+        let current =
+            self.credential(id).is_some_and(|known| known.version == Some(version) && known.dead_ms.is_none());
+        if !current || self.view.cases.contains_key(id) {
+            return self.say(Verb::Ignore, Reason::Outdated);
+        }
+        self.facts.insert("age_ms".into(), age_ms.into());
+        self.direct(id, None, blade(Trigger::Age, Urgency::Background), Action::Rollover, None);
+        if let Some(directive) = self.directives.first_mut() {
+            directive.generation = Some(version);
+        }
+        self.say(Verb::Rollover, Reason::RotationDue)
+    }
+
+    /// An operator's word: no rule is asked.
+    pub(super) fn rotate(mut self, id: &CredentialId, leaked: bool) -> Decision {
+        let (verb, action) = if leaked { (Verb::Contain, Action::Contain) } else { (Verb::Rollover, Action::Rollover) };
+        self.direct(id, None, blade(Trigger::Operator, Urgency::Urgent), action, None);
+        self.say(verb, Reason::Operator)
+    }
+
+    /// A consumer's answer to `credential.rotated`.
+    pub(super) fn adopted(mut self, it: &CredentialAdopted) -> Decision {
+        let case = self.view.cases.get(&it.credential).filter(|case| {
+            let turn = &case.state.turn;
+            let is_meant = turn.new.as_ref().is_some_and(|new| new.version == it.version);
+            is_meant && !turn.unhealthy && !turn.adopted.contains(&it.consumer)
+        });
+        let Some(case) = case.filter(|case| !it.failed || case.state.may_go_back()) else {
+            return self.say(Verb::Ignore, Reason::NotAwaited);
+        };
+        self.facts.insert("case".into(), case.id.to_string().into());
+        let answered = Word::Answered { consumer: it.consumer.clone(), version: it.version, failed: it.failed };
+        self.words.push((it.credential.clone(), answered));
+        self.say(Verb::Track, if it.failed { Reason::AdoptionFailed } else { Reason::Adopted })
+    }
+}
+
+fn blade(trigger: Trigger, urgency: Urgency) -> Blade {
+    Blade { trigger, urgency, end_ms: None }
+}
