@@ -56,7 +56,8 @@ fn id_of(lease: &DatabaseCredential) -> CredentialId {
 #[tokio::test(flavor = "multi_thread")]
 async fn vault_says_why_it_did_not_drop_a_user() {
     let admin = Admin::shared();
-    let pool = Postgres::shared().pool().await;
+    let pg = Postgres::shared();
+    let pool = pg.pool().await;
     let own: &[&str] = &["REVOKE ALL ON SCHEMA public FROM \"{{name}}\"; DROP ROLE \"{{name}}\";"];
     for (revocation, owner, kind) in [
         (&[][..], true, FailureKind::Refused),
@@ -86,6 +87,12 @@ async fn vault_says_why_it_did_not_drop_a_user() {
         assert!(!failure.note.contains(&lease.username), "no word of the provider's: {failure}");
         assert!(admin.lease_lives(&lease.lease).await, "the lease lives on");
         if kind == FailureKind::Refused {
+            // What a session has for itself is in the way as well.
+            let other = admin.database_credential(&mount).await;
+            let mut session = pg.login(&other.username, &other.password).await.unwrap();
+            sqlx::query("CREATE TEMPORARY TABLE rows_of_mine ()").execute(&mut session).await.unwrap();
+            let its = Subject { credential: id_of(&other), ..subject.clone() };
+            assert_eq!(vault.perform(Act::Revoke, &its).await.unwrap_err().kind, FailureKind::Refused);
             // Once somebody has taken what it owned, the same call removes it.
             owns_nothing(&pool, &lease.username).await;
             vault.perform(Act::Revoke, &subject).await.unwrap();

@@ -3,6 +3,7 @@
 //! one refused, one terminal outcome, and nothing left behind.
 
 mod stories;
+mod verdicts;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
