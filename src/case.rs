@@ -13,6 +13,7 @@ pub mod turn;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::record::{Observation, Presence};
 use crate::credential::CredentialId;
 use crate::task::{RunKey, Tenant};
 
@@ -296,6 +297,13 @@ impl Case {
     pub fn ends_credential(&self) -> bool {
         let looks_at_older = self.directive.action == Action::Verify && self.directive.generation.is_some();
         self.directive.action == Action::Revoke || (self.state.turn.new.is_none() && !looks_at_older)
+    }
+
+    /// Whether it lives, whatever was recorded before: a new value took its place, or its issuer showed it. The user of a
+    /// stored credential is there also when no value of it lets anybody in.
+    pub fn lives(&self, seen: Option<&Observation>) -> bool {
+        let is_shown = seen.is_some_and(|seen| seen.presence == Presence::Present);
+        self.settled().is_some() || (is_shown && !self.directive.credential.kind().rotates())
     }
 
     /// The version that is in use from now on, once the one before it is dead, and since when. Until then that one counts.

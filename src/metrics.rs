@@ -228,7 +228,8 @@ impl Metrics {
         self.consumer_lag.with_label_values(&[topic, &partition.to_string()]).set(lag);
     }
 
-    /// `alarms_total{alarm}`: conflict, typo (registered but never seen), alive_again, mass_silence, clock, halted_partition.
+    /// `alarms_total{alarm}`: conflict, typo (registered but never seen), alive_again, mass_silence, clock, halted_partition,
+    /// cleanup_pending (dead, and not removed: it owns objects).
     pub fn alarm(&self, alarm: &'static str) {
         self.alarms.with_label_values(&[alarm]).inc();
     }

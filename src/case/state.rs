@@ -271,6 +271,9 @@ impl State {
         if rotates && step.act != Act::Destroy && self.issuer().is_some_and(|seen| seen.presence == Presence::Gone) {
             return true;
         }
+        if step.act == Act::EndSessions && self.sessions_ended(step) {
+            return true;
+        }
         let Some(seen) = self.observation_for(step) else { return false };
         match step.act {
             Act::Revoke => seen.presence == Presence::Gone || seen.only_expires,
@@ -279,6 +282,12 @@ impl State {
             // A destroyed secret_id kills none of its tokens: they are always looked for.
             _ => false,
         }
+    }
+
+    /// Whether the plan has ended the sessions there before `step`, when nobody could log in any more.
+    pub(crate) fn sessions_ended(&self, step: &Step) -> bool {
+        let before = self.plan.as_ref().and_then(|plan| plan.steps.get(..self.step)).unwrap_or_default();
+        self.fenced && !self.residue.contains(&Residue::Sessions) && before.contains(step)
     }
 
     /// The state after `record`.

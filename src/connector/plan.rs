@@ -56,12 +56,15 @@ fn revoke(parts: Parts<'_>) -> Plan {
     if let Some(target) = target {
         steps.push(step(Act::Observe, target, false));
         steps.push(step(Act::Disable, target, true));
+        // Sessions own temporary tables, and a user that owns anything is not dropped.
+        steps.push(step(Act::EndSessions, target, true));
     }
     steps.push(step(Act::Revoke, issuer, false));
     if kind == Kind::VaultSecretId {
         steps.push(step(Act::RevokeDerived, issuer, true));
     }
     if let Some(target) = target {
+        // Where the login could not be shut before, others may have come: see `State::todo`.
         steps.push(step(Act::EndSessions, target, true));
     }
     steps.push(step(Act::Prove, target.unwrap_or(issuer), false));

@@ -399,7 +399,6 @@ impl Work<'_> {
         }
         // It cannot be used any more; what it owns must be taken over by a person before it can be removed.
         if step.act == Act::Revoke && kind == FailureKind::Refused && self.case().state.fenced {
-            self.parts.metrics.alarm("cleanup_pending");
             self.push(Record::Skipped { step: index, residue: Some(Residue::CleanupPending) })?;
             return Ok(Next::Go);
         }
@@ -472,7 +471,11 @@ impl Work<'_> {
         let directive = &self.claim.case.directive;
         let metrics = &self.parts.metrics;
         metrics.case_closed(directive.action.as_str(), directive.trigger.as_str(), verdict.as_str());
-        if let Verdict::Dead { at_ms, .. } = verdict {
+        if let Verdict::Dead { at_ms, residue, .. } = &verdict {
+            // Nobody can use it, and it is still there: that is a person's to mend.
+            if residue.contains(&Residue::CleanupPending) {
+                metrics.alarm("cleanup_pending");
+            }
             if directive.trigger == Trigger::TaskEnd {
                 metrics.task_end_to_dead(at_ms - directive.broker_ms);
             }

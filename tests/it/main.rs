@@ -30,6 +30,7 @@ mod executor;
 mod intake;
 mod journal;
 mod odd;
+mod owners;
 mod postgres;
 mod rotation;
 mod scanners;

@@ -3,6 +3,7 @@
 mod logins;
 mod rights;
 mod role;
+mod sessions;
 mod shelf;
 
 use std::sync::Arc;

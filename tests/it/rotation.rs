@@ -4,6 +4,7 @@
 
 mod adoption;
 mod stories;
+mod verdicts;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

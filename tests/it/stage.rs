@@ -42,6 +42,8 @@ pub struct Stage {
     pub settings: Settings,
     /// Rung when an outcome is durable, as for the relay.
     pub outbox: Arc<Notify>,
+    /// What its executors count.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Stage {
@@ -55,7 +57,8 @@ impl Stage {
             authority: BTreeMap::from([(TOPIC.to_owned(), authority)]),
             ..Settings::default()
         };
-        Self { store, worker: uuid::Uuid::new_v4(), registry: Arc::new(registry), settings, outbox: Arc::default() }
+        let (worker, registry) = (uuid::Uuid::new_v4(), Arc::new(registry));
+        Self { store, worker, registry, settings, outbox: Arc::default(), metrics: Arc::default() }
     }
 
     pub async fn open(&self) -> Arc<dyn Journal> {
@@ -84,7 +87,7 @@ impl Stage {
             clock,
             clock_trusted: Arc::new(|| true),
             freeze_file: Arc::new(|| None::<Freeze>),
-            metrics: Arc::new(Metrics::default()),
+            metrics: self.metrics.clone(),
             stirred,
             outbox: self.outbox.clone(),
         })

@@ -1,6 +1,8 @@
 //! The real binary on real Kafka, Vault and PostgreSQL: killed at arbitrary moments, frozen, only observing, told to end.
 //! What is true in the end is what an independent witness sees: old logins, old tokens, PostgreSQL's log, the topics.
 
+mod findings;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;

@@ -217,6 +217,11 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         (Call::SecretIdLookup, 404) if text.contains("failed to find accessor entry") => Meaning::Gone,
         (Call::LeaseLookup, 400) if text.contains("invalid lease") => Meaning::Gone,
         (Call::LeaseRevoke, 400) if text.contains("invalid lease") => Meaning::Gone,
+        // What the user owns keeps it from being dropped (dependent_objects_still_exist): so it will the next time. The
+        // lease lives on.
+        (Call::LeaseRevoke, 400) if text.contains("failed to revoke") && text.contains("SQLSTATE 2BP01") => {
+            failed(FailureKind::Refused, "the system behind does not remove its user, which owns objects there")
+        }
         // The database is down, or its revocation statement fails: the lease lives on with its old expiry.
         (Call::LeaseRevoke, 400) if text.contains("failed to revoke") => {
             failed(FailureKind::Unknown, "Vault could not revoke it at the system behind")

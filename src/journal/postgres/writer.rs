@@ -221,12 +221,12 @@ pub(super) struct Learned {
     issued_ms: Option<i64>,
     expires_ms: Option<i64>,
     dead_ms: Option<i64>,
-    present: bool,
+    lives: bool,
     version: Option<i64>,
 }
 
 impl Learned {
-    /// Seen present after its death: the death is not recorded any more.
+    /// Alive after its death: the death is not recorded any more.
     pub(super) fn of(case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Self {
         let (version, promoted_ms) = case.settled().map_or((None, None), |(version, at)| (Some(version), at));
         Self {
@@ -236,7 +236,7 @@ impl Learned {
             issued_ms: promoted_ms.or(seen.and_then(|s| s.issued_ms)),
             expires_ms: seen.and_then(|s| s.expires_ms),
             dead_ms,
-            present: seen.is_some_and(|s| s.presence == Presence::Present),
+            lives: case.lives(seen),
             version,
         }
     }
@@ -259,10 +259,10 @@ pub(super) async fn learn(db: &mut PgConnection, learned: &[Learned]) -> Result<
     sqlx::query(
         "UPDATE credentials c SET seen_ms = coalesce(c.seen_ms, v.seen), issued_ms = coalesce(v.issued, c.issued_ms), \
          expires_ms = coalesce(v.expires, c.expires_ms), \
-         dead_ms = CASE WHEN v.dead IS NOT NULL THEN v.dead WHEN v.present THEN NULL ELSE c.dead_ms END, \
+         dead_ms = CASE WHEN v.dead IS NOT NULL THEN v.dead WHEN v.lives THEN NULL ELSE c.dead_ms END, \
          version = greatest(c.version, v.version), lookup_due_ms = NULL \
          FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bool[], \
-         $8::bigint[]) v(tenant, id, seen, issued, expires, dead, present, version) \
+         $8::bigint[]) v(tenant, id, seen, issued, expires, dead, lives, version) \
          WHERE c.tenant = v.tenant AND c.id = v.id",
     )
     .bind(texts(learned, |l| &*l.tenant))
@@ -271,7 +271,7 @@ pub(super) async fn learn(db: &mut PgConnection, learned: &[Learned]) -> Result<
     .bind(column(learned, |l| l.issued_ms))
     .bind(column(learned, |l| l.expires_ms))
     .bind(column(learned, |l| l.dead_ms))
-    .bind(column(learned, |l| l.present))
+    .bind(column(learned, |l| l.lives))
     .bind(column(learned, |l| l.version))
     .execute(db)
     .await?;

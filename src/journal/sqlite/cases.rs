@@ -191,9 +191,8 @@ fn close(w: &mut Writer, case: &Case, learned: Option<&Observation>, now_ms: i64
     Ok(())
 }
 
-/// What a case learned of its credential. Seen present after its death: the death is not recorded any more.
+/// What a case learned of its credential. Alive after its death: the death is not recorded any more.
 pub(super) fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms: Option<i64>) -> Result<(), Error> {
-    let present = seen.is_some_and(|s| s.presence == Presence::Present);
     let (version, promoted_ms) = case.settled().map_or((None, None), |(version, at)| (Some(version), at));
     exec(
         &w.db,
@@ -206,7 +205,7 @@ pub(super) fn learn(w: &Writer, case: &Case, seen: Option<&Observation>, dead_ms
             seen.and_then(|s| s.expires_ms),
             dead_ms,
             dead_ms,
-            present,
+            case.lives(seen),
             version,
             version,
             case.tenant,

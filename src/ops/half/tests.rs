@@ -45,12 +45,13 @@ fn planned(acts: &[(Act, &str)]) -> Record {
     Record::Planned { no: 1, plan: Plan { steps, pivot, undoes: false } }
 }
 
-/// A lease with a target: looks, disables, revokes, ends sessions, proves.
+/// A lease with a target: looks, disables, ends sessions, revokes, ends those that came meanwhile, proves.
 fn lease() -> Record {
     planned(&[
         (Act::Observe, "prod"),
         (Act::Observe, "appdb"),
         (Act::Disable, "appdb"),
+        (Act::EndSessions, "appdb"),
         (Act::Revoke, "prod"),
         (Act::EndSessions, "appdb"),
         (Act::Prove, "appdb"),
@@ -95,14 +96,18 @@ fn a_user_without_login_and_its_living_lease_are_half_made() {
     let runs: Vec<_> = half.by_hand.iter().map(|by| (by.to, by.run.as_str())).collect();
     let wanted = [("end it", "vault lease revoke database/creds/app/x1"), ("undo it", "ALTER ROLE \"v-app\" LOGIN;")];
     assert_eq!(runs, wanted);
-    let perhaps = with(&[starts(2), done(2), starts(3)]).unwrap();
+    let ending = with(&[starts(2), done(2), starts(3)]).unwrap();
+    assert_eq!(ending.what, "the user is NOLOGIN, its lease is not revoked");
+    let fenced = [starts(2), done(2), starts(3), done(3)];
+    let perhaps = with(&[&fenced[..], &[starts(4)]].concat()).unwrap();
     assert_eq!(perhaps.what, "the user is NOLOGIN, its lease may be revoked");
-    let open = with(&[starts(2), done(2), starts(3), done(3), held()]).unwrap();
+    let revoked = [&fenced[..], &[starts(4), done(4)]].concat();
+    assert_eq!(with(&revoked), None, "only the proof is left: nobody could log in since the sessions ended");
+    let not_ended = Record::Skipped { step: 3, residue: Some(Residue::Sessions) };
+    let open = with(&[starts(2), done(2), starts(3), not_ended, starts(4), done(4), held()]).unwrap();
     assert_eq!(open.what, "its lease is revoked, its sessions may be open");
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = 4711;";
     assert_eq!(open.by_hand, [ByHand { to: "end it", run: sql.to_owned() }]);
-    let proving = [starts(2), done(2), starts(3), done(3), starts(4), done(4)];
-    assert_eq!(with(&proving), None, "only the proof is left");
     let abandoned = Record::Abandoned { by: "ana".into(), reason: "why".into() };
     assert!(!with(&[starts(2), done(2), abandoned]).unwrap().goes_on);
 }
@@ -110,7 +115,7 @@ fn a_user_without_login_and_its_living_lease_are_half_made() {
 #[test]
 fn where_the_user_was_not_fenced_nothing_is() {
     let skipped = Record::Skipped { step: 2, residue: Some(Residue::NotFenced) };
-    assert_eq!(of(&[lease(), saw(0), saw(1), skipped, starts(3)]), None);
+    assert_eq!(of(&[lease(), saw(0), saw(1), skipped, starts(3), done(3), starts(4)]), None);
 }
 
 #[test]

@@ -10,6 +10,9 @@ use crate::connector::{Failure, Subject};
 
 /// Whether we may end a user's sessions: by the role for it, or as a member of the user.
 const MAY_END: &str = "SELECT coalesce(pg_catalog.pg_has_role(current_user, $1::bigint::oid, 'USAGE'), false)";
+/// Whether any of these roles owns anything, in whatever database.
+const OWN: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_shdepend WHERE deptype = 'o' \
+     AND refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND refobjid = ANY ($1::bigint[]::oid[]))";
 const PURPOSE: &str = "curfew-probe";
 
 /// What was seen.
@@ -87,7 +90,20 @@ impl PostgresRole {
         for user in user.filter(|_| !rotation.ends).map_or(all, |user| vec![user]) {
             self.count_sessions(subject, rotation, user, may_end, &mut sight).await?;
         }
+        if rotation.ends && sight.answer == Answer::Refused && self.own_objects(subject, rotation).await? {
+            sight.residue.push(Residue::CleanupPending);
+        }
         Ok(sight)
+    }
+
+    /// Whether what the users own keeps them from being removed: a person must give that to somebody else first.
+    async fn own_objects(&self, subject: &Subject, rotation: &Rotation) -> Result<bool, Failure> {
+        let users = &rotation.recipe.users;
+        let mut oids = Vec::new();
+        for user in users.names() {
+            oids.extend(self.role(subject, users, user).await?.map(|role| role.oid));
+        }
+        self.bounded(false, sqlx::query_scalar(OWN).bind(oids).fetch_one(&self.pool)).await
     }
 
     /// The old value is still stored: it is tried.
