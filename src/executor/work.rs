@@ -196,9 +196,10 @@ impl Work<'_> {
         drop(place);
         self.measured(&step, answer.as_ref().err(), started);
         match answer {
-            Ok(Gate::Open) => {
+            Ok(gate @ (Gate::Open | Gate::Cut { .. })) => {
                 self.breakers.answered(&step.system);
-                self.push(Record::Passed { step: index })?;
+                let cut_ms = if let Gate::Cut { ms } = gate { Some(ms) } else { None };
+                self.push(Record::Passed { step: index, cut_ms })?;
                 Ok(Next::Go)
             }
             Ok(Gate::Shut { again_ms }) => self.wait_then(again_ms.max(self.now() + 1)).await,
@@ -262,7 +263,7 @@ impl Work<'_> {
             Ok(output) => {
                 self.breakers.answered(&step.system);
                 self.push(Record::Succeeded { step: index, output })?;
-                if step.act == Act::Promote {
+                if step.act.replaces() {
                     let case = self.case();
                     let recipe = self.parts.registry.recipe(&case.directive.credential);
                     self.messages.push(outcome::rotated(case, recipe.map(AsRef::as_ref), self.now()));

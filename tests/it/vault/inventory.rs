@@ -19,7 +19,13 @@ fn keys() -> Keys {
 
 fn watch(mount: &str, paths: &[&str]) -> Watch {
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-    Watch { mount: mount.to_owned(), paths, fields: None, user_field: Some("username".to_owned()) }
+    Watch {
+        mount: mount.to_owned(),
+        paths,
+        static_roles: Vec::new(),
+        fields: None,
+        user_field: Some("username".to_owned()),
+    }
 }
 
 async fn reader(settings: &VaultSettings, watches: Vec<Watch>) -> Reader {
