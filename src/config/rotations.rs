@@ -31,7 +31,7 @@ pub struct Rotation {
     pub store: Store,
     /// What the target takes as a password.
     #[serde(default)]
-    pub password: Password,
+    pub password: Option<Password>,
     /// Who must take a new value before the old one is cut.
     #[serde(default)]
     pub consumers: Vec<String>,
@@ -278,11 +278,15 @@ pub(super) fn recipes(
                 continue;
             }
         };
-        if !LENGTH.contains(&one.password.length.value) {
-            c.wrong(one.password.length.referenced, "`password.length` is 16 to 256");
+        if one.password.is_some() && place.keeper.mints() {
+            c.wrong(stored_at, "a static role's password is made by Vault, after its engine's password policy");
         }
-        if !one.password.symbols.bytes().all(|b| b.is_ascii_punctuation()) {
-            c.wrong(one.password.length.referenced, "`password.symbols` are ASCII punctuation");
+        let password = one.password.clone().unwrap_or_default();
+        if !LENGTH.contains(&password.length.value) {
+            c.wrong(password.length.referenced, "`password.length` is 16 to 256");
+        }
+        if !password.symbols.bytes().all(|b| b.is_ascii_punctuation()) {
+            c.wrong(password.length.referenced, "`password.symbols` are ASCII punctuation");
         }
         if let Some(age) = one.max_age.as_ref().filter(|age| age.value.0 < 3_600_000) {
             c.wrong(age.referenced, "`max_age` is at least 1h");
@@ -300,7 +304,7 @@ pub(super) fn recipes(
             credential,
             place,
             users: taken,
-            password: PasswordRules { length: one.password.length.value, symbols: one.password.symbols.clone() },
+            password: PasswordRules { length: password.length.value, symbols: password.symbols },
             adoption: Adoption {
                 consumers: one.consumers.clone(),
                 within_ms: one.adopt_within.value.0,
@@ -334,7 +338,7 @@ pub(super) fn inventories(c: &mut Checks<'_>, raw: &[Spanned<Watch>], realms: &[
         whose(c, &one.realm, realms);
         let (paths, roles) = (&one.paths, &one.static_roles);
         let minted = !roles.value.is_empty();
-        if minted == !paths.value.is_empty() || paths.value.iter().any(|path| matches!(path.as_str(), "" | "/")) {
+        if minted != paths.value.is_empty() || paths.value.iter().any(|path| matches!(path.as_str(), "" | "/")) {
             let at = if paths.value.is_empty() { *at } else { paths.referenced };
             c.wrong(at, "`paths` are opt-in: name each, or a prefix that ends in `/`; or else name `static_roles`");
         }
