@@ -250,6 +250,8 @@ pub struct Inventory {
     pub mount: String,
     /// Paths; one that ends in `/` stands for all below it.
     pub paths: Vec<String>,
+    /// Static roles of a database engine.
+    pub static_roles: Vec<String>,
     /// The fields that hold secrets; `None`: all.
     pub fields: Option<Vec<String>>,
     /// How often.

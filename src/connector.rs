@@ -70,6 +70,11 @@ pub struct Subject {
 pub enum Gate {
     /// It is.
     Open,
+    /// It is, and what was open at the system before `ms`, by its own clock, is of the old value.
+    Cut {
+        /// When.
+        ms: i64,
+    },
     /// Not yet: ask again then.
     Shut {
         /// When (our clock).
@@ -122,7 +127,7 @@ pub struct Realm {
 pub struct Registry {
     realms: BTreeMap<String, Realm>,
     connectors: BTreeMap<(String, String), Arc<dyn Connector>>,
-    stores: BTreeMap<String, Arc<dyn Store>>,
+    stores: BTreeMap<(String, String), Arc<dyn Store>>,
     recipes: BTreeMap<CredentialId, Arc<Recipe>>,
 }
 
@@ -148,9 +153,9 @@ impl Registry {
         self.connectors.insert((connector.name().to_owned(), connector.system().to_owned()), connector);
     }
 
-    /// Adds a store, under its system: one for each realm. It is a connector as well.
+    /// Adds a store, under its name and system. It is a connector as well.
     pub fn add_store(&mut self, store: Arc<dyn Store>) {
-        self.stores.insert(store.system().to_owned(), store.clone());
+        self.stores.insert((store.name().to_owned(), store.system().to_owned()), store.clone());
         self.add(store);
     }
 
@@ -172,8 +177,14 @@ impl Registry {
     /// What a rotation of the case works on, where its credential has a recipe.
     pub fn rotation(&self, case: &Case) -> Option<Rotation> {
         let recipe = self.recipe(&case.directive.credential)?.clone();
-        let store = self.stores.get(&recipe.place.realm)?.clone();
+        let store = self.store(&recipe)?.clone();
         Some(Rotation::of(case, recipe, store))
+    }
+
+    /// What keeps the values of a recipe.
+    fn store(&self, recipe: &Recipe) -> Option<&Arc<dyn Store>> {
+        let place = &recipe.place;
+        self.stores.get(&(place.keeper.as_str().to_owned(), place.realm.clone()))
     }
 
     /// The realm of this name.
@@ -230,7 +241,7 @@ impl Registry {
         let target = self.target(id, case.principal.as_deref()).map(at);
         let recipe = match self.recipe(id) {
             Some(recipe) => {
-                let store = self.stores.get(&recipe.place.realm).ok_or(NoPlan::Unserved)?;
+                let store = self.store(recipe).ok_or(NoPlan::Unserved)?;
                 Some((recipe.as_ref(), (store.name(), store.system())))
             }
             None => None,

@@ -22,10 +22,10 @@ pub enum Kind {
     VaultToken,
     /// A secret_id of a Vault AppRole; its id is `<auth mount>/<role>/<secret_id accessor>`.
     VaultSecretId,
-    /// The password of a PostgreSQL role; its id is the role's name, of two in turn `<one>,<other>`.
+    /// The password of a PostgreSQL role, whoever picks it; its id is the role's name, of two in turn `<one>,<other>`.
     PostgresRole,
-    /// A value in a Vault KV store that no recipe names: known by its fingerprints, and rotated by a person. Its id is
-    /// `<mount>/<path>#<field>`.
+    /// A value in a Vault KV store (or of a static role) that no recipe names: known by its fingerprints, and rotated by a
+    /// person. Its id is `<mount>/<path>#<field>`.
     VaultKv,
     /// A kind that no connector of this build serves. It is recorded and held, never acted on.
     Unserved,

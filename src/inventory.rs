@@ -13,10 +13,14 @@ use crate::fingerprint::Fingerprint;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
-    /// The mount of a KV version 2 engine.
+    /// The mount of a KV version 2 engine, or of a database engine.
     pub mount: String,
     /// Secrets, and prefixes that end in `/`: all below them. `/` is the whole mount.
+    #[serde(default)]
     pub paths: Vec<String>,
+    /// Static roles of a database engine. Their version is the time of their last rotation.
+    #[serde(default)]
+    pub static_roles: Vec<String>,
     /// Only these fields; `None`: each that holds a text.
     #[serde(default)]
     pub fields: Option<Vec<String>>,

@@ -63,7 +63,7 @@ pub fn judge(case: &Case, settle: Settle, now_ms: i64) -> Judgement {
             residue.push(*one);
         }
     }
-    let by = if state.killed { KilledBy::Curfew } else { KilledBy::Others };
+    let by = if state.is_ours() { KilledBy::Curfew } else { KilledBy::Others };
     Judgement::Close(Verdict::Dead { level, at_ms: first_ms, sightings: series.refused, by, residue })
 }
 

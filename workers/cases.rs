@@ -160,7 +160,7 @@ fn describe(record: &Record, plan: Option<&Plan>) -> String {
             derived => format!("{}, and {derived} derived from it", step(at)),
         },
         Record::Failed { step: at, failure, note } => format!("{}: {}: {note}", step(at), failure.as_str()),
-        Record::Skipped { step: at, .. } | Record::Passed { step: at } => step(at),
+        Record::Skipped { step: at, .. } | Record::Passed { step: at, .. } => step(at),
         Record::Proven { step: at, verdict } => format!("{}: {}", step(at), show::verdict(verdict)),
         Record::Answered { consumer, version, failed, .. } => {
             let what = if *failed { "cannot work with" } else { "has" };

@@ -122,8 +122,9 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         opened.extend(realm.rules.targets.iter().map(|(_, target)| target.clone()));
         let places: Vec<Place> = recipes(config, name).map(|recipe| recipe.place.clone()).collect();
         if !places.is_empty() {
-            let store = vault::connect_store(name, &settings, realm.rules.mode, clock.clone(), &places).await;
-            registry.add_store(store.map_err(|error| refused(&format!("store of realm {name}"), &error))?);
+            let stores = vault::connect_stores(name, &settings, realm.rules.mode, clock.clone(), &places).await;
+            let stores = stores.map_err(|error| refused(&format!("stores of realm {name}"), &error))?;
+            stores.into_iter().for_each(|store| registry.add_store(store));
             opened.extend(recipes(config, name).map(|recipe| recipe.credential.instance().to_owned()));
         }
     }

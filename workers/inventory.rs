@@ -68,6 +68,7 @@ async fn read(process: &Process, inventory: &Inventory, at: usize) -> Result<(),
     let watch = Watch {
         mount: inventory.mount.clone(),
         paths: inventory.paths.clone(),
+        static_roles: inventory.static_roles.clone(),
         fields: inventory.fields.clone(),
         user_field: None,
     };

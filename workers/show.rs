@@ -124,7 +124,8 @@ pub fn summary(config: &Config) -> String {
         lines.push(format!("rotation  {}: {mode}, {} at {}, stored at {at}", recipe.name, id.id(), id.instance()));
     }
     for inventory in &config.inventories {
-        lines.push(format!("inventory {}: {} below {}", inventory.realm, inventory.paths.join(", "), inventory.mount));
+        let all: Vec<&str> = inventory.paths.iter().chain(&inventory.static_roles).map(String::as_str).collect();
+        lines.push(format!("inventory {}: {} below {}", inventory.realm, all.join(", "), inventory.mount));
     }
     lines.push("ok".to_owned());
     lines.join("\n")

@@ -9,6 +9,10 @@ path "kv/metadata/app/*" { capabilities = ["list", "read"] }
 # The values. They are hashed in memory and dropped.
 path "kv/data/app/*" { capabilities = ["read"] }
 
+# The passwords of static roles, and when each was rotated last: only where the inventory names `static_roles`.
+path "database/static-roles/app" { capabilities = ["read"] }
+path "database/static-creds/app" { capabilities = ["read"] }
+
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
 path "sys/capabilities-self" { capabilities = ["update"] }

@@ -11,6 +11,7 @@ fn aging(name: &str, path: &str) -> Aging {
         name: name.to_owned(),
         credential: CredentialId::new(Kind::PostgresRole, "appdb", name).unwrap(),
         place: Place {
+            keeper: crate::connector::recipe::Keeper::Kv,
             realm: "prod".into(),
             mount: "kv".into(),
             path: path.to_owned(),

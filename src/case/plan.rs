@@ -19,6 +19,8 @@ pub enum Act {
     Test,
     /// Makes the candidate the value that consumers read.
     Promote,
+    /// Has the provider make another value: in one call it is set at the target and stored where consumers read.
+    Mint,
     /// Waits until the consumers have taken it. A gate.
     Adopt,
     /// Stops new uses reversibly, such as NOLOGIN. Skipped where we may not.
@@ -51,6 +53,7 @@ impl Act {
             Self::Set => "set",
             Self::Test => "test",
             Self::Promote => "promote",
+            Self::Mint => "mint",
             Self::Adopt => "adopt",
             Self::Disable => "disable",
             Self::Revoke => "revoke",
@@ -72,6 +75,11 @@ impl Act {
     /// Whether it only asks if the plan may go on.
     pub fn is_gate(self) -> bool {
         matches!(self, Self::Test | Self::Adopt)
+    }
+
+    /// Whether consumers read another value once it is done.
+    pub fn replaces(self) -> bool {
+        matches!(self, Self::Promote | Self::Mint | Self::Revert)
     }
 
     /// Whether "nothing there any more" is what it was to bring about.
@@ -110,6 +118,11 @@ impl Plan {
     /// Index of the step that does `act`.
     pub fn find(&self, act: Act) -> Option<usize> {
         self.steps.iter().position(|step| step.act == act)
+    }
+
+    /// Index of the step by which another value begins: one of ours, or the provider's.
+    pub fn making(&self) -> Option<usize> {
+        self.steps.iter().position(|step| matches!(step.act, Act::Create | Act::Mint))
     }
 
     /// Whether a case may follow it. One that goes forward has one proof, and closes by nothing else; after that only

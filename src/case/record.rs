@@ -159,7 +159,7 @@ pub struct Output {
     pub residue: Vec<Residue>,
     /// How many derived things were killed.
     pub derived: u32,
-    /// Of [`Act::Promote`](super::plan::Act::Promote): what consumers read now.
+    /// Of [`Act::Promote`](super::plan::Act::Promote) and [`Act::Mint`](super::plan::Act::Mint): what consumers read now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Generation>,
     /// When the system did it, by its own clock.
@@ -312,6 +312,9 @@ pub enum Record {
     Passed {
         /// Index of the step.
         step: usize,
+        /// Of a value that its provider set: what was open at the target before is of the old one, by the target's clock.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cut_ms: Option<i64>,
     },
     /// The old value is proven dead; what is still stored of it remains to be destroyed.
     Proven {

@@ -235,6 +235,12 @@ impl State {
         self.phase == Phase::Abandoned || self.step + 1 >= steps
     }
 
+    /// Whether what died died by this case: it revoked it, replaced it, or shut out who had it where nothing revokes.
+    pub fn is_ours(&self) -> bool {
+        let revokes = self.plan.as_ref().is_some_and(|plan| plan.find(Act::Revoke).is_some());
+        self.killed || self.turn.new.is_some() || (self.fenced && !revokes)
+    }
+
     /// Whether the target took none of the candidates, or a consumer cannot work with the one that was promoted: what was
     /// done is undone next.
     pub fn is_spent(&self) -> bool {
@@ -245,7 +251,9 @@ impl State {
     /// Whether the old value can still be given back after the promotion: it works until its consumers were waited for.
     pub fn may_go_back(&self) -> bool {
         let waits = self.current().is_some_and(|step| step.act == Act::Adopt);
-        waits && self.turn.new.is_some() && !matches!(self.phase, Phase::Abandoned | Phase::Closed { .. })
+        // What a provider replaced is kept nowhere.
+        let is_kept = self.plan.as_ref().is_some_and(|plan| plan.find(Act::Mint).is_none());
+        waits && is_kept && self.turn.new.is_some() && !matches!(self.phase, Phase::Abandoned | Phase::Closed { .. })
     }
 
     /// The look that must come before an effect in doubt is repeated. Where the plan has none for this step's system,
@@ -266,7 +274,7 @@ impl State {
         if step.act == Act::Restore && !self.turn.is_set {
             return true;
         }
-        let rotates = self.plan.as_ref().is_some_and(|plan| plan.find(Act::Create).is_some());
+        let rotates = self.plan.as_ref().is_some_and(|plan| plan.making().is_some());
         // A user that its system does not know any more gets no new value.
         if rotates && step.act != Act::Destroy && self.issuer().is_some_and(|seen| seen.presence == Presence::Gone) {
             return true;
@@ -398,11 +406,11 @@ impl State {
                 if *failure == FailureKind::Rejected && *step == self.step {
                     self.turn.rejected = self.turn.rejected.saturating_add(1);
                     // Another one is made, unless the last was the last.
-                    if let Some(create) = self.plan.as_ref().and_then(|plan| plan.find(Act::Create))
-                        && create <= self.step
+                    if let Some(making) = self.plan.as_ref().and_then(Plan::making)
+                        && making <= self.step
                         && !self.is_spent()
                     {
-                        self.step = create;
+                        self.step = making;
                         self.attempts = 0;
                     }
                 }
@@ -412,7 +420,10 @@ impl State {
                     self.turn.rejected = Turn::CANDIDATES;
                 }
             }
-            Record::Passed { step } if is_open && *step == self.step && self.act(*step).is_some_and(Act::is_gate) => {
+            Record::Passed { step, cut_ms }
+                if is_open && *step == self.step && self.act(*step).is_some_and(Act::is_gate) =>
+            {
+                self.turn.set_ms = cut_ms.or(self.turn.set_ms);
                 self.advance();
             }
             Record::Proven { step, verdict }

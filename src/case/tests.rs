@@ -29,8 +29,8 @@ fn step(act: Act, system: &str) -> Step {
     Step { act, connector: system.into(), system: system.into(), optional: false }
 }
 
-/// A revoke with looks for each system (0) or without the one at the database (1), a containment (2), a rollover (3);
-/// or what undoes these.
+/// A revoke with looks for each system (0) or without the one at the database (1), a containment (2), a rollover (3), one
+/// that the provider makes (4); or what undoes these.
 fn plan(shape: u8, undoes: bool) -> Plan {
     let at = |(act, system): &(Act, &str)| step(*act, system);
     if undoes {
@@ -42,6 +42,11 @@ fn plan(shape: u8, undoes: bool) -> Plan {
     let cuts = [(Act::Disable, "pg"), (Act::EndSessions, "pg")];
     let makes = [(Act::Create, "kv"), (Act::Set, "pg"), (Act::Test, "pg"), (Act::Promote, "kv")];
     let ends = [(Act::Prove, "pg"), (Act::Destroy, "kv")];
+    if shape == 4 {
+        let makes = [(Act::Mint, "kv"), (Act::Test, "pg"), (Act::Adopt, "pg"), (Act::EndSessions, "pg")];
+        let steps = [&looks[..], &makes, &ends].concat().iter().map(at).collect();
+        return Plan { pivot: 2, steps, undoes: false };
+    }
     if shape >= 2 {
         let middle = if shape == 2 { [&cuts[..], &makes] } else { [&makes[..], &[(Act::Adopt, "pg")]] };
         let steps = [&looks[..], middle[0], middle[1], &ends].concat().iter().map(at).collect::<Vec<_>>();
@@ -93,7 +98,7 @@ fn answer(state: &State, todo: Todo, pick: u8, shape: u8) -> Record {
         Todo::Perform(step) => Record::Started { step, key: uuid::Uuid::nil(), attempt: state.attempts + 1 },
         Todo::Skip(step) => Record::Skipped { step, residue: None },
         Todo::Pass(step) if pick.is_multiple_of(3) => failed(step),
-        Todo::Pass(step) => Record::Passed { step },
+        Todo::Pass(step) => Record::Passed { step, cut_ms: None },
         Todo::Close if state.withdrawn => Record::Closed { verdict: Verdict::Obsolete },
         Todo::Close => Record::Closed { verdict: state.proven.clone().unwrap() },
         Todo::Park => Record::Held { reason: HoldReason::CandidateRejected },
@@ -115,7 +120,7 @@ fn answer(state: &State, todo: Todo, pick: u8, shape: u8) -> Record {
 proptest! {
     /// Whatever happens, what comes next can be recorded, and a crash between any two records changes nothing.
     #[test]
-    fn what_comes_next_can_always_be_recorded(picks in prop::collection::vec((any::<u8>(), 0..24u8), 1..80), shape in 0..4u8) {
+    fn what_comes_next_can_always_be_recorded(picks in prop::collection::vec((any::<u8>(), 0..24u8), 1..80), shape in 0..5u8) {
         let opened = directive(None);
         let mut state = State::opened(&opened);
         let mut records = vec![Record::Opened { directive: opened }];
@@ -163,7 +168,7 @@ proptest! {
 
     /// No order of records, however wild, reaches a state in which a closed case moves or an unseen death is recorded.
     #[test]
-    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..12usize, 0..18u8), 0..60), shape in 0..4u8) {
+    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..12usize, 0..18u8), 0..60), shape in 0..5u8) {
         let mut state = State::opened(&directive(None));
         for (pick, at, kind) in picks {
             let record = match kind {
@@ -180,7 +185,7 @@ proptest! {
                 10 => Record::Resumed { by: "a".into() },
                 11 => Record::Abandoned { by: "a".into(), reason: String::new() },
                 12 => Record::Closed { verdict: dead() },
-                14 => Record::Passed { step: at },
+                14 => Record::Passed { step: at, cut_ms: None },
                 15 => Record::Proven { step: at, verdict: dead() },
                 16 => Record::Withdrawn { by: "t".into() },
                 17 => Record::Failed { step: at, failure: FailureKind::Rejected, note: String::new() },

@@ -18,7 +18,8 @@ pub struct Turn {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Generation>,
     /// When the target was last given a candidate, by its own clock: what was open before is of the old value. Nobody but
-    /// our own test knows a candidate before it is promoted.
+    /// our own test knows a candidate before it is promoted. Of a value that its provider set: when our test was let in
+    /// with it; who was faster has to come again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_ms: Option<i64>,
     /// Whether the target has a candidate, or may have one.
@@ -72,6 +73,14 @@ impl Turn {
             Act::Revert => {
                 self.old = output.current.clone().or(self.old.take());
                 (self.new, self.promoted_ms) = (None, None);
+            }
+            Act::Mint => {
+                self.new.clone_from(&output.current);
+                self.promoted_ms = output.done_ms;
+                self.refuted = false;
+                self.adopted.clear();
+                // Not before the target was seen to take it.
+                self.set_ms = None;
             }
             Act::Restore => (self.is_set, self.set_ms) = (false, None),
             _ => {}

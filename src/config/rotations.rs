@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 
 use super::check::Checks;
 use super::file::{AppRole, Millis, unplaced};
@@ -11,8 +11,8 @@ use super::problem::{Problem, said};
 use super::{Inventory, Realm, Target};
 use crate::ages;
 use crate::connector::candidate::LENGTH;
-use crate::connector::recipe::{Adoption, Late, PasswordRules, Place, Recipe, Users};
-use crate::connector::vault::kv;
+use crate::connector::recipe::{Adoption, Keeper, Late, PasswordRules, Place, Recipe, Users};
+use crate::connector::vault::{kv, static_role};
 use crate::credential::{CredentialId, Kind};
 use crate::finding::Validity;
 use crate::guard::Mode;
@@ -32,7 +32,7 @@ pub struct Rotation {
     pub store: Store,
     /// What the target takes as a password.
     #[serde(default)]
-    pub password: Password,
+    pub password: Option<Password>,
     /// Who must take a new value before the old one is cut.
     #[serde(default)]
     pub consumers: Vec<String>,
@@ -66,11 +66,15 @@ fn adopt_within() -> Spanned<Millis> {
 pub struct Store {
     /// The realm.
     pub realm: Spanned<String>,
-    /// The mount of a KV secrets engine, version 2.
-    #[serde(default = "kv")]
-    pub mount: String,
+    /// The mount of a KV secrets engine, version 2 (`kv`), or of the database engine (`database`).
+    #[serde(default)]
+    pub mount: Option<String>,
     /// The path below it.
-    pub path: Spanned<String>,
+    #[serde(default)]
+    pub path: Option<Spanned<String>>,
+    /// Instead of a path: the static role of the database engine, whose password Vault makes, sets and hands out.
+    #[serde(default)]
+    pub static_role: Option<Spanned<String>>,
     /// The field with the value.
     #[serde(default = "password")]
     pub field: String,
@@ -81,6 +85,41 @@ pub struct Store {
 
 fn kv() -> String {
     "kv".to_owned()
+}
+
+impl Store {
+    /// What keeps the value, and where: for messages as well.
+    fn place(&self, c: &mut Checks<'_>) -> Option<(Place, Location)> {
+        let (keeper, path, usual, at) = match (&self.path, &self.static_role) {
+            (Some(path), None) => (Keeper::Kv, path.value.clone(), kv(), path.referenced),
+            (None, Some(role)) => (
+                Keeper::StaticRole,
+                format!("{}{}", static_role::CREDS, role.value),
+                "database".to_owned(),
+                role.referenced,
+            ),
+            _ => {
+                c.wrong(self.realm.referenced, "`store` has a `path` of a KV engine, or a `static_role`");
+                return None;
+            }
+        };
+        let place = Place {
+            keeper,
+            realm: self.realm.value.clone(),
+            mount: self.mount.clone().unwrap_or(usual),
+            path,
+            field: self.field.clone(),
+            user_field: self.user_field.clone(),
+        };
+        let (checked, names) = match keeper {
+            Keeper::Kv => (kv::check_place(&place), "one secret of a KV engine"),
+            Keeper::StaticRole => (static_role::check_place(&place), "one static role"),
+        };
+        if let Err(failure) = checked {
+            c.wrong(at, format!("`store` names {names}: {}", failure.note));
+        }
+        Some((place, at))
+    }
 }
 
 fn password() -> String {
@@ -116,17 +155,25 @@ pub struct Watch {
     /// The AppRole of its own login.
     #[serde(default)]
     pub approle: Option<AppRole>,
-    /// The mount of a KV secrets engine, version 2.
-    #[serde(default = "kv")]
-    pub mount: String,
+    /// The mount of a KV secrets engine, version 2 (`kv`), or of the database engine (`database`).
+    #[serde(default)]
+    pub mount: Option<String>,
     /// Paths; one that ends in `/` stands for all below it.
+    #[serde(default = "nothing")]
     pub paths: Spanned<Vec<String>>,
+    /// Instead of paths: static roles of the database engine.
+    #[serde(default = "nothing")]
+    pub static_roles: Spanned<Vec<String>>,
     /// The fields that hold secrets; absent: all.
     #[serde(default)]
     pub fields: Option<Vec<String>>,
     /// How often.
     #[serde(default = "minute")]
     pub every: Spanned<Millis>,
+}
+
+fn nothing() -> Spanned<Vec<String>> {
+    unplaced(Vec::new())
 }
 
 fn minute() -> Spanned<Millis> {
@@ -207,16 +254,7 @@ pub(super) fn recipes(
             let known = realms.iter().map(|realm| realm.rules.name.as_str());
             c.problems.push(Problem::new(store.realm.referenced, message).nearest(&store.realm.value, known));
         }
-        let place = Place {
-            realm: store.realm.value.clone(),
-            mount: store.mount.clone(),
-            path: store.path.value.clone(),
-            field: store.field.clone(),
-            user_field: store.user_field.clone(),
-        };
-        if let Err(failure) = kv::check_place(&place) {
-            c.wrong(store.path.referenced, format!("`store` names one secret of a KV engine: {}", failure.note));
-        }
+        let Some((place, stored_at)) = store.place(c) else { continue };
         let roles = &one.roles;
         for role in &roles.value {
             if role.is_empty() || role.len() > 63 || role.contains([',', '\0']) || role.chars().any(char::is_control) {
@@ -228,6 +266,10 @@ pub(super) fn recipes(
         }
         let taken = match roles.value.as_slice() {
             [role] => Users::One(role.clone()),
+            [_, _] if place.keeper.mints() => {
+                c.wrong(roles.referenced, "a static role is of one user");
+                continue;
+            }
             [a, b] => {
                 if store.user_field.is_none() {
                     let why = "two users take turns only where `store.user_field` says whose turn it is";
@@ -240,11 +282,15 @@ pub(super) fn recipes(
                 continue;
             }
         };
-        if !LENGTH.contains(&one.password.length.value) {
-            c.wrong(one.password.length.referenced, "`password.length` is 16 to 256");
+        if one.password.is_some() && place.keeper.mints() {
+            c.wrong(stored_at, "a static role's password is made by Vault, after its engine's password policy");
         }
-        if !one.password.symbols.bytes().all(|b| b.is_ascii_punctuation()) {
-            c.wrong(one.password.length.referenced, "`password.symbols` are ASCII punctuation");
+        let password = one.password.clone().unwrap_or_default();
+        if !LENGTH.contains(&password.length.value) {
+            c.wrong(password.length.referenced, "`password.length` is 16 to 256");
+        }
+        if !password.symbols.bytes().all(|b| b.is_ascii_punctuation()) {
+            c.wrong(password.length.referenced, "`password.symbols` are ASCII punctuation");
         }
         if let Some(age) = one.max_age.as_ref().filter(|age| age.value.0 < ages::LEAST_MS) {
             c.wrong(age.referenced, "`max_age` is at least 1h");
@@ -262,14 +308,14 @@ pub(super) fn recipes(
             continue;
         };
         if !places.insert((place.realm.clone(), place.mount.clone(), place.path.clone(), place.field.clone())) {
-            c.wrong(store.path.referenced, "two rotations share this secret");
+            c.wrong(stored_at, "two rotations share this secret");
         }
         recipes.push(Recipe {
             name: one.name.value.clone(),
             credential,
             place,
             users: taken,
-            password: PasswordRules { length: one.password.length.value, symbols: one.password.symbols.clone() },
+            password: PasswordRules { length: password.length.value, symbols: password.symbols },
             adoption: Adoption {
                 consumers: one.consumers.clone(),
                 within_ms: one.adopt_within.value.0,
@@ -302,16 +348,24 @@ pub(super) fn inventories(c: &mut Checks<'_>, raw: &[Spanned<Watch>], realms: &[
             c.problems.push(Problem::new(one.realm.referenced, message).nearest(&one.realm.value, known));
         }
         whose(c, &one.realm, realms);
-        if one.paths.value.is_empty() || one.paths.value.iter().any(|path| matches!(path.as_str(), "" | "/")) {
-            c.wrong(one.paths.referenced, "`paths` are opt-in: name each, or a prefix that ends in `/`");
+        let (paths, roles) = (&one.paths, &one.static_roles);
+        let minted = !roles.value.is_empty();
+        if minted != paths.value.is_empty() || paths.value.iter().any(|path| matches!(path.as_str(), "" | "/")) {
+            let at = if paths.value.is_empty() { *at } else { paths.referenced };
+            c.wrong(at, "`paths` are opt-in: name each, or a prefix that ends in `/`; or else name `static_roles`");
         }
+        if roles.value.iter().any(|role| role.is_empty() || role.contains('/')) {
+            c.wrong(roles.referenced, "`static_roles` are names: there is no list of all");
+        }
+        let usual = if minted { "database".to_owned() } else { kv() };
         let login = c.login(*at, one.token_file.as_ref(), one.approle.as_ref(), "`inventory`");
         let Some(login) = login else { continue };
         all.push(Inventory {
             realm: one.realm.value.clone(),
             login,
-            mount: one.mount.clone(),
-            paths: one.paths.value.clone(),
+            mount: one.mount.clone().unwrap_or(usual),
+            paths: paths.value.clone(),
+            static_roles: roles.value.clone(),
             fields: one.fields.clone(),
             every_ms: one.every.value.0.max(1_000),
         });
@@ -328,13 +382,17 @@ pub(super) fn warn_of_unknown_ages(c: &mut Checks<'_>, recipes: &[Recipe], inven
                 Some(_) => place.path.starts_with(path.as_str()),
                 None => place.path == *path,
             });
-            let fields = watch.fields.as_ref().is_none_or(|fields| fields.contains(&place.field));
-            paths && fields && (&watch.realm, &watch.mount) == (&place.realm, &place.mount)
+            let roles = watch.static_roles.iter().any(|role| place.path.strip_prefix(static_role::CREDS) == Some(role));
+            let known = match place.keeper {
+                Keeper::Kv => paths && watch.fields.as_ref().is_none_or(|fields| fields.contains(&place.field)),
+                Keeper::StaticRole => roles,
+            };
+            known && (&watch.realm, &watch.mount) == (&place.realm, &place.mount)
         };
         if !inventories.iter().any(reads) {
             c.warnings.push(format!(
-                "rotation {}: nobody reads how old its value is, so `max_age` does nothing (add {} to `inventory`)",
-                recipe.name, place.path
+                "rotation {}: nobody reads how old its value is, so `max_age` does nothing (add its store to `inventory`)",
+                recipe.name
             ));
         }
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::connector::recipe::Keeper;
 use crate::event::Type;
 use crate::executor;
 
@@ -251,4 +252,49 @@ fn an_age_that_nobody_reads_is_warned_of() {
     assert!(!warned("apps/billing"));
     assert!(warned("other/billing"));
     assert!(warned("apps"));
+}
+
+#[test]
+fn a_rotation_is_stored_in_a_kv_engine_or_is_a_static_role() {
+    let with = |rotation: &str| parse(&format!("{WHOLE}rotations:\n  - {{name: app, target: appdb, {rotation}}}\n"));
+    let place = |rotation: &str| with(rotation).unwrap().recipes.remove(0).place;
+    let kv = place("roles: [app], store: {realm: prod, path: apps/app}");
+    assert_eq!((kv.keeper, &*kv.mount, &*kv.path), (Keeper::Kv, "kv", "apps/app"));
+    let minted = place("roles: [app], store: {realm: prod, static_role: app}");
+    assert_eq!((minted.keeper, &*minted.mount, &*minted.path), (Keeper::StaticRole, "database", "static-creds/app"));
+    assert_eq!(place("roles: [app], store: {realm: prod, static_role: app, mount: db/x}").mount, "db/x");
+    for (wrong, why) in [
+        ("roles: [app], store: {realm: prod}", "a `path` of a KV engine, or a `static_role`"),
+        ("roles: [app], store: {realm: prod, path: a, static_role: b}", "a `path` of a KV engine, or a `static_role`"),
+        ("roles: [a, b], store: {realm: prod, static_role: app}", "a static role is of one user"),
+        ("roles: [app], store: {realm: prod, static_role: a/b}", "names one static role"),
+        ("roles: [app], store: {realm: prod, static_role: \"\"}", "names one static role"),
+        ("roles: [app], store: {realm: prod, static_role: app, field: secret}", "hands out one password"),
+        ("roles: [app], store: {realm: prod, static_rolle: app}", "static_role"),
+        (
+            "roles: [app], store: {realm: prod, static_role: app}, password: {length: 20}",
+            "its engine's password policy",
+        ),
+    ] {
+        let said = with(wrong).unwrap_err().to_string();
+        assert!(said.contains(why), "{wrong}: {said}");
+    }
+    let twice = "roles: [app], store: {realm: prod, static_role: app}}\n  - {name: b, target: appdb, roles: [b], \
+                 store: {realm: prod, static_role: app}";
+    assert!(with(twice).unwrap_err().to_string().contains("two rotations share"));
+}
+
+#[test]
+fn an_inventory_reads_paths_or_static_roles() {
+    let with = |what: &str| parse(&format!("{WHOLE}inventory:\n  - {{realm: prod, token_file: t, {what}}}\n"));
+    let one = |what: &str| with(what).unwrap().inventories.remove(0);
+    assert_eq!(one("paths: [apps/]").mount, "kv");
+    let roles = one("static_roles: [app]");
+    assert_eq!((&*roles.mount, roles.static_roles), ("database", vec!["app".to_owned()]));
+    for wrong in
+        ["mount: kv", "paths: [a], static_roles: [b]", "paths: [/]", "static_roles: [a/]", "static_roles: [\"\"]"]
+    {
+        let said = with(wrong).unwrap_err().to_string();
+        assert!(said.contains("static_roles"), "{wrong}: {said}");
+    }
 }

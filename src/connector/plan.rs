@@ -28,7 +28,8 @@ fn step(act: Act, at: At<'_>, optional: bool) -> Step {
 }
 
 fn plan(steps: Vec<Step>) -> Plan {
-    let final_act = |s: &Step| matches!(s.act, Act::Revoke | Act::Destroy);
+    // What a provider replaced is stored nowhere any more.
+    let final_act = |s: &Step| matches!(s.act, Act::Revoke | Act::Mint | Act::Destroy);
     let pivot = steps.iter().position(final_act).unwrap_or(steps.len().saturating_sub(1));
     Plan { steps, pivot, undoes: false }
 }
@@ -92,9 +93,13 @@ fn retire(target: At<'_>, store: At<'_>) -> Plan {
     ])
 }
 
-/// The old value dies first; then a new one takes its place. What was promoted already is not made again.
+/// The old value dies first; then a new one takes its place. What was promoted already is not made again. Where the
+/// provider mints, the old value ends with that one call.
 fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
     let promoted = state.turn.new.is_some() && !state.turn.refuted;
+    if recipe.place.keeper.mints() {
+        return minted(target, store, !promoted, false);
+    }
     let mut steps = vec![step(Act::Observe, target, false), step(Act::Observe, store, false)];
     // A single user already has the new value then, and its consumers need it.
     if !promoted || recipe.users.overlap() {
@@ -115,6 +120,9 @@ fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Pla
 
 /// The new value works before the old one dies, where two users take turns; else they switch.
 fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
+    if recipe.place.keeper.mints() {
+        return minted(target, store, true, !recipe.adoption.consumers.is_empty());
+    }
     let mut steps = vec![
         step(Act::Observe, target, false),
         step(Act::Observe, store, false),
@@ -128,6 +136,23 @@ fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
     }
     if recipe.users.overlap() {
         steps.push(step(Act::Disable, target, false));
+    }
+    steps.extend([
+        step(Act::EndSessions, target, true),
+        step(Act::Prove, target, false),
+        step(Act::Destroy, store, true),
+    ]);
+    plan(steps)
+}
+
+/// The provider makes, sets and stores the new value in one call, which ends the old one.
+fn minted(target: At<'_>, store: At<'_>, makes: bool, adopts: bool) -> Plan {
+    let mut steps = vec![step(Act::Observe, target, false), step(Act::Observe, store, false)];
+    if makes {
+        steps.extend([step(Act::Mint, store, false), step(Act::Test, target, false)]);
+    }
+    if adopts {
+        steps.push(step(Act::Adopt, target, false));
     }
     steps.extend([
         step(Act::EndSessions, target, true),

@@ -37,14 +37,41 @@ pub struct Recipe {
     pub max_age_ms: Option<i64>,
 }
 
+/// What keeps a value, and so who picks it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Keeper {
+    /// KV version 2: we pick, store it and give it to the target.
+    #[default]
+    Kv,
+    /// A static role of the database engine: Vault picks, sets it at the target and stores it, in one call.
+    StaticRole,
+}
+
+impl Keeper {
+    /// The name of its connector.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kv => "vault-kv",
+            Self::StaticRole => "vault-static-role",
+        }
+    }
+
+    /// Whether the provider picks the value.
+    pub fn mints(self) -> bool {
+        self == Self::StaticRole
+    }
+}
+
 /// Where a value is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
+    /// What keeps it.
+    pub keeper: Keeper,
     /// The store: a realm's name in the configuration.
     pub realm: String,
     /// The mount of the secrets engine, such as `kv`.
     pub mount: String,
-    /// The path below it.
+    /// The path below it, as consumers read it.
     pub path: String,
     /// The field that holds the value.
     pub field: String,
@@ -150,7 +177,8 @@ pub struct Stored {
 }
 
 /// Keeps values. Its [`Connector::observe`] says which version is current; it does `Create`, `Promote`, `Destroy` and
-/// `Discard`.
+/// `Discard`. One that mints does `Mint` instead of the first two; it keeps one version, so what it destroys is what it
+/// remembers of the one before.
 #[async_trait]
 pub trait Store: Connector {
     /// Reads a value; `None`: there is none, or it is destroyed.
@@ -219,12 +247,22 @@ impl Rotation {
         }
     }
 
-    /// The candidate that this case made: never another's.
+    /// Whether the provider picks the new value.
+    pub fn mints(&self) -> bool {
+        self.recipe.place.keeper.mints()
+    }
+
+    /// The candidate that this case made: never another's. What a provider made is what consumers read already, and who
+    /// had it made is all the same.
     ///
     /// # Errors
     /// As [`Store::read`]; `Refused` when the stored one is not ours.
     pub async fn candidate(&self) -> Result<Stored, Failure> {
         use crate::case::record::FailureKind::Refused;
+        if self.mints() {
+            let current = self.store.read(&self.recipe.place, Which::Current).await?;
+            return current.ok_or_else(|| Failure::new(Refused, "consumers read nothing there any more"));
+        }
         let stored = self.store.read(&self.recipe.place, Which::Candidate).await?;
         match stored {
             Some(stored) if stored.key.is_some() && stored.key == self.candidate => Ok(stored),

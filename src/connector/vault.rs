@@ -12,6 +12,7 @@ pub mod login;
 mod rights;
 pub mod secret_id;
 mod sight;
+pub mod static_role;
 pub mod token;
 
 use std::collections::HashSet;
@@ -27,7 +28,7 @@ use serde_json::Value;
 
 use crate::case::record::{FailureKind, Observation};
 use crate::clock;
-use crate::connector::recipe::{Place, Store};
+use crate::connector::recipe::{Keeper, Place, Store};
 use crate::connector::{Connector, Failure};
 use crate::guard::Mode;
 use answers::{Call, Meaning};
@@ -203,29 +204,38 @@ pub fn connectors(vault: Arc<Vault>) -> Vec<Arc<dyn Connector>> {
     all
 }
 
-/// Logs in at a realm's Vault and makes its store, `vault-kv`, for the recipes whose values are at `places`: a login of
-/// its own, with the policy of `deploy/vault/kv-store.hcl`. One login for both is [`Vault::open`], [`connectors`] and
-/// [`store`].
+/// Logs in at a realm's Vault and makes its stores, for the recipes whose values are at `places`: a login of its own, with
+/// the policies of `deploy/vault/kv-store.hcl` and `static-roles.hcl`. One login for all is [`Vault::open`],
+/// [`connectors`] and [`stores`].
 ///
 /// # Errors
 /// As [`connect`]; `Settings` for places that are none.
-pub async fn connect_store(
+pub async fn connect_stores(
     realm: &str,
     settings: &VaultSettings,
     mode: Mode,
     clock: clock::Shared,
     places: &[Place],
-) -> Result<Arc<dyn Store>, ConnectError> {
-    let vault = Vault::open(realm, settings, mode, clock).await?;
-    store(vault, places)
+) -> Result<Vec<Arc<dyn Store>>, ConnectError> {
+    stores(Vault::open(realm, settings, mode, clock).await?, places)
 }
 
-/// The store on a login that there is already.
+/// The stores on a login that there is already: one for each keeper that a place names.
 ///
 /// # Errors
 /// `Settings` for places that are none.
-pub fn store(vault: Arc<Vault>, places: &[Place]) -> Result<Arc<dyn Store>, ConnectError> {
-    Ok(Arc::new(kv::Secrets::new(vault, places).map_err(|failure| ConnectError::Settings(failure.note))?))
+pub fn stores(vault: Arc<Vault>, places: &[Place]) -> Result<Vec<Arc<dyn Store>>, ConnectError> {
+    let of = |keeper: Keeper| -> Vec<Place> { places.iter().filter(|place| place.keeper == keeper).cloned().collect() };
+    let (kv, minted) = (of(Keeper::Kv), of(Keeper::StaticRole));
+    let wrong = |failure: Failure| ConnectError::Settings(failure.note);
+    let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+    if !kv.is_empty() {
+        stores.push(Arc::new(kv::Secrets::new(vault.clone(), &kv).map_err(wrong)?));
+    }
+    if !minted.is_empty() {
+        stores.push(Arc::new(static_role::StaticRoles::new(vault, &minted).map_err(wrong)?));
+    }
+    Ok(stores)
 }
 
 impl Vault {

@@ -208,8 +208,9 @@ impl Work<'_> {
             }
         };
         match answer {
-            Ok(Gate::Open) => {
-                self.push(Record::Passed { step: index })?;
+            Ok(gate @ (Gate::Open | Gate::Cut { .. })) => {
+                let cut_ms = if let Gate::Cut { ms } = gate { Some(ms) } else { None };
+                self.push(Record::Passed { step: index, cut_ms })?;
                 Ok(Next::Go)
             }
             Ok(Gate::Shut { again_ms }) => self.wait_then(again_ms.max(self.now() + 1)).await,
@@ -271,8 +272,7 @@ impl Work<'_> {
         match answer {
             Ok(mut output) => {
                 self.breakers.answered(&step.system);
-                let is_read = matches!(step.act, Act::Promote | Act::Revert);
-                if is_read {
+                if step.act.replaces() {
                     output.done_ms = Some(self.now());
                     let case = self.case();
                     let recipe = self.parts.registry.recipe(&case.directive.credential);

@@ -1,10 +1,12 @@
-//! Reads the secrets of KV version 2 mounts: metadata first, values only where the version is another one than before.
+//! Reads the secrets of KV version 2 mounts, and what static roles hand out: metadata first, values only where the version
+//! is another one than before.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -14,6 +16,7 @@ use crate::clock;
 use crate::connector::Failure;
 use crate::connector::vault::kv::PENDING;
 use crate::connector::vault::kv::engine::{Kv, Secret, Version};
+use crate::connector::vault::static_role::{CREDS, FIELD};
 use crate::connector::vault::{ConnectError, Vault, VaultSettings};
 use crate::fingerprint::Keys;
 use crate::guard::Mode;
@@ -50,6 +53,19 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
+    /// One secret was looked at.
+    async fn note(&mut self, name: &str, read: Result<Option<Changed>, Failure>) -> Result<(), Stop> {
+        self.scan.secrets += 1;
+        match read {
+            Ok(None) => Ok(()),
+            Ok(Some(changed)) => {
+                self.scan.changed += 1;
+                self.out.send(changed).await.map_err(|_| Stop)
+            }
+            Err(failure) => self.fault(name.to_owned(), &failure),
+        }
+    }
+
     /// Something is left out.
     fn fault(&mut self, path: String, failure: &Failure) -> Result<(), Stop> {
         self.scan.partial = true;
@@ -75,7 +91,7 @@ impl Reader {
         per_second: NonZeroU32,
     ) -> Result<Self, ConnectError> {
         for watch in &watches {
-            if watch.mount.is_empty() || watch.paths.iter().any(String::is_empty) {
+            if watch.mount.is_empty() || watch.paths.iter().chain(&watch.static_roles).any(String::is_empty) {
                 return Err(ConnectError::Settings("a watch names a mount and paths; `/` is the whole mount".into()));
             }
         }
@@ -95,6 +111,14 @@ impl Reader {
                     None => self.secret(watch, path, &mut round).await,
                 };
                 if walked.is_err() {
+                    round.scan.partial = true;
+                    return round.scan;
+                }
+            }
+            for role in &watch.static_roles {
+                let name = format!("{}/{CREDS}{role}", watch.mount);
+                let read = self.handed_out(&watch.mount, role, &name, round.since.get(&name)).await;
+                if round.note(&name, read).await.is_err() {
                     round.scan.partial = true;
                     return round.scan;
                 }
@@ -141,15 +165,37 @@ impl Reader {
             let most = Failure::new(FailureKind::Unavailable, format!("more than {SECRETS} secrets: watch fewer"));
             return round.fault(name, &most);
         }
-        round.scan.secrets += 1;
-        match self.changed(watch, path, &name, round.since.get(&name)).await {
-            Ok(None) => Ok(()),
-            Ok(Some(changed)) => {
-                round.scan.changed += 1;
-                round.out.send(changed).await.map_err(|_| Stop)
-            }
-            Err(failure) => round.fault(name, &failure),
+        let read = self.changed(watch, path, &name, round.since.get(&name)).await;
+        round.note(&name, read).await
+    }
+
+    /// What a static role hands out, where it was rotated since. Vault keeps no password before it.
+    async fn handed_out(
+        &self,
+        mount: &str,
+        role: &str,
+        name: &str,
+        since: Option<&i64>,
+    ) -> Result<Option<Changed>, Failure> {
+        let vault = &self.kv.vault;
+        self.limit.until_ready().await;
+        let Some(known) = vault.static_role(mount, role, &[]).await? else { return Ok(None) };
+        if since == Some(&known.version) {
+            return Ok(None);
         }
+        self.limit.until_ready().await;
+        let Some((known, value)) = vault.static_creds(mount, role, &[]).await? else { return Ok(None) };
+        let learned = Learned {
+            place: format!("{}/{name}#{FIELD}", self.realm),
+            version: known.version,
+            current: true,
+            // Its versions are the times of its rotations.
+            issued_ms: Some(known.version),
+            user: Some(known.user),
+            fingerprints: self.keys.of(value.expose_secret()),
+        };
+        let values = Some(learned).filter(|learned| !learned.fingerprints.is_empty()).into_iter().collect();
+        Ok(Some(Changed { secret: name.to_owned(), version: known.version, values }))
     }
 
     async fn changed(

@@ -71,13 +71,18 @@ impl Admin {
 
     /// A database engine on a mount of its own, opening `url` (`{{username}}:{{password}}` are filled in by Vault).
     pub async fn database(&self) -> String {
+        self.database_at(&Postgres::shared().host).await
+    }
+
+    /// The same, reaching PostgreSQL at `host`.
+    pub async fn database_at(&self, host: &str) -> String {
         let mount = unique("db");
         let pg = Postgres::shared();
         self.ok("POST", &format!("sys/mounts/{mount}"), json!({"type": "database"})).await;
         let config = json!({
             "plugin_name": "postgresql-database-plugin",
             "allowed_roles": "*",
-            "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@{}/postgres?sslmode=disable", pg.host),
+            "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@{host}/postgres?sslmode=disable&connect_timeout=2"),
             "username": pg.user,
             "password": pg.password,
         });

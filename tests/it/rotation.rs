@@ -3,6 +3,7 @@
 //! one refused, one terminal outcome, and nothing left behind.
 
 mod adoption;
+mod static_roles;
 mod stories;
 mod verdicts;
 
@@ -12,10 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use curfew::case::Action;
 use curfew::case::plan::Act;
-use curfew::case::record::{FailureKind, Level, Output, Record, Verdict};
+use curfew::case::record::{FailureKind, KilledBy, Level, Output, Record, Verdict};
 use curfew::case::state::State;
 use curfew::connector::postgres::{PostgresSettings, role};
-use curfew::connector::recipe::{Adoption, PasswordRules, Place, Recipe, Users};
+use curfew::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Recipe, Users};
 use curfew::connector::vault::{self, Auth, VaultSettings};
 use curfew::connector::{Connector, Failure, Realm, Registry, Subject};
 use curfew::credential::{CredentialId, Kind};
@@ -100,6 +101,7 @@ impl Ground {
             name: base,
             credential: CredentialId::new(Kind::PostgresRole, "appdb", &id).unwrap(),
             place: Place {
+                keeper: Keeper::Kv,
                 realm: "test".to_owned(),
                 mount: self.mount.clone(),
                 path,
@@ -130,8 +132,8 @@ impl Ground {
         registry.add_realm(realm("test", Vec::new()));
         registry.add_realm(realm("appdb", vec![recipe.credential.id()]));
         let places = [recipe.place.clone()];
-        let store = vault::connect_store("test", &settings, Mode::Enforce, clock.clone(), &places).await.unwrap();
-        registry.add_store(store);
+        let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock.clone(), &places).await.unwrap();
+        stores.into_iter().for_each(|store| registry.add_store(store));
         let target = PostgresSettings::new(self.pg.url.clone().into());
         registry.add(role::connect("appdb", &target, clock).await.unwrap());
         registry.add_recipe(recipe.clone());
@@ -228,9 +230,14 @@ pub fn registered(victim: &Victim, version: i64) -> Event {
 
 /// A finding of its first value, each time in another place.
 pub fn finding(victim: &Victim, validity: &str) -> Event {
+    finding_of(victim, 1, validity)
+}
+
+/// A finding of a version of its value.
+pub fn finding_of(victim: &Victim, version: i64, validity: &str) -> Event {
     let data = FindingObserved {
         finding_key: unique("finding"),
-        fingerprints: vec![mark(victim, 1)],
+        fingerprints: vec![mark(victim, version)],
         detector: "tests".to_owned(),
         validity: validity.to_owned(),
         ..FindingObserved::default()
@@ -276,8 +283,13 @@ pub async fn open_case(journal: &dyn Journal, victim: &Victim, action: Action) {
 
 /// What must hold of a closed case, whatever happened on the way.
 pub async fn assert_one_end(journal: &Arc<dyn Journal>, line: &CaseLine, what: &str) {
-    let Verdict::Dead { level, .. } = &line.verdict else { panic!("{what}: {:?}", line.verdict) };
-    assert_eq!(*level, Level::Target, "{what}");
+    assert_eq!(one_end(journal, line, what).await, Level::Target, "{what}");
+}
+
+/// The same, at any level: which one.
+pub async fn one_end(journal: &Arc<dyn Journal>, line: &CaseLine, what: &str) -> Level {
+    let Verdict::Dead { level, by, .. } = &line.verdict else { panic!("{what}: {:?}", line.verdict) };
+    assert_eq!(*by, KilledBy::Curfew, "{what}");
     let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
     let records: Vec<Record> = timeline.records.iter().flat_map(|(_, _, records)| records.clone()).collect();
     assert_eq!(State::fold(&records).unwrap(), line.case.state, "{what}: the row is the fold of its records");
@@ -290,6 +302,7 @@ pub async fn assert_one_end(journal: &Arc<dyn Journal>, line: &CaseLine, what: &
     assert!(!told.is_empty(), "{what}: consumers were told");
     let stats = journal.stats(crate::stage::now_ms()).await.unwrap();
     assert_eq!(stats.accepted, stats.closed, "{what}: every accepted event is closed");
+    *level
 }
 
 /// A run that dies, then a fresh process that finishes. Returns whether the death took place.

@@ -309,15 +309,21 @@ fn a_verdict_that_does_not_close_is_no_outcome() {
 fn each_rotation_is_as_its_schema_says() {
     use curfew::case::plan::Act;
     use curfew::case::record::{Generation, Output};
-    use curfew::connector::recipe::{Adoption, PasswordRules, Place, Recipe, Users};
+    use curfew::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Recipe, Users};
     let validator = validator("credential.rotated");
     let mut case = a_case();
     case.directive.action = Action::Contain;
     let generation = |version| Some(Generation { version, user: Some(long()) });
     (case.state.turn.old, case.state.turn.new) = (generation(7), generation(8));
     let output = |version| Output { current: generation(version), ..Output::default() };
-    let place =
-        Place { realm: long(), mount: long(), path: long(), field: "password".into(), user_field: Some("user".into()) };
+    let place = Place {
+        keeper: Keeper::Kv,
+        realm: long(),
+        mount: long(),
+        path: long(),
+        field: "password".into(),
+        user_field: Some("user".into()),
+    };
     let recipe = Recipe {
         name: long(),
         credential: case.directive.credential.clone(),

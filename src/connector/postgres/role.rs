@@ -28,7 +28,7 @@ use sqlx::{Connection as _, Error};
 use super::answers::{self, Login};
 use super::{PostgresSettings, SELF, bounded};
 use crate::case::plan::Act;
-use crate::case::record::{FailureKind, Level, Observation, Output, Presence, Sighting};
+use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
 use crate::clock;
 use crate::connector::recipe::{Rotation, Users};
 use crate::connector::vault::ConnectError;
@@ -261,8 +261,8 @@ impl Connector for PostgresRole {
         let at_ms = self.clock.wall_ms();
         let call = Box::pin(self.sight(subject));
         let sight = within(super::whole(self.timeout), FailureKind::Unavailable, call).await;
-        let proof::Sight { answer, control, residue } = sight.unwrap_or_default();
-        Sighting { level: Level::Target, answer, at_ms, control, residue, request_id: None }
+        let proof::Sight { answer, control, residue, level } = sight.unwrap_or_default();
+        Sighting { level, answer, at_ms, control, residue, request_id: None }
     }
 
     async fn self_check(&self) -> Result<(), Failure> {

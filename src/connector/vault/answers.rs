@@ -38,6 +38,12 @@ pub enum Call {
     KvDestroy,
     /// `<mount>/metadata/<path>` deleted: the secret with all its versions
     KvForget,
+    /// `<mount>/static-roles/<role>`: a static role of the database engine
+    StaticRole,
+    /// `<mount>/static-creds/<role>`: what it hands out
+    StaticCreds,
+    /// `<mount>/rotate-role/<role>`: another password
+    StaticRotate,
     /// `sys/internal/ui/mounts/<mount>`: which engine answers there
     Mount,
     /// A list of lease ids, accessors or secrets
@@ -59,6 +65,7 @@ impl Call {
                 | C::KvKeep
                 | C::KvDestroy
                 | C::KvForget
+                | C::StaticRotate
         )
     }
 }
@@ -189,6 +196,9 @@ fn success(call: Call, status: u16, body: Value) -> Meaning {
         Call::KvVersions => body["data"]["versions"].is_object() && body["data"]["current_version"].is_i64(),
         // Also for what never was.
         Call::KvKeep | Call::KvDestroy | Call::KvForget => status == 204,
+        Call::StaticRole | Call::StaticCreds => body["data"]["username"].is_string(),
+        // Vault says neither which version nor when.
+        Call::StaticRotate => status == 204,
         Call::Mount => body["data"]["type"].is_string() && body["data"]["path"].is_string(),
         Call::List => body["data"]["keys"].is_array(),
         Call::Own => true,
@@ -207,6 +217,10 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         // Never written, deleted with its metadata, or a version that is not kept any more; also what KV version 1 says.
         (Call::KvRead | Call::KvVersions, 404) if text.is_empty() => Meaning::Gone,
         (Call::KvWrite, 400) if text.contains("did not match the current version") => Meaning::Outdated,
+        // A role that never was, or one that mints a user for each lease.
+        (Call::StaticRole, 404) if text.is_empty() => Meaning::Gone,
+        (Call::StaticCreds, 400) if text.contains("unknown role") => Meaning::Gone,
+        (Call::StaticRotate, 400) if text.contains("no static role found") => Meaning::Gone,
         // Just mounted, or on the way from version 1 to version 2.
         (_, 400) if text.contains("Upgrading from non-versioned to versioned data") => {
             failed(FailureKind::Unavailable, "this mount is not ready yet")

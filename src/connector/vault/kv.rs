@@ -20,7 +20,7 @@ use super::{Vault, exact, unsupported};
 use crate::case::plan::Act;
 use crate::case::record::{Answer, FailureKind, Generation, Level, Observation, Output, Presence, Residue, Sighting};
 use crate::connector::candidate::candidate;
-use crate::connector::recipe::{Place, Rotation, Store, Stored, Which};
+use crate::connector::recipe::{Keeper, Place, Rotation, Store, Stored, Which};
 use crate::connector::{Connector, Failure, Subject};
 use crate::probe::Settle;
 use engine::{Kv, Secret, Version, Written, refused, secret};
@@ -335,7 +335,7 @@ fn rotation(subject: &Subject) -> Result<&Rotation, Failure> {
 #[async_trait]
 impl Connector for Secrets {
     fn name(&self) -> &'static str {
-        "vault-kv"
+        Keeper::Kv.as_str()
     }
 
     fn system(&self) -> &str {

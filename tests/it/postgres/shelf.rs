@@ -9,7 +9,9 @@ use curfew::case::record::{Answer, FailureKind, Generation, Level, Observation, 
 use curfew::case::turn::Turn;
 use curfew::clock::System;
 use curfew::connector::postgres::{PostgresSettings, role};
-use curfew::connector::recipe::{Adoption, Late, PasswordRules, Place, Recipe, Rotation, Store, Stored, Users, Which};
+use curfew::connector::recipe::{
+    Adoption, Keeper, Late, PasswordRules, Place, Recipe, Rotation, Store, Stored, Users, Which,
+};
 use curfew::connector::{Connector, Failure, Gate, Subject};
 use curfew::credential::{CredentialId, Kind};
 use curfew::probe::Settle;
@@ -161,6 +163,7 @@ impl Life {
         }
         let current = shelf.put(two.then(|| users.names()[0]), &old);
         let place = Place {
+            keeper: Keeper::Kv,
             realm: "shelf".to_owned(),
             mount: "kv".to_owned(),
             path: "app".to_owned(),

@@ -177,7 +177,8 @@ async fn a_containment_goes_on_when_its_finding_is_closed(store: Store) {
 /// It waits for its consumers beyond their time; then somebody sees the value work. Nobody is waited for any more.
 async fn a_finding_comes_while_a_late_consumer_holds_the_rollover(store: Store) {
     let ground = Ground::new().await;
-    let adoption = Adoption { consumers: vec!["billing".into()], within_ms: 0, late: Late::Hold, ..Adoption::default() };
+    let adoption =
+        Adoption { consumers: vec!["billing".into()], within_ms: 0, late: Late::Hold, ..Adoption::default() };
     let victim = ground.victim(Shape::Two, adoption).await;
     let mut session = ground.pg.login(&victim.old.0, &victim.old.1).await.unwrap();
     let stage = Stage::new(store, victim.registry.clone());

@@ -19,7 +19,13 @@ fn keys() -> Keys {
 
 fn watch(mount: &str, paths: &[&str]) -> Watch {
     let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-    Watch { mount: mount.to_owned(), paths, fields: None, user_field: Some("username".to_owned()) }
+    Watch {
+        mount: mount.to_owned(),
+        paths,
+        static_roles: Vec::new(),
+        fields: None,
+        user_field: Some("username".to_owned()),
+    }
 }
 
 async fn reader(settings: &VaultSettings, watches: Vec<Watch>) -> Reader {
@@ -170,4 +176,46 @@ async fn what_cannot_be_read_is_told_and_ends_nothing_else() {
     let near = settings(&root.address, &token);
     let nothing = Reader::open(REALM, &near, System::shared(), vec![watch(&mount, &[""])], keys(), FAST);
     assert!(matches!(nothing.await.err(), Some(ConnectError::Settings(_))));
+}
+
+#[tokio::test]
+async fn what_a_static_role_hands_out_is_learned_when_it_was_rotated() {
+    let root = Root::shared();
+    let mount = root.database(&postgres_address()).await;
+    let user = unique("static").replace('-', "_");
+    let admin = crate::admin::Postgres::shared().pool().await;
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE ROLE {user} LOGIN"))).execute(&admin).await.unwrap();
+    let role = json!({ "db_name": "pg", "username": user, "rotation_period": "24h" });
+    root.put(&format!("{mount}/static-roles/app"), role).await;
+    let text = std::fs::read_to_string(crate::repository().join("deploy/vault/kv-inventory.hcl")).unwrap();
+    let name = unique("inventory");
+    let policy = json!({ "policy": text.replace("path \"database/", &format!("path \"{mount}/")) });
+    root.put(&format!("sys/policies/acl/{name}"), policy).await;
+    let (token, _) = root.token_of(&[&name]).await;
+    let roles = ["app", "none"].map(str::to_owned).to_vec();
+    let watch = Watch { static_roles: roles, user_field: None, ..watch(&mount, &[]) };
+    let reader = reader(&settings(&root.address, &token), vec![watch]).await;
+    let handed_out = async || {
+        let (_, answer) = root.ask("GET", &format!("{mount}/static-creds/app"), Value::Null).await;
+        let at: jiff::Timestamp = answer["data"]["last_vault_rotation"].as_str().unwrap().parse().unwrap();
+        (at.as_millisecond(), answer["data"]["password"].as_str().unwrap().to_owned())
+    };
+    let mut since = HashMap::new();
+    for round in 0..2 {
+        let (version, password) = handed_out().await;
+        let (read, all) = scan(&reader, &since).await;
+        assert_eq!(
+            (read.changed, read.secrets),
+            (1, 2),
+            "{round}: the other one is out of the policy's reach: {read:?}"
+        );
+        assert!(read.partial && read.faults[0].path.ends_with("static-creds/none"));
+        let learned = of(&all, &format!("{REALM}/{mount}/static-creds/app#password"), true).unwrap();
+        assert_eq!((learned.version, learned.user.as_deref()), (version, Some(&*user)));
+        assert_eq!(learned.fingerprints, keys().of(&password));
+        assert!(!format!("{all:?}").contains(&password));
+        since = all.iter().map(|changed| (changed.secret.clone(), changed.version)).collect();
+        assert_eq!(scan(&reader, &since).await.0.changed, 0);
+        root.put(&format!("{mount}/rotate-role/app"), json!({})).await;
+    }
 }

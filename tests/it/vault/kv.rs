@@ -4,8 +4,10 @@ mod answers;
 
 use curfew::case::record::Generation;
 use curfew::case::turn::Turn;
-use curfew::connector::recipe::{Adoption, PasswordRules, Place, Recipe, Rotation, Store, Stored, Users, Which};
-use curfew::connector::vault::connect_store;
+use curfew::connector::recipe::{
+    Adoption, Keeper, PasswordRules, Place, Recipe, Rotation, Store, Stored, Users, Which,
+};
+use curfew::connector::vault::connect_stores;
 use secrecy::ExposeSecret as _;
 use uuid::Uuid;
 
@@ -59,6 +61,7 @@ impl Root {
 
 fn place(mount: &str) -> Place {
     Place {
+        keeper: Keeper::Kv,
         realm: REALM.to_owned(),
         mount: mount.to_owned(),
         path: PATH.to_owned(),
@@ -68,7 +71,7 @@ fn place(mount: &str) -> Place {
 }
 
 async fn store(settings: &VaultSettings, places: &[Place]) -> Arc<dyn Store> {
-    connect_store(REALM, settings, Mode::Enforce, System::shared(), places).await.unwrap()
+    connect_stores(REALM, settings, Mode::Enforce, System::shared(), places).await.unwrap().remove(0)
 }
 
 impl Bench {

@@ -16,6 +16,11 @@ const OLDEST: i32 = 100_000;
 const CLOCK: &str = "SELECT ceil(extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint";
 
 impl PostgresRole {
+    /// The server's clock.
+    pub(super) async fn server_ms(&self) -> Result<i64, Failure> {
+        self.bounded(false, sqlx::query_scalar(CLOCK).fetch_one(&self.pool)).await
+    }
+
     /// One statement, so that nothing is half done. No prepared statement keeps it.
     async fn alter(&self, role: &Role, what: &str) -> Result<i64, Failure> {
         let sql = AssertSqlSafe(format!("ALTER ROLE {} {what}", quoted(&role.name)));

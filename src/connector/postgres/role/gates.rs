@@ -26,9 +26,15 @@ impl PostgresRole {
             }
         }
         match self.log_in(user, &candidate.value, "curfew-test").await {
+            // Read after the login: the value was set before, so who is in by then may be in with the old one.
+            Login::In if rotation.mints() => Ok(Gate::Cut { ms: self.server_ms().await? }),
             Login::In => Ok(Gate::Open),
             Login::Refused => Err(Failure::new(FailureKind::Rejected, "the login with the candidate is refused")),
             Login::Shut if self.is_shut(subject, users, user).await? => {
+                // Who sets the password here does not open the login as well.
+                if rotation.mints() {
+                    return refused("the user cannot log in, and another password will not change that");
+                }
                 Err(Failure::new(FailureKind::Rejected, "the user of the candidate cannot log in"))
             }
             Login::Shut | Login::Unclear => {

@@ -2,7 +2,7 @@
 
 use super::sessions::Scope;
 use super::{PostgresRole, Role, of_store, recorded, value};
-use crate::case::record::{Answer, Residue};
+use crate::case::record::{Answer, Level, Residue};
 use crate::connector::postgres::SELF;
 use crate::connector::postgres::answers::Login;
 use crate::connector::recipe::{Rotation, Stored, Users, Which};
@@ -20,17 +20,18 @@ pub(super) struct Sight {
     pub(super) answer: Answer,
     pub(super) control: bool,
     pub(super) residue: Vec<Residue>,
+    pub(super) level: Level,
 }
 
 impl Default for Sight {
     fn default() -> Self {
-        Self { answer: Answer::Unknown, control: false, residue: Vec::new() }
+        Self::of(Answer::Unknown, false)
     }
 }
 
 impl Sight {
     fn of(answer: Answer, control: bool) -> Self {
-        Self { answer, control, residue: Vec::new() }
+        Self { answer, control, residue: Vec::new(), level: Level::Target }
     }
 }
 
@@ -81,7 +82,11 @@ impl PostgresRole {
                 self.by_end(subject, rotation, &values, exists).await?
             }
             (Some(user), Some(old)) => self.by_login(subject, rotation, user, old, holder.as_ref(), exists).await?,
-            _ => self.by_logic(subject, rotation, user, holder.as_ref(), exists).await?,
+            _ => {
+                let sight = self.by_logic(subject, rotation, user, holder.as_ref(), exists).await?;
+                // That a provider replaced it is the provider's word.
+                Sight { level: if rotation.mints() { Level::Issuer } else { sight.level }, ..sight }
+            }
         };
         if sight.answer != Answer::Refused {
             return Ok(sight);
@@ -154,7 +159,9 @@ impl PostgresRole {
             };
             if role.can_log_in {
                 let later = holder.filter(|holder| holder.user == user).is_some_and(|holder| {
-                    rotation.turn.old.as_ref().is_some_and(|old| old.version < holder.stored.version)
+                    let (old, now) = (rotation.turn.old.as_ref(), holder.stored.version);
+                    // What a provider calls its versions are times of its clock, which may step back.
+                    old.is_some_and(|old| old.version < now || (rotation.mints() && old.version != now))
                 });
                 if !later || !self.lets_in(user, holder).await {
                     return Ok(Sight::default());
