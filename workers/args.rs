@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+mod exec;
 mod publish;
 
 use std::net::SocketAddr;
@@ -9,7 +10,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use curfew::config::Overrides;
 
-pub use publish::{FingerprintKey, Format, Publish, PublishFindings, Published, Target};
+pub use exec::Exec;
+pub use publish::{FingerprintKey, Format, Publish, PublishFindings, Published, Target, To};
 
 use crate::enforce::Part;
 use crate::run::Share;
@@ -67,6 +69,9 @@ pub enum Command {
         curfew run --config /etc/curfew/curfew.yaml --log-json\n  curfew run --kafka 127.0.0.1:9092\n  \
         curfew run --config curfew.yaml --role enforce --realm prod --metrics 127.0.0.1:9465")]
     Run(Run),
+    /// Run a command as a task, with credentials that end with it
+    #[command(long_about = exec::ABOUT, after_help = exec::AFTER)]
+    Exec(Box<Exec>),
     /// Send events: files or stdin of CloudEvents JSON, or scanners' reports
     #[command(long_about = publish::ABOUT, after_help = publish::EXAMPLES)]
     Publish(Publish),

@@ -28,6 +28,7 @@ fn help_is_as_it_was() {
     for command in [
         "",
         "run",
+        "exec",
         "publish",
         "publish finding",
         "fingerprint-key",
