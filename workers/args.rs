@@ -82,6 +82,10 @@ pub enum Command {
     #[command(after_help = "Examples:\n  curfew cases\n  curfew cases --state held --json\n  \
         curfew cases --closed --limit 20")]
     Cases(Cases),
+    /// List running tasks: what each holds, till when, and who says so
+    #[command(after_help = "Examples:\n  curfew tasks\n  curfew tasks --identity spiffe://corp/agents/triage\n  \
+        curfew tasks --source /exec --json\n  curfew tasks --ended --limit 20")]
+    Tasks(Tasks),
     /// List findings of which no credential is known, the oldest first
     #[command(after_help = "Examples:\n  curfew findings\n  curfew findings --all --json")]
     Findings(Findings),
@@ -277,6 +281,23 @@ pub struct Findings {
     /// Also those that are matched, closed or ignored, the newest first
     #[arg(long)]
     pub all: bool,
+    /// At most
+    #[arg(long, default_value_t = 100)]
+    pub limit: u32,
+}
+
+/// `curfew tasks`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Tasks {
+    /// Also those that ended, the newest first
+    #[arg(long)]
+    pub ended: bool,
+    /// Only those that this CloudEvents source speaks for
+    #[arg(long, value_name = "URI")]
+    pub source: Option<String>,
+    /// Only those that this workload or agent runs
+    #[arg(long, value_name = "ID")]
+    pub identity: Option<String>,
     /// At most
     #[arg(long, default_value_t = 100)]
     pub limit: u32,

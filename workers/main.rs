@@ -18,6 +18,7 @@ mod run;
 mod serve;
 mod show;
 mod stop;
+mod tasks;
 
 use std::process::ExitCode;
 
@@ -130,6 +131,7 @@ fn dispatch(args: Args) -> Result<ExitCode, Failed> {
             Command::Publish(what) => publish::publish(&config, what, common.json).await,
             Command::FingerprintKey(what) => findings::new_key(&config, &what, common.json),
             Command::Cases(which) => cases::list(&config, which, common.json).await,
+            Command::Tasks(which) => tasks::list(&config, which, common.json).await,
             Command::Findings(which) => cases::findings(&config, which, common.json).await,
             Command::Case(one) => cases::one(&config, one, common.json).await,
             Command::Freeze(how) => stop::freeze(&config, how, common.json).await,

@@ -32,6 +32,7 @@ fn help_is_as_it_was() {
         "publish",
         "publish finding",
         "fingerprint-key",
+        "tasks",
         "cases",
         "case",
         "freeze",

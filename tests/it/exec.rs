@@ -113,6 +113,10 @@ impl World {
         let exec = self.exec(&[&["--role", &role], flags].concat(), &script).spawn().unwrap();
         let got = until("the command to have its credential", || async { self.got() }).await;
         assert!(self.pg.login(&got.username, &got.password).await.is_ok(), "it works while the task runs");
+        if self.curfew.is_some() {
+            // What Curfew never looked at while it lived, it later calls `not_found` and not `dead`.
+            until("Curfew to look at it", || async { self.looked_at().then_some(()) }).await;
+        }
         (exec, got)
     }
 
@@ -121,6 +125,14 @@ impl World {
         let text = fs::read_to_string(self.file("got")).ok()?;
         let (username, password) = text.split_once(' ')?;
         Some(Got { username: username.to_owned(), password: password.to_owned() })
+    }
+
+    /// Whether Curfew has seen each credential that it knows.
+    fn looked_at(&self) -> bool {
+        let journal = rusqlite::Connection::open(self.file("curfew.db")).unwrap();
+        let counts = "SELECT count(*), count(seen_ms) FROM credentials";
+        let (all, seen): (i64, i64) = journal.query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        all > 0 && all == seen
     }
 
     async fn refused(&self, got: &Got) {
@@ -140,15 +152,31 @@ impl World {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
     }
 
+    /// The same, of commands that were too short for Curfew to have looked before.
+    async fn seen_gone(&self, credentials: usize) {
+        self.closed(credentials, &["dead", "not_found"]).await;
+    }
+
     /// Until Curfew has seen all that the runs held dead; its cases.
     async fn seen_dead(&self, credentials: usize) -> Vec<Value> {
-        until("Curfew to have seen it dead", || async {
+        self.closed(credentials, &["dead"]).await
+    }
+
+    async fn closed(&self, credentials: usize, verdicts: &[&str]) -> Vec<Value> {
+        let cases = || async {
             let cases = self.curfew(&["cases", "--closed", "--json"]).await;
-            let cases = cases.as_array().unwrap().clone();
-            let dead = cases.iter().all(|line| line["verdict"]["state"] == "dead" && line["closed_ms"].is_i64());
+            cases.as_array().unwrap().clone()
+        };
+        let closed = until("Curfew to have seen it dead", || async {
+            let cases = cases().await;
+            let is_dead = |line: &Value| verdicts.iter().any(|verdict| line["verdict"]["state"] == *verdict);
+            let dead = cases.iter().all(|line| is_dead(line) && line["closed_ms"].is_i64());
             (cases.len() == credentials && dead).then_some(cases)
-        })
-        .await
+        });
+        match tokio::time::timeout(Duration::from_secs(55), closed).await {
+            Ok(cases) => cases,
+            Err(_) => panic!("{}\n{}", Value::from(cases().await), self.curfew.as_ref().unwrap().log()),
+        }
     }
 
     /// The leases that Vault holds below the mount.
@@ -265,7 +293,7 @@ async fn the_shell_is_told_what_it_knows() {
     let mut exec = world.exec_of(&["--role", &role], &["true"]);
     let (status, _, err) = said(&exec.env("VAULT_TOKEN", "hvs.no-such-token").output().await.unwrap());
     assert!(status == Some(125) && err.contains("log in again"), "{err}");
-    world.seen_dead(3).await;
+    world.seen_gone(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,5 +311,5 @@ async fn a_run_is_once() {
     let (code, _, err) = run("1").await;
     assert!(code == Some(125) && err.contains("a higher --attempt"), "{err}");
     assert_eq!(run("2").await.0, Some(0));
-    world.seen_dead(2).await;
+    world.seen_gone(2).await;
 }

@@ -26,7 +26,7 @@ async fn by_files_in_memory_that_go() {
     assert_eq!(ends(child).await.0, Some(0));
     assert!(!folder.exists());
     world.refused(&got).await;
-    world.seen_dead(1).await;
+    world.seen_gone(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +40,7 @@ async fn by_names_that_a_client_knows() {
     let (code, out, err) = said(&world.exec(&flags, &script).output().await.unwrap());
     assert_eq!(code, Some(0), "{err}");
     assert!(out.starts_with("v-"), "{out}");
-    world.seen_dead(1).await;
+    world.seen_gone(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +62,7 @@ async fn behind_a_token_that_opens_once() {
     fs::write(world.file("go"), "").unwrap();
     assert_eq!(ends(child).await.0, Some(0));
     world.refused(&got).await;
-    world.seen_dead(1).await;
+    world.seen_gone(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +97,7 @@ async fn within_a_boundary() {
     let (code, _, err) = ends(child).await;
     assert_eq!(code, Some(0), "{err}");
     assert!(!world.admin.token_works(&token).await);
-    world.seen_dead(1).await;
+    world.seen_gone(1).await;
     // More than the caller has is not to be had.
     let (code, _, err) = said(&world.exec(&["--policy", "root"], "true").output().await.unwrap());
     assert!(code == Some(125), "{err}");

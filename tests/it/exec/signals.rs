@@ -9,7 +9,7 @@ async fn each_signal_is_passed_on_once_to_the_whole_pipeline() {
     let traps: String = names.iter().map(|name| format!("trap 'echo {name} >> heard' {name}; ")).collect();
     // A second process of the same pipeline hears the last one, too.
     let script = format!(
-        "{traps} sh -c \"trap 'echo also > also; exit' TERM; while :; do sleep 0.05; done\" & {WAITS}; kill -9 $!"
+        "{traps} sh -c \"trap '' HUP USR1 USR2; trap 'echo also > also; exit' TERM; while :; do sleep 0.05; done\" & {WAITS}; kill -9 $!"
     );
     let (child, got) = world.begin(&[], &script).await;
     let heard = || fs::read_to_string(world.file("heard")).unwrap_or_default();
@@ -55,9 +55,11 @@ async fn at_a_terminal_ctrl_c_comes_once() {
     let world = World::new().await;
     let role = world.role();
     let binary = assert_cmd::cargo::cargo_bin!("curfew").display().to_string();
-    let command = "trap 'echo INT >> heard' INT; echo ready > ready; while [ ! -e go ]; do sleep 0.05; done";
+    let command =
+        "trap 'echo INT >> heard' INT; echo ready > ready; while [ ! -e go ]; do setsid sleep 0.05; done; exit 0";
     fs::write(world.file("task"), command).unwrap();
-    let line = format!("{binary} exec --realm test --role {role} -- sh task");
+    // Without `exec` the shell around it would end by the same key.
+    let line = format!("exec {binary} exec --realm test --role {role} -- sh task");
     // `script` makes a terminal, and writes what we type to it.
     let mut script = Command::new("script");
     script.current_dir(world.path()).env_clear().env("HOME", world.path()).env("PATH", "/usr/bin:/bin");
@@ -72,7 +74,7 @@ async fn at_a_terminal_ctrl_c_comes_once() {
     let status = tokio::time::timeout(Duration::from_secs(60), child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(0), "{}", fs::read_to_string(world.file("typed")).unwrap_or_default());
     assert_eq!(fs::read_to_string(world.file("heard")).unwrap(), "INT\n");
-    world.seen_dead(1).await;
+    world.seen_gone(1).await;
 }
 
 /// `unshare` makes it process 1 of its own name space, as in a container.
@@ -109,5 +111,5 @@ async fn as_process_1_it_collects_what_descendants_leave() {
     }
     assert_eq!(code, Some(5), "{err}");
     assert_eq!(fs::read_to_string(world.file("zombies")).unwrap().trim(), "0");
-    world.seen_dead(1).await;
+    world.seen_gone(1).await;
 }
