@@ -123,6 +123,8 @@ struct Have {
     /// Curfew has the start.
     registered: bool,
     token: Option<TaskToken>,
+    /// When the token dies by itself, and all that hangs from it.
+    dies_ms: Option<i64>,
     held: Vec<Held>,
     folder: Option<Folder>,
     variables: Vec<String>,

@@ -57,7 +57,7 @@ impl Exec<'_> {
             revoked: revoked.err(),
             told: told.err(),
             registered: have.registered,
-            dies_ms: have.held.iter().map(|held| held.expires_ms).max(),
+            dies_ms: have.dies_ms,
         }
     }
 }

@@ -24,15 +24,17 @@ impl Exec<'_> {
         let key = plan.run.key();
         let token = self.issuer.task_token(&plan.policies, key.as_str(), left()).await;
         let token = have.token.insert(token.map_err(|failure| Stop::vault("a token for the task", &failure))?);
+        let dies_ms = self.clock.wall_ms() + millis(token.ttl);
+        have.dies_ms = Some(dies_ms);
         if token.ttl < left() {
-            let at = events::text_of(self.clock.wall_ms() + millis(token.ttl));
+            let at = events::text_of(dies_ms);
             (self.say)(&format!(
                 "Vault bounds the task's token to {at}: the credentials end then, before the deadline"
             ));
         }
         if plan.give_token {
             let credential = self.named(Kind::VaultToken, &token.accessor)?;
-            have.held.push(Held { credential, principal: None, expires_ms: self.clock.wall_ms() + millis(token.ttl) });
+            have.held.push(Held { credential, principal: None, expires_ms: dies_ms });
         }
         let minted = self.mint(token, times, &mut have.held).await?;
         let variables = self.hand_over(token, &minted, times, &mut have.folder).await?;

@@ -19,7 +19,7 @@ pub struct Left {
     pub told: Option<String>,
     /// Whether Curfew knows of the task.
     pub registered: bool,
-    /// When the last of it dies by itself.
+    /// When all of it is dead by itself.
     pub dies_ms: Option<i64>,
 }
 

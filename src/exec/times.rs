@@ -21,7 +21,8 @@ impl Times {
     pub fn new(now_ms: i64, ttl: Duration, grace: Duration) -> Self {
         let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         let deadline_ms = now_ms.saturating_add(ms(ttl));
-        Self { started_ms: now_ms, told_ms: deadline_ms.saturating_sub(ms(grace.min(ttl))), deadline_ms }
+        let told_ms = deadline_ms.saturating_sub(ms(grace)).max(now_ms);
+        Self { started_ms: now_ms, told_ms, deadline_ms }
     }
 
     /// How long until the deadline, in whole seconds as Vault counts them: never more than there is, never nothing.

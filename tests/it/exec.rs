@@ -236,6 +236,26 @@ async fn a_command_has_a_credential_of_its_own_that_ends_with_it() {
             .unwrap();
     assert!((500.0..=606.0).contains(&until_then), "{until_then}");
 
+    // What runs, what it holds, till when.
+    let tasks = world.curfew(&["tasks", "--identity", "spiffe://t/reports", "--json"]).await;
+    let (task, held) = (&tasks[0]["task"], &tasks[0]["holds"][0]);
+    assert_eq!(
+        (&task["name"], &task["phase"], &task["source"]),
+        (&json!("report"), &json!("running"), &json!("/exec"))
+    );
+    assert_eq!(
+        (&held["principal"], &held["grant"]["topics"]),
+        (&json!(got.username), &json!(["curfew.tasks"])),
+        "{held}"
+    );
+    let (dies, deadline) = (held["expires_ms"].as_i64().unwrap(), task["deadline_ms"].as_i64().unwrap());
+    assert!((deadline - 5_000..=deadline + 1_000).contains(&dies), "{dies} {deadline}");
+    assert_eq!(world.curfew(&["tasks", "--source", "/ci", "--json"]).await, json!([]));
+    let table = canary::curfew(world.path()).env_remove("RUST_LOG").arg("tasks").output().unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    let lease = held["grant"]["credential"].as_str().unwrap();
+    assert!(table.contains("spiffe://t/reports") && table.contains(lease) && table.contains("in 9m"), "{table}");
+
     fs::write(world.file("go"), "").unwrap();
     let (code, out, err) = ends(child).await;
     assert_eq!((code, out.as_str()), (Some(3), "out\n"), "{err}");
@@ -243,6 +263,9 @@ async fn a_command_has_a_credential_of_its_own_that_ends_with_it() {
     world.refused(&got).await;
     let cases = world.seen_dead(1).await;
     assert_eq!(cases[0]["case"]["directive"]["trigger"], "task_end", "{}", cases[0]);
+    assert_eq!(world.curfew(&["tasks", "--json"]).await, json!([]));
+    let ended = world.curfew(&["tasks", "--ended", "--json"]).await;
+    assert!(ended[0]["task"]["outcome"] == "failure" && ended[0]["holds"][0]["dead_ms"].is_i64(), "{ended}");
     let summary: Value = serde_json::from_slice(&fs::read(world.file("summary.json")).unwrap()).unwrap();
     assert_eq!((&summary["exit_code"], &summary["outcome"]), (&json!(3), &json!("failure")), "{summary}");
     assert_eq!(
@@ -280,6 +303,8 @@ async fn the_shell_is_told_what_it_knows() {
     assert_eq!(code(&["--role", &role], &["./plain"]).await.0, 126);
     assert_eq!(code(&[], &["true"]).await.0, 2, "nothing is asked for");
     assert_eq!(code(&["--role", "nonsense"], &["true"]).await.0, 2);
+    assert_eq!(code(&["--role", &role, "--ttl", "1000d"], &["true"]).await.0, 2);
+    assert_eq!(code(&["--role", &role, "--ttl", "1s"], &["true"]).await.0, 2);
     assert_eq!(code(&["--role", &role, "--env", "X=DC.password"], &["true"]).await.0, 2);
     // No such path, and one that gives a standing secret.
     let (status, err) = code(&["--role", "nowhere/creds/app"], &["true"]).await;

@@ -18,11 +18,11 @@ pub const ABOUT: &str = "Run a command with credentials of its own, that end wit
     Signals are passed on; stdin, stdout and stderr are the command's own.";
 
 pub const AFTER: &str = "Examples:\n  \
-    curfew exec --role DB=database/creds/ro -- sh -c 'psql \"postgresql://$DB_USERNAME:$DB_PASSWORD@db/app\" -f report.sql'\n  \
-    curfew exec --ttl 2h --role DB=database/creds/rw --env PGUSER=DB.username --env PGPASSWORD=DB.password -- pg_dump app\n  \
-    curfew exec --role DB=database/creds/ro --file -- ./job   # DB_PASSWORD_FILE, in memory, 0600\n  \
-    curfew exec --role DB=database/creds/ro --wrap -- ./job   # DB_WRAPPED_TOKEN: `vault unwrap` opens it once\n  \
-    curfew exec --policy deploy-staging -- terraform apply    # VAULT_TOKEN with this policy alone\n\n\
+    curfew exec --role DB=database/creds/ro -- ./report.sh    # DB_USERNAME, DB_PASSWORD\n  \
+    curfew exec --role D=database/creds/ro --env PGUSER=D.username --env PGPASSWORD=D.password -- pg_dump app\n  \
+    curfew exec --role DB=database/creds/ro --file --ttl 2h -- ./job   # DB_PASSWORD_FILE, in memory\n  \
+    curfew exec --role DB=database/creds/ro --wrap -- ./job     # DB_WRAPPED_TOKEN opens once\n  \
+    curfew exec --policy deploy-staging -- terraform apply      # VAULT_TOKEN, bounded\n\n\
     Exit codes:\n  \
     the command's own, or 128 + the number of the signal that ended it\n  \
     124  its time was over (--ttl)\n  \
@@ -106,6 +106,9 @@ pub struct Exec {
     pub command: Vec<OsString>,
 }
 
+/// Vault's own longest life: more is a mistake, here as there.
+const MOST: Millis = Millis(32 * 86_400_000);
+
 fn span(text: &str) -> Result<Millis, &'static str> {
-    Millis::parse(text)
+    Millis::parse(text).and_then(|span| if span <= MOST { Ok(span) } else { Err("at most 32d") })
 }

@@ -136,6 +136,56 @@ async fn with_curfew_away_at_the_start_it_does_not_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_curfew_did_not_confirm_is_not_used() {
+    let world = World::new().await;
+    let config: Value = serde_json::from_slice(&fs::read(world.file("curfew.yaml")).unwrap()).unwrap();
+    let proxy = Proxy::to(config["http"]["listen"].as_str().unwrap()).await;
+    let (role, http) = (world.role(), format!("http://{}", proxy.address));
+    proxy.cut_after(b"grant.registered");
+    let flags = ["--role", &role, "--http", &http, "--token-file", "intake.token", "--end-within", "1s"];
+    let (code, _, err) = said(&world.exec(&flags, WRITES).output().await.unwrap());
+    assert_eq!(code, Some(69), "{err}");
+    assert!(err.contains("Curfew cannot be told of this task"), "{err}");
+    assert!(world.got().is_none());
+    until("it to be revoked", || async { (world.leases().await == 0).then_some(()) }).await;
+    // Its answers were lost, its words were not.
+    world.seen_gone(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_vault_mints_the_lease_dies_with_the_task_s_token() {
+    let mut world = World::new().await;
+    let proxy = Proxy::to(&vault_address(&world.admin)).await;
+    world.vault = format!("http://{}", proxy.address);
+    let role = world.role();
+    proxy.cut_after(format!("{}/creds/app", world.mount).as_bytes());
+    let mut exec = world.exec(&["--role", &role, "--ttl", "8s", "--end-within", "1h"], WRITES).spawn().unwrap();
+    // Nothing reaches Vault any more, so nothing but the TTL can end it.
+    until("the lease that nobody knows", || async { (world.leases().await == 1).then_some(()) }).await;
+    signal(&exec, "KILL");
+    exec.wait().await.unwrap();
+    until("it to be gone", || async { (world.leases().await == 0).then_some(()) }).await;
+    assert!(world.got().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_may_not_speak_is_told_so() {
+    let mut world = World::alone().await;
+    let file = world.file("curfew.yaml");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    config["topics"] = json!({"curfew.tasks": {"sources": ["/ci"], "strongest": "revoke"}});
+    fs::write(&file, config.to_string()).unwrap();
+    world.start().await;
+    let role = world.role();
+    let (code, _, err) = said(&world.exec(&["--role", &role], WRITES).output().await.unwrap());
+    assert!(code == Some(125) && err.contains("which sources may speak (--source)"), "{err}");
+    assert!(world.got().is_none());
+    let (code, _, err) = said(&world.exec(&["--role", &role, "--source", "/ci"], WRITES).output().await.unwrap());
+    assert_eq!(code, Some(0), "{err}");
+    world.seen_gone(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_roles_or_none() {
     let world = World::new().await;
     let (role, none) = (world.role(), format!("B={}/creds/none", world.mount));

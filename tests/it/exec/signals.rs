@@ -26,6 +26,24 @@ async fn each_signal_is_passed_on_once_to_the_whole_pipeline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_ignored_stays_ignored() {
+    let world = World::new().await;
+    let (role, binary) = (world.role(), assert_cmd::cargo::cargo_bin!("curfew").display().to_string());
+    let line = format!("trap '' HUP; exec {binary} exec --realm test --role {role} -- sh task");
+    fs::write(world.file("task"), format!("echo ready > ready; {WAITS}")).unwrap();
+    let mut shell = Command::new("sh");
+    shell.current_dir(world.path()).env_clear().env("HOME", world.path()).env("PATH", "/usr/bin:/bin");
+    shell.env("VAULT_ADDR", &world.vault).env("VAULT_TOKEN", &world.token).kill_on_drop(true);
+    let child = shell.args(["-c", &line]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the task", || async { world.file("ready").exists().then_some(()) }).await;
+    signal(&child, "HUP");
+    fs::write(world.file("go"), "").unwrap();
+    let (code, _, err) = ends(child).await;
+    assert_eq!(code, Some(0), "{err}");
+    world.seen_gone(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_before_the_command_begins_ends_what_there_is() {
     let world = World::new().await;
     let role = world.role();
