@@ -20,7 +20,7 @@ use crate::guard::Freeze;
 use crate::limit::{Budget, Part};
 use crate::outcome::Message;
 use crate::policy::Rules;
-use crate::task::{Credential, RunKey, Task, Tenant};
+use crate::task::{Credential, Grant, RunKey, Task, Tenant};
 
 /// Why the journal did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -361,6 +361,42 @@ pub struct EventLine {
     pub broker_ms: i64,
 }
 
+/// Which tasks to list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskFilter {
+    /// Also those that ended, the newest first; else those that live, the next that is due first.
+    pub ended: bool,
+    /// By who speaks for them.
+    pub source: Option<String>,
+    /// By who runs them.
+    pub identity: Option<String>,
+    /// At most.
+    pub limit: u32,
+}
+
+/// A task, and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskLine {
+    /// The task.
+    pub task: Task,
+    /// What it holds, or held.
+    pub holds: Vec<Holding>,
+}
+
+/// What a task holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Why, and who says so.
+    pub grant: Grant,
+    /// The user name at the system behind.
+    pub principal: Option<String>,
+    /// When it dies by itself.
+    pub expires_ms: Option<i64>,
+    /// When it was proven dead.
+    pub dead_ms: Option<i64>,
+}
+
 /// Which cases to list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -534,6 +570,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn cases(&self, filter: Filter) -> Result<Vec<CaseLine>, Error>;
     /// One case for people.
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error>;
+    /// Tasks for people, with what they hold.
+    async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskLine>, Error>;
     /// Findings for people, at most `max`: those that are unmatched, the oldest first, or all, the newest first.
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error>;
     /// Overrun of each credential that a task held.

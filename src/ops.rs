@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::credential::CredentialId;
 use crate::guard::Freeze;
-use crate::journal::Filter;
+use crate::journal::{Filter, TaskFilter};
 
 /// What an operator asks for: one line of JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +24,11 @@ pub enum Request {
         /// Which.
         #[serde(default)]
         filter: Filter,
+    },
+    /// Tasks, and what they hold.
+    Tasks {
+        /// Which.
+        filter: TaskFilter,
     },
     /// Findings.
     Findings {

@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+mod exec;
 mod publish;
 
 use std::net::SocketAddr;
@@ -9,7 +10,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use curfew::config::Overrides;
 
-pub use publish::{FingerprintKey, Format, Publish, PublishFindings, Published, Target};
+pub use exec::Exec;
+pub use publish::{FingerprintKey, Format, Publish, PublishFindings, Published, Target, To};
 
 use crate::enforce::Part;
 use crate::run::Share;
@@ -67,6 +69,9 @@ pub enum Command {
         curfew run --config /etc/curfew/curfew.yaml --log-json\n  curfew run --kafka 127.0.0.1:9092\n  \
         curfew run --config curfew.yaml --role enforce --realm prod --metrics 127.0.0.1:9465")]
     Run(Run),
+    /// Run a command as a task, with credentials that end with it
+    #[command(long_about = exec::ABOUT, after_help = exec::AFTER)]
+    Exec(Box<Exec>),
     /// Send events: files or stdin of CloudEvents JSON, or scanners' reports
     #[command(long_about = publish::ABOUT, after_help = publish::EXAMPLES)]
     Publish(Publish),
@@ -77,6 +82,10 @@ pub enum Command {
     #[command(after_help = "Examples:\n  curfew cases\n  curfew cases --state held --json\n  \
         curfew cases --closed --limit 20")]
     Cases(Cases),
+    /// List running tasks: what each holds, till when, and who says so
+    #[command(after_help = "Examples:\n  curfew tasks\n  curfew tasks --identity spiffe://corp/agents/triage\n  \
+        curfew tasks --source /exec --json\n  curfew tasks --ended --limit 20")]
+    Tasks(Tasks),
     /// List findings of which no credential is known, the oldest first
     #[command(after_help = "Examples:\n  curfew findings\n  curfew findings --all --json")]
     Findings(Findings),
@@ -276,6 +285,23 @@ pub struct Findings {
     /// Also those that are matched, closed or ignored, the newest first
     #[arg(long)]
     pub all: bool,
+    /// At most
+    #[arg(long, default_value_t = 100)]
+    pub limit: u32,
+}
+
+/// `curfew tasks`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Tasks {
+    /// Also those that ended, the newest first
+    #[arg(long)]
+    pub ended: bool,
+    /// Only those that this CloudEvents source speaks for
+    #[arg(long, value_name = "URI")]
+    pub source: Option<String>,
+    /// Only those that this workload or agent runs
+    #[arg(long, value_name = "ID")]
+    pub identity: Option<String>,
     /// At most
     #[arg(long, default_value_t = 100)]
     pub limit: u32,

@@ -7,10 +7,11 @@ use curfew::config::Config;
 use curfew::event::Type;
 use curfew::event::adapters::{self, Adapter, Given};
 use curfew::fingerprint::{self, BadKeys, Keys};
+use curfew::tell::Message;
 
 use crate::Failed;
 use crate::args::{FingerprintKey, Format, PublishFindings};
-use crate::publish::{Checked, Way, bar, checked, listed, or_stdin, send};
+use crate::publish::{Way, bar, checked, listed, or_stdin, send};
 
 /// Over HTTP: findings need no order, and the journal makes durable together what waits together.
 const AT_ONCE: usize = 16;
@@ -49,7 +50,7 @@ pub async fn publish(config: &Config, what: PublishFindings, json: bool) -> Resu
 
 #[derive(Default)]
 struct Report {
-    events: Vec<Checked>,
+    events: Vec<Message>,
     wrong: Vec<String>,
     without: usize,
 }
@@ -74,7 +75,7 @@ fn read(config: &Config, what: &PublishFindings, adapter: Adapter) -> Result<Rep
             match one {
                 Ok(made) => {
                     report.without += usize::from(made.fingerprints == 0);
-                    report.events.push(Checked { key: made.key, body: made.body });
+                    report.events.push(Message { key: made.key, body: made.body });
                     bar.inc(1);
                 }
                 Err(bad) => report.wrong.push(format!("{name}:{}: {}", bad.line, bad.why)),

@@ -5,6 +5,7 @@ mod audit;
 mod cases;
 mod deadlines;
 mod enforce;
+mod exec;
 mod findings;
 mod intake;
 mod inventory;
@@ -17,12 +18,15 @@ mod run;
 mod serve;
 mod show;
 mod stop;
+mod tasks;
 
 use std::process::ExitCode;
 
 use args::{Args, Command};
 use clap::{CommandFactory as _, Parser};
 use curfew::config::{Config, Environment, Invalid, Overrides};
+use curfew::exec::child::BECOME;
+use curfew::tell;
 
 /// Records and what is learned are many small values with short lives: a tenth less processor for each case than with
 /// the system's allocator (benches/README.md).
@@ -41,6 +45,9 @@ pub enum Failed {
     /// 65: the data is wrong.
     #[error("{0}")]
     Data(String),
+    /// 126, 127: there is no such command to run.
+    #[error("{1}")]
+    Command(u8, String),
     /// 69: what it needs does not answer.
     #[error("{0}")]
     Unavailable(String),
@@ -49,12 +56,22 @@ pub enum Failed {
     Other(#[from] anyhow::Error),
 }
 
+impl From<tell::Error> for Failed {
+    fn from(error: tell::Error) -> Self {
+        match error {
+            tell::Error::Unavailable(why) => Self::Unavailable(why),
+            tell::Error::Refused(why) => Self::Data(why),
+        }
+    }
+}
+
 impl Failed {
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
             Self::Configuration(_) => 64,
             Self::Data(_) => 65,
+            Self::Command(code, _) => *code,
             Self::Unavailable(_) => 69,
             Self::Other(_) => 1,
         }
@@ -63,13 +80,17 @@ impl Failed {
 
 fn main() -> ExitCode {
     curfew::telemetry::quiet_panics();
+    let mut raw = std::env::args_os().skip(1);
+    if raw.next().is_some_and(|first| first == BECOME) {
+        return exec::become_task(raw);
+    }
     // One TLS for all: whoever comes second would find two and panic.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("curfew: a TLS provider was installed before main");
     }
     let args = Args::parse();
     match dispatch(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failed) => {
             if let Failed::Configuration(invalid) = &failed {
                 eprint!("{}", invalid.report(show::colour_on_stderr()));
@@ -81,30 +102,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(args: Args) -> Result<(), Failed> {
+fn dispatch(args: Args) -> Result<ExitCode, Failed> {
     let common = args.common;
     let mut commands = tokio::runtime::Builder::new_current_thread();
     match args.command {
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "curfew", &mut std::io::stdout());
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
-        Command::Check => return check(&common),
+        Command::Check => return check(&common).map(|()| ExitCode::SUCCESS),
         Command::Run(run) => {
             let (over, share) = run.split(common.journal.clone());
             let config = configuration(&common, &over)?;
             share.part.check(&config)?;
-            return runtime(&mut tokio::runtime::Builder::new_multi_thread())?.block_on(run::run(config, share));
+            runtime(&mut tokio::runtime::Builder::new_multi_thread())?.block_on(run::run(config, share))?;
+            return Ok(ExitCode::SUCCESS);
         }
         _ => {}
     }
     let over = Overrides { journal: common.journal.clone(), ..Overrides::default() };
     let config = configuration(&common, &over)?;
-    runtime(&mut commands)?.block_on(async {
+    let runtime = runtime(&mut commands)?;
+    if let Command::Exec(what) = args.command {
+        return runtime.block_on(exec::exec(&config, *what, common.json));
+    }
+    runtime.block_on(async {
         match args.command {
             Command::Publish(what) => publish::publish(&config, what, common.json).await,
             Command::FingerprintKey(what) => findings::new_key(&config, &what, common.json),
             Command::Cases(which) => cases::list(&config, which, common.json).await,
+            Command::Tasks(which) => tasks::list(&config, which, common.json).await,
             Command::Findings(which) => cases::findings(&config, which, common.json).await,
             Command::Case(one) => cases::one(&config, one, common.json).await,
             Command::Freeze(how) => stop::freeze(&config, how, common.json).await,
@@ -117,9 +144,10 @@ fn dispatch(args: Args) -> Result<(), Failed> {
             Command::Position(what) => stop::position(&config, what, common.json).await,
             Command::Audit(what) => audit::audit(&config, what, common.json).await,
             // Done above.
-            Command::Run(_) | Command::Check | Command::Completions { .. } => Ok(()),
+            Command::Run(_) | Command::Exec(_) | Command::Check | Command::Completions { .. } => Ok(()),
         }
-    })
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime(builder: &mut tokio::runtime::Builder) -> Result<tokio::runtime::Runtime, Failed> {

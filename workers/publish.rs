@@ -5,13 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew::config::{Config, ways};
+use curfew::config::Config;
 use curfew::event::{self, Coordinates, Data, Delivery, Event, Type};
-use curfew::kafka::producer;
-use curfew::kafka::settings::Connection;
+use curfew::tell::{self, Message, Teller};
 use futures::{StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::value::RawValue;
 
 use crate::args::{Publish, Published, Target};
@@ -21,18 +19,8 @@ use crate::{Failed, findings, show};
 const NAMED: usize = 20;
 /// From so many on there is a progress bar.
 const LONG: usize = 200;
-/// Records that go to Kafka together.
-const CHUNK: usize = 1_000;
-/// How often an intake that is not ready is asked again.
-const TRIES: u32 = 5;
-
-/// An event that the intake will take.
-pub struct Checked {
-    /// The Kafka key.
-    pub key: String,
-    /// Structured JSON.
-    pub body: Vec<u8>,
-}
+/// How long one event is tried.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `curfew publish`
 pub async fn publish(config: &Config, what: Publish, json: bool) -> Result<(), Failed> {
@@ -50,7 +38,7 @@ pub async fn publish(config: &Config, what: Publish, json: bool) -> Result<(), F
 }
 
 /// The events in `files`, each of a type that is `wanted`; all are right, and there is one.
-pub fn checked(files: &[PathBuf], wanted: impl Fn(Type) -> bool) -> Result<Vec<Checked>, Failed> {
+pub fn checked(files: &[PathBuf], wanted: impl Fn(Type) -> bool) -> Result<Vec<Message>, Failed> {
     let mut events = Vec::new();
     let mut wrong = Vec::new();
     for file in or_stdin(files) {
@@ -95,14 +83,25 @@ pub struct Way<'a> {
 }
 
 /// Sends them; says where to.
-pub async fn send(config: &Config, target: &Target, way: Way<'_>, events: &[Checked]) -> Result<String, Failed> {
+pub async fn send(config: &Config, target: &Target, way: Way<'_>, events: &[Message]) -> Result<String, Failed> {
     if target.dry_run {
-        Ok("nowhere: they are right".to_owned())
-    } else if let Some(brokers) = &target.kafka {
-        kafka(config, brokers, way.topic, events).await
-    } else {
-        http(config, target, way, events).await
+        return Ok("nowhere: they are right".to_owned());
     }
+    let teller = Teller::open(config, &target.to.way(way.topic, way.path, PATIENCE))?;
+    let bar = bar(Some(events.len()));
+    let (teller, shown) = (&teller, &bar);
+    let sent = futures::stream::iter(events.chunks(teller.together())).map(async |chunk| {
+        let after = |why| format!("after {} events: {why}", shown.position());
+        teller.tell(chunk).await.map_err(|error| match error {
+            tell::Error::Unavailable(why) => Failed::Unavailable(after(why)),
+            tell::Error::Refused(why) => Failed::Data(after(why)),
+        })?;
+        shown.inc(u64::try_from(chunk.len()).unwrap_or(0));
+        Ok::<(), Failed>(())
+    });
+    sent.buffered(way.at_once).try_collect::<()>().await?;
+    bar.finish_and_clear();
+    Ok(teller.place())
 }
 
 fn read(file: &Path) -> Result<(String, Vec<u8>), Failed> {
@@ -117,7 +116,7 @@ fn read(file: &Path) -> Result<(String, Vec<u8>), Failed> {
 }
 
 /// Splits one object, an array or a row of objects, and checks each as the intake will.
-fn take(name: &str, bytes: &[u8], wanted: &impl Fn(Type) -> bool, events: &mut Vec<Checked>, wrong: &mut Vec<String>) {
+fn take(name: &str, bytes: &[u8], wanted: &impl Fn(Type) -> bool, events: &mut Vec<Message>, wrong: &mut Vec<String>) {
     let line_of = |at: usize| bytes[..at.min(bytes.len())].iter().filter(|b| **b == b'\n').count() + 1;
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -138,7 +137,7 @@ fn take(name: &str, bytes: &[u8], wanted: &impl Fn(Type) -> bool, events: &mut V
             Ok(event) if !wanted(event.kind) => {
                 wrong.push(format!("{name}:{}: not one of the types that belong here", line_of(at)));
             }
-            Ok(event) => events.push(Checked { key: key(&event), body: raw.get().as_bytes().to_vec() }),
+            Ok(event) => events.push(Message { key: key(&event), body: raw.get().as_bytes().to_vec() }),
             Err(reject) => {
                 let place = reject.pointer.map(|pointer| format!(" at {pointer}")).unwrap_or_default();
                 wrong.push(format!("{name}:{}: {}{place}", line_of(at), reject.reason.as_str()));
@@ -190,88 +189,6 @@ pub fn bar(events: Option<usize>) -> ProgressBar {
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
-    }
-}
-
-async fn kafka(config: &Config, brokers: &str, topic: &str, events: &[Checked]) -> Result<String, Failed> {
-    let properties = config.kafka.as_ref().map(|kafka| kafka.properties.0.clone()).unwrap_or_default();
-    let tls = properties.get("security.protocol").is_some_and(|p| p.to_ascii_lowercase().ends_with("ssl"));
-    if !tls && !ways::brokers_are_loopback(brokers) {
-        return Err(Failed::Data("plain text to Kafka is allowed on loopback only: configure TLS".to_owned()));
-    }
-    let connection = Connection { brokers: brokers.to_owned(), properties };
-    let bar = bar(Some(events.len()));
-    for chunk in events.chunks(CHUNK) {
-        let records: Vec<(String, Vec<u8>)> = chunk.iter().map(|one| (one.key.clone(), one.body.clone())).collect();
-        let sent = producer::publish(&connection, topic, &records).await;
-        sent.map_err(|error| Failed::Unavailable(format!("after {} events: {error}", bar.position())))?;
-        bar.inc(u64::try_from(chunk.len()).unwrap_or(0));
-    }
-    bar.finish_and_clear();
-    Ok(format!("{topic} at {brokers}"))
-}
-
-async fn http(config: &Config, target: &Target, way: Way<'_>, events: &[Checked]) -> Result<String, Failed> {
-    let url = match (&target.http, &config.http) {
-        (Some(url), _) if !ways::is_safe_url(url) => {
-            return Err(Failed::Data("--http is an https:// URL, or http:// on loopback".to_owned()));
-        }
-        (Some(url), _) => {
-            let url = url.trim_end_matches('/');
-            let base = [way.path, "/events"].iter().find_map(|path| url.strip_suffix(*path)).unwrap_or(url);
-            format!("{base}{}", way.path)
-        }
-        (None, Some(http)) => format!("http://{}{}", http.listen, way.path),
-        (None, None) => {
-            let help = "this configuration has no HTTP intake: name --kafka and --topic, or --http";
-            return Err(Failed::Data(help.to_owned()));
-        }
-    };
-    let file = target.token_file.as_ref().or(config.http.as_ref().map(|http| &http.token_file));
-    let file = file.ok_or_else(|| Failed::Data("--http needs --token-file".to_owned()))?;
-    let token = curfew::http::read_token(file).map_err(|error| Failed::Unavailable(error.to_string()))?;
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).no_proxy().build();
-    let client = client.map_err(anyhow::Error::from)?;
-    let bar = bar(Some(events.len()));
-    let (client, token, url, bar) = (&client, &token, &url, &bar);
-    let sent = futures::stream::iter(events).map(async |event| {
-        post(client, url, token, event).await.map_err(|failed| match failed {
-            Failed::Unavailable(why) => Failed::Unavailable(format!("after {} events: {why}", bar.position())),
-            Failed::Data(why) => Failed::Data(format!("after {} events: {why}", bar.position())),
-            other => other,
-        })?;
-        bar.inc(1);
-        Ok::<(), Failed>(())
-    });
-    sent.buffered(way.at_once).try_collect::<()>().await?;
-    bar.finish_and_clear();
-    Ok(url.clone())
-}
-
-/// Sends one until it is durable.
-async fn post(client: &reqwest::Client, url: &str, token: &SecretString, event: &Checked) -> Result<(), Failed> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let request = client.post(url).header("content-type", "application/cloudevents+json");
-        let answer = request.bearer_auth(token.expose_secret()).body(event.body.clone()).send().await;
-        match answer.map(|answer| answer.status()) {
-            Ok(status) if status.is_success() => return Ok(()),
-            Ok(status) if status.as_u16() == 503 && tries < TRIES => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            Ok(status) if status.is_server_error() => {
-                return Err(Failed::Unavailable(format!("the intake answers {status}")));
-            }
-            Ok(status) => return Err(Failed::Data(format!("the intake answers {status}"))),
-            Err(error) if error.is_connect() => {
-                return Err(Failed::Unavailable(format!("nobody answers at {url}")));
-            }
-            Err(error) => {
-                let why = error.without_url();
-                return Err(Failed::Unavailable(format!("{why}; send them again")));
-            }
-        }
     }
 }
 

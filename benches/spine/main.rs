@@ -6,6 +6,7 @@
 mod catchup;
 mod claims;
 mod deadlines;
+mod exec;
 mod fetch;
 mod hang;
 mod intake;
@@ -79,6 +80,9 @@ fn main() {
     }
     if is_wanted("catchup") {
         runtime.block_on(catchup::measure(&mut table));
+    }
+    if is_wanted("exec") {
+        runtime.block_on(exec::measure(&mut table));
     }
     table.print_and_save();
 }

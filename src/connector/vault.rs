@@ -9,6 +9,7 @@ pub mod client;
 pub mod kv;
 pub mod lease;
 pub mod login;
+pub mod mint;
 mod rights;
 pub mod secret_id;
 mod sight;

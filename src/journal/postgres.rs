@@ -21,6 +21,7 @@ mod read;
 mod rows;
 mod schema;
 mod share;
+mod tasks;
 mod trust;
 mod writer;
 
@@ -43,7 +44,7 @@ use self::writer::Job;
 use super::draft::Ids;
 use super::{
     Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
-    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Position, Recorded, Source, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -467,6 +468,10 @@ impl Journal for Postgres {
 
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error> {
         read::timeline(&self.inner.pool, case).await
+    }
+
+    async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskLine>, Error> {
+        tasks::list(&self.inner.pool, &filter).await
     }
 
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {

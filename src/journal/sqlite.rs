@@ -16,6 +16,7 @@ mod queue;
 mod read;
 mod rows;
 mod schema;
+mod tasks;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ use self::queue::Job;
 use self::writer::{Shared, Writer};
 use super::{
     Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
-    Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Position, Recorded, Source, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -350,6 +351,10 @@ impl Journal for Sqlite {
 
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error> {
         Self::read(&self.people, move |db| read::timeline(db, case)).await
+    }
+
+    async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskLine>, Error> {
+        Self::read(&self.people, move |db| tasks::list(db, &filter)).await
     }
 
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {

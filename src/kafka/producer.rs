@@ -70,6 +70,33 @@ impl Producer {
         }
     }
 
+    /// Sends events, each with its key, and returns when the broker has them all.
+    ///
+    /// # Errors
+    /// The first that the broker did not take; what came before it is published, as may be some of what follows.
+    pub async fn publish<'a>(
+        &self,
+        topic: &str,
+        events: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> Result<(), Error> {
+        let mut deliveries = Vec::new();
+        let mut result = Ok(());
+        for (key, body) in events {
+            match self.send(Out { topic, key, body, traceparent: None, headers: &[] }).await {
+                Ok(delivery) => deliveries.push(delivery),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        for delivery in deliveries {
+            let delivered = acked(delivery).await;
+            result = result.and(delivered);
+        }
+        result
+    }
+
     /// Forgets what was not sent and drops the client, which blocks.
     pub async fn close(self) {
         let closed = tokio::task::spawn_blocking(move || {
@@ -103,24 +130,10 @@ fn placed(offset: i64) -> Result<(), Error> {
 /// Publishes structured CloudEvents, each with its key, and returns when the broker has them all.
 ///
 /// # Errors
-/// The first that the broker did not take; what came before it is published, as may be some of what follows.
+/// As [`Producer::publish`].
 pub async fn publish(connection: &Connection, topic: &str, events: &[(String, Vec<u8>)]) -> Result<(), Error> {
     let producer = Producer::new(connection, Some(Duration::from_secs(30)))?;
-    let mut deliveries = Vec::with_capacity(events.len());
-    let mut result = Ok(());
-    for (key, body) in events {
-        match producer.send(Out { topic, key, body, traceparent: None, headers: &[] }).await {
-            Ok(delivery) => deliveries.push(delivery),
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
-        }
-    }
-    for delivery in deliveries {
-        let delivered = acked(delivery).await;
-        result = result.and(delivered);
-    }
+    let result = producer.publish(topic, events.iter().map(|(key, body)| (key.as_str(), body.as_slice()))).await;
     producer.close().await;
     result
 }

@@ -45,6 +45,7 @@ impl Operator {
         let now_ms = self.intake.clock.wall_ms();
         match request {
             Request::Cases { filter } => value(&journal.cases(filter).await?),
+            Request::Tasks { filter } => value(&journal.tasks(filter).await?),
             Request::Findings { all, max } => value(&journal.findings(!all, max).await?),
             Request::Case { id } => match journal.timeline(self.find(&id).await?).await? {
                 Some(timeline) => value(&timeline),

@@ -28,9 +28,11 @@ fn help_is_as_it_was() {
     for command in [
         "",
         "run",
+        "exec",
         "publish",
         "publish finding",
         "fingerprint-key",
+        "tasks",
         "cases",
         "case",
         "freeze",

@@ -303,6 +303,7 @@ journal_that_dies! {
     tail() -> Tail;
     cases(filter: Filter) -> Vec<CaseLine>;
     timeline(case: CaseId) -> Option<Timeline>;
+    tasks(filter: curfew::journal::TaskFilter) -> Vec<curfew::journal::TaskLine>;
     findings(unmatched: bool, max: u32) -> Vec<curfew::finding::Finding>;
     overrun(now_ms: i64) -> Vec<Overrun>;
     stats(now_ms: i64) -> Stats;

@@ -1,8 +1,10 @@
 //! `curfew publish` and what it needs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum, ValueHint};
+use curfew::tell;
 
 pub const ABOUT: &str = "Send events: files or stdin of CloudEvents JSON (one object, an array, or one object a \
     line).\n\nAll are checked before the first is sent: a wrong one is named by file and line, never quoted.";
@@ -45,9 +47,20 @@ pub struct Publish {
     pub topic: String,
 }
 
-/// Where to.
+/// Where to, or nowhere.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Target {
+    /// Where to.
+    #[command(flatten)]
+    pub to: To,
+    /// Only check
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Where to.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct To {
     /// Send to Kafka instead of HTTP
     #[arg(long, value_name = "HOST:PORT,…", conflicts_with_all = ["http", "token_file"])]
     pub kafka: Option<String>,
@@ -57,9 +70,14 @@ pub struct Target {
     /// Holds the intake's token; without it, the configured one
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub token_file: Option<PathBuf>,
-    /// Only check
-    #[arg(long)]
-    pub dry_run: bool,
+}
+
+impl To {
+    /// The way to `topic` in Kafka, or to `path` of an intake.
+    pub fn way<'a>(&'a self, topic: &'a str, path: &'a str, timeout: Duration) -> tell::To<'a> {
+        let (kafka, http) = (self.kafka.as_deref(), self.http.as_deref());
+        tell::To { kafka, http, token_file: self.token_file.as_deref(), topic, path, timeout }
+    }
 }
 
 /// What else can be published.

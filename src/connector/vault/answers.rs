@@ -44,6 +44,16 @@ pub enum Call {
     StaticCreds,
     /// `<mount>/rotate-role/<role>`: another password
     StaticRotate,
+    /// A read that makes a credential, such as `database/creds/<role>`
+    Mint,
+    /// `auth/token/create`
+    TokenCreate,
+    /// `auth/token/revoke-self`
+    RevokeSelf,
+    /// `sys/leases/renew`
+    LeaseRenew,
+    /// `sys/wrapping/wrap`
+    Wrap,
     /// `sys/internal/ui/mounts/<mount>`: which engine answers there
     Mount,
     /// A list of lease ids, accessors or secrets
@@ -66,6 +76,11 @@ impl Call {
                 | C::KvDestroy
                 | C::KvForget
                 | C::StaticRotate
+                | C::Mint
+                | C::TokenCreate
+                | C::RevokeSelf
+                | C::LeaseRenew
+                | C::Wrap
         )
     }
 }
@@ -199,6 +214,12 @@ fn success(call: Call, status: u16, body: Value) -> Meaning {
         Call::StaticRole | Call::StaticCreds => body["data"]["username"].is_string(),
         // Vault says neither which version nor when.
         Call::StaticRotate => status == 204,
+        // What has no lease is a static secret: whoever asks looks.
+        Call::Mint => body["lease_id"].is_string() && body["data"].is_object(),
+        Call::TokenCreate => body["auth"]["client_token"].is_string() && body["auth"]["accessor"].is_string(),
+        Call::RevokeSelf => status == 204,
+        Call::LeaseRenew => body["lease_duration"].is_u64(),
+        Call::Wrap => body["wrap_info"]["token"].is_string(),
         Call::Mount => body["data"]["type"].is_string() && body["data"]["path"].is_string(),
         Call::List => body["data"]["keys"].is_array(),
         Call::Own => true,
@@ -245,6 +266,15 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         (Call::AccessorLookup | Call::AccessorRevoke, 403) if text.contains("bad token") => {
             Meaning::Unclear("the token is half-revoked")
         }
+        // It is dead already; else its policies lack the right, which `default` gives.
+        (Call::RevokeSelf, 403) if text.contains("invalid token") => Meaning::Gone,
+        (Call::TokenCreate, 400) if text.contains("batch tokens cannot create") => {
+            failed(FailureKind::Refused, "a batch token has no children: log in for a service token")
+        }
+        (Call::Mint, 400) if text.contains("unknown role") => failed(FailureKind::Refused, "Vault has no such role"),
+        // A path of another kind; nothing was made.
+        (Call::Mint, 404) => failed(FailureKind::Refused, "Vault gives no credential there"),
+        (Call::Mint, 500) => failed(FailureKind::Unknown, "Vault could not make it: does the system behind it answer?"),
         (Call::SecretIdDestroy, 500) if text.contains("failed to find accessor entry") => Meaning::Gone,
         (Call::SecretIdDestroy | Call::SecretIdLookup, 403) if text.contains("invalid secret id accessor") => {
             failed(FailureKind::Refused, "this secret_id accessor belongs to another role")

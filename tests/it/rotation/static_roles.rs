@@ -429,7 +429,8 @@ async fn a_user_that_cannot_log_in_parks_the_case(store: Store) {
 
 async fn consumers_that_still_use_the_old_password_are_waited_for(store: Store) {
     let ground = Ground::new().await;
-    let adoption = Adoption { consumers: vec!["billing".into()], within_ms: 3_600_000, late: Late::Hold, ..Adoption::default() };
+    let adoption =
+        Adoption { consumers: vec!["billing".into()], within_ms: 3_600_000, late: Late::Hold, ..Adoption::default() };
     let minted = ground.minted_by(&ground.pg.host, adoption).await;
     let (victim, old) = (&minted.victim, &minted.victim.old);
     let session = ground.pg.login(&old.0, &old.1).await.unwrap();

@@ -149,6 +149,9 @@ impl Journal for Knows {
     async fn timeline(&self, _: CaseId) -> Result<Option<Timeline>, Error> {
         unimplemented!()
     }
+    async fn tasks(&self, _: curfew::journal::TaskFilter) -> Result<Vec<curfew::journal::TaskLine>, Error> {
+        unimplemented!()
+    }
     async fn findings(&self, _: bool, _: u32) -> Result<Vec<curfew::finding::Finding>, Error> {
         unimplemented!()
     }

@@ -1,0 +1,192 @@
+//! A producer's side: how events reach an intake, over HTTP or through Kafka. Told means durable there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::{Config, ways};
+use crate::kafka::producer::Producer;
+use crate::kafka::settings::Connection;
+
+/// How often an intake that is not ready is asked again.
+const TRIES: u32 = 5;
+/// Records that go to Kafka together.
+const CHUNK: usize = 1_000;
+
+/// An event that the intake will take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The Kafka key.
+    pub key: String,
+    /// Structured JSON.
+    pub body: Vec<u8>,
+}
+
+/// Where to.
+#[derive(Debug, Clone, Copy)]
+pub struct To<'a> {
+    /// Kafka's brokers; else HTTP.
+    pub kafka: Option<&'a str>,
+    /// The intake's URL; without it, the configured one.
+    pub http: Option<&'a str>,
+    /// Holds the intake's token; without it, the configured one.
+    pub token_file: Option<&'a Path>,
+    /// The Kafka topic.
+    pub topic: &'a str,
+    /// Of the intake.
+    pub path: &'a str,
+    /// How long one of them is tried.
+    pub timeout: Duration,
+}
+
+/// Why it was not told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nobody is there to tell it to; or nobody answered: told again, it is at worst a repeat.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It never will be taken like this.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// One way to an intake.
+pub enum Teller {
+    /// `POST`, one by one.
+    Http {
+        /// The pool.
+        client: reqwest::Client,
+        /// The intake.
+        url: String,
+        /// What it wants to hear.
+        token: SecretString,
+    },
+    /// A topic.
+    Kafka {
+        /// The client.
+        producer: Producer,
+        /// The topic.
+        topic: String,
+        /// For people.
+        brokers: String,
+    },
+}
+
+impl Teller {
+    /// Checks where to; nothing is sent.
+    ///
+    /// # Errors
+    /// It cannot be told there.
+    pub fn open(config: &Config, to: &To<'_>) -> Result<Self, Error> {
+        match to.kafka {
+            Some(brokers) => kafka(config, brokers, to),
+            None => http(config, to),
+        }
+    }
+
+    /// For people.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Http { url, .. } => url.clone(),
+            Self::Kafka { topic, brokers, .. } => format!("{topic} at {brokers}"),
+        }
+    }
+
+    /// How many go together.
+    pub fn together(&self) -> usize {
+        match self {
+            Self::Http { .. } => 1,
+            Self::Kafka { .. } => CHUNK,
+        }
+    }
+
+    /// Sends them, in order, until they are durable.
+    ///
+    /// # Errors
+    /// The first that was not taken; of Kafka, what follows may have been.
+    pub async fn tell(&self, messages: &[Message]) -> Result<(), Error> {
+        match self {
+            Self::Http { client, url, token } => {
+                for message in messages {
+                    post(client, url, token, message).await?;
+                }
+                Ok(())
+            }
+            Self::Kafka { producer, topic, .. } => {
+                let records = messages.iter().map(|one| (one.key.as_str(), one.body.as_slice()));
+                producer.publish(topic, records).await.map_err(|error| Error::Unavailable(error.to_string()))
+            }
+        }
+    }
+
+    /// Lets go of the connections.
+    pub async fn close(self) {
+        if let Self::Kafka { producer, .. } = self {
+            producer.close().await;
+        }
+    }
+}
+
+fn kafka(config: &Config, brokers: &str, to: &To<'_>) -> Result<Teller, Error> {
+    let properties = config.kafka.as_ref().map(|kafka| kafka.properties.0.clone()).unwrap_or_default();
+    let tls = properties.get("security.protocol").is_some_and(|p| p.to_ascii_lowercase().ends_with("ssl"));
+    if !tls && !ways::brokers_are_loopback(brokers) {
+        return Err(Error::Refused("plain text to Kafka is allowed on loopback only: configure TLS".to_owned()));
+    }
+    let connection = Connection { brokers: brokers.to_owned(), properties };
+    let producer = Producer::new(&connection, Some(to.timeout));
+    let producer = producer.map_err(|error| Error::Unavailable(error.to_string()))?;
+    Ok(Teller::Kafka { producer, topic: to.topic.to_owned(), brokers: brokers.to_owned() })
+}
+
+fn http(config: &Config, to: &To<'_>) -> Result<Teller, Error> {
+    let url = match (to.http, &config.http) {
+        (Some(url), _) if !ways::is_safe_url(url) => {
+            return Err(Error::Refused("--http is an https:// URL, or http:// on loopback".to_owned()));
+        }
+        (Some(url), _) => {
+            let url = url.trim_end_matches('/');
+            let base = [to.path, "/events"].iter().find_map(|path| url.strip_suffix(*path)).unwrap_or(url);
+            format!("{base}{}", to.path)
+        }
+        (None, Some(http)) => format!("http://{}{}", http.listen, to.path),
+        (None, None) => {
+            let help = "this configuration has no HTTP intake: name --kafka and --topic, or --http";
+            return Err(Error::Refused(help.to_owned()));
+        }
+    };
+    let file = to.token_file.or(config.http.as_ref().map(|http| http.token_file.as_path()));
+    let file = file.ok_or_else(|| Error::Refused("--http needs --token-file".to_owned()))?;
+    let token = crate::http::read_token(file).map_err(|error| Error::Unavailable(error.to_string()))?;
+    let client = reqwest::Client::builder().timeout(to.timeout).no_proxy().build();
+    let client = client.map_err(|_| Error::Unavailable("the TLS settings cannot be used".to_owned()))?;
+    Ok(Teller::Http { client, url, token })
+}
+
+/// Sends one until it is durable.
+async fn post(client: &reqwest::Client, url: &str, token: &SecretString, message: &Message) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let request = client.post(url).header("content-type", "application/cloudevents+json");
+        let answer = request.bearer_auth(token.expose_secret()).body(message.body.clone()).send().await;
+        match answer.map(|answer| answer.status()) {
+            Ok(status) if status.is_success() => return Ok(()),
+            Ok(status) if status.as_u16() == 503 && tries < TRIES => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Ok(status) if status.is_server_error() => {
+                return Err(Error::Unavailable(format!("the intake answers {status}")));
+            }
+            Ok(status) => return Err(Error::Refused(format!("the intake answers {status}"))),
+            Err(error) if error.is_connect() => {
+                return Err(Error::Unavailable(format!("nobody answers at {url}")));
+            }
+            Err(error) => {
+                let why = error.without_url();
+                return Err(Error::Unavailable(format!("{why}; send them again")));
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `curfew exec`: what the library needs, from flags, configuration and environment.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use curfew::clock;
+use curfew::config::file::Millis;
+use curfew::config::{Config, Environment, ways};
+use curfew::connector::vault::client::secret_file;
+use curfew::connector::vault::mint::Issuer;
+use curfew::connector::vault::{Auth, VaultSettings};
+use curfew::exec::child::{self, Signals};
+use curfew::exec::events::{Run, usual_id};
+use curfew::exec::{Exec, Plan, Way, hand, names, times};
+use curfew::tell::Teller;
+use secrecy::SecretString;
+
+use crate::Failed;
+use crate::args;
+
+/// How long Curfew may take to answer once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `curfew exec`
+pub async fn exec(config: &Config, what: args::Exec, json: bool) -> Result<ExitCode, Failed> {
+    // From here on nothing ends us unheard.
+    let signals = Signals::listen().map_err(anyhow::Error::from)?;
+    let (plan, to, topic, summary_file) = plan(config, what)?;
+    let (settings, token) = vault(config).await?;
+    let issuer = Issuer::new(&settings, &token).map_err(|error| Failed::Usage(error.to_string()))?;
+    drop(token);
+    let teller = Teller::open(config, &to.way(&topic, "/events", PATIENCE));
+    let say = |line: &str| eprintln!("curfew: {line}");
+    let exec = Exec {
+        plan: &plan,
+        issuer: &issuer,
+        teller: teller.as_ref().map_err(Clone::clone),
+        clock: clock::System::shared(),
+        say: &say,
+    };
+    let (code, summary) = Box::pin(exec.run(signals)).await;
+    let summary = summary.json();
+    if json {
+        eprintln!("{summary}");
+    }
+    if let Some(file) = summary_file
+        && let Err(error) = std::fs::write(&file, format!("{summary}\n"))
+    {
+        say(&format!("{}: {error}", file.display()));
+    }
+    if let Ok(teller) = teller {
+        teller.close().await;
+    }
+    Ok(ExitCode::from(code))
+}
+
+type Planned = (Plan, args::To, String, Option<PathBuf>);
+
+fn plan(config: &Config, what: args::Exec) -> Result<Planned, Failed> {
+    let file = match child::find(&what.command[0], std::env::var_os("PATH").as_deref()) {
+        Ok(file) => file,
+        Err(error) => return Err(Failed::Command(error.exit_code(), error.to_string())),
+    };
+    if what.roles.is_empty() && what.policies.is_empty() && !what.give_token {
+        return Err(Failed::Usage("name what the command needs: --role, --policy or --give-token".to_owned()));
+    }
+    names::check(&what.roles, &what.variables).map_err(Failed::Usage)?;
+    let (ttl, heartbeat) = (span(what.ttl), span(what.heartbeat));
+    if ttl < times::SHORTEST {
+        return Err(Failed::Usage("--ttl is 2s or more".to_owned()));
+    }
+    if !heartbeat.is_zero() && heartbeat < Duration::from_secs(1) {
+        return Err(Failed::Usage("--heartbeat is 1s or more, or 0s".to_owned()));
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    let name = Path::new(&what.command[0]).file_name().map(|name| name.to_string_lossy().into_owned());
+    let run = Run {
+        id: what.run.unwrap_or_else(|| usual_id(variable, uuid::Uuid::now_v7())),
+        source: what.source,
+        attempt: what.attempt,
+        task: what.task.or(name).unwrap_or_else(|| "command".to_owned()),
+        identity: what.identity,
+    };
+    run.check().map_err(Failed::Usage)?;
+    let way = if what.wrap {
+        Way::Wrapped
+    } else if what.file {
+        let usual = || hand::usual_base(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
+        let base = what.file_dir.or_else(usual);
+        Way::Files(base.ok_or_else(|| Failed::Usage("there is no tmpfs here: name one by --file-dir".to_owned()))?)
+    } else {
+        Way::Environment
+    };
+    let plan = Plan {
+        run,
+        realm: what.realm.unwrap_or_else(|| realm(config)),
+        give_token: what.give_token || what.roles.is_empty(),
+        roles: what.roles,
+        mappings: what.variables,
+        policies: what.policies,
+        way,
+        ttl,
+        grace: what.grace.map_or_else(|| times::usual_grace(ttl), span),
+        heartbeat: Some(heartbeat).filter(|every| !every.is_zero()),
+        unregistered: what.unregistered,
+        keep_vault_token: what.keep_vault_token,
+        end_within: span(what.end_within),
+        file,
+        args: what.command,
+    };
+    Ok((plan, what.to, what.topic, what.summary))
+}
+
+fn span(ms: Millis) -> Duration {
+    Duration::from_millis(u64::try_from(ms.0).unwrap_or(0))
+}
+
+/// The configuration's realm that is meant: the one at the address that is asked, else the only one.
+fn at<'a>(config: &'a Config, address: Option<&str>) -> Option<&'a curfew::config::Realm> {
+    match (address, config.realms.as_slice()) {
+        (Some(address), realms) => realms.iter().find(|realm| realm.vault.address == address.trim_end_matches('/')),
+        (None, [only]) => Some(only),
+        (None, _) => None,
+    }
+}
+
+fn realm(config: &Config) -> String {
+    let address = Environment::read().vault_addr;
+    at(config, address.as_deref()).map_or_else(|| "default".to_owned(), |realm| realm.rules.name.clone())
+}
+
+/// The Vault, and the caller's own token for it: never Curfew's login, which may not mint.
+async fn vault(config: &Config) -> Result<(VaultSettings, SecretString), Failed> {
+    let env = Environment::read();
+    let known = at(config, env.vault_addr.as_deref());
+    let address = env.vault_addr.or_else(|| known.map(|realm| realm.vault.address.clone()));
+    let address = address.ok_or_else(|| Failed::Usage("which Vault? Set VAULT_ADDR".to_owned()))?;
+    if !ways::is_safe_url(&address) {
+        return Err(Failed::Usage("VAULT_ADDR is an https:// URL, or http:// on loopback".to_owned()));
+    }
+    let token = match (env.vault_token, env.home) {
+        (Some(token), _) => token,
+        (None, Some(home)) if home.join(".vault-token").is_file() => {
+            let token = secret_file("~/.vault-token", &home.join(".vault-token")).await;
+            token.map_err(|error| Failed::Usage(error.to_string()))?
+        }
+        _ => return Err(Failed::Usage("no token for Vault: set VAULT_TOKEN, or log in by `vault login`".to_owned())),
+    };
+    let mut settings = VaultSettings::new(address.trim_end_matches('/'), Auth::Token(token.clone()));
+    settings.namespace = env.vault_namespace.or_else(|| known.and_then(|realm| realm.vault.namespace.clone()));
+    settings.ca_file = env.vault_cacert.or_else(|| known.and_then(|realm| realm.vault.ca_file.clone()));
+    Ok((settings, token))
+}
+
+/// The process that becomes the task: see [`child::become_task`].
+pub fn become_task(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let (code, why) = child::become_task(args);
+    eprintln!("curfew: {why}");
+    ExitCode::from(code)
+}
