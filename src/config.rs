@@ -31,7 +31,8 @@ use crate::retry::Schedule;
 use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
-pub const KINDS: [&str; 5] = ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "vault-kv"];
+pub const KINDS: [&str; 6] =
+    ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "vault-approle", "vault-kv"];
 /// The event types that producers may send.
 pub const EVENTS: [Type; 9] = [
     Type::TaskStarted,

@@ -2,6 +2,7 @@
 //! each way, each effect repeated, each reply cut after execution. Each run must end with the stored value working, the old
 //! one refused, one terminal outcome, and nothing left behind.
 
+mod approles;
 mod static_roles;
 mod stories;
 
