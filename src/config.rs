@@ -31,7 +31,8 @@ use crate::retry::Schedule;
 use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
-pub const KINDS: [&str; 5] = ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "vault-kv"];
+pub const KINDS: [&str; 6] =
+    ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "vault-approle", "vault-kv"];
 /// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.
 pub const TOKENS: &str = "token:";
 /// Where the container image finds an AppRole's `role-id` and `secret-id`.

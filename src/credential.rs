@@ -24,6 +24,8 @@ pub enum Kind {
     VaultSecretId,
     /// The password of a PostgreSQL role, whoever picks it; its id is the role's name, of two in turn `<one>,<other>`.
     PostgresRole,
+    /// The secret_id of a Vault AppRole that consumers read from a store; its id is `<auth mount>/<role>`.
+    VaultApprole,
     /// A value in a Vault KV store (or of a static role) that no recipe names: known by its fingerprints, and rotated by a
     /// person. Its id is `<mount>/<path>#<field>`.
     VaultKv,
@@ -39,6 +41,7 @@ impl Kind {
             Self::VaultToken => "vault-token",
             Self::VaultSecretId => "vault-secret-id",
             Self::PostgresRole => "postgres-role",
+            Self::VaultApprole => "vault-approle",
             Self::VaultKv => "vault-kv",
             Self::Unserved => "unserved",
         }
@@ -46,7 +49,7 @@ impl Kind {
 
     /// Whether another value can take the place of its value: what cannot is revoked where others are rotated.
     pub fn rotates(self) -> bool {
-        matches!(self, Self::PostgresRole | Self::VaultKv)
+        matches!(self, Self::PostgresRole | Self::VaultApprole | Self::VaultKv)
     }
 
     fn from_name(name: &str) -> Self {
@@ -55,6 +58,7 @@ impl Kind {
             "vault-token" => Self::VaultToken,
             "vault-secret-id" => Self::VaultSecretId,
             "postgres-role" => Self::PostgresRole,
+            "vault-approle" => Self::VaultApprole,
             "vault-kv" => Self::VaultKv,
             _ => Self::Unserved,
         }

@@ -135,6 +135,10 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
 /// The entry of a realm's allowed prefixes that allows tokens: they have no path.
 pub const TOKENS: &str = "token:";
 
+/// Begins the entries of a realm's allowed prefixes that allow the rotation of an AppRole's secret_id: each is of one role,
+/// and allows nothing else of it.
+pub const APPROLES: &str = "approle:";
+
 /// Whether a realm's allowed prefixes reach this credential. Leases by `<mount>/creds/<role>/`, secret_ids by
 /// `<mount>/<role>/`, tokens only by the explicit entry [`TOKENS`]. A prefix ends at a path segment, so that one role
 /// does not allow another whose name looks alike; an id with empty, `.` or `..` segments is allowed by none.
@@ -144,10 +148,14 @@ pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
         return prefixes.iter().any(|prefix| prefix == TOKENS);
     }
     let id = credential.id();
+    if kind == Kind::VaultApprole {
+        return prefixes.iter().any(|prefix| prefix.strip_prefix(APPROLES) == Some(&*id));
+    }
     if kind == Kind::Unserved || id.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return false;
     }
-    prefixes.iter().filter(|prefix| !prefix.is_empty() && *prefix != TOKENS).any(|prefix| {
+    let is_path = |prefix: &&String| !prefix.is_empty() && *prefix != TOKENS && !prefix.starts_with(APPROLES);
+    prefixes.iter().filter(is_path).any(|prefix| {
         id.strip_prefix(prefix.as_str())
             .is_some_and(|rest| prefix.ends_with('/') || rest.starts_with('/') || rest.is_empty())
     })

@@ -114,11 +114,17 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
     let chosen = |name: &String| realms.is_empty() || realms.contains(name);
     let mut opened = BTreeSet::new();
     for realm in config.realms.iter().filter(|realm| chosen(&realm.rules.name)) {
-        let settings = vault_settings(realm, login(&realm.vault.login));
+        let mut settings = vault_settings(realm, login(&realm.vault.login));
         let name = &realm.rules.name;
+        let rotated: Vec<&Recipe> = rotated_at(config, name);
+        settings.approles = rotated.iter().map(|recipe| recipe.credential.id()).collect();
         let made = vault::connect(name, &settings, realm.rules.mode, clock.clone()).await;
         made.map_err(|error| refused(&format!("realm {name}"), &error))?.into_iter().for_each(|one| registry.add(one));
-        registry.add_realm(realm.rules.clone());
+        let own = rotated.iter().map(|recipe| format!("{}{}", guard::APPROLES, recipe.credential.id()));
+        let mut rules = realm.rules.clone();
+        rules.allowed_prefixes.extend(own);
+        registry.add_realm(rules);
+        rotated.into_iter().cloned().for_each(|recipe| registry.add_recipe(recipe));
         opened.extend(realm.rules.targets.iter().map(|(_, target)| target.clone()));
         let places: Vec<Place> = recipes(config, name).map(|recipe| recipe.place.clone()).collect();
         if !places.is_empty() {
@@ -137,8 +143,7 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         let made = postgres::connect(&target.name, &settings, clock.clone()).await;
         let made = made.map_err(|error| refused(&format!("target {}", target.name), &error))?;
         made.into_iter().for_each(|one| registry.add(one));
-        let rotated: Vec<&Recipe> =
-            config.recipes.iter().filter(|recipe| recipe.credential.instance() == target.name).collect();
+        let rotated = rotated_at(config, &target.name);
         if rotated.is_empty() {
             continue;
         }
@@ -153,6 +158,11 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         rotated.into_iter().cloned().for_each(|recipe| registry.add_recipe(recipe));
     }
     Ok(registry)
+}
+
+/// The recipes whose values open a system.
+fn rotated_at<'a>(config: &'a Config, system: &str) -> Vec<&'a Recipe> {
+    config.recipes.iter().filter(|recipe| recipe.credential.instance() == system).collect()
 }
 
 /// The recipes whose values a realm stores.

@@ -118,7 +118,9 @@ pub fn summary(config: &Config) -> String {
     }
     for recipe in &config.recipes {
         let (id, place) = (&recipe.credential, &recipe.place);
-        let mode = config.targets.iter().find(|target| target.name == id.instance()).map(|target| target.mode);
+        let targets = config.targets.iter().map(|target| (&target.name, target.mode));
+        let realms = config.realms.iter().map(|realm| (&realm.rules.name, realm.rules.mode));
+        let mode = targets.chain(realms).find(|(name, _)| *name == id.instance()).map(|(_, mode)| mode);
         let mode = snake(&format!("{:?}", mode.unwrap_or_default()));
         let at = format!("{}/{} in {}", place.mount, place.path, place.realm);
         lines.push(format!("rotation  {}: {mode}, {} at {}, stored at {at}", recipe.name, id.id(), id.instance()));

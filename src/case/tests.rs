@@ -389,7 +389,7 @@ mod guarded {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::guard::{TOKENS, is_allowed, same_run};
+    use crate::guard::{APPROLES, TOKENS, is_allowed, same_run};
 
     #[test]
     fn a_prefix_reaches_its_own_role_and_no_name_that_looks_alike() {
@@ -410,6 +410,12 @@ mod guarded {
         }
         assert!(is_allowed(&id(Kind::VaultToken, "acc"), &[TOKENS.to_owned()]));
         assert!(!is_allowed(&id(Kind::VaultLease, "token:x"), &[TOKENS.to_owned(), String::new()]));
+        // The rotation of a role's secret_id, and not the revocation of each that it has.
+        let rotated = [format!("{APPROLES}approle/ci")];
+        assert!(is_allowed(&id(Kind::VaultApprole, "approle/ci"), &rotated));
+        assert!(!is_allowed(&id(Kind::VaultApprole, "approle/ci2"), &rotated));
+        assert!(!is_allowed(&id(Kind::VaultSecretId, "approle/ci/acc"), &rotated));
+        assert!(!is_allowed(&id(Kind::VaultApprole, "approle/ci"), &["approle/ci".to_owned(), "approle/".to_owned()]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{Inventory, Realm, Target};
 use crate::ages;
 use crate::connector::candidate::LENGTH;
 use crate::connector::recipe::{Adoption, Keeper, Late, PasswordRules, Place, Recipe, Users};
-use crate::connector::vault::{kv, static_role};
+use crate::connector::vault::{approle, kv, static_role};
 use crate::credential::{CredentialId, Kind};
 use crate::finding::Validity;
 use crate::guard::Mode;
@@ -25,9 +25,14 @@ pub struct Rotation {
     /// Its name.
     pub name: Spanned<String>,
     /// The target where the users log in.
-    pub target: Spanned<String>,
+    #[serde(default)]
+    pub target: Option<Spanned<String>>,
     /// One user, or two that take turns.
-    pub roles: Spanned<Vec<String>>,
+    #[serde(default)]
+    pub roles: Option<Spanned<Vec<String>>>,
+    /// Instead of both: the AppRole that the stored secret_id is of.
+    #[serde(default)]
+    pub approle: Option<Spanned<Role>>,
     /// Where consumers read the value.
     pub store: Store,
     /// What the target takes as a password.
@@ -54,6 +59,23 @@ pub struct Rotation {
     /// How old its value may become; absent: any age.
     #[serde(default)]
     pub max_age: Option<Spanned<Millis>>,
+}
+
+/// `approle`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// The realm.
+    pub realm: Spanned<String>,
+    /// Where the AppRole method is mounted.
+    #[serde(default = "approle")]
+    pub mount: String,
+    /// The role.
+    pub role: String,
+}
+
+fn approle() -> String {
+    "approle".to_owned()
 }
 
 fn adopt_within() -> Spanned<Millis> {
@@ -234,54 +256,16 @@ pub(super) fn recipes(
         if one.name.value.is_empty() || !names.insert(&one.name.value) {
             c.wrong(one.name.referenced, "a rotation has a `name` of its own");
         }
-        let target = &one.target;
-        match targets.iter().find(|known| known.name == target.value) {
-            None => {
-                let message = format!("there is no target {}", said(&target.value));
-                let known = targets.iter().map(|target| target.name.as_str());
-                c.problems.push(Problem::new(target.referenced, message).nearest(&target.value, known));
-            }
-            Some(known) if known.mode == Mode::Observe => c.warnings.push(format!(
-                "rotation {}: target {} observes (`mode: enforce` there lets it be rotated)",
-                one.name.value, known.name
-            )),
-            Some(_) => {}
-        }
         let store = &one.store;
         whose(c, &store.realm, realms);
-        if !realms.iter().any(|realm| realm.rules.name == store.realm.value) {
-            let message = format!("there is no realm {}", said(&store.realm.value));
-            let known = realms.iter().map(|realm| realm.rules.name.as_str());
-            c.problems.push(Problem::new(store.realm.referenced, message).nearest(&store.realm.value, known));
-        }
+        known_realm(c, &store.realm, realms);
         let Some((place, stored_at)) = store.place(c) else { continue };
-        let roles = &one.roles;
-        for role in &roles.value {
-            if role.is_empty() || role.len() > 63 || role.contains([',', '\0']) || role.chars().any(char::is_control) {
-                c.wrong(roles.referenced, "a role's name has 1 to 63 bytes, no comma and no control characters");
-            }
-            if !users.insert((target.value.clone(), role.clone())) {
-                c.wrong(roles.referenced, format!("{} is rotated twice at this target", said(role)));
+        let Some(holder) = holder(c, one, &place, realms, targets) else { continue };
+        for name in holder.users.names() {
+            if !users.insert((holder.kind, holder.instance.clone(), name.to_owned())) {
+                c.wrong(holder.at, format!("{} is rotated twice at this system", said(name)));
             }
         }
-        let taken = match roles.value.as_slice() {
-            [role] => Users::One(role.clone()),
-            [_, _] if place.keeper.mints() => {
-                c.wrong(roles.referenced, "a static role is of one user");
-                continue;
-            }
-            [a, b] => {
-                if store.user_field.is_none() {
-                    let why = "two users take turns only where `store.user_field` says whose turn it is";
-                    c.wrong(roles.referenced, why);
-                }
-                Users::Two(a.clone(), b.clone())
-            }
-            _ => {
-                c.wrong(roles.referenced, "`roles` are one user, or two that take turns");
-                continue;
-            }
-        };
         if one.password.is_some() && place.keeper.mints() {
             c.wrong(stored_at, "a static role's password is made by Vault, after its engine's password policy");
         }
@@ -302,9 +286,9 @@ pub(super) fn recipes(
         if one.consumers_answer && one.consumers.is_empty() {
             c.wrong(one.name.referenced, "`consumers_answer` needs `consumers`: nobody is named who could answer");
         }
-        let id = taken.names().join(",");
-        let Ok(credential) = CredentialId::new(Kind::PostgresRole, &target.value, &id) else {
-            c.wrong(target.referenced, "a target's name stands in credential ids: letters, digits, `-`, `_` and `.`");
+        let id = holder.users.names().join(",");
+        let Ok(credential) = CredentialId::new(holder.kind, &holder.instance, &id) else {
+            c.wrong(holder.at, "a system's name stands in credential ids: letters, digits, `-`, `_` and `.`");
             continue;
         };
         if !places.insert((place.realm.clone(), place.mount.clone(), place.path.clone(), place.field.clone())) {
@@ -314,7 +298,7 @@ pub(super) fn recipes(
             name: one.name.value.clone(),
             credential,
             place,
-            users: taken,
+            users: holder.users,
             password: PasswordRules { length: password.length.value, symbols: password.symbols },
             adoption: Adoption {
                 consumers: one.consumers.clone(),
@@ -330,6 +314,91 @@ pub(super) fn recipes(
     recipes
 }
 
+/// Who logs in with the values of a rotation, and where.
+struct Holder {
+    kind: Kind,
+    instance: String,
+    users: Users,
+    at: Location,
+}
+
+fn holder(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm], targets: &[Target]) -> Option<Holder> {
+    match (&one.target, &one.roles, &one.approle) {
+        (Some(target), Some(roles), None) => at_target(c, one, (target, roles), place, targets),
+        (None, None, Some(approle)) => {
+            let (role, at) = (&approle.value, approle.referenced);
+            known_realm(c, &role.realm, realms);
+            let name = format!("{}/{}", role.mount.trim_matches('/'), role.role);
+            if role.role.is_empty() || role.role.contains('/') || approle::check_role(&name).is_err() {
+                c.wrong(at, "`approle` names the mount of an AppRole method, and one role of it");
+            }
+            if place.keeper.mints() || place.user_field.is_some() {
+                c.wrong(at, "a secret_id is stored in one field of a KV engine");
+            }
+            let kind = Kind::VaultApprole;
+            Some(Holder { kind, instance: role.realm.value.clone(), users: Users::Many(name), at })
+        }
+        _ => {
+            c.wrong(one.name.referenced, "a rotation has a `target` and `roles`, or an `approle`");
+            None
+        }
+    }
+}
+
+/// Users of a PostgreSQL.
+fn at_target(
+    c: &mut Checks<'_>,
+    one: &Rotation,
+    (target, roles): (&Spanned<String>, &Spanned<Vec<String>>),
+    place: &Place,
+    targets: &[Target],
+) -> Option<Holder> {
+    match targets.iter().find(|known| known.name == target.value) {
+        None => {
+            let message = format!("there is no target {}", said(&target.value));
+            let known = targets.iter().map(|target| target.name.as_str());
+            c.problems.push(Problem::new(target.referenced, message).nearest(&target.value, known));
+        }
+        Some(known) if known.mode == Mode::Observe => c.warnings.push(format!(
+            "rotation {}: target {} observes (`mode: enforce` there lets it be rotated)",
+            one.name.value, known.name
+        )),
+        Some(_) => {}
+    }
+    for role in &roles.value {
+        if role.is_empty() || role.len() > 63 || role.contains([',', '\0']) || role.chars().any(char::is_control) {
+            c.wrong(roles.referenced, "a role's name has 1 to 63 bytes, no comma and no control characters");
+        }
+    }
+    let users = match roles.value.as_slice() {
+        [role] => Users::One(role.clone()),
+        [_, _] if place.keeper.mints() => {
+            c.wrong(roles.referenced, "a static role is of one user");
+            return None;
+        }
+        [a, b] => {
+            if place.user_field.is_none() {
+                let why = "two users take turns only where `store.user_field` says whose turn it is";
+                c.wrong(roles.referenced, why);
+            }
+            Users::Two(a.clone(), b.clone())
+        }
+        _ => {
+            c.wrong(roles.referenced, "`roles` are one user, or two that take turns");
+            return None;
+        }
+    };
+    Some(Holder { kind: Kind::PostgresRole, instance: target.value.clone(), users, at: roles.referenced })
+}
+
+fn known_realm(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {
+    if !realms.iter().any(|known| known.rules.name == realm.value) {
+        let message = format!("there is no realm {}", said(&realm.value));
+        let known = realms.iter().map(|realm| realm.rules.name.as_str());
+        c.problems.push(Problem::new(realm.referenced, message).nearest(&realm.value, known));
+    }
+}
+
 /// What is matched is one tenant's.
 fn whose(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {
     if realms.iter().any(|known| known.rules.name == realm.value && known.tenant.is_none()) {
@@ -342,11 +411,7 @@ fn whose(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {
 pub(super) fn inventories(c: &mut Checks<'_>, raw: &[Spanned<Watch>], realms: &[Realm]) -> Vec<Inventory> {
     let mut all = Vec::new();
     for Spanned { value: one, referenced: at, .. } in raw {
-        if !realms.iter().any(|realm| realm.rules.name == one.realm.value) {
-            let message = format!("there is no realm {}", said(&one.realm.value));
-            let known = realms.iter().map(|realm| realm.rules.name.as_str());
-            c.problems.push(Problem::new(one.realm.referenced, message).nearest(&one.realm.value, known));
-        }
+        known_realm(c, &one.realm, realms);
         whose(c, &one.realm, realms);
         let (paths, roles) = (&one.paths, &one.static_roles);
         let minted = !roles.value.is_empty();

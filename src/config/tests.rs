@@ -1,5 +1,5 @@
 use super::*;
-use crate::connector::recipe::Keeper;
+use crate::connector::recipe::{Keeper, Users};
 use crate::event::Type;
 use crate::executor;
 
@@ -296,5 +296,33 @@ fn an_inventory_reads_paths_or_static_roles() {
     {
         let said = with(wrong).unwrap_err().to_string();
         assert!(said.contains("static_roles"), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn a_rotation_is_of_users_or_of_an_approle() {
+    let with = |rotation: &str| parse(&format!("{WHOLE}rotations:\n  - {{name: app, {rotation}}}\n"));
+    let store = "store: {realm: prod, path: apps/app, field: secret_id}";
+    let config = with(&format!("approle: {{realm: prod, role: app}}, {store}")).unwrap();
+    let recipe = &config.recipes[0];
+    assert_eq!(recipe.credential.as_str(), "urn:curfew:cred:vault-approle:prod:approle/app");
+    assert_eq!(recipe.users, Users::Many("approle/app".into()));
+    for (wrong, why) in [
+        (format!("{store}"), "a `target` and `roles`, or an `approle`"),
+        (format!("target: appdb, {store}"), "a `target` and `roles`, or an `approle`"),
+        (
+            format!("target: appdb, roles: [a], approle: {{realm: prod, role: app}}, {store}"),
+            "a `target` and `roles`, or an",
+        ),
+        (format!("approle: {{realm: prod, role: a/b}}, {store}"), "one role of it"),
+        (format!("approle: {{realm: prod, role: \"*\"}}, {store}"), "one role of it"),
+        (format!("approle: {{realm: prdo, role: app}}, {store}"), "there is no realm"),
+        (
+            "approle: {realm: prod, role: app}, store: {realm: prod, static_role: app}".to_owned(),
+            "one field of a KV engine",
+        ),
+    ] {
+        let said = with(&wrong).unwrap_err().to_string();
+        assert!(said.contains(why), "{wrong}: {said}");
     }
 }

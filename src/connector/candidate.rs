@@ -1,12 +1,15 @@
-//! New values: uniform among all that the rules allow, from the operating system's randomness.
+//! New values: uniform among all that the rules allow, from the operating system's randomness; and which of them are set.
 
 use std::ops::RangeInclusive;
 
 use rand::RngExt as _;
-use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::ConstantTimeEq as _;
 
-use super::recipe::PasswordRules;
+use super::Failure;
+use super::recipe::{PasswordRules, Stored};
+use crate::case::record::FailureKind;
 
 /// Shorter ones can be guessed; longer ones are cut by some targets.
 pub const LENGTH: RangeInclusive<usize> = 16..=256;
@@ -40,11 +43,44 @@ pub fn candidate(rules: &PasswordRules) -> SecretString {
     }
 }
 
+/// No rules let a shorter one pass.
+const SHORTEST: usize = 8;
+/// What is masked has hardly any different characters.
+const DIFFERENT: usize = 5;
+
+/// Whether `candidate` may be set for `user`, where consumers read `current` now.
+///
+/// # Errors
+/// `Refused` where it is another user's; `Rejected` where another value may be better.
+pub fn check(candidate: &Stored, current: Option<&Stored>, user: &str, rules: &PasswordRules) -> Result<(), Failure> {
+    if candidate.user.as_deref().is_some_and(|own| own != user) {
+        return Err(Failure::new(FailureKind::Refused, "the candidate is stored for another user"));
+    }
+    let rejected = |note: &str| Err(Failure::new(FailureKind::Rejected, note));
+    let value = candidate.value.expose_secret();
+    let bytes = value.as_bytes();
+    if bytes.len() < rules.length.max(SHORTEST) {
+        return rejected("the candidate is empty or too short");
+    }
+    // Beyond these, drivers differ in what they make of it.
+    if !bytes.iter().all(u8::is_ascii_graphic) {
+        return rejected("the candidate has characters that not every driver takes");
+    }
+    let mut seen = [false; 256];
+    bytes.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    if seen.iter().filter(|one| **one).count() < DIFFERENT {
+        return rejected("the candidate looks masked");
+    }
+    if current.is_some_and(|current| current.value.expose_secret().as_bytes().ct_eq(bytes).into()) {
+        return rejected("the candidate is the value that is to go");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use secrecy::ExposeSecret as _;
 
     proptest! {
         #[test]
@@ -77,5 +113,27 @@ mod tests {
         // 78 000 characters over 66: about 1182 of each, six standard deviations are 205. Throwing away what lacks a
         // symbol lifts the rare classes by some per cent.
         assert!(counts.values().all(|count| (900..1500).contains(count)), "{counts:?}");
+    }
+
+    fn stored(value: &str, user: Option<&str>) -> Stored {
+        Stored { version: 1, user: user.map(str::to_owned), value: SecretString::from(value.to_owned()), key: None }
+    }
+
+    #[test]
+    fn only_a_fresh_value_is_set() {
+        let rules = PasswordRules { length: 12, symbols: String::new() };
+        let kind = |value: &str, current: &str, user| {
+            let current = stored(current, None);
+            check(&stored(value, user), Some(&current), "app", &rules).err().map(|failure| failure.kind)
+        };
+        assert_eq!(kind("abcdefghijkl", "abcdefghijkm", Some("app")), None);
+        assert_eq!(kind("abcdefghijkl", "abcdefghijkm", None), None);
+        assert_eq!(kind("abcdefghijkl", "", Some("app_b")), Some(FailureKind::Refused));
+        for bad in
+            ["", "abcdefghijk", "************", "abababababab", "abcdefghijk\n", "abcdefghijké", "same-as-before"]
+        {
+            assert_eq!(kind(bad, "same-as-before", None), Some(FailureKind::Rejected), "{bad:?}");
+        }
+        assert!(check(&stored("abcdefgh", None), None, "app", &PasswordRules { length: 0, ..rules }).is_ok());
     }
 }

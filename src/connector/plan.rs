@@ -41,7 +41,7 @@ pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> 
     }
     match (action, parts.recipe) {
         (Action::Verify, recipe) => Some(verify(parts, recipe.map(|(_, store)| store))),
-        (Action::Revoke, Some((_, store))) => Some(retire(parts.issuer, store)),
+        (Action::Revoke, Some((recipe, store))) => Some(retire(recipe, parts.issuer, store)),
         (Action::Revoke | Action::Track, None) => Some(revoke(parts)),
         (Action::Contain, Some((recipe, store))) => Some(contain(recipe, parts.issuer, store, state)),
         (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store)),
@@ -81,7 +81,18 @@ fn verify(parts: Parts<'_>, store: Option<At<'_>>) -> Plan {
 }
 
 /// Ends a stored credential for good: its user cannot log in, and no value of it stays stored.
-fn retire(target: At<'_>, store: At<'_>) -> Plan {
+fn retire(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
+    let (ends, derived) = recipe.users.cut();
+    if ends == Act::Revoke {
+        let mut steps = looks(recipe, target, store);
+        steps.extend([
+            step(ends, target, false),
+            step(derived, target, true),
+            step(Act::Prove, target, false),
+            step(Act::Destroy, store, true),
+        ]);
+        return plan(steps);
+    }
     plan(vec![
         step(Act::Observe, target, false),
         // All of its users: that needs no word of the store, which may be down.
@@ -93,6 +104,15 @@ fn retire(target: At<'_>, store: At<'_>) -> Plan {
     ])
 }
 
+/// The looks before anything is done. Which of many values is stored there is looked at once the store was.
+fn looks(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Vec<Step> {
+    let mut steps = vec![step(Act::Observe, target, false), step(Act::Observe, store, false)];
+    if recipe.users.cut().0 == Act::Revoke {
+        steps.push(step(Act::Observe, target, false));
+    }
+    steps
+}
+
 /// The old value dies first; then a new one takes its place. What was promoted already is not made again. Where the
 /// provider mints, the old value ends with that one call.
 fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
@@ -100,12 +120,13 @@ fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Pla
     if recipe.place.keeper.mints() {
         return minted(target, store, !promoted, false);
     }
-    let mut steps = vec![step(Act::Observe, target, false), step(Act::Observe, store, false)];
+    let (ends, derived) = recipe.users.cut();
+    let mut steps = looks(recipe, target, store);
     // A single user already has the new value then, and its consumers need it.
     if !promoted || recipe.users.overlap() {
-        steps.push(step(Act::Disable, target, false));
+        steps.push(step(ends, target, false));
     }
-    steps.push(step(Act::EndSessions, target, true));
+    steps.push(step(derived, target, true));
     if !promoted {
         steps.extend([
             step(Act::Create, store, false),
@@ -123,25 +144,21 @@ fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
     if recipe.place.keeper.mints() {
         return minted(target, store, true, !recipe.adoption.consumers.is_empty());
     }
-    let mut steps = vec![
-        step(Act::Observe, target, false),
-        step(Act::Observe, store, false),
+    let (ends, derived) = recipe.users.cut();
+    let mut steps = looks(recipe, target, store);
+    steps.extend([
         step(Act::Create, store, false),
         step(Act::Set, target, false),
         step(Act::Test, target, false),
         step(Act::Promote, store, false),
-    ];
+    ]);
     if !recipe.adoption.consumers.is_empty() {
         steps.push(step(Act::Adopt, target, false));
     }
     if recipe.users.overlap() {
-        steps.push(step(Act::Disable, target, false));
+        steps.push(step(ends, target, false));
     }
-    steps.extend([
-        step(Act::EndSessions, target, true),
-        step(Act::Prove, target, false),
-        step(Act::Destroy, store, true),
-    ]);
+    steps.extend([step(derived, target, true), step(Act::Prove, target, false), step(Act::Destroy, store, true)]);
     plan(steps)
 }
 

@@ -86,14 +86,16 @@ pub enum Users {
     One(String),
     /// Two in turn: the idle one takes the new value while the old one still works.
     Two(String, String),
+    /// One name, by which each of many values lets in until it is ended: an AppRole, `<mount>/<role>`.
+    Many(String),
 }
 
 impl Users {
     /// Who takes the next value, where `current` has the old one. `None`: `current` is none of them.
     pub fn next(&self, current: Option<&str>) -> Option<&str> {
         match (self, current) {
-            (Self::One(user), None) => Some(user),
-            (Self::One(user), Some(current)) => (user == current).then_some(user),
+            (Self::One(user) | Self::Many(user), None) => Some(user),
+            (Self::One(user) | Self::Many(user), Some(current)) => (user == current).then_some(user),
             (Self::Two(a, b), Some(current)) if a == current => Some(b),
             (Self::Two(a, b), Some(current)) if b == current => Some(a),
             (Self::Two(..), _) => None,
@@ -103,14 +105,22 @@ impl Users {
     /// All of them.
     pub fn names(&self) -> Vec<&str> {
         match self {
-            Self::One(user) => vec![user],
+            Self::One(user) | Self::Many(user) => vec![user],
             Self::Two(a, b) => vec![a, b],
         }
     }
 
     /// Whether the old value can work while the new one does.
     pub fn overlap(&self) -> bool {
-        matches!(self, Self::Two(..))
+        matches!(self, Self::Two(..) | Self::Many(_))
+    }
+
+    /// What ends the old value, and what was opened with it: a user is shut out, one of many values is destroyed.
+    pub fn cut(&self) -> (Act, Act) {
+        match self {
+            Self::One(_) | Self::Two(..) => (Act::Disable, Act::EndSessions),
+            Self::Many(_) => (Act::Revoke, Act::RevokeDerived),
+        }
     }
 }
 
@@ -185,6 +195,16 @@ pub trait Store: Connector {
     async fn read(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure>;
 }
 
+/// A store that did not give a value: nothing happened at the target, and that system is not at fault.
+pub fn of_store(failure: Failure) -> Failure {
+    use crate::case::record::FailureKind as F;
+    let kind = match failure.kind {
+        same @ (F::Refused | F::Denied | F::Rejected) => same,
+        _ => F::Unavailable,
+    };
+    Failure { kind, blocks_system: false, note: format!("the store: {}", failure.note) }
+}
+
 /// What a step of a rotation works on.
 #[derive(Clone)]
 pub struct Rotation {
@@ -234,7 +254,7 @@ impl Rotation {
     /// The user whose value goes.
     pub fn old_user(&self) -> Option<&str> {
         match &self.recipe.users {
-            Users::One(user) => Some(user),
+            Users::One(user) | Users::Many(user) => Some(user),
             Users::Two(..) => self.turn.old.as_ref()?.user.as_deref(),
         }
     }
@@ -242,7 +262,7 @@ impl Rotation {
     /// The user who takes the new value.
     pub fn new_user(&self) -> Option<&str> {
         match &self.recipe.users {
-            Users::One(user) => Some(user),
+            Users::One(user) | Users::Many(user) => Some(user),
             Users::Two(..) => self.recipe.users.next(self.old_user()),
         }
     }

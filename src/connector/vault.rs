@@ -5,6 +5,7 @@
 //! would block the whole realm.
 
 pub mod answers;
+pub mod approle;
 pub mod client;
 pub mod kv;
 pub mod lease;
@@ -97,6 +98,9 @@ pub struct VaultSettings {
     /// The AppRoles whose secret_ids it serves: `<mount>/<role>`.
     #[serde(default)]
     pub secret_id_roles: Vec<String>,
+    /// The AppRoles whose secret_ids are rotated: `<mount>/<role>`.
+    #[serde(default)]
+    pub approles: Vec<String>,
     /// Whether the login may list accessors and revoke by them, to end what a secret_id gave: both policies of
     /// `deploy/vault/tokens.hcl` and the list of `reconcile.hcl`.
     #[serde(default)]
@@ -116,6 +120,7 @@ impl VaultSettings {
             lease_prefixes: Vec::new(),
             tokens: false,
             secret_id_roles: Vec::new(),
+            approles: Vec::new(),
             derived_tokens: false,
         }
     }
@@ -200,7 +205,10 @@ pub fn connectors(vault: Arc<Vault>) -> Vec<Arc<dyn Connector>> {
         all.push(Arc::new(token::Tokens::new(vault.clone())));
     }
     if !vault.settings.secret_id_roles.is_empty() {
-        all.push(Arc::new(secret_id::SecretIds::new(vault)));
+        all.push(Arc::new(secret_id::SecretIds::new(vault.clone())));
+    }
+    if !vault.settings.approles.is_empty() {
+        all.push(Arc::new(approle::AppRoles::new(vault)));
     }
     all
 }

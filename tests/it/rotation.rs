@@ -3,6 +3,7 @@
 //! one refused, one terminal outcome, and nothing left behind.
 
 mod adoption;
+mod approles;
 mod static_roles;
 mod stories;
 mod verdicts;

@@ -1,5 +1,6 @@
 //! What the real Vault answers, and what the connectors make of it.
 
+mod approles;
 mod inventory;
 mod kv;
 mod outage;

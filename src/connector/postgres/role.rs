@@ -30,7 +30,7 @@ use super::{PostgresSettings, SELF, bounded};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
 use crate::clock;
-use crate::connector::recipe::{Rotation, Users};
+use crate::connector::recipe::{Rotation, Users, of_store};
 use crate::connector::vault::ConnectError;
 use crate::connector::{Connector, Failure, Gate, Subject};
 use crate::probe::Settle;
@@ -149,15 +149,6 @@ fn going(rotation: &Rotation) -> Result<Vec<&str>, Failure> {
         Some(user) => Ok(vec![user]),
         None => refused("it is not known who has the old value"),
     }
-}
-
-/// A store that did not give a value: nothing happened here, and this system is not at fault.
-fn of_store(failure: Failure) -> Failure {
-    let kind = match failure.kind {
-        same @ (FailureKind::Refused | FailureKind::Denied | FailureKind::Rejected) => same,
-        _ => FailureKind::Unavailable,
-    };
-    Failure { kind, blocks_system: false, note: format!("the store: {}", failure.note) }
 }
 
 /// The OID that was recorded of `user`: those of all users are, in the recipe's order. `0`: there was no such role.

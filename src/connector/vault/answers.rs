@@ -26,6 +26,14 @@ pub enum Call {
     SecretIdLookup,
     /// `auth/<mount>/role/<role>/secret-id-accessor/destroy`
     SecretIdDestroy,
+    /// `auth/<mount>/role/<role>/secret-id/lookup`: which one a value is
+    SecretIdFind,
+    /// `auth/<mount>/role/<role>/custom-secret-id`: registers a value of ours
+    SecretIdSet,
+    /// `auth/<mount>/role/<role>/role-id`
+    RoleId,
+    /// `auth/<mount>/login`, as a consumer would
+    Login,
     /// `<mount>/data/<path>`: the newest or a given version of a secret (KV version 2)
     KvRead,
     /// `<mount>/data/<path>`, written with check-and-set
@@ -71,6 +79,7 @@ impl Call {
             C::LeaseRevoke
                 | C::AccessorRevoke
                 | C::SecretIdDestroy
+                | C::SecretIdSet
                 | C::KvWrite
                 | C::KvKeep
                 | C::KvDestroy
@@ -188,6 +197,11 @@ fn success(call: Call, status: u16, body: Value) -> Meaning {
             }
             body["data"]["secret_id_accessor"].is_string()
         }
+        // A value that is none: 204 without a body.
+        Call::SecretIdFind if status == 204 => return Meaning::Gone,
+        Call::SecretIdFind | Call::SecretIdSet => body["data"]["secret_id_accessor"].is_string(),
+        Call::RoleId => body["data"]["role_id"].is_string(),
+        Call::Login => body["auth"]["client_token"].is_string(),
         // 204: done. 200 with a warning: no such token (any more). Both are looked up afterwards.
         Call::AccessorRevoke => {
             let warned = body["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -279,7 +293,13 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         (Call::SecretIdDestroy | Call::SecretIdLookup, 403) if text.contains("invalid secret id accessor") => {
             failed(FailureKind::Refused, "this secret_id accessor belongs to another role")
         }
-        (Call::SecretIdDestroy | Call::SecretIdLookup, 400 | 404 | 500)
+        // A role that never was.
+        (Call::RoleId, 404) if text.is_empty() => Meaning::Gone,
+        // The secret_id, or the whole role. What a network may not, or who is locked out, hears something else.
+        (Call::Login, 400) if text.contains("invalid role or secret ID") || text.contains("invalid secret id") => {
+            Meaning::Gone
+        }
+        (Call::SecretIdDestroy | Call::SecretIdLookup | Call::SecretIdFind | Call::SecretIdSet, 400 | 404 | 500)
             if text.contains("role") && text.contains("does not exist") =>
         {
             failed(FailureKind::Refused, "Vault has no such role")

@@ -25,7 +25,7 @@ const MOST_TOKENS: usize = 10_000;
 /// Look-ups at a time.
 const AT_ONCE: usize = 8;
 /// Walking through the tokens may take this many ordinary calls' time.
-const WALK: i64 = 6;
+pub(super) const WALK: i64 = 6;
 
 /// The secret_ids of one realm.
 pub struct SecretIds {
@@ -144,9 +144,6 @@ impl SecretIds {
     /// Ends the tokens that the secret_id gave, as far as metadata tells.
     async fn derived(&self, subject: &Subject) -> Result<Output, Failure> {
         let unknown = Output { residue: vec![Residue::DerivedUnknown], ..Output::default() };
-        if !self.vault.settings.derived_tokens {
-            return Ok(unknown);
-        }
         let id = subject.credential.id();
         let name = Name::of(&id)?;
         let named = [&subject.seen, &subject.issuer].into_iter().flatten().find_map(|seen| seen.run.clone());
@@ -157,30 +154,7 @@ impl SecretIds {
             run: subject.run.clone(),
             named,
         };
-        let accessors = self.vault.accessors().await?;
-        if accessors.len() > MOST_TOKENS {
-            return Ok(unknown);
-        }
-        let mut found = futures::stream::iter(accessors)
-            .map(|accessor| async {
-                let looked = self.vault.look_at_token(&accessor).await;
-                (accessor, looked)
-            })
-            .buffer_unordered(AT_ONCE);
-        let mut output = Output::default();
-        while let Some((accessor, looked)) = found.next().await {
-            let (seen, token) = looked?;
-            if seen.presence != Presence::Present || seen.protected || !marks.fit(&token) {
-                continue;
-            }
-            let done = self.vault.revoke_token(&accessor).await?;
-            let (after, _) = self.vault.look_at_token(&accessor).await?;
-            if after.presence != Presence::Gone {
-                return Err(Failure::new(FailureKind::Unknown, "a token of this secret_id is not gone yet"));
-            }
-            output.derived += 1;
-            output.request_ids.extend(done.request_ids);
-        }
+        let Some(mut output) = self.vault.end_tokens(|token| marks.fit(token)).await? else { return Ok(unknown) };
         // Only what carries the id that we or the issuer put on it can be told from other tokens of the role.
         if marks.named.is_none() {
             output.residue.push(Residue::DerivedUnknown);
@@ -197,6 +171,41 @@ impl SecretIds {
 }
 
 impl Vault {
+    /// Ends the tokens that `fits` says. `None`: this login may not, or there are too many to look at.
+    pub(super) async fn end_tokens(
+        &self,
+        fits: impl Fn(&Value) -> bool + Send + Sync,
+    ) -> Result<Option<Output>, Failure> {
+        if !self.settings.derived_tokens {
+            return Ok(None);
+        }
+        let accessors = self.accessors().await?;
+        if accessors.len() > MOST_TOKENS {
+            return Ok(None);
+        }
+        let mut found = futures::stream::iter(accessors)
+            .map(|accessor| async {
+                let looked = self.look_at_token(&accessor).await;
+                (accessor, looked)
+            })
+            .buffer_unordered(AT_ONCE);
+        let mut output = Output::default();
+        while let Some((accessor, looked)) = found.next().await {
+            let (seen, token) = looked?;
+            if seen.presence != Presence::Present || seen.protected || !fits(&token) {
+                continue;
+            }
+            let done = self.revoke_token(&accessor).await?;
+            let (after, _) = self.look_at_token(&accessor).await?;
+            if after.presence != Presence::Gone {
+                return Err(Failure::new(FailureKind::Unknown, "a token of this secret_id is not gone yet"));
+            }
+            output.derived += 1;
+            output.request_ids.extend(done.request_ids);
+        }
+        Ok(Some(output))
+    }
+
     /// The accessors of all tokens.
     pub(crate) async fn accessors(&self) -> Result<Vec<String>, Failure> {
         self.list("auth/token/accessors/").await

@@ -5,6 +5,7 @@ use sqlx::AssertSqlSafe;
 use super::sessions::{IN_USE, Scope, TERMINATE, before};
 use super::{PostgresRole, Role, VERSION, going, of_store, recorded, refused, value};
 use crate::case::record::{FailureKind, Output};
+use crate::connector::candidate::check;
 use crate::connector::postgres::{LOOKS, quoted};
 use crate::connector::recipe::{Rotation, Stored, Which};
 use crate::connector::{Failure, Subject};
@@ -36,7 +37,7 @@ impl PostgresRole {
         let recipe = &rotation.recipe;
         let candidate = rotation.candidate().await.map_err(of_store)?;
         let current = rotation.store.read(&recipe.place, Which::Current).await.map_err(of_store)?;
-        value::check(&candidate, current.as_ref(), user, &recipe.password)?;
+        check(&candidate, current.as_ref(), user, &recipe.password)?;
         if reads_of(rotation, current.as_ref(), user) {
             return refused("consumers read a value of the user whose turn it is: somebody else wrote it");
         }

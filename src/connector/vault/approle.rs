@@ -1,0 +1,474 @@
+//! `vault-approle`: the secret_id of an AppRole that consumers read from a store, replaced by one that we pick.
+//!
+//! Many secret_ids of a role work at once, so the new one works before the old one ends. Which one a stored value is, a
+//! look-up of that value says, by its accessor: never "the others of the role". Ours carry in their metadata whose they
+//! are and which step made them; so do the tokens that they give. To register one twice is an error at Vault: it is looked
+//! up first, and is "already so" only where its metadata is ours.
+//!
+//! Whoever logs in wrongly five times locks the role for everybody. So a look begins with a value that works, where there
+//! is one, and tries nothing but the old one beside it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq as _;
+
+use super::answers::{Call, Meaning};
+use super::client::{self, Raw, Wiped};
+use super::rights::Need;
+use super::secret_id::WALK;
+use super::{Vault, exact, odd, unsupported};
+use crate::case::plan::Act;
+use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue, Sighting};
+use crate::connector::candidate::check;
+use crate::connector::recipe::{Rotation, Stored, Which, of_store};
+use crate::connector::{Connector, Failure, Gate, Subject};
+use crate::credential::Kind;
+use crate::probe::Settle;
+
+/// In a secret_id's metadata: the credential that it is a value of, and the key of the step that made it.
+const CREDENTIAL: &str = "curfew_credential";
+const KEY: &str = "curfew_key";
+/// Versions between the old and the new value that are looked at.
+const BETWEEN: i64 = 32;
+/// How often it is tried to end the token of a login of our own.
+const FAREWELLS: u32 = 3;
+/// How often it is looked whether consumers have left the old value.
+const ADOPTION_MS: i64 = 5_000;
+
+/// The AppRoles of one realm whose secret_ids are rotated.
+pub struct AppRoles {
+    vault: Arc<Vault>,
+}
+
+/// `<mount>/<role>`, apart.
+struct Role<'a> {
+    mount: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Role<'a> {
+    fn of(name: &'a str) -> Result<Self, Failure> {
+        exact(name)?;
+        let (mount, name) = name.rsplit_once('/').ok_or_else(|| refused("an AppRole is named <mount>/<role>"))?;
+        Ok(Self { mount, name })
+    }
+
+    fn path(&self, what: &str) -> String {
+        format!("auth/{}/role/{}/{what}", self.mount, self.name)
+    }
+}
+
+/// A secret_id that Vault knows.
+struct Known {
+    accessor: String,
+    /// Of ours: the key of its step.
+    key: Option<String>,
+    /// It is a value of this credential, made by us.
+    is_ours: bool,
+    /// It can be used so often only.
+    is_bounded: bool,
+}
+
+/// What came of a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Login {
+    In,
+    Refused,
+    Unclear,
+}
+
+fn refused(note: &str) -> Failure {
+    Failure::new(FailureKind::Refused, note)
+}
+
+fn rotation(subject: &Subject) -> Result<(&Rotation, Role<'_>), Failure> {
+    let rotation = subject.rotation.as_ref().ok_or_else(|| refused("no recipe names its role"))?;
+    let name = rotation.recipe.users.names().first().copied().unwrap_or_default();
+    Ok((rotation, Role::of(name)?))
+}
+
+fn same(a: &SecretString, b: &SecretString) -> bool {
+    a.expose_secret().as_bytes().ct_eq(b.expose_secret().as_bytes()).into()
+}
+
+/// Checks a role's name.
+///
+/// # Errors
+/// `Refused`: it names no single role.
+pub fn check_role(name: &str) -> Result<(), Failure> {
+    Role::of(name).map(drop)
+}
+
+impl AppRoles {
+    /// The connector, on a login.
+    pub fn new(vault: Arc<Vault>) -> Self {
+        Self { vault }
+    }
+
+    fn needs(&self) -> Vec<Need> {
+        let mut needs = Vec::new();
+        for role in self.vault.settings.approles.iter().filter_map(|name| Role::of(name).ok()) {
+            let mut need = |what: &str, rights| needs.push(Need { path: role.path(what), rights });
+            need("role-id", &["read"]);
+            need("secret-id/lookup", &["update"]);
+            if self.vault.enforce {
+                need("custom-secret-id", &["update"]);
+                need("secret-id-accessor/destroy", &["update"]);
+            }
+        }
+        needs
+    }
+
+    async fn failure(&self, meaning: Meaning) -> Failure {
+        match meaning {
+            Meaning::Forbidden => self.vault.out_of_reach(&self.needs()).await,
+            Meaning::Failed(failure) => failure,
+            Meaning::Done { .. } | Meaning::Gone | Meaning::Outdated | Meaning::Unclear(_) => odd(),
+        }
+    }
+
+    /// The role's id; `None`: there is no such role.
+    async fn role_id(&self, role: &Role<'_>) -> Result<Option<String>, Failure> {
+        match self.vault.ask(Call::RoleId, Raw::get(role.path("role-id"))).await {
+            Meaning::Done { data, .. } => Ok(data["data"]["role_id"].as_str().map(str::to_owned)),
+            Meaning::Gone => Ok(None),
+            other => Err(self.failure(other).await),
+        }
+    }
+
+    /// Which secret_id of the role a value is.
+    async fn find(&self, subject: &Subject, role: &Role<'_>, value: &SecretString) -> Result<Option<Known>, Failure> {
+        let raw = Raw::post(role.path("secret-id/lookup"), json!({ "secret_id": value.expose_secret() }));
+        let data = match self.vault.ask(Call::SecretIdFind, raw).await {
+            Meaning::Done { mut data, .. } => data["data"].take(),
+            Meaning::Gone => return Ok(None),
+            other => return Err(self.failure(other).await),
+        };
+        let text = |key: &str| data["metadata"][key].as_str();
+        Ok(Some(Known {
+            accessor: data["secret_id_accessor"].as_str().ok_or_else(odd)?.to_owned(),
+            key: text(KEY).map(str::to_owned),
+            is_ours: text(CREDENTIAL) == Some(subject.credential.as_str()),
+            is_bounded: data["secret_id_num_uses"].as_i64().is_some_and(|uses| uses > 0),
+        }))
+    }
+
+    async fn destroy(&self, role: &Role<'_>, accessor: &str) -> Result<(), Failure> {
+        let raw = Raw::post(role.path("secret-id-accessor/destroy"), json!({ "secret_id_accessor": accessor }));
+        match self.vault.ask(Call::SecretIdDestroy, raw).await {
+            Meaning::Done { .. } | Meaning::Gone => Ok(()),
+            other => Err(self.failure(other).await),
+        }
+    }
+
+    /// A login of its own; its token is ended at once.
+    async fn log_in(&self, role: &Role<'_>, role_id: &str, value: &SecretString) -> Login {
+        let body = json!({ "role_id": role_id, "secret_id": value.expose_secret() });
+        let data = match self.vault.ask(Call::Login, Raw::post(format!("auth/{}/login", role.mount), body)).await {
+            Meaning::Done { data, .. } => Wiped(data),
+            Meaning::Gone => return Login::Refused,
+            _ => return Login::Unclear,
+        };
+        let token = data.0["auth"]["client_token"].as_str().unwrap_or_default();
+        if let Ok(token) = client::header_safe("token", token) {
+            let own = self.vault.wire.with_token(&token);
+            for _ in 0..FAREWELLS {
+                let ended = client::send(&own, Raw::post("auth/token/revoke-self", json!({}))).await;
+                if ended.is_ok_and(|reply| reply.status == 204) {
+                    break;
+                }
+            }
+        }
+        Login::In
+    }
+
+    /// The role by which we log in ourselves.
+    fn is_own(&self, role: &Role<'_>) -> bool {
+        let own = self.vault.session.load_full().and_then(|session| session.role.clone());
+        own.is_some_and(|own| own.eq_ignore_ascii_case(&format!("{}/{}", role.mount, role.name)))
+    }
+
+    async fn read(&self, rotation: &Rotation, which: Which) -> Result<Option<Stored>, Failure> {
+        rotation.store.read(&rotation.recipe.place, which).await.map_err(of_store)
+    }
+
+    async fn old(&self, rotation: &Rotation) -> Result<Option<Stored>, Failure> {
+        match &rotation.turn.old {
+            Some(old) => self.read(rotation, Which::Version(old.version)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The role; and once the store was seen, which secret_id the old value is: `<accessor>` or `<accessor>,<key>`.
+    async fn look(&self, subject: &Subject) -> Result<Observation, Failure> {
+        let (rotation, role) = rotation(subject)?;
+        let mut seen = self.vault.blank();
+        seen.presence = if self.role_id(&role).await?.is_some() { Presence::Present } else { Presence::Gone };
+        seen.protected = self.is_own(&role);
+        if seen.presence == Presence::Present
+            && let Some(old) = self.old(rotation).await?
+            && let Some(known) = self.find(subject, &role, &old.value).await?
+        {
+            let key = known.key.filter(|_| known.is_ours).map(|key| format!(",{key}")).unwrap_or_default();
+            seen.principal_id = Some(known.accessor + &key);
+        }
+        Ok(seen)
+    }
+
+    async fn set(&self, subject: &Subject) -> Result<Output, Failure> {
+        let (rotation, role) = rotation(subject)?;
+        let recipe = &rotation.recipe;
+        let candidate = rotation.candidate().await.map_err(of_store)?;
+        let current = self.read(rotation, Which::Current).await?;
+        check(&candidate, current.as_ref(), role.name, &recipe.password)?;
+        let key = candidate.key.map(|key| key.to_string()).unwrap_or_default();
+        let done = |request_ids| Output { done_ms: Some(self.vault.clock.wall_ms()), request_ids, ..Output::default() };
+        match self.find(subject, &role, &candidate.value).await? {
+            Some(known) if known.is_ours && known.key.as_deref() == Some(&*key) => return Ok(done(Vec::new())),
+            Some(_) => return Err(refused("the candidate is a secret_id already, and not by this step")),
+            None => {}
+        }
+        let metadata = json!({ CREDENTIAL: subject.credential.as_str(), KEY: key }).to_string();
+        let body = json!({ "secret_id": candidate.value.expose_secret(), "metadata": metadata });
+        match self.vault.ask(Call::SecretIdSet, Raw::post(role.path("custom-secret-id"), body)).await {
+            Meaning::Done { request_id, .. } => Ok(done(request_id.into_iter().collect())),
+            other => Err(self.failure(other).await),
+        }
+    }
+
+    /// Another value would fare no better: what is refused here is refused for the role's sake.
+    async fn test(&self, subject: &Subject) -> Result<Gate, Failure> {
+        let (rotation, role) = rotation(subject)?;
+        let candidate = rotation.candidate().await.map_err(of_store)?;
+        let Some(role_id) = self.role_id(&role).await? else { return Err(refused("there is no such role")) };
+        match self.find(subject, &role, &candidate.value).await? {
+            Some(known) if known.is_bounded => {
+                return Err(refused("the role bounds how often a secret_id is used: our tests would use it up"));
+            }
+            Some(_) => {}
+            None => return Err(refused("the candidate is no secret_id any more")),
+        }
+        match self.log_in(&role, &role_id, &candidate.value).await {
+            Login::In => Ok(Gate::Open),
+            Login::Refused => Err(refused("the login with the candidate is refused")),
+            Login::Unclear => {
+                Err(Failure::new(FailureKind::Unavailable, "the login with the candidate says nothing of it"))
+            }
+        }
+    }
+
+    /// Vault does not show who logs in with what: consumers have their time.
+    fn adopted(&self, rotation: &Rotation) -> Gate {
+        let now_ms = self.vault.clock.wall_ms();
+        let since_ms = now_ms.saturating_sub(rotation.turn.set_ms.unwrap_or(now_ms));
+        let left_ms = rotation.recipe.adoption.within_ms.saturating_sub(since_ms);
+        if left_ms <= 0 {
+            return Gate::Late;
+        }
+        Gate::Shut { again_ms: now_ms.saturating_add(left_ms.min(ADOPTION_MS)) }
+    }
+
+    /// What consumers go on reading: it stays.
+    fn kept<'a>(rotation: &Rotation, current: Option<&'a Stored>) -> Option<&'a Stored> {
+        let turn = &rotation.turn;
+        let replaced = turn.new.is_some() && !rotation.ends && !(rotation.contains && turn.refuted);
+        current.filter(|current| replaced && turn.old.as_ref().is_none_or(|old| old.version != current.version))
+    }
+
+    /// Destroys the old secret_id, and what this credential's cases made beside the one that stays.
+    async fn cut(&self, subject: &Subject) -> Result<Output, Failure> {
+        let (rotation, role) = rotation(subject)?;
+        if self.is_own(&role) {
+            return Err(refused("by this role we log in ourselves"));
+        }
+        let old = self.old(rotation).await?;
+        let current = self.read(rotation, Which::Current).await?;
+        let kept = Self::kept(rotation, current.as_ref());
+        if let (None, Some(seen)) = (&old, accessor_of(subject)) {
+            self.destroy(&role, seen.0).await?;
+        }
+        let from = rotation.turn.old.as_ref().map_or(0, |old| old.version);
+        let to = current.as_ref().map_or(0, |current| current.version);
+        let mut others: Vec<Stored> = Vec::new();
+        for version in (from + 1..to).take(usize::try_from(BETWEEN).unwrap_or_default()) {
+            others.extend(self.read(rotation, Which::Version(version)).await?);
+        }
+        if kept.is_none() || rotation.contains {
+            others.extend(self.read(rotation, Which::Candidate).await?);
+        }
+        let current = current.as_ref().filter(|_| kept.is_none());
+        // P6: the value that goes, by its version; of all others only those that we made. Nothing takes its place: both.
+        let all = old.iter().map(|stored| (stored, true)).chain(others.iter().map(|stored| (stored, false)));
+        for (stored, named) in all.chain(current.map(|stored| (stored, rotation.ends))) {
+            if kept.is_some_and(|kept| same(&kept.value, &stored.value)) {
+                continue;
+            }
+            if let Some(known) = self.find(subject, &role, &stored.value).await?
+                && (known.is_ours || named)
+            {
+                self.destroy(&role, &known.accessor).await?;
+            }
+        }
+        Ok(Output::default())
+    }
+
+    /// Ends the tokens that the old secret_id gave, as far as metadata tells.
+    async fn derived(&self, subject: &Subject) -> Result<Output, Failure> {
+        let (rotation, role) = rotation(subject)?;
+        let current = self.read(rotation, Which::Current).await?;
+        let kept = match Self::kept(rotation, current.as_ref()) {
+            Some(kept) => self.find(subject, &role, &kept.value).await?.and_then(|known| known.key),
+            None => None,
+        };
+        let (accessor, key) = accessor_of(subject).unzip();
+        let key = key.flatten();
+        let login = format!("auth/{}/login", role.mount);
+        let fits = |token: &Value| {
+            let meta = &token["meta"];
+            let is = |name: &str, wanted: Option<&str>| wanted.is_some() && meta[name].as_str() == wanted;
+            let made = meta[CREDENTIAL].as_str() == Some(subject.credential.as_str());
+            token["path"].as_str() == Some(login.as_str())
+                && meta["role_name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(role.name))
+                && (is("secret_id_accessor", accessor)
+                    || is(KEY, key)
+                    || (made && meta[KEY].as_str() != kept.as_deref()))
+        };
+        let unknown = Output { residue: vec![Residue::DerivedUnknown], ..Output::default() };
+        let Some(mut output) = self.vault.end_tokens(fits).await? else { return Ok(unknown) };
+        // What a person made has no mark of ours.
+        if key.is_none() {
+            output.residue.push(Residue::DerivedUnknown);
+        }
+        Ok(output)
+    }
+
+    /// The candidate goes, unless consumers read it.
+    async fn restore(&self, subject: &Subject) -> Result<Output, Failure> {
+        let (rotation, role) = rotation(subject)?;
+        let current = self.read(rotation, Which::Current).await?;
+        if let Some(candidate) = self.read(rotation, Which::Candidate).await?
+            && !current.is_some_and(|current| same(&current.value, &candidate.value))
+            && let Some(known) = self.find(subject, &role, &candidate.value).await?
+            && known.is_ours
+        {
+            self.destroy(&role, &known.accessor).await?;
+        }
+        Ok(Output::default())
+    }
+
+    /// What was seen, and whether a control shows that it can be believed.
+    async fn sight(&self, subject: &Subject) -> Result<(Answer, bool, Level), Failure> {
+        let (rotation, role) = rotation(subject)?;
+        let unknown = (Answer::Unknown, false, Level::Target);
+        let current = self.read(rotation, Which::Current).await?;
+        let old = self.old(rotation).await?;
+        let Some(role_id) = self.role_id(&role).await? else {
+            // Without the role none of its secret_ids lets anybody in.
+            return Ok((Answer::Refused, self.vault.is_living().await, Level::Issuer));
+        };
+        if !self.vault.is_living().await {
+            return Ok(unknown);
+        }
+        let new =
+            current.as_ref().filter(|now| !rotation.ends && old.as_ref().is_none_or(|old| old.version != now.version));
+        if let Some(new) = new.filter(|_| rotation.turn.new.is_some()) {
+            // A login that is let in takes back what failed ones counted towards a lock.
+            let known = self.find(subject, &role, &new.value).await?;
+            if known.is_none_or(|known| known.is_bounded) || self.log_in(&role, &role_id, &new.value).await != Login::In
+            {
+                return Ok(unknown);
+            }
+        }
+        let mut tried: Vec<&Stored> = old.iter().collect();
+        tried.extend(
+            current.as_ref().filter(|now| rotation.ends && old.as_ref().is_none_or(|old| old.version != now.version)),
+        );
+        for stored in &tried {
+            match self.log_in(&role, &role_id, &stored.value).await {
+                Login::In => return Ok((Answer::Accepted, true, Level::Target)),
+                Login::Refused => {}
+                Login::Unclear => return Ok(unknown),
+            }
+        }
+        if !tried.is_empty() {
+            return Ok((Answer::Refused, true, Level::Target));
+        }
+        // Its value is not stored any more: the issuer says whether it knows it.
+        let Some((accessor, _)) = accessor_of(subject) else { return Ok(unknown) };
+        let raw = Raw::post(role.path("secret-id-accessor/lookup"), json!({ "secret_id_accessor": accessor }));
+        Ok(match self.vault.ask(Call::SecretIdLookup, raw).await {
+            Meaning::Gone => (Answer::Refused, true, Level::Issuer),
+            Meaning::Done { .. } => (Answer::Accepted, true, Level::Issuer),
+            _ => unknown,
+        })
+    }
+}
+
+/// The old secret_id, as it was recorded: accessor and, of ours, key.
+fn accessor_of(subject: &Subject) -> Option<(&str, Option<&str>)> {
+    let recorded =
+        [&subject.seen, &subject.issuer].into_iter().flatten().find_map(|seen| seen.principal_id.as_deref())?;
+    Some(recorded.split_once(',').map_or((recorded, None), |(accessor, key)| (accessor, Some(key))))
+}
+
+#[async_trait]
+impl Connector for AppRoles {
+    fn name(&self) -> &'static str {
+        Kind::VaultApprole.as_str()
+    }
+
+    fn system(&self) -> &str {
+        &self.vault.realm
+    }
+
+    fn call_timeout_ms(&self) -> i64 {
+        let one = self.vault.call_timeout_ms();
+        if self.vault.settings.derived_tokens { one.saturating_mul(WALK) } else { one }
+    }
+
+    fn settle(&self) -> Settle {
+        Settle { window_ms: 0, sightings: 1 }
+    }
+
+    async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
+        self.vault.bounded(false, self.look(subject)).await
+    }
+
+    async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        let call = async {
+            match act {
+                Act::Set => self.vault.bounded(true, self.set(subject)).await,
+                Act::Revoke => self.vault.bounded(true, self.cut(subject)).await,
+                Act::RevokeDerived => self.derived(subject).await,
+                Act::Restore => self.vault.bounded(true, self.restore(subject)).await,
+                _ => Err(unsupported()),
+            }
+        };
+        let most = Duration::from_millis(u64::try_from(self.call_timeout_ms()).unwrap_or(u64::MAX));
+        let late = |_| Err(Failure::new(FailureKind::Unknown, "no answer in time"));
+        tokio::time::timeout(most, Box::pin(call)).await.unwrap_or_else(late)
+    }
+
+    async fn pass(&self, act: Act, subject: &Subject) -> Result<Gate, Failure> {
+        match act {
+            Act::Test => self.vault.bounded(false, self.test(subject)).await,
+            Act::Adopt => Ok(self.adopted(rotation(subject)?.0)),
+            _ => Err(unsupported()),
+        }
+    }
+
+    async fn probe(&self, subject: &Subject) -> Sighting {
+        let at_ms = self.vault.clock.wall_ms();
+        let sight = self.vault.bounded(false, Box::pin(self.sight(subject))).await;
+        let (answer, control, level) = sight.unwrap_or((Answer::Unknown, false, Level::Target));
+        Sighting { level, answer, at_ms, control, residue: Vec::new(), request_id: None }
+    }
+
+    async fn self_check(&self) -> Result<(), Failure> {
+        self.vault.bounded(false, self.vault.check_needs(&self.needs())).await
+    }
+}
