@@ -7,6 +7,7 @@ mod catchup;
 mod claims;
 mod deadlines;
 mod fetch;
+mod found;
 mod hang;
 mod intake;
 mod known;
@@ -15,6 +16,7 @@ mod naive;
 mod pgintake;
 mod restart;
 mod revoke;
+mod rotate;
 mod schema;
 mod table;
 mod toy;
@@ -52,6 +54,12 @@ fn main() {
     }
     if is_wanted("revoke") {
         runtime.block_on(revoke::measure(&mut table));
+    }
+    if is_wanted("rotate") {
+        runtime.block_on(rotate::measure(&mut table));
+    }
+    if is_wanted("found") {
+        runtime.block_on(found::measure(&mut table));
     }
     if is_wanted("latency") {
         runtime.block_on(latency::measure(&mut table));

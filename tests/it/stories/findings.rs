@@ -34,8 +34,7 @@ impl Post {
         fs::write(folder.path().join("token"), ground.admin.curfew_token().await).unwrap();
         fs::write(folder.path().join("pg.url"), &ground.pg.url).unwrap();
         let (told, metrics, pen) = (Told::listen(&outcomes), crate::canary::port(), Pen::new());
-        let post =
-            Self { folder, ground, first, second, findings, others, outcomes, rejected, metrics, pen, told };
+        let post = Self { folder, ground, first, second, findings, others, outcomes, rejected, metrics, pen, told };
         post.configure("observe");
         post.says(&["fingerprint-key"]).await;
         post
@@ -231,7 +230,10 @@ async fn what_a_scanner_found_is_listed_matched_taken_back_and_rotated() {
     running = Running::start(post.folder.path());
     running.runs().await;
     let outcome = post.outcome(second).await;
-    assert_eq!((&outcome["data"]["action"], &outcome["data"]["verdict"]["state"]), (&json!("rollover"), &json!("dead")));
+    assert_eq!(
+        (&outcome["data"]["action"], &outcome["data"]["verdict"]["state"]),
+        (&json!("rollover"), &json!("dead"))
+    );
     second.assert_rotated("found by a scanner").await;
     let rotated = post.told.of("dev.curfew.credential.rotated.v1");
     assert_eq!(rotated.len(), 1, "{rotated:?}");
