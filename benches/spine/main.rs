@@ -61,6 +61,9 @@ fn main() {
     if is_wanted("found") {
         runtime.block_on(found::measure(&mut table));
     }
+    if is_wanted("match") {
+        runtime.block_on(found::matches(&mut table));
+    }
     if is_wanted("latency") {
         runtime.block_on(latency::measure(&mut table));
     }

@@ -230,10 +230,8 @@ fn at<'a>(registry: &'a Registry, case: &Case, step: usize) -> &'a dyn curfew::c
 
 fn subject(registry: &Registry, case: &Case, step: usize, key: Option<uuid::Uuid>) -> Subject {
     let step = &case.state.plan.as_ref().unwrap().steps[step];
-    let whole = |seen: Observation| Observation {
-        principal_id: seen.principal_id.or(case.state.principal_id.clone()),
-        ..seen
-    };
+    let whole =
+        |seen: Observation| Observation { principal_id: seen.principal_id.or(case.state.principal_id.clone()), ..seen };
     Subject {
         credential: case.directive.credential.clone(),
         principal: None,
