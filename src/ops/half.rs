@@ -71,7 +71,9 @@ fn fenced(state: &State, principal: Option<&str>) -> Option<(&'static str, Optio
         std::cmp::Ordering::Less => return None,
         std::cmp::Ordering::Equal if state.in_doubt => "the user may be NOLOGIN, its lease is not revoked",
         std::cmp::Ordering::Equal => return None,
-        std::cmp::Ordering::Greater if state.in_doubt && state.current().is_some_and(|step| step.act == Act::Revoke) => {
+        std::cmp::Ordering::Greater
+            if state.in_doubt && state.current().is_some_and(|step| step.act == Act::Revoke) =>
+        {
             "the user is NOLOGIN, its lease may be revoked"
         }
         std::cmp::Ordering::Greater => "the user is NOLOGIN, its lease is not revoked",
@@ -83,7 +85,9 @@ fn fenced(state: &State, principal: Option<&str>) -> Option<(&'static str, Optio
 fn still_open(state: &State) -> Option<(&'static str, String)> {
     let rest: &[Step] = state.plan.as_ref()?.steps.get(state.step..)?;
     rest.iter().find_map(|step| match step.act {
-        Act::EndSessions if !state.sessions_ended(step) => Some(("its lease is revoked, its sessions may be open", step.system.clone())),
+        Act::EndSessions if !state.sessions_ended(step) => {
+            Some(("its lease is revoked, its sessions may be open", step.system.clone()))
+        }
         Act::RevokeDerived => Some(("the secret_id is destroyed, its tokens may live", step.system.clone())),
         _ => None,
     })
