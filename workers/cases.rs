@@ -160,6 +160,7 @@ fn describe(record: &Record, plan: Option<&Plan>) -> String {
             derived => format!("{}, and {derived} derived from it", step(at)),
         },
         Record::Failed { step: at, failure, note } => format!("{}: {}: {note}", step(at), failure.as_str()),
+        Record::Skipped { step: at, residue: Some(left) } => format!("{}, leaves {}", step(at), word(left)),
         Record::Skipped { step: at, .. } | Record::Passed { step: at, .. } => step(at),
         Record::Proven { step: at, verdict } => format!("{}: {}", step(at), show::verdict(verdict)),
         Record::Answered { consumer, version, failed, .. } => {

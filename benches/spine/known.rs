@@ -28,10 +28,9 @@ const RUNS: usize = 5;
 
 const CREDENTIAL: &str = "urn:curfew:cred:vault-lease:prod:database/creds/app/";
 
-/// What puts `count` known credentials there, with the live tasks that hold them; `numbers` is a table of `i`, and
-/// `padded` what makes a text of it. In the order of their keys: that is quick.
-fn fill(numbers: &str, padded: &str) -> String {
-    let (now, due) = (now_ms(), now_ms() + 86_400_000);
+/// What puts known credentials there, with the live tasks that hold them; see [`sqlite`].
+fn fill(numbers: &str, padded: &dyn Fn(u8) -> String) -> String {
+    let (now, due, padded) = (now_ms(), now_ms() + 86_400_000, padded(8));
     format!(
         "INSERT INTO tasks (tenant, run, source, attempt, phase, first_seen_ms, started_ms, deadline_ms, alive_ms, due_ms) \
          SELECT 'default', '/old:run-' || {padded}, '/old', 1, 1, {now}, {now}, {due} + i, {now}, {due} + i {numbers}; \
@@ -43,20 +42,25 @@ fn fill(numbers: &str, padded: &str) -> String {
     )
 }
 
-async fn sqlite(path: &Path, count: usize) -> Arc<dyn Journal> {
+/// Makes SQL of where the numbers `i` come from, and of what makes a text of `i`, so many digits long.
+pub type Fill = fn(&str, &dyn Fn(u8) -> String) -> String;
+
+/// A journal with what `fill` puts there `count` times, in the order of the keys: that is quick.
+pub async fn sqlite(path: &Path, count: usize, fill: Fill) -> Arc<dyn Journal> {
     drop(Sqlite::open(path, Settings::default()).unwrap());
     let db = Connection::open(path).unwrap();
     let numbers = format!(
         "FROM (WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count} - 1) SELECT i FROM n)"
     );
-    db.execute_batch(&fill(&numbers, "printf('%08d', i)")).unwrap();
+    db.execute_batch(&fill(&numbers, &|digits| format!("printf('%0{digits}d', i)"))).unwrap();
     db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     Sqlite::open(path, Settings::default()).unwrap()
 }
 
-async fn postgres(schema: &mut Schema, count: usize) -> Arc<dyn Journal> {
+/// As [`sqlite`].
+pub async fn postgres(schema: &mut Schema, count: usize, fill: Fill) -> Arc<dyn Journal> {
     let numbers = format!("FROM generate_series(0, {count} - 1) i");
-    schema.execute(fill(&numbers, "lpad(i::text, 8, '0')")).await;
+    schema.execute(fill(&numbers, &|digits| format!("lpad(i::text, {digits}, '0')"))).await;
     schema.settle().await;
     schema.open().await
 }
@@ -103,11 +107,16 @@ async fn each_us(journal: Arc<dyn Journal>, known: usize, used_ms: impl Fn() -> 
     ((used_ms() - before) * 1_000) as f64 / all.len() as f64
 }
 
-async fn compare(many: (Arc<dyn Journal>, usize), few: Arc<dyn Journal>, used_ms: impl Fn() -> i64) -> Vec<(f64, f64)> {
+/// `each` of both, in turn.
+pub async fn compare(
+    many: (Arc<dyn Journal>, usize),
+    few: (Arc<dyn Journal>, usize),
+    each: impl AsyncFn(Arc<dyn Journal>, usize) -> f64,
+) -> Vec<(f64, f64)> {
     let mut pairs = Vec::new();
     // The first round fills the caches.
     for _ in 0..=RUNS {
-        pairs.push((each_us(many.0.clone(), many.1, &used_ms).await, each_us(few.clone(), FEW, &used_ms).await));
+        pairs.push((each(many.0.clone(), many.1).await, each(few.0.clone(), few.1).await));
     }
     pairs.split_off(1)
 }
@@ -118,13 +127,15 @@ pub async fn measure(table: &mut Table) {
     let name = |store: &str| format!("processor for each event, {text} known credentials against 10 k, {store}");
 
     let dir = tempfile::tempdir().unwrap();
-    let many = (sqlite(&dir.path().join("many.db"), count).await, count);
-    let few = sqlite(&dir.path().join("few.db"), FEW).await;
-    table.add(name("SQLite"), "us", &compare(many, few, usage::own_ms).await, Goal::AtMost(2.0));
+    let many = (sqlite(&dir.path().join("many.db"), count, fill).await, count);
+    let few = (sqlite(&dir.path().join("few.db"), FEW, fill).await, FEW);
+    let each = async |journal, known| each_us(journal, known, usage::own_ms).await;
+    table.add(name("SQLite"), "us", &compare(many, few, each).await, Goal::AtMost(2.0));
 
     let (mut many, mut few) = (Schema::new().await, Schema::new().await);
-    let journals = ((postgres(&mut many, count).await, count), postgres(&mut few, FEW).await);
+    let both = ((postgres(&mut many, count, fill).await, count), (postgres(&mut few, FEW, fill).await, FEW));
     let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut few.side).await.unwrap();
     let used_ms = || usage::own_ms() + usage::postgres_ms(backend);
-    table.add(name("PostgreSQL"), "us", &compare(journals.0, journals.1, used_ms).await, Goal::AtMost(2.0));
+    let each = async |journal, known| each_us(journal, known, used_ms).await;
+    table.add(name("PostgreSQL"), "us", &compare(both.0, both.1, each).await, Goal::AtMost(2.0));
 }

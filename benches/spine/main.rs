@@ -8,6 +8,7 @@ mod claims;
 mod deadlines;
 mod exec;
 mod fetch;
+mod found;
 mod hang;
 mod intake;
 mod known;
@@ -16,6 +17,7 @@ mod naive;
 mod pgintake;
 mod restart;
 mod revoke;
+mod rotate;
 mod schema;
 mod table;
 mod toy;
@@ -53,6 +55,15 @@ fn main() {
     }
     if is_wanted("revoke") {
         runtime.block_on(revoke::measure(&mut table));
+    }
+    if is_wanted("rotate") {
+        runtime.block_on(rotate::measure(&mut table));
+    }
+    if is_wanted("found") {
+        runtime.block_on(found::measure(&mut table));
+    }
+    if is_wanted("match") {
+        runtime.block_on(found::matches(&mut table));
     }
     if is_wanted("latency") {
         runtime.block_on(latency::measure(&mut table));

@@ -78,8 +78,9 @@ fn used_us(pid: u32) -> u64 {
 }
 
 /// Processor time of this process and of Vault since `since`, for each case.
-struct Used {
+pub struct Used {
     since: (u64, u64),
+    cases: usize,
 }
 
 impl Used {
@@ -87,13 +88,13 @@ impl Used {
         (used_us(std::process::id()), used_us(vault.child.id()))
     }
 
-    fn start(vault: &Memory) -> Self {
-        Self { since: Self::now(vault) }
+    pub fn start(vault: &Memory, cases: usize) -> Self {
+        Self { since: Self::now(vault), cases }
     }
 
-    fn print(&self, what: &str, vault: &Memory) {
+    pub fn print(&self, what: &str, vault: &Memory) {
         let (own, its) = Self::now(vault);
-        let each = |us: u64| us / TOKENS as u64;
+        let each = |us: u64| us / self.cases as u64;
         eprintln!(
             "  {what}: {} us of processor for each case, Vault {} us",
             each(own - self.since.0),
@@ -106,7 +107,7 @@ async fn bare(vault: &Memory, accessors: Vec<String>) -> f64 {
     // With the authority that Curfew has: Vault works harder for a token with policies than for root.
     let token = vault.admin.curfew_token().await;
     let caller = &admin::Admin::at(&vault.admin.address, &token);
-    let used = Used::start(vault);
+    let used = Used::start(vault, TOKENS);
     let started = Instant::now();
     futures::stream::iter(accessors)
         .for_each_concurrent(CONCURRENCY, |accessor| async move {
@@ -121,6 +122,16 @@ async fn bare(vault: &Memory, accessors: Vec<String>) -> f64 {
     rate
 }
 
+/// Waits until so many cases have closed, by one cheap look: `stats` counts rows, and what this asks for is not Curfew's
+/// work.
+pub async fn closed(store: &crate::store::Store, cases: usize) {
+    let db = rusqlite::Connection::open(store.file()).unwrap();
+    let mut closed = db.prepare("SELECT value FROM counters WHERE name = 'cases_closed'").unwrap();
+    while closed.query_row([], |row| row.get::<_, i64>(0)).unwrap_or(0) < cases as i64 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn ours(vault: &Memory, accessors: Vec<String>) -> f64 {
     let registry = admin::connectors(&vault.admin, "none", false).await;
     let mut stage = stage::Stage::new(crate::store::Store::sqlite(), registry);
@@ -133,15 +144,10 @@ async fn ours(vault: &Memory, accessors: Vec<String>) -> f64 {
     }
     stage::record(journal.as_ref(), events).await;
     let cancel = tokio_util::sync::CancellationToken::new();
-    let used = Used::start(vault);
+    let used = Used::start(vault, TOKENS);
     let started = Instant::now();
     let running = tokio::spawn(stage.executor(journal.clone()).run(cancel.clone()));
-    // One cheap look: `stats` counts rows, and what this asks for is not Curfew's work.
-    let db = rusqlite::Connection::open(stage.store.file()).unwrap();
-    let mut closed = db.prepare("SELECT value FROM counters WHERE name = 'cases_closed'").unwrap();
-    while closed.query_row([], |row| row.get::<_, i64>(0)).unwrap_or(0) < TOKENS as i64 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    closed(&stage.store, TOKENS).await;
     let rate = TOKENS as f64 / started.elapsed().as_secs_f64();
     used.print("curfew", vault);
     cancel.cancel();

@@ -295,7 +295,8 @@ impl State {
     /// Whether the plan has ended the sessions there before `step`, when nobody could log in any more.
     pub(crate) fn sessions_ended(&self, step: &Step) -> bool {
         let before = self.plan.as_ref().and_then(|plan| plan.steps.get(..self.step)).unwrap_or_default();
-        self.fenced && !self.residue.contains(&Residue::Sessions) && before.contains(step)
+        let is_open = self.residue.iter().any(|left| matches!(left, Residue::Sessions | Residue::NotFenced));
+        self.fenced && !is_open && before.contains(step)
     }
 
     /// The state after `record`.

@@ -65,7 +65,7 @@ fn revoke(parts: Parts<'_>) -> Plan {
         steps.push(step(Act::RevokeDerived, issuer, true));
     }
     if let Some(target) = target {
-        // Where the login could not be shut before, others may have come: see `State::todo`.
+        // Where the login could not be shut before, others may have come: else it is skipped.
         steps.push(step(Act::EndSessions, target, true));
     }
     steps.push(step(Act::Prove, target.unwrap_or(issuer), false));

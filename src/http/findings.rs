@@ -26,8 +26,8 @@ use crate::telemetry::died;
 pub const MAX_REPORT_BYTES: usize = 16 * 1024 * 1024;
 /// How many times as much is read of one that is too large.
 const FORGOTTEN: usize = 4;
-/// Findings that become durable together.
-const TOGETHER: usize = 500;
+/// Findings that become durable together: their keys are hashes, so few of them would touch nearly as many pages as many.
+pub const TOGETHER: usize = 2_000;
 /// How many lines that cannot be read are named.
 const NAMED: usize = 100;
 

@@ -4,12 +4,13 @@ ALTER TABLE credentials ADD COLUMN version INTEGER;
 ALTER TABLE credentials ADD COLUMN environment TEXT;
 ALTER TABLE credentials ADD COLUMN owner TEXT;
 
--- key: `<topic>:<the scanner's key>`. body: the finding as JSON; no secret in it.
+-- key: `<topic>:<the scanner's key>`. body: the finding as JSON; no secret in it. Keys are hashes, and rows are long: in the
+-- order of their arrival a batch of them fills pages, in that of their keys it would touch one for each.
 CREATE TABLE findings (
   tenant TEXT NOT NULL, key TEXT NOT NULL, phase INTEGER NOT NULL, first_ms INTEGER NOT NULL, last_ms INTEGER NOT NULL,
   body TEXT NOT NULL,
   PRIMARY KEY (tenant, key)
-) WITHOUT ROWID, STRICT;
+) STRICT;
 CREATE INDEX findings_unmatched ON findings (first_ms) WHERE phase = 0;
 CREATE INDEX findings_old ON findings (last_ms) WHERE phase > 0;
 
