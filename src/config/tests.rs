@@ -308,7 +308,7 @@ fn a_rotation_is_of_users_or_of_an_approle() {
     assert_eq!(recipe.credential.as_str(), "urn:curfew:cred:vault-approle:prod:approle/app");
     assert_eq!(recipe.users, Users::Many("approle/app".into()));
     for (wrong, why) in [
-        (format!("{store}"), "a `target` and `roles`, or an `approle`"),
+        (store.to_owned(), "a `target` and `roles`, or an `approle`"),
         (format!("target: appdb, {store}"), "a `target` and `roles`, or an `approle`"),
         (
             format!("target: appdb, roles: [a], approle: {{realm: prod, role: app}}, {store}"),
