@@ -101,6 +101,7 @@ async fn register(journal: &dyn Journal, round: usize) {
             fingerprints: KEYS.of(&secret(round, n)).into_iter().map(part).collect(),
             version: Some(1),
             current: true,
+            issued_ms: None,
             owner: None,
             environment: None,
         };

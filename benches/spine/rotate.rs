@@ -9,7 +9,7 @@ use curfew::case::state::{State, Todo};
 use curfew::case::{Action, Case, Directive, Trigger, Urgency};
 use curfew::clock::System;
 use curfew::connector::postgres::{PostgresSettings, role};
-use curfew::connector::recipe::{Adoption, PasswordRules, Place, Recipe, Users};
+use curfew::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Recipe, Users};
 use curfew::connector::vault::{self, Auth, VaultSettings};
 use curfew::connector::{Gate, Realm, Registry, Subject};
 use curfew::credential::{CredentialId, Kind};
@@ -87,6 +87,7 @@ fn recipe(mount: &str) -> Recipe {
     Recipe {
         credential: CredentialId::new(Kind::PostgresRole, "appdb", &users.names().join(",")).unwrap(),
         place: Place {
+            keeper: Keeper::Kv,
             realm: "test".to_owned(),
             mount: mount.to_owned(),
             path: format!("apps/{base}"),
@@ -113,8 +114,8 @@ async fn registry(vault: &Memory, recipes: &[Recipe]) -> Registry {
         let (name, targets) = (name.to_owned(), Vec::new());
         registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, targets });
     }
-    let store = vault::connect_store("test", &settings, Mode::Enforce, clock.clone(), &places).await.unwrap();
-    registry.add_store(store);
+    let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock.clone(), &places).await.unwrap();
+    stores.into_iter().for_each(|store| registry.add_store(store));
     let target = PostgresSettings::new(Postgres::shared().url.into());
     registry.add(role::connect("appdb", &target, clock).await.unwrap());
     recipes.iter().for_each(|recipe| registry.add_recipe(recipe.clone()));
@@ -129,6 +130,7 @@ fn found(recipe: &Recipe) -> [Event; 2] {
         fingerprints: Vec::new(),
         version: Some(1),
         current: true,
+        issued_ms: None,
         owner: None,
         environment: None,
     };
@@ -202,7 +204,7 @@ async fn by_hand(registry: &Registry, credential: &CredentialId) {
                 let act = case.state.current().unwrap().act;
                 let gate = at(registry, &case, step).pass(act, &subject(registry, &case, step, None)).await;
                 assert_eq!(gate, Ok(Gate::Open));
-                vec![Record::Passed { step }]
+                vec![Record::Passed { step, cut_ms: None }]
             }
             Todo::Prove(step) => {
                 let connector = at(registry, &case, step);

@@ -264,7 +264,8 @@ async fn the_tokens_of_the_old_secret_id_end_and_those_of_others_live(store: Sto
 
 async fn a_rollover_of_an_approle_that_is_taken_over_leaves_no_candidate(store: Store) {
     let ground = Ground::new().await;
-    let adoption = Adoption { consumers: vec!["billing".into()], within_ms: 3_600_000, late: Late::Hold };
+    let adoption =
+        Adoption { consumers: vec!["billing".into()], within_ms: 3_600_000, late: Late::Hold, ..Adoption::default() };
     for until_act in [Act::Test, Act::Adopt] {
         let ours = ground.approle(adoption.clone()).await;
         let victim = &ours.victim;
