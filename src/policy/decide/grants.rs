@@ -31,7 +31,8 @@ impl Draft<'_> {
             },
             Some(known) if known.phase == GrantPhase::Cut && attempt <= known.attempt => return false,
             Some(known) => Grant {
-                attempt: attempt.max(known.attempt),
+                // One that was over begins anew, for the attempt that it is now granted for.
+                attempt: if known.phase == GrantPhase::Held { attempt.max(known.attempt) } else { attempt },
                 // Once somebody said that it outlives the task, no other word of the same run makes it die with it.
                 tenure: if known.tenure == Tenure::Standing { Tenure::Standing } else { spec.tenure },
                 registered_ms: known.registered_ms.min(now_ms),
