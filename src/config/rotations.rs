@@ -10,6 +10,7 @@ use super::file::{AppRole, Millis, unplaced};
 use super::problem::{Problem, said};
 use super::{Inventory, Realm, Target};
 use crate::ages;
+use crate::case::turn::Turn;
 use crate::connector::candidate::LENGTH;
 use crate::connector::recipe::{Adoption, Keeper, Late, PasswordRules, Place, Recipe, Users};
 use crate::connector::vault::{approle, kv, static_role};
@@ -282,6 +283,9 @@ pub(super) fn recipes(
         // Else a value would be due while consumers still move to it, and of two users both would be on the move.
         if let Some(age) = one.max_age.as_ref().filter(|age| age.value.0 < 2 * one.adopt_within.value.0) {
             c.wrong(age.referenced, "`max_age` is at least twice `adopt_within`");
+        }
+        if one.consumers.len() > Turn::CONSUMERS {
+            c.wrong(one.name.referenced, format!("`consumers` are {} at the most", Turn::CONSUMERS));
         }
         if one.consumers_answer && one.consumers.is_empty() {
             c.wrong(one.name.referenced, "`consumers_answer` needs `consumers`: nobody is named who could answer");

@@ -2,7 +2,8 @@
 //!
 //! A plan whose one effect is at Vault has no half state: before it the credential lives, after it it is dead. Only plans
 //! with more effects than one stand in between: a PostgreSQL user that may not log in while its lease lives, and what is
-//! still open (sessions, derived tokens) after the credential itself was revoked.
+//! still open (sessions, derived tokens) after the credential itself was revoked; and rotations, whose stored and working
+//! values differ for a while.
 
 use serde::Serialize;
 
@@ -46,7 +47,10 @@ pub fn half_made(case: &Case) -> Option<HalfMade> {
     }
     let id = &case.directive.credential;
     let principal = case.principal.as_deref();
-    let (what, at, by_hand) = if state.killed {
+    let (what, at, by_hand) = if id.kind().rotates() {
+        let (what, at) = rotating(state)?;
+        (what, at, Vec::new())
+    } else if state.killed {
         let (what, at) = still_open(state)?;
         (what, Some(at), vec![ends_sessions(state, principal)])
     } else {
@@ -56,6 +60,22 @@ pub fn half_made(case: &Case) -> Option<HalfMade> {
     let goes_on = state.phase != Phase::Abandoned;
     let by_hand = by_hand.into_iter().flatten().collect();
     Some(HalfMade { case: case.id, credential: id.clone(), what, at, goes_on, by_hand })
+}
+
+/// Between which two values a rotation stands. By hand nothing safe can be said: only the case knows which value is whose.
+fn rotating(state: &State) -> Option<(&'static str, Option<String>)> {
+    let doubt = |act| state.in_doubt && state.current().is_some_and(|step| step.act == act);
+    let what = if state.turn.new.is_some() {
+        let replaced = "consumers read the new value; the old one may still work";
+        state.proven.is_none().then_some(replaced)?
+    } else if state.turn.is_set || doubt(Act::Set) || doubt(Act::Mint) {
+        "the target may have a new value that consumers do not read yet"
+    } else if state.fenced || doubt(Act::Disable) {
+        "the old value may be shut out, and there is no new one yet"
+    } else {
+        return None;
+    };
+    Some((what, state.current().map(|step| step.system.clone())))
 }
 
 /// Whether the user may not log in, or perhaps not, while its credential was not revoked.

@@ -115,6 +115,7 @@ impl AppRoles {
             let mut need = |what: &str, rights| needs.push(Need { path: role.path(what), rights });
             need("role-id", &["read"]);
             need("secret-id/lookup", &["update"]);
+            need("secret-id-accessor/lookup", &["update"]);
             if self.vault.enforce {
                 need("custom-secret-id", &["update"]);
                 need("secret-id-accessor/destroy", &["update"]);

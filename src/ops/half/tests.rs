@@ -41,7 +41,8 @@ fn step(act: Act, system: &str) -> Step {
 
 fn planned(acts: &[(Act, &str)]) -> Record {
     let steps: Vec<Step> = acts.iter().map(|(act, system)| step(*act, system)).collect();
-    let pivot = steps.iter().position(|step| step.act == Act::Revoke).unwrap();
+    let is_pivot = |step: &Step| matches!(step.act, Act::Revoke | Act::Destroy);
+    let pivot = steps.iter().position(is_pivot).unwrap();
     Record::Planned { no: 1, plan: Plan { steps, pivot, undoes: false } }
 }
 
@@ -141,4 +142,40 @@ fn names_from_events_stay_names() {
     assert_eq!(for_shell("database/creds/app/x1"), "database/creds/app/x1");
     assert_eq!(for_shell("a/$(rm -rf ~)'b"), r"'a/$(rm -rf ~)'\''b'");
     assert_eq!(for_shell("-a"), "'-a'");
+}
+
+#[test]
+fn a_rotation_says_between_which_values_it_stands_and_speaks_of_no_lease() {
+    let plan = planned(&[
+        (Act::Observe, "appdb"),
+        (Act::Observe, "prod"),
+        (Act::Disable, "appdb"),
+        (Act::Create, "prod"),
+        (Act::Set, "appdb"),
+        (Act::Test, "appdb"),
+        (Act::Promote, "prod"),
+        (Act::Prove, "appdb"),
+        (Act::Destroy, "prod"),
+    ]);
+    let of = |more: &[Record]| {
+        let records = [&[plan.clone(), saw(0), saw(1)], more].concat();
+        half_made(&case(Kind::PostgresRole, "app", None, &records)).map(|half| (half.what, half.by_hand.len()))
+    };
+    let promoted = |step| {
+        let current = Some(crate::case::record::Generation { version: 2, user: None });
+        Record::Succeeded { step, output: Output { current, ..Output::default() } }
+    };
+    assert_eq!(of(&[]), None);
+    let shut = [starts(2), done(2)];
+    assert_eq!(of(&shut), Some(("the old value may be shut out, and there is no new one yet", 0)));
+    let set = [&shut[..], &[starts(3), done(3), starts(4)]].concat();
+    let unread = Some(("the target may have a new value that consumers do not read yet", 0));
+    assert_eq!(of(&set), unread, "in doubt");
+    let tested = [&set[..], &[done(4), Record::Passed { step: 5, cut_ms: None }]].concat();
+    assert_eq!(of(&tested), unread);
+    // Taken over: there is no plan for a moment.
+    let by = case(Kind::PostgresRole, "app", None, &[]).directive;
+    assert_eq!(of(&[&tested[..], &[Record::Superseded { by }]].concat()), unread);
+    let read = of(&[&tested[..], &[starts(6), promoted(6)]].concat());
+    assert_eq!(read, Some(("consumers read the new value; the old one may still work", 0)));
 }

@@ -1,6 +1,7 @@
 //! Rotations that no finding asks for, and what consumers say of the new value.
 
 use super::{Blade, Draft};
+use crate::case::turn::Turn;
 use crate::case::{Action, Trigger, Urgency};
 use crate::credential::CredentialId;
 use crate::event::CredentialAdopted;
@@ -34,7 +35,9 @@ impl Draft<'_> {
         let case = self.view.cases.get(&it.credential).filter(|case| {
             let turn = &case.state.turn;
             let is_meant = turn.new.as_ref().is_some_and(|new| new.version == it.version);
-            is_meant && !turn.unhealthy && !turn.adopted.contains(&it.consumer)
+            // No more names than a recipe can have: whoever makes them up fills no journal.
+            let is_full = !it.failed && turn.adopted.len() >= Turn::CONSUMERS;
+            is_meant && !turn.unhealthy && !is_full && !turn.adopted.contains(&it.consumer)
         });
         let Some(case) = case.filter(|case| !it.failed || case.state.may_go_back()) else {
             return self.say(Verb::Ignore, Reason::NotAwaited);

@@ -417,4 +417,9 @@ fn consumers_are_heard_about_the_value_that_they_were_told_of() {
     state.turn.adopted.insert("billing".into());
     world.view.cases.insert(role(), Arc::new(opened(&directive, state)));
     assert_eq!(world.tell(adopted(2, "billing", false)).words, [], "once");
+    let mut full = State::opened(&directive);
+    full.turn.new = Some(Generation { version: 2, user: None });
+    full.turn.adopted = (0..Turn::CONSUMERS).map(|n| n.to_string()).collect();
+    world.view.cases.insert(role(), Arc::new(opened(&directive, full)));
+    assert_eq!(world.tell(adopted(2, "another", false)).words, [], "made-up names fill no journal");
 }
