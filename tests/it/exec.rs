@@ -92,13 +92,13 @@ impl World {
 
     /// `curfew exec` as the user calls it; the command is a shell script that runs in the world's folder.
     fn exec(&self, flags: &[&str], script: &str) -> Command {
-        let mut command = self.exec_of(flags, &["sh", "-c", script]);
-        command.arg0("curfew");
-        command
+        self.exec_of(flags, &["sh", "-c", script])
     }
 
     fn exec_of(&self, flags: &[&str], command: &[&str]) -> Command {
-        let mut exec = Command::new(assert_cmd::cargo::cargo_bin!("curfew"));
+        // What started the tests may ignore signals (`nohup`, a background job), and what is ignored is inherited.
+        let mut exec = Command::new("env");
+        exec.arg("--default-signal").arg(assert_cmd::cargo::cargo_bin!("curfew"));
         exec.current_dir(self.path()).env_clear().env("HOME", self.path()).env("PATH", "/usr/bin:/bin");
         exec.env("VAULT_ADDR", &self.vault).env("VAULT_TOKEN", &self.token).env("RUST_LOG", "trace");
         exec.args(["exec", "--realm", "test"]).args(flags).arg("--").args(command).kill_on_drop(true);

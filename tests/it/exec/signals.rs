@@ -9,9 +9,11 @@ async fn each_signal_is_passed_on_once_to_the_whole_pipeline() {
     let traps: String = names.iter().map(|name| format!("trap 'echo {name} >> heard' {name}; ")).collect();
     // A second process of the same pipeline hears the last one, too.
     let script = format!(
-        "{traps} sh -c \"trap '' HUP USR1 USR2; trap 'echo also > also; exit' TERM; while :; do sleep 0.05; done\" & {WAITS}; kill -9 $!"
+        "{traps} sh -c \"trap '' HUP USR1 USR2; trap 'echo also > also; exit' TERM; \
+         echo ready > ready; while :; do sleep 0.05; done\" & {WAITS}; kill -9 $!"
     );
     let (child, got) = world.begin(&[], &script).await;
+    until("the traps of both", || async { world.file("ready").exists().then_some(()) }).await;
     let heard = || fs::read_to_string(world.file("heard")).unwrap_or_default();
     for (nth, name) in names.into_iter().enumerate() {
         signal(&child, name);
@@ -79,7 +81,8 @@ async fn at_a_terminal_ctrl_c_comes_once() {
     // Without `exec` the shell around it would end by the same key.
     let line = format!("exec {binary} exec --realm test --role {role} -- sh task");
     // `script` makes a terminal, and writes what we type to it.
-    let mut script = Command::new("script");
+    let mut script = Command::new("env");
+    script.args(["--default-signal", "script"]);
     script.current_dir(world.path()).env_clear().env("HOME", world.path()).env("PATH", "/usr/bin:/bin");
     script.env("VAULT_ADDR", &world.vault).env("VAULT_TOKEN", &world.token).env("SHELL", "/bin/sh");
     script.args(["-qec", &line, "typed"]).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
