@@ -8,6 +8,7 @@ pub mod file;
 pub mod problem;
 pub mod rotations;
 pub mod ways;
+pub mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ pub use problem::{Invalid, Problem};
 use crate::case::Action;
 use crate::connector;
 use crate::connector::recipe::Recipe;
+use crate::connector::webhook::Webhook;
 use crate::event::{self, Says};
 use crate::guard::{Authority, Mode};
 use crate::journal;
@@ -63,6 +65,8 @@ pub struct Config {
     pub realms: Vec<Realm>,
     /// Systems behind.
     pub targets: Vec<Target>,
+    /// Who is called when there is another value.
+    pub webhooks: Vec<Webhook>,
     /// How credentials are rotated.
     pub recipes: Vec<Recipe>,
     /// Where secrets are read to know them by their fingerprints.

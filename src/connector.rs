@@ -10,6 +10,7 @@ pub mod plan;
 pub mod postgres;
 pub mod recipe;
 pub mod vault;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +18,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use recipe::{Recipe, Rotation, Store};
+use recipe::{Keeper, Recipe, Rotation, Store};
 
 use crate::case::Case;
 use crate::case::plan::{Act, Plan, Step};
 use crate::case::record::{FailureKind, Observation, Output, Sighting};
 use crate::credential::CredentialId;
 use crate::guard::Mode;
+use crate::outcome::Message;
 use crate::probe::Settle;
 use crate::task::RunKey;
 
@@ -63,6 +65,8 @@ pub struct Subject {
     pub key: Option<Uuid>,
     /// Of a credential with a recipe: what is rotated, and where its values are.
     pub rotation: Option<Rotation>,
+    /// Of a [`Act::Notify`]: what is to be told.
+    pub message: Option<Message>,
 }
 
 /// Whether a gate is open.
@@ -242,6 +246,11 @@ impl Registry {
         let recipe = match self.recipe(id) {
             Some(recipe) => {
                 let store = self.store(recipe).ok_or(NoPlan::Unserved)?;
+                let copies = recipe.realms_of_copies().into_iter().map(|realm| (Keeper::Kv.as_str(), realm));
+                let called = recipe.webhooks.iter().map(|name| (webhook::NAME, name.as_str()));
+                if copies.chain(called).any(|(name, system)| self.by_name(name, system).is_none()) {
+                    return Err(NoPlan::Unserved);
+                }
                 Some((recipe.as_ref(), (store.name(), store.system())))
             }
             None => None,

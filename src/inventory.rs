@@ -3,6 +3,7 @@
 //! A [`vault::Reader`] has a login of its own that can only read, and reads only what is opted in. A value is hashed in
 //! memory and dropped; what comes out says where it is stored, in which version, and which fingerprints it has.
 
+pub mod alike;
 pub mod vault;
 
 use serde::Deserialize;

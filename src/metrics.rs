@@ -74,6 +74,7 @@ pub struct Metrics {
     overdue: IntGauge,
     worst_overdue: IntGauge,
     unknown_age: IntGauge,
+    undeclared_copies: IntGauge,
     outbox: IntGauge,
     frozen: IntGauge,
 }
@@ -167,6 +168,10 @@ impl Metrics {
             overdue: gauge("overdue_rotations", "Values that are older than their recipe allows."),
             worst_overdue: gauge("worst_overdue_rotation_seconds", "By how much the worst of them is too old."),
             unknown_age: gauge("rotations_of_unknown_age", "Values whose age no inventory has seen."),
+            undeclared_copies: gauge(
+                "undeclared_copies",
+                "Places that hold a rotated value, and that its rotation does not name.",
+            ),
             outbox: gauge("outbox_rows", "Rows that were not published yet."),
             frozen: gauge("frozen", "1 while a freeze is in force."),
             registry: registry.clone(),
@@ -228,8 +233,13 @@ impl Metrics {
         self.consumer_lag.with_label_values(&[topic, &partition.to_string()]).set(lag);
     }
 
+    /// `undeclared_copies`: who reads there is left without its value at the next rotation.
+    pub fn undeclared_copies(&self, places: usize) {
+        self.undeclared_copies.set(i64::try_from(places).unwrap_or(i64::MAX));
+    }
+
     /// `alarms_total{alarm}`: conflict, typo (registered but never seen), alive_again, mass_silence, clock, halted_partition,
-    /// cleanup_pending (dead, and not removed: it owns objects).
+    /// cleanup_pending (dead, and not removed: it owns objects), copy_not_updated, not_notified.
     pub fn alarm(&self, alarm: &'static str) {
         self.alarms.with_label_values(&[alarm]).inc();
     }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::case::Case;
 use crate::case::plan::Act;
-use crate::case::record::{Output, Verdict};
-use crate::connector::recipe::Recipe;
+use crate::case::record::{Generation, Output, Verdict};
+use crate::connector::recipe::{self, Recipe};
 use crate::event::Reject;
 use crate::probe;
 
@@ -113,17 +113,54 @@ pub fn standing(case: &Case, now_ms: i64) -> Message {
 
 /// Another value stands where consumers read, by a promotion or its undoing: its version and place, never the value.
 pub fn rotated(case: &Case, act: Act, output: &Output, recipe: Option<&Recipe>, now_ms: i64) -> Message {
-    let directive = &case.directive;
     let turn = &case.state.turn;
     let before = if act == Act::Revert { &turn.new } else { &turn.old };
+    replaced(case, before.as_ref(), output.current.as_ref(), recipe.map(|recipe| (&recipe.place, None)), now_ms)
+}
+
+/// The same at another place: one message for each copy that has the value now.
+pub fn copied(case: &Case, output: &Output, recipe: &Recipe, now_ms: i64) -> Vec<Message> {
+    let (before, after) = standing_values(case);
+    let of = |(index, version): &(usize, i64)| {
+        let place = recipe.copies.get(*index)?;
+        let mut message = replaced(case, before, after, Some((place, Some(*version))), now_ms);
+        message.id = format!("{}:{index}", message.id);
+        Some(message)
+    };
+    output.copies.iter().filter_map(of).collect()
+}
+
+/// What a webhook is told of the value that consumers read now. Its id is that of the message that the topic has.
+pub fn called(case: &Case, recipe: &Recipe, now_ms: i64) -> Message {
+    let (before, after) = standing_values(case);
+    let at_ms = case.state.turn.promoted_ms.unwrap_or(now_ms);
+    replaced(case, before, after, Some((&recipe.place, None)), at_ms)
+}
+
+/// The value before, and the one that consumers read: after a way back, the old one.
+fn standing_values(case: &Case) -> (Option<&Generation>, Option<&Generation>) {
+    let turn = &case.state.turn;
+    match &turn.new {
+        Some(new) => (turn.old.as_ref(), Some(new)),
+        None => (None, turn.old.as_ref()),
+    }
+}
+
+fn replaced(
+    case: &Case,
+    before: Option<&Generation>,
+    after: Option<&Generation>,
+    place: Option<(&recipe::Place, Option<i64>)>,
+    now_ms: i64,
+) -> Message {
+    let directive = &case.directive;
     let mut data = Map::new();
     data.insert("case_id".into(), case.id.to_string().into());
     data.insert("tenant".into(), clip(&case.tenant).into());
     data.insert("cred_id".into(), directive.credential.as_str().into());
     data.insert("action".into(), directive.action.as_str().into());
     data.insert("rotated_at".into(), time(now_ms));
-    let place = recipe.map(|recipe| &recipe.place);
-    for (name, generation) in [("old", before), ("new", &output.current)] {
+    for (name, generation) in [("old", before), ("new", after)] {
         if let Some(generation) = generation {
             let mut value = Map::new();
             value.insert("version".into(), generation.version.into());
@@ -131,11 +168,14 @@ pub fn rotated(case: &Case, act: Act, output: &Output, recipe: Option<&Recipe>, 
             data.insert(name.into(), value.into());
         }
     }
-    if let Some(place) = place {
-        let at = json!({"realm": clip(&place.realm), "mount": clip(&place.mount), "path": clip(&place.path)});
+    if let Some((place, version)) = place {
+        let mut at = json!({"realm": clip(&place.realm), "mount": clip(&place.mount), "path": clip(&place.path)});
+        if let Some(version) = version {
+            at["version"] = version.into();
+        }
         data.insert("store".into(), at);
     }
-    let version = output.current.as_ref().map_or(0, |new| new.version);
+    let version = after.map_or(0, |new| new.version);
     message(Kind::Rotated, case, format!("{}:{version}", case.id), data)
 }
 
@@ -175,6 +215,24 @@ pub struct Place<'a> {
 
 /// The structured CloudEvent. The same arguments give the same bytes.
 pub fn envelope(message: &Message, place: Place<'_>, now_ms: i64) -> Vec<u8> {
+    let mut event = attributes(message, now_ms);
+    // CloudEvents compares sequences as text, so it has a fixed width.
+    event.insert("sequence".into(), format!("{:020}", place.seq).into());
+    event.insert("journal".into(), place.journal.to_string().into());
+    if let Some(prev) = place.prev {
+        event.insert("prev".into(), prev.into());
+    }
+    let body = Value::Object(event).to_string().into_bytes();
+    debug_assert!(body.len() <= MAX_BODY_BYTES, "every text in a body is bounded");
+    body
+}
+
+/// The structured CloudEvent of a message that has no place in the outbox: what a webhook gets.
+pub fn unchained(message: &Message, now_ms: i64) -> Vec<u8> {
+    Value::Object(attributes(message, now_ms)).to_string().into_bytes()
+}
+
+fn attributes(message: &Message, now_ms: i64) -> Map<String, Value> {
     let mut event = Map::new();
     event.insert("specversion".into(), "1.0".into());
     event.insert("type".into(), message.kind.event_type().into());
@@ -185,19 +243,11 @@ pub fn envelope(message: &Message, place: Place<'_>, now_ms: i64) -> Vec<u8> {
     event.insert("partitionkey".into(), message.key.as_str().into());
     event.insert("datacontenttype".into(), "application/json".into());
     event.insert("dataschema".into(), message.kind.schema().into());
-    // CloudEvents compares sequences as text, so it has a fixed width.
-    event.insert("sequence".into(), format!("{:020}", place.seq).into());
-    event.insert("journal".into(), place.journal.to_string().into());
-    if let Some(prev) = place.prev {
-        event.insert("prev".into(), prev.into());
-    }
     if let Some(traceparent) = &message.traceparent {
         event.insert("traceparent".into(), clip(traceparent).into());
     }
     event.insert("data".into(), message.data.clone());
-    let body = Value::Object(event).to_string().into_bytes();
-    debug_assert!(body.len() <= MAX_BODY_BYTES, "every text in a body is bounded");
-    body
+    event
 }
 
 fn message(kind: Kind, case: &Case, id: String, data: Map<String, Value>) -> Message {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use curfew::case::Action;
 use curfew::config::{Config, Login, Realm};
 use curfew::connector::recipe::{Place, Recipe};
-use curfew::connector::{self, Registry, postgres, vault};
+use curfew::connector::{self, Registry, postgres, vault, webhook};
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::journal::Served;
 use curfew::ops::freeze_file;
@@ -32,15 +32,22 @@ impl Part {
     /// All realms that it names are configured.
     pub fn check(&self, config: &Config) -> Result<(), Failed> {
         let known: Vec<&str> = config.realms.iter().map(|realm| realm.rules.name.as_str()).collect();
-        match self.realms.iter().find(|name| !known.contains(&name.as_str())) {
-            Some(name) => {
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                Err(Failed::Usage(format!(
-                    "--realm {name}: there is no such realm in the configuration (it has: {known})"
-                )))
-            }
-            None => Ok(()),
+        if let Some(name) = self.realms.iter().find(|name| !known.contains(&name.as_str())) {
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(Failed::Usage(format!(
+                "--realm {name}: there is no such realm in the configuration (it has: {known})"
+            )));
         }
+        let is_there = |realm: &str| self.realms.is_empty() || self.realms.iter().any(|one| one == realm);
+        for recipe in config.recipes.iter().filter(|recipe| is_there(&recipe.place.realm)) {
+            if let Some(realm) = recipe.realms_of_copies().into_iter().find(|realm| !is_there(realm)) {
+                let name = &recipe.name;
+                return Err(Failed::Usage(format!(
+                    "rotation {name} has a copy in realm {realm}: who serves it needs `--realm {realm}` as well"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -127,12 +134,20 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         rotated.into_iter().cloned().for_each(|recipe| registry.add_recipe(recipe));
         opened.extend(realm.rules.targets.iter().map(|(_, target)| target.clone()));
         let places: Vec<Place> = recipes(config, name).map(|recipe| recipe.place.clone()).collect();
-        if !places.is_empty() {
-            let stores = vault::connect_stores(name, &settings, realm.rules.mode, clock.clone(), &places).await;
+        let copies = config.recipes.iter().flat_map(|recipe| recipe.copies_in(name));
+        let copies: Vec<Place> = copies.map(|(_, copy)| copy.clone()).collect();
+        if !places.is_empty() || !copies.is_empty() {
+            let mode = realm.rules.mode;
+            let stores = vault::connect_stores(name, &settings, mode, clock.clone(), &places, &copies).await;
             let stores = stores.map_err(|error| refused(&format!("stores of realm {name}"), &error))?;
             stores.into_iter().for_each(|store| registry.add_store(store));
             opened.extend(recipes(config, name).map(|recipe| recipe.credential.instance().to_owned()));
         }
+    }
+    for webhook in &config.webhooks {
+        let caller = webhook::connect(webhook.clone(), clock.clone());
+        let caller = caller.map_err(|why| Failed::Data(format!("webhook {}: {why}", webhook.name)))?;
+        registry.add(Arc::new(caller));
     }
     for target in config.targets.iter().filter(|target| realms.is_empty() || opened.contains(&target.name)) {
         let settings = postgres::PostgresSettings {

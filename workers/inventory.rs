@@ -1,16 +1,18 @@
 //! Role `inventory`: which credentials there are, and by which fingerprints their values are known. Recipes are registered
 //! at the start; stores are read with a login of their own, one process at a time for each realm.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use curfew::config::{Config, Inventory};
+use curfew::connector::recipe::{Place, Recipe};
 use curfew::credential::{CredentialId, Kind};
 use curfew::event::{CredentialRegistered, Event, PartFingerprint};
 use curfew::fingerprint::Keys;
 use curfew::intake::Intake;
+use curfew::inventory::alike::Alike;
 use curfew::inventory::vault::{PER_SECOND, Reader};
 use curfew::inventory::{Changed, Learned, Watch};
 use curfew::task::Tenant;
@@ -47,13 +49,14 @@ pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
         let recorded = process.intake.notice(events).await;
         recorded.map_err(|error| Failed::Unavailable(format!("the recipes cannot be recorded: {error}")))?;
     }
+    let alike = Arc::new(Mutex::new(Alike::new(declared(config))));
     for (at, inventory) in config.inventories.iter().enumerate().filter(|(_, one)| chosen(&one.realm)) {
-        read(process, inventory, at).await?;
+        read(process, inventory, at, alike.clone()).await?;
     }
     Ok(())
 }
 
-async fn read(process: &Process, inventory: &Inventory, at: usize) -> Result<(), Failed> {
+async fn read(process: &Process, inventory: &Inventory, at: usize, alike: Arc<Mutex<Alike>>) -> Result<(), Failed> {
     let config = &process.config;
     let what = format!("inventory of realm {}", inventory.realm);
     let (Some(realm), Some(tenant), Some(file)) = (
@@ -80,6 +83,8 @@ async fn read(process: &Process, inventory: &Inventory, at: usize) -> Result<(),
         intake: process.intake.clone(),
         tenant: tenant.clone(),
         places: places(config),
+        copies: config.recipes.iter().flat_map(|recipe| recipe.copies.iter().map(named)).collect(),
+        alike,
         realm: inventory.realm.clone(),
         every: Duration::from_millis(u64::try_from(inventory.every_ms).unwrap_or(60_000)),
     });
@@ -92,11 +97,21 @@ async fn read(process: &Process, inventory: &Inventory, at: usize) -> Result<(),
 
 /// Which credential a stored value is, where a recipe says so.
 fn places(config: &Config) -> BTreeMap<String, CredentialId> {
-    let of = |recipe: &curfew::connector::recipe::Recipe| {
-        let place = &recipe.place;
-        (format!("{}/{}/{}#{}", place.realm, place.mount, place.path, place.field), recipe.credential.clone())
+    config.recipes.iter().map(|recipe| (named(&recipe.place), recipe.credential.clone())).collect()
+}
+
+/// Where rotations write, and which.
+fn declared(config: &Config) -> BTreeMap<String, String> {
+    let of = |recipe: &Recipe| {
+        let places = std::iter::once(&recipe.place).chain(&recipe.copies);
+        places.map(|place| (named(place), recipe.name.clone())).collect::<Vec<_>>()
     };
-    config.recipes.iter().map(of).collect()
+    config.recipes.iter().flat_map(of).collect()
+}
+
+/// As [`Learned::place`].
+fn named(place: &Place) -> String {
+    format!("{}/{}/{}#{}", place.realm, place.mount, place.path, place.field)
 }
 
 /// Reads again and again; what has changed is registered.
@@ -105,6 +120,9 @@ struct Rounds {
     intake: Intake,
     tenant: Tenant,
     places: BTreeMap<String, CredentialId>,
+    /// They hold what their rotation's place holds: known by its marks already.
+    copies: BTreeSet<String>,
+    alike: Arc<Mutex<Alike>>,
     realm: String,
     every: Duration,
 }
@@ -151,13 +169,29 @@ impl Rounds {
         let now_ms = self.intake.clock.wall_ms();
         let values = some.iter().flat_map(|changed| &changed.values);
         let events = values.filter_map(|learned| self.event(learned, now_ms)).collect();
+        self.compare(&some);
         match self.intake.notice(events).await {
             Ok(_) => since.extend(some.into_iter().map(|changed| (changed.secret, changed.version))),
             Err(error) => tracing::warn!(%error, "what the inventory read is not recorded; it is read again"),
         }
     }
 
+    /// Who reads a rotated value at a place that its rotation does not name is left without it at the next rotation.
+    fn compare(&self, some: &[Changed]) {
+        let mut alike = self.alike.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = alike.undeclared();
+        some.iter().flat_map(|changed| &changed.values).for_each(|learned| alike.note(learned));
+        let now = alike.undeclared();
+        for (rotation, place) in now.difference(&before) {
+            tracing::warn!(rotation, place, "this place holds the rotated value as well: name it in `copies`");
+        }
+        self.intake.metrics.undeclared_copies(now.len());
+    }
+
     fn event(&self, learned: &Learned, now_ms: i64) -> Option<Event> {
+        if self.copies.contains(&learned.place) {
+            return None;
+        }
         let own = || {
             let id = learned.place.strip_prefix(&format!("{}/", self.realm))?;
             CredentialId::new(Kind::VaultKv, &self.realm, id).ok()

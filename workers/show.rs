@@ -6,6 +6,7 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use curfew::case::CaseId;
 use curfew::case::record::{Level, Verdict};
 use curfew::config::Config;
+use curfew::connector::recipe::Place;
 use jiff::Timestamp;
 
 /// Whether stderr shows colours.
@@ -122,7 +123,10 @@ pub fn summary(config: &Config) -> String {
         let realms = config.realms.iter().map(|realm| (&realm.rules.name, realm.rules.mode));
         let mode = targets.chain(realms).find(|(name, _)| *name == id.instance()).map(|(_, mode)| mode);
         let mode = snake(&format!("{:?}", mode.unwrap_or_default()));
-        let at = format!("{}/{} in {}", place.mount, place.path, place.realm);
+        let named = |place: &Place| format!("{}/{} in {}", place.mount, place.path, place.realm);
+        let copies = recipe.copies.iter().map(|copy| format!(", copied to {}", named(copy))).collect::<String>();
+        let told = recipe.webhooks.iter().map(|name| format!(", tells {name}")).collect::<String>();
+        let at = format!("{}{copies}{told}", named(place));
         lines.push(format!("rotation  {}: {mode}, {} at {}, stored at {at}", recipe.name, id.id(), id.instance()));
     }
     for inventory in &config.inventories {

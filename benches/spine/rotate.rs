@@ -101,6 +101,8 @@ fn recipe(mount: &str) -> Recipe {
         environment: None,
         owner: None,
         max_age_ms: None,
+        copies: Vec::new(),
+        webhooks: Vec::new(),
     }
 }
 
@@ -114,7 +116,7 @@ async fn registry(vault: &Memory, recipes: &[Recipe]) -> Registry {
         let (name, targets) = (name.to_owned(), Vec::new());
         registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, targets });
     }
-    let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock.clone(), &places).await.unwrap();
+    let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock.clone(), &places, &[]).await.unwrap();
     stores.into_iter().for_each(|store| registry.add_store(store));
     let target = PostgresSettings::new(Postgres::shared().url.into());
     registry.add(role::connect("appdb", &target, clock).await.unwrap());
@@ -242,6 +244,7 @@ fn subject(registry: &Registry, case: &Case, step: usize, key: Option<uuid::Uuid
         run: None,
         key,
         rotation: registry.rotation(case),
+        message: None,
     }
 }
 

@@ -1,6 +1,8 @@
 # The store of rotations: KV version 2, the secrets of the recipes named here and no others. Repeat the five blocks
 # for each recipe; a glob would let Curfew read and destroy secrets that it does not rotate.
 #
+# Where a recipe has copies, each of them needs the first three blocks, and no side path.
+#
 #   vault policy write curfew-kv-store deploy/vault/kv-store.hcl
 
 # What consumers read. Curfew writes a new version over a known one, so it never needs `create`.

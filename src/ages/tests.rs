@@ -24,6 +24,8 @@ fn aging(name: &str, path: &str) -> Aging {
         environment: None,
         owner: None,
         max_age_ms: Some(90 * DAY_MS),
+        copies: Vec::new(),
+        webhooks: Vec::new(),
     };
     Aging { tenant: "default".into(), max_age_ms: 90 * DAY_MS, recipe: Arc::new(recipe) }
 }

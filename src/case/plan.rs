@@ -19,6 +19,10 @@ pub enum Act {
     Test,
     /// Makes the candidate the value that consumers read.
     Promote,
+    /// Writes what consumers read to the other places where it is read as well.
+    Copy,
+    /// Tells who is to be called that there is another value: its version and place, never the value.
+    Notify,
     /// Has the provider make another value: in one call it is set at the target and stored where consumers read.
     Mint,
     /// Waits until the consumers have taken it. A gate.
@@ -53,6 +57,8 @@ impl Act {
             Self::Set => "set",
             Self::Test => "test",
             Self::Promote => "promote",
+            Self::Copy => "copy",
+            Self::Notify => "notify",
             Self::Mint => "mint",
             Self::Adopt => "adopt",
             Self::Disable => "disable",
@@ -130,7 +136,8 @@ impl Plan {
     pub fn is_sound(&self) -> bool {
         let proofs = self.steps.iter().filter(|s| s.act == Act::Prove).count();
         if self.undoes {
-            let undoing = |s: &Step| matches!(s.act, Act::Revert | Act::Restore | Act::Discard);
+            use Act as A;
+            let undoing = |s: &Step| matches!(s.act, A::Revert | A::Copy | A::Notify | A::Restore | A::Discard);
             return !self.steps.is_empty() && self.steps.iter().all(undoing);
         }
         let after = self.find(Act::Prove).and_then(|proof| self.steps.get(proof + 1..));

@@ -110,6 +110,10 @@ pub enum Residue {
     OldValueStored,
     /// Not all consumers were seen to take the new value before the old one was cut.
     NotAdopted,
+    /// Another place where consumers read does not have the new value.
+    CopyNotUpdated,
+    /// Who was to be called about the new value was not reached.
+    NotNotified,
 }
 
 /// How a call failed: all that the executor reads.
@@ -162,6 +166,9 @@ pub struct Output {
     /// Of [`Act::Promote`](super::plan::Act::Promote) and [`Act::Mint`](super::plan::Act::Mint): what consumers read now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Generation>,
+    /// Of [`Act::Copy`](super::plan::Act::Copy): which of the recipe's copies has it now, and in which version there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<(usize, i64)>,
     /// When the system did it, by its own clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_ms: Option<i64>,

@@ -8,6 +8,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::problem::said;
 use super::ways::{http, is_safe_url, kafka, publish, topics};
+use super::webhooks::webhooks;
 use super::{
     Config, Database, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target,
     Topic, Vault, file, rotations,
@@ -79,7 +80,8 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     {
         realms.push(realm);
     }
-    let recipes = rotations::recipes(&mut c, &raw.rotations, &realms, &targets);
+    let webhooks = webhooks(&mut c, &raw.webhooks, &realms, &targets);
+    let recipes = rotations::recipes(&mut c, &raw.rotations, &realms, &targets, &webhooks);
     let inventories = rotations::inventories(&mut c, &raw.inventory, &realms);
     rotations::warn_of_unknown_ages(&mut c, &recipes, &inventories);
     let limits = limits(&mut c, &raw.limits, &realms, &targets);
@@ -122,6 +124,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         metrics: over.metrics.unwrap_or(raw.metrics.listen),
         realms,
         targets,
+        webhooks,
         recipes,
         inventories,
         rules: Arc::new(rules),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
-use super::rotations;
+use super::{rotations, webhooks};
 use crate::case::Action;
 use crate::guard::Mode;
 
@@ -118,6 +118,8 @@ section! {
         realms: Vec<Spanned<Realm>> = Vec::new(),
         /// Systems behind.
         targets: Vec<Spanned<Target>> = Vec::new(),
+        /// Who is called when there is another value.
+        webhooks: Vec<Spanned<webhooks::Called>> = Vec::new(),
         /// What is rotated, and how.
         rotations: Vec<Spanned<rotations::Rotation>> = Vec::new(),
         /// Where secrets are read to know them by their fingerprints.

@@ -8,7 +8,7 @@ use serde_saphyr::{Location, Spanned};
 use super::check::Checks;
 use super::file::{AppRole, Millis, unplaced};
 use super::problem::{Problem, said};
-use super::{Inventory, Realm, Target};
+use super::{Inventory, Realm, Target, Webhook};
 use crate::ages;
 use crate::case::turn::Turn;
 use crate::connector::candidate::LENGTH;
@@ -36,6 +36,12 @@ pub struct Rotation {
     pub approle: Option<Spanned<Role>>,
     /// Where consumers read the value.
     pub store: Store,
+    /// Where others read the same value: kept alike. Secrets of KV engines.
+    #[serde(default)]
+    pub copies: Vec<Store>,
+    /// Webhooks that are called when there is another value.
+    #[serde(default)]
+    pub webhooks: Vec<Spanned<String>>,
     /// What the target takes as a password.
     #[serde(default)]
     pub password: Option<Password>,
@@ -249,6 +255,7 @@ pub(super) fn recipes(
     raw: &[Spanned<Rotation>],
     realms: &[Realm],
     targets: &[Target],
+    webhooks: &[Webhook],
 ) -> Vec<Recipe> {
     let (mut names, mut users) = (BTreeSet::new(), BTreeSet::new());
     let mut places = BTreeSet::new();
@@ -295,13 +302,25 @@ pub(super) fn recipes(
             c.wrong(holder.at, "a system's name stands in credential ids: letters, digits, `-`, `_` and `.`");
             continue;
         };
-        if !places.insert((place.realm.clone(), place.mount.clone(), place.path.clone(), place.field.clone())) {
-            c.wrong(stored_at, "two rotations share this secret");
+        let copies = copies(c, one, &place, realms);
+        for (place, at) in std::iter::once((&place, stored_at)).chain(copies.iter().map(|(copy, at)| (copy, *at))) {
+            if !places.insert((place.realm.clone(), place.mount.clone(), place.path.clone(), place.field.clone())) {
+                c.wrong(at, "two rotations share this secret, or one names it twice");
+            }
+        }
+        for name in &one.webhooks {
+            if !webhooks.iter().any(|known| known.name == name.value) {
+                let message = format!("there is no webhook {}", said(&name.value));
+                let known = webhooks.iter().map(|webhook| webhook.name.as_str());
+                c.problems.push(Problem::new(name.referenced, message).nearest(&name.value, known));
+            }
         }
         recipes.push(Recipe {
             name: one.name.value.clone(),
             credential,
             place,
+            copies: copies.into_iter().map(|(copy, _)| copy).collect(),
+            webhooks: one.webhooks.iter().map(|name| name.value.clone()).collect(),
             users: holder.users,
             password: PasswordRules { length: password.length.value, symbols: password.symbols },
             adoption: Adoption {
@@ -316,6 +335,23 @@ pub(super) fn recipes(
         });
     }
     recipes
+}
+
+/// Where a rotation's value is read as well.
+fn copies(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm]) -> Vec<(Place, Location)> {
+    let mut all = Vec::new();
+    for copy in &one.copies {
+        known_realm(c, &copy.realm, realms);
+        let Some((copied, at)) = copy.place(c) else { continue };
+        if place.keeper.mints() || copied.keeper.mints() {
+            c.wrong(at, "what Vault makes and hands out has no copies: let all read it there");
+        }
+        if place.user_field.is_some() && copied.user_field.is_none() {
+            c.wrong(at, "where two users take turns, a copy has a `user_field` as well");
+        }
+        all.push((copied, at));
+    }
+    all
 }
 
 /// Who logs in with the values of a rotation, and where.

@@ -326,3 +326,31 @@ fn a_rotation_is_of_users_or_of_an_approle() {
         assert!(said.contains(why), "{wrong}: {said}");
     }
 }
+
+#[test]
+fn copies_and_webhooks_are_named_and_alike() {
+    let with =
+        |more: &str, webhooks: &str| parse(&format!("webhooks: [{webhooks}]\n{}", rotation("apps/billing", more)));
+    let hook = "{name: deploy, url: \"https://deploy.test/x?key=hidden\"}";
+    let config = with(", copies: [{realm: prod, path: apps/other}], webhooks: [deploy]", hook).unwrap();
+    let recipe = &config.recipes[0];
+    assert_eq!((recipe.copies[0].path.as_str(), recipe.copies[0].field.as_str()), ("apps/other", "password"));
+    assert_eq!(recipe.webhooks, ["deploy"]);
+    assert!(!format!("{:?}", config.webhooks).contains("hidden"), "a URL may be a secret");
+    let http = hook.replace("https", "http");
+    let named = |name: &str| hook.replace("deploy,", &format!("{name},"));
+    for (more, webhooks, why) in [
+        (", webhooks: [deplyo]", hook, "did you mean"),
+        (", copies: [{realm: prdo, path: apps/other}]", "", "there is no realm"),
+        (", copies: [{realm: prod, path: apps/billing}]", "", "or one names it twice"),
+        (", copies: [{realm: prod, static_role: billing}]", "", "has no copies"),
+        (", copies: [{realm: prod, path: curfew-pending/x}]", "", "Curfew's own candidates"),
+        ("", http.as_str(), "an https:// URL"),
+        ("", named("prod").as_str(), "no other webhook, realm or target"),
+        ("", named("appdb").as_str(), "no other webhook, realm or target"),
+    ] {
+        let said = with(more, webhooks).unwrap_err().to_string();
+        assert!(said.contains(why), "{more} {webhooks}: {said}");
+        assert!(!said.contains("hidden") || webhooks == http, "{said}");
+    }
+}

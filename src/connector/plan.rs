@@ -1,6 +1,7 @@
 //! Which steps end a credential, or put another value in its place. PURE: from static facts and the case.
 
-use super::recipe::Recipe;
+use super::recipe::{Keeper, Recipe};
+use super::webhook;
 use crate::case::Action;
 use crate::case::plan::{Act, Plan, Step};
 use crate::case::record::Residue;
@@ -37,7 +38,7 @@ fn plan(steps: Vec<Step>) -> Plan {
 /// The plan of `action` where the case stands at `state`. `None`: there is no way to do it.
 pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> {
     if state.is_spent() {
-        return parts.recipe.map(|(_, store)| undo(parts.issuer, store, state));
+        return parts.recipe.map(|(recipe, store)| undo(recipe, parts.issuer, store, state));
     }
     match (action, parts.recipe) {
         (Action::Verify, recipe) => Some(verify(parts, recipe.map(|(_, store)| store))),
@@ -85,23 +86,39 @@ fn retire(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
     let (ends, derived) = recipe.users.cut();
     if ends == Act::Revoke {
         let mut steps = looks(recipe, target, store);
-        steps.extend([
-            step(ends, target, false),
-            step(derived, target, true),
-            step(Act::Prove, target, false),
-            step(Act::Destroy, store, true),
-        ]);
+        steps.extend([step(ends, target, false), step(derived, target, true), step(Act::Prove, target, false)]);
+        steps.extend(destroys(recipe, store));
         return plan(steps);
     }
-    plan(vec![
+    let mut steps = vec![
         step(Act::Observe, target, false),
         // All of its users: that needs no word of the store, which may be down.
         step(Act::Disable, target, false),
         step(Act::EndSessions, target, true),
         step(Act::Observe, store, false),
         step(Act::Prove, target, false),
-        step(Act::Destroy, store, true),
-    ])
+    ];
+    steps.extend(destroys(recipe, store));
+    plan(steps)
+}
+
+/// What consumers read stands elsewhere as well. `optional`: it goes on without a place that cannot have it.
+fn copied(recipe: &Recipe, optional: bool) -> impl Iterator<Item = Step> {
+    let realms = recipe.realms_of_copies().into_iter();
+    realms.map(move |realm| step(Act::Copy, (Keeper::Kv.as_str(), realm), optional))
+}
+
+/// Whoever is called about another value is called; what they do not hear, they hear from the topic.
+fn called(recipe: &Recipe) -> impl Iterator<Item = Step> {
+    recipe.webhooks.iter().map(|name| step(Act::Notify, (webhook::NAME, name), true))
+}
+
+/// The old value is told by the place where consumers read it, so it goes there last.
+fn destroys(recipe: &Recipe, store: At<'_>) -> Vec<Step> {
+    let others = recipe.realms_of_copies().into_iter().filter(|realm| *realm != store.1);
+    let mut steps: Vec<Step> = others.map(|realm| step(Act::Destroy, (Keeper::Kv.as_str(), realm), true)).collect();
+    steps.push(step(Act::Destroy, store, true));
+    steps
 }
 
 /// The looks before anything is done. Which of many values is stored there is looked at once the store was.
@@ -118,7 +135,7 @@ fn looks(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Vec<Step> {
 fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
     let promoted = state.turn.new.is_some() && !state.turn.refuted;
     if recipe.place.keeper.mints() {
-        return minted(target, store, !promoted, false);
+        return minted(recipe, target, store, !promoted, false);
     }
     let (ends, derived) = recipe.users.cut();
     let mut steps = looks(recipe, target, store);
@@ -135,14 +152,17 @@ fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Pla
             step(Act::Promote, store, false),
         ]);
     }
-    steps.extend([step(Act::Prove, target, false), step(Act::Destroy, store, true)]);
+    // The old value is dead: nobody is kept alive by waiting for a place that cannot have the new one.
+    steps.extend(copied(recipe, true).chain(called(recipe)));
+    steps.push(step(Act::Prove, target, false));
+    steps.extend(destroys(recipe, store));
     plan(steps)
 }
 
 /// The new value works before the old one dies, where two users take turns; else they switch.
 fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
     if recipe.place.keeper.mints() {
-        return minted(target, store, true, !recipe.adoption.consumers.is_empty());
+        return minted(recipe, target, store, true, !recipe.adoption.consumers.is_empty());
     }
     let (ends, derived) = recipe.users.cut();
     let mut steps = looks(recipe, target, store);
@@ -152,21 +172,24 @@ fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
         step(Act::Test, target, false),
         step(Act::Promote, store, false),
     ]);
+    steps.extend(copied(recipe, false).chain(called(recipe)));
     if !recipe.adoption.consumers.is_empty() {
         steps.push(step(Act::Adopt, target, false));
     }
     if recipe.users.overlap() {
         steps.push(step(ends, target, false));
     }
-    steps.extend([step(derived, target, true), step(Act::Prove, target, false), step(Act::Destroy, store, true)]);
+    steps.extend([step(derived, target, true), step(Act::Prove, target, false)]);
+    steps.extend(destroys(recipe, store));
     plan(steps)
 }
 
 /// The provider makes, sets and stores the new value in one call, which ends the old one.
-fn minted(target: At<'_>, store: At<'_>, makes: bool, adopts: bool) -> Plan {
+fn minted(recipe: &Recipe, target: At<'_>, store: At<'_>, makes: bool, adopts: bool) -> Plan {
     let mut steps = vec![step(Act::Observe, target, false), step(Act::Observe, store, false)];
     if makes {
         steps.extend([step(Act::Mint, store, false), step(Act::Test, target, false)]);
+        steps.extend(called(recipe));
     }
     if adopts {
         steps.push(step(Act::Adopt, target, false));
@@ -181,12 +204,16 @@ fn minted(target: At<'_>, store: At<'_>, makes: bool, adopts: bool) -> Plan {
 
 /// No candidate was taken, or none can be worked with: none of them works, and after a rollover what consumers read does
 /// again.
-fn undo(target: At<'_>, store: At<'_>, state: &State) -> Plan {
+fn undo(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
     let mut steps = Vec::new();
-    if state.turn.new.is_some() && state.turn.unhealthy {
+    let goes_back = state.turn.new.is_some() && state.turn.unhealthy;
+    if goes_back {
         steps.push(step(Act::Revert, store, false));
+        steps.extend(copied(recipe, true));
     }
-    steps.extend([step(Act::Restore, target, false), step(Act::Discard, store, false)]);
+    steps.push(step(Act::Restore, target, false));
+    steps.extend(called(recipe).filter(|_| goes_back));
+    steps.push(step(Act::Discard, store, false));
     Plan { steps, pivot: 0, undoes: true }
 }
 
@@ -197,6 +224,8 @@ pub fn residue_of(act: Act) -> Option<Residue> {
         Act::EndSessions => Some(Residue::Sessions),
         Act::RevokeDerived => Some(Residue::DerivedUnknown),
         Act::Destroy => Some(Residue::OldValueStored),
+        Act::Copy => Some(Residue::CopyNotUpdated),
+        Act::Notify => Some(Residue::NotNotified),
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! Recipes: how one credential is rotated. From the configuration; no secret in them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -23,6 +24,10 @@ pub struct Recipe {
     pub credential: CredentialId,
     /// Where consumers read it.
     pub place: Place,
+    /// Where others read the same value: kept alike.
+    pub copies: Vec<Place>,
+    /// Webhooks that are called when there is another value, by their names in the configuration.
+    pub webhooks: Vec<String>,
     /// Who logs in with it.
     pub users: Users,
     /// What the target takes as a password.
@@ -186,8 +191,8 @@ pub struct Stored {
     pub key: Option<Uuid>,
 }
 
-/// Keeps values. Its [`Connector::observe`] says which version is current; it does `Create`, `Promote`, `Destroy` and
-/// `Discard`. One that mints does `Mint` instead of the first two; it keeps one version, so what it destroys is what it
+/// Keeps values. Its [`Connector::observe`] says which version is current; it does `Create`, `Promote`, `Copy`, `Destroy`
+/// and `Discard`. One that mints does `Mint` instead of the first two; it keeps one version, so what it destroys is what it
 /// remembers of the one before.
 #[async_trait]
 pub trait Store: Connector {
@@ -203,6 +208,18 @@ pub fn of_store(failure: Failure) -> Failure {
         _ => F::Unavailable,
     };
     Failure { kind, blocks_system: false, note: format!("the store: {}", failure.note) }
+}
+
+impl Recipe {
+    /// The copies in one realm, with their index.
+    pub fn copies_in<'a>(&'a self, realm: &'a str) -> impl Iterator<Item = (usize, &'a Place)> {
+        self.copies.iter().enumerate().filter(move |(_, copy)| copy.realm == realm)
+    }
+
+    /// The realms that have copies, each once.
+    pub fn realms_of_copies(&self) -> BTreeSet<&str> {
+        self.copies.iter().map(|copy| copy.realm.as_str()).collect()
+    }
 }
 
 /// What a step of a rotation works on.

@@ -213,8 +213,8 @@ pub fn connectors(vault: Arc<Vault>) -> Vec<Arc<dyn Connector>> {
     all
 }
 
-/// Logs in at a realm's Vault and makes its stores, for the recipes whose values are at `places`: a login of its own, with
-/// the policies of `deploy/vault/kv-store.hcl` and `static-roles.hcl`. One login for all is [`Vault::open`],
+/// Logs in at a realm's Vault and makes its stores, for the recipes whose values are at `places` or copied to `copies`: a
+/// login of its own, with the policies of `deploy/vault/kv-store.hcl` and `static-roles.hcl`. One login for all is [`Vault::open`],
 /// [`connectors`] and [`stores`].
 ///
 /// # Errors
@@ -225,21 +225,22 @@ pub async fn connect_stores(
     mode: Mode,
     clock: clock::Shared,
     places: &[Place],
+    copies: &[Place],
 ) -> Result<Vec<Arc<dyn Store>>, ConnectError> {
-    stores(Vault::open(realm, settings, mode, clock).await?, places)
+    stores(Vault::open(realm, settings, mode, clock).await?, places, copies)
 }
 
 /// The stores on a login that there is already: one for each keeper that a place names.
 ///
 /// # Errors
 /// `Settings` for places that are none.
-pub fn stores(vault: Arc<Vault>, places: &[Place]) -> Result<Vec<Arc<dyn Store>>, ConnectError> {
+pub fn stores(vault: Arc<Vault>, places: &[Place], copies: &[Place]) -> Result<Vec<Arc<dyn Store>>, ConnectError> {
     let of = |keeper: Keeper| -> Vec<Place> { places.iter().filter(|place| place.keeper == keeper).cloned().collect() };
     let (kv, minted) = (of(Keeper::Kv), of(Keeper::StaticRole));
     let wrong = |failure: Failure| ConnectError::Settings(failure.note);
     let mut stores: Vec<Arc<dyn Store>> = Vec::new();
-    if !kv.is_empty() {
-        stores.push(Arc::new(kv::Secrets::new(vault.clone(), &kv).map_err(wrong)?));
+    if !kv.is_empty() || !copies.is_empty() {
+        stores.push(Arc::new(kv::Secrets::new(vault.clone(), &kv, copies).map_err(wrong)?));
     }
     if !minted.is_empty() {
         stores.push(Arc::new(static_role::StaticRoles::new(vault, &minted).map_err(wrong)?));

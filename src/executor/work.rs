@@ -28,6 +28,8 @@ const WORD_MS: i64 = 200;
 const FULL_MS: i64 = 500;
 /// How many times rarer than the guard a credential is looked at that is only observed.
 const LOOK_AGAIN: i64 = 5;
+/// How often a webhook is called in vain before the rotation goes on without it.
+const CALLS: u32 = 3;
 /// How long our own access is left alone after it was denied.
 const DENIED_MS: i64 = 5_000;
 /// Where cases rest that only a person or an event moves.
@@ -279,6 +281,9 @@ impl Work<'_> {
                     let message = outcome::rotated(case, step.act, &output, recipe.map(AsRef::as_ref), self.now());
                     self.messages.push(message);
                 }
+                if let (Act::Copy, Some(rotation)) = (step.act, &subject.rotation) {
+                    self.messages.extend(outcome::copied(self.case(), &output, &rotation.recipe, self.now()));
+                }
                 self.push(Record::Succeeded { step: index, output })?;
                 Ok(Next::Go)
             }
@@ -392,8 +397,16 @@ impl Work<'_> {
         self.parts.metrics.step_failed(&step.connector, kind.as_str());
         info!(step = step.act.as_str(), system = step.system, kind = kind.as_str(), note = failure.note, "step failed");
         self.push(Record::Failed { step: index, failure: kind, note: failure.note })?;
-        let final_no = matches!(kind, FailureKind::Denied | FailureKind::Refused);
+        let calls = step.act == Act::Notify;
+        // Who is to be told keeps nothing alive by not listening.
+        let final_no = matches!(kind, FailureKind::Denied | FailureKind::Refused)
+            || (calls && self.case().state.attempts >= CALLS);
         if step.optional && final_no && step.act.has_effect() {
+            match step.act {
+                Act::Copy => self.parts.metrics.alarm("copy_not_updated"),
+                Act::Notify => self.parts.metrics.alarm("not_notified"),
+                _ => {}
+            }
             self.push(Record::Skipped { step: index, residue: connector::plan::residue_of(step.act) })?;
             return Ok(Next::Go);
         }
@@ -405,6 +418,8 @@ impl Work<'_> {
         let now = self.now();
         let mut due_ms = now + self.backoff_ms(kind);
         match kind {
+            // Nobody else is kept from calling it.
+            _ if calls => {}
             FailureKind::Refused if self.case().state.is_spent() => return Ok(Next::Go),
             FailureKind::Refused => {
                 self.parts.metrics.alarm("refused");
@@ -487,13 +502,16 @@ impl Work<'_> {
         Ok(Next::Wait)
     }
 
-    /// The mode of the next step's system: of a rotation, the store and the target must both let it act. What a lease
+    /// The mode of the next step's system: of a rotation, the stores and the target must all let it act. What a lease
     /// opens at a target follows the lease's realm alone.
     fn mode_there(&self) -> Mode {
         let case = self.case();
         let rotated = self.parts.registry.recipe(&case.directive.credential);
-        let step = rotated.and_then(|_| case.state.current());
-        step.and_then(|step| self.parts.registry.realm_of(&step.system)).map_or(Mode::Enforce, |realm| realm.mode)
+        let step = rotated.and_then(|_| case.state.current()).map(|step| step.system.as_str());
+        // Copies are not left behind: where one may not be written, nothing is begun.
+        let copies = rotated.into_iter().flat_map(|recipe| recipe.realms_of_copies());
+        let realms = step.into_iter().chain(copies).filter_map(|system| self.parts.registry.realm_of(system));
+        realms.map(|realm| realm.mode).min().unwrap_or(Mode::Enforce)
     }
 
     async fn guard(&self) -> Result<Result<(), HoldReason>, Stop> {
@@ -566,6 +584,7 @@ impl Work<'_> {
 
     fn subject(&self, step: &Step, key: Option<uuid::Uuid>) -> Subject {
         let case = self.case();
+        let rotation = self.parts.registry.rotation(case);
         Subject {
             credential: case.directive.credential.clone(),
             principal: case.principal.clone(),
@@ -582,7 +601,11 @@ impl Work<'_> {
             }),
             run: case.directive.run.clone(),
             key,
-            rotation: self.parts.registry.rotation(case),
+            message: rotation
+                .as_ref()
+                .filter(|_| step.act == Act::Notify)
+                .map(|rotation| outcome::called(case, &rotation.recipe, self.now())),
+            rotation,
         }
     }
 

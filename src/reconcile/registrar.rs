@@ -110,6 +110,7 @@ impl Registrar {
             run: None,
             key: None,
             rotation: None,
+            message: None,
         };
         match connector.observe(&subject).await {
             Ok(seen) if seen.presence == Presence::Unclear => (seen, Some(at_ms + AGAIN_MS)),

@@ -5,6 +5,7 @@
 mod adoption;
 mod approles;
 mod ends;
+pub mod spread;
 mod static_roles;
 mod stories;
 mod verdicts;
@@ -46,6 +47,8 @@ pub enum Shape {
     One,
     /// Two in turn.
     Two,
+    /// Two in turn, read at two more places, of which one is another realm's, and with a webhook.
+    Spread,
 }
 
 /// The servers, with a KV mount of its own.
@@ -62,21 +65,28 @@ pub struct Victim {
     pub registry: Registry,
     /// The user and the value that were current at first.
     pub old: (String, String),
+    /// Who is called.
+    pub hook: Option<spread::Hook>,
     admin: Admin,
     pg: Postgres,
+}
+
+/// A KV engine, version 2, at `mount`.
+pub async fn kv_mount(admin: &Admin, mount: &str) {
+    admin.done("POST", &format!("sys/mounts/{mount}"), json!({"type": "kv", "options": {"version": "2"}})).await;
+    // The engine upgrades itself in the background.
+    until("the KV engine", || async {
+        let (status, _) = admin.call("GET", &format!("{mount}/config"), Value::Null).await;
+        (status == 200).then_some(())
+    })
+    .await;
 }
 
 impl Ground {
     pub async fn new() -> Self {
         let admin = Admin::shared();
         let mount = unique("kv");
-        admin.done("POST", &format!("sys/mounts/{mount}"), json!({"type": "kv", "options": {"version": "2"}})).await;
-        // The engine upgrades itself in the background.
-        until("the KV engine", || async {
-            let (status, _) = admin.call("GET", &format!("{mount}/config"), Value::Null).await;
-            (status == 200).then_some(())
-        })
-        .await;
+        kv_mount(&admin, &mount).await;
         let token = admin.curfew_token().await;
         Self { admin, pg: Postgres::shared(), mount, token }
     }
@@ -86,7 +96,7 @@ impl Ground {
         let base = unique("app").replace('-', "_");
         let users = match shape {
             Shape::One => Users::One(base.clone()),
-            Shape::Two => Users::Two(format!("{base}_a"), format!("{base}_b")),
+            Shape::Two | Shape::Spread => Users::Two(format!("{base}_a"), format!("{base}_b")),
         };
         let first = users.names()[0].to_owned();
         let password = format!("first-{}", unique("pw"));
@@ -97,7 +107,10 @@ impl Ground {
         }
         let path = format!("apps/{base}");
         let secret = json!({"data": {"username": first, "password": password, "host": "db.example"}});
-        self.admin.done("POST", &format!("{}/data/{path}", self.mount), secret).await;
+        self.admin.done("POST", &format!("{}/data/{path}", self.mount), secret.clone()).await;
+        let spread = shape == Shape::Spread;
+        let hook = if spread { Some(spread::Hook::start().await) } else { None };
+        let copies = if spread { self.copies(&base, &secret).await } else { Vec::new() };
         let id = users.names().join(",");
         let recipe = Recipe {
             name: base,
@@ -108,8 +121,10 @@ impl Ground {
                 mount: self.mount.clone(),
                 path,
                 field: "password".to_owned(),
-                user_field: (shape == Shape::Two).then(|| "username".to_owned()),
+                user_field: (shape != Shape::One).then(|| "username".to_owned()),
             },
+            copies,
+            webhooks: hook.iter().map(|_| "deploy".to_owned()).collect(),
             users,
             password: PasswordRules::default(),
             adoption,
@@ -117,8 +132,11 @@ impl Ground {
             owner: None,
             max_age_ms: None,
         };
-        let registry = self.registry(&recipe).await;
-        Victim { recipe, registry, old: (first, password), admin: self.admin.clone(), pg: self.pg.clone() }
+        let mut registry = self.registry(&recipe).await;
+        if let Some(hook) = &hook {
+            registry.add(Arc::new(hook.caller()));
+        }
+        Victim { recipe, registry, old: (first, password), hook, admin: self.admin.clone(), pg: self.pg.clone() }
     }
 
     async fn registry(&self, recipe: &Recipe) -> Registry {
@@ -131,11 +149,15 @@ impl Ground {
             allowed_prefixes,
             targets: Vec::new(),
         };
-        registry.add_realm(realm("test", Vec::new()));
         registry.add_realm(realm("appdb", vec![recipe.credential.id()]));
-        let places = [recipe.place.clone()];
-        let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock.clone(), &places).await.unwrap();
-        stores.into_iter().for_each(|store| registry.add_store(store));
+        for name in std::iter::once("test").chain(recipe.realms_of_copies()) {
+            let places: Vec<Place> =
+                Some(&recipe.place).filter(|place| place.realm == name).into_iter().cloned().collect();
+            let copies: Vec<Place> = recipe.copies_in(name).map(|(_, copy)| copy.clone()).collect();
+            let made = vault::connect_stores(name, &settings, Mode::Enforce, clock.clone(), &places, &copies).await;
+            made.unwrap().into_iter().for_each(|store| registry.add_store(store));
+            registry.add_realm(realm(name, Vec::new()));
+        }
         let target = PostgresSettings::new(self.pg.url.clone().into());
         registry.add(role::connect("appdb", &target, clock).await.unwrap());
         registry.add_recipe(recipe.clone());
@@ -193,6 +215,7 @@ impl Victim {
         let (_, meta) = self.admin.call("GET", &format!("{mount}/metadata/{path}"), Value::Null).await;
         assert_eq!(meta["data"]["versions"]["1"]["destroyed"], true, "{what}: the old value is still stored");
         assert!(version >= 2, "{what}");
+        self.assert_spread(what).await;
     }
 
     async fn assert_over(&self, action: Action, what: &str) {

@@ -255,6 +255,8 @@ fn each_outcome_is_as_its_schema_says() {
         Residue::CleanupPending,
         Residue::OldValueStored,
         Residue::NotAdopted,
+        Residue::CopyNotUpdated,
+        Residue::NotNotified,
     ];
     let mut verdicts = vec![Verdict::NotFound, Verdict::Obsolete];
     for (level, by) in [(Level::Issuer, KilledBy::Others), (Level::Target, KilledBy::Curfew)] {
@@ -327,6 +329,7 @@ fn each_rotation_is_as_its_schema_says() {
     let recipe = Recipe {
         name: long(),
         credential: case.directive.credential.clone(),
+        copies: vec![place.clone()],
         place,
         users: Users::One("app".into()),
         password: PasswordRules::default(),
@@ -334,6 +337,7 @@ fn each_rotation_is_as_its_schema_says() {
         environment: None,
         owner: None,
         max_age_ms: None,
+        webhooks: Vec::new(),
     };
     let message = outcome::rotated(&case, Act::Promote, &output(8), Some(&recipe), BROKER_MS);
     assert_eq!(message.id, format!("{}:8", case.id));
@@ -341,6 +345,13 @@ fn each_rotation_is_as_its_schema_says() {
     let back = outcome::rotated(&case, Act::Revert, &output(9), Some(&recipe), BROKER_MS);
     assert_eq!((&back.data["old"]["version"], &back.data["new"]["version"]), (&8.into(), &9.into()));
     holds(&validator, &sent(&back));
+    let copies = Output { copies: vec![(0, 3)], ..Output::default() };
+    let copied = outcome::copied(&case, &copies, &recipe, BROKER_MS);
+    assert_eq!((copied.len(), copied[0].id.as_str()), (1, format!("{}:8:0", case.id).as_str()));
+    assert_eq!(copied[0].data["store"]["version"], 3);
+    holds(&validator, &sent(&copied[0]));
+    let called = outcome::called(&case, &recipe, BROKER_MS);
+    assert_eq!((&called.id, &called.data["new"]["version"]), (&message.id, &8.into()));
     case.state.turn.old = None;
     holds(&validator, &sent(&outcome::rotated(&case, Act::Promote, &output(8), None, BROKER_MS)));
 }

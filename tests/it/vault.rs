@@ -151,6 +151,7 @@ fn about(kind: Kind, id: &str) -> Subject {
         run: None,
         key: None,
         rotation: None,
+        message: None,
     }
 }
 

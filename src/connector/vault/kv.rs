@@ -4,6 +4,7 @@
 //! a side path that only Curfew reads, with the key of the step that made it, until it is written over the consumers'
 //! secret. Each write names the version that it follows (check-and-set): what somebody else wrote is never lost.
 
+mod copies;
 pub(crate) mod engine;
 
 use std::sync::Arc;
@@ -66,20 +67,26 @@ fn side(place: &Place) -> String {
 }
 
 /// What our policy must allow for a place.
-fn needs(place: &Place, enforce: bool) -> Vec<Need> {
+fn needs(place: &Place, enforce: bool, is_copy: bool) -> Vec<Need> {
     let Place { mount, path, .. } = place;
     let need = |what: &str, path: &str, rights| Need { path: format!("{mount}/{what}/{path}"), rights };
     if !enforce {
         return vec![need("data", path, &["read"])];
     }
     let side = side(place);
-    vec![
+    let mut needs = vec![
         need("data", path, &["read", "update"]),
         need("metadata", path, &["read"]),
         need("destroy", path, &["update"]),
+    ];
+    if is_copy {
+        return needs;
+    }
+    needs.extend([
         need("data", &side, &["create", "read", "update"]),
         need("metadata", &side, &["create", "update", "delete"]),
-    ]
+    ]);
+    needs
 }
 
 /// The value of a place in a secret.
@@ -92,8 +99,12 @@ fn stored(place: &Place, found: &Secret) -> Result<Stored, Failure> {
 
 /// Whether two are the same value for the same user. The time that it takes tells nothing of the values.
 fn same(a: &Stored, b: &Stored) -> bool {
+    a.user == b.user && same_value(a, b)
+}
+
+fn same_value(a: &Stored, b: &Stored) -> bool {
     let (left, right) = (a.value.expose_secret().as_bytes(), b.value.expose_secret().as_bytes());
-    a.user == b.user && bool::from(left.ct_eq(right))
+    bool::from(left.ct_eq(right))
 }
 
 fn generation(stored: &Stored) -> Generation {
@@ -101,18 +112,22 @@ fn generation(stored: &Stored) -> Generation {
 }
 
 impl Secrets {
-    /// The store, on a login, for the recipes whose values are at `places`.
+    /// The store, on a login, for the recipes whose values are at `places`, and those that have `copies` there.
     ///
     /// # Errors
     /// `Refused`: a place that names no single secret, or two at one secret: each would undo what the other did.
-    pub fn new(vault: Arc<Vault>, places: &[Place]) -> Result<Self, Failure> {
-        for (at, place) in places.iter().enumerate() {
+    pub fn new(vault: Arc<Vault>, places: &[Place], copies: &[Place]) -> Result<Self, Failure> {
+        let all: Vec<&Place> = places.iter().chain(copies).collect();
+        for (at, place) in all.iter().enumerate() {
             check_place(place)?;
-            if places[..at].iter().any(|other| (&other.mount, &other.path) == (&place.mount, &place.path)) {
+            if all[..at].iter().any(|other| (&other.mount, &other.path) == (&place.mount, &place.path)) {
                 return Err(refused("two recipes rotate fields of one secret: give each a secret of its own"));
             }
         }
-        let needs = places.iter().flat_map(|place| needs(place, vault.enforce)).collect();
+        let of = |places: &[Place], are_copies: bool| -> Vec<Need> {
+            places.iter().flat_map(|place| needs(place, vault.enforce, are_copies)).collect()
+        };
+        let needs = [of(places, false), of(copies, true)].concat();
         Ok(Self { kv: Kv::new(vault, needs) })
     }
 
@@ -266,6 +281,11 @@ impl Secrets {
         let place = &rotation.recipe.place;
         check_place(place)?;
         let mut output = Output::default();
+        // By what the place holds of the old value: so it comes last.
+        self.destroy_copies(rotation, &mut output).await?;
+        if place.realm != self.kv.vault.realm {
+            return Ok(output);
+        }
         if let Some(versions) = self.kv.versions(&place.mount, &place.path).await? {
             let (old, new) = (rotation.turn.old.as_ref(), rotation.turn.new.as_ref());
             let known = [old, new].into_iter().flatten().map(|one| one.version).max().unwrap_or(0);
@@ -359,6 +379,7 @@ impl Connector for Secrets {
         match act {
             Act::Create => vault.bounded(true, self.create(rotation)).await,
             Act::Promote => vault.bounded(true, self.promote(rotation)).await,
+            Act::Copy => vault.bounded(true, self.copy(rotation)).await,
             Act::Revert => vault.bounded(true, self.revert(rotation)).await,
             Act::Destroy => vault.bounded(true, self.destroy(rotation)).await,
             Act::Discard => vault.bounded(true, self.discard(rotation)).await,

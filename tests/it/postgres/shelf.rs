@@ -185,6 +185,8 @@ impl Life {
             environment: None,
             owner: None,
             max_age_ms: None,
+            copies: Vec::new(),
+            webhooks: Vec::new(),
         };
         let turn = Turn { old: Some(current), ..Turn::default() };
         let (key, new) = (Uuid::new_v4(), String::new());
@@ -211,6 +213,7 @@ impl Life {
             run: None,
             key: None,
             rotation: Some(self.rotation()),
+            message: None,
         }
     }
 

@@ -59,6 +59,8 @@ impl Ground {
             environment: Some("test".to_owned()),
             owner: None,
             max_age_ms: None,
+            copies: Vec::new(),
+            webhooks: Vec::new(),
         };
         let clock = curfew::clock::System::shared();
         let mut settings = VaultSettings::new(&self.admin.address, Auth::Token(self.token.clone().into()));
@@ -78,11 +80,11 @@ impl Ground {
             registry.add(connector);
         }
         let places = [recipe.place.clone()];
-        let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock, &places).await.unwrap();
+        let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock, &places, &[]).await.unwrap();
         stores.into_iter().for_each(|store| registry.add_store(store));
         registry.add_recipe(recipe.clone());
         let old = (name, first);
-        let victim = Victim { recipe, registry, old, admin: self.admin.clone(), pg: self.pg.clone() };
+        let victim = Victim { recipe, registry, old, hook: None, admin: self.admin.clone(), pg: self.pg.clone() };
         Ours { victim, mount, role_id, bystander }
     }
 }

@@ -32,6 +32,7 @@ impl Victim {
             let (_, body) = self.admin.call("GET", &format!("{mount}/data/{path}"), Value::Null).await;
             assert!(body["data"]["data"]["password"].is_null(), "{what}: a value is stored");
         }
+        self.assert_copies_lost_it(what).await;
     }
 }
 

@@ -63,10 +63,12 @@ impl Ground {
             environment: Some("test".to_owned()),
             owner: None,
             max_age_ms: None,
+            copies: Vec::new(),
+            webhooks: Vec::new(),
         };
         let registry = self.registry(&recipe).await;
         let old = (user, String::new());
-        let mut victim = Victim { recipe, registry, old, admin: self.admin.clone(), pg: self.pg.clone() };
+        let mut victim = Victim { recipe, registry, old, hook: None, admin: self.admin.clone(), pg: self.pg.clone() };
         let (first, value) = handed_out(&victim).await;
         victim.old.1 = value;
         Minted { victim, first }

@@ -71,7 +71,7 @@ fn place(mount: &str) -> Place {
 }
 
 async fn store(settings: &VaultSettings, places: &[Place]) -> Arc<dyn Store> {
-    connect_stores(REALM, settings, Mode::Enforce, System::shared(), places).await.unwrap().remove(0)
+    connect_stores(REALM, settings, Mode::Enforce, System::shared(), places, &[]).await.unwrap().remove(0)
 }
 
 impl Bench {
@@ -117,6 +117,8 @@ fn subject(store: &Arc<dyn Store>, place: &Place, turn: Turn, candidate: Option<
         environment: None,
         owner: None,
         max_age_ms: None,
+        copies: Vec::new(),
+        webhooks: Vec::new(),
     };
     let recipe = Arc::new(recipe);
     subject.rotation = Some(Rotation { recipe, store: store.clone(), turn, candidate, contains: false, ends: false });

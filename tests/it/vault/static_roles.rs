@@ -156,12 +156,14 @@ fn recipe(mount: &str, user: &str, role: &str) -> Recipe {
         environment: None,
         owner: None,
         max_age_ms: None,
+        copies: Vec::new(),
+        webhooks: Vec::new(),
     }
 }
 
 async fn store(settings: &VaultSettings, recipe: &Recipe) -> Arc<dyn Store> {
     let places = [recipe.place.clone()];
-    connect_stores(REALM, settings, Mode::Enforce, System::shared(), &places).await.unwrap().remove(0)
+    connect_stores(REALM, settings, Mode::Enforce, System::shared(), &places, &[]).await.unwrap().remove(0)
 }
 
 fn subject(recipe: &Recipe, store: &Arc<dyn Store>, turn: &Turn) -> Subject {

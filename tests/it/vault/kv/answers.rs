@@ -131,7 +131,7 @@ async fn a_secret_that_is_not_as_the_recipe_says_is_refused() {
 async fn places_that_are_none_stop_the_start() {
     let root = Root::shared();
     let start = async |places: Vec<Place>| {
-        connect_stores(REALM, &settings(&root.address, &root.token), Mode::Observe, System::shared(), &places)
+        connect_stores(REALM, &settings(&root.address, &root.token), Mode::Observe, System::shared(), &places, &[])
             .await
             .map(drop)
     };
@@ -203,7 +203,8 @@ async fn our_policy_is_told_from_a_secret_out_of_reach() {
     let (token, _) = root.token(json!({ "policies": ["default", name], "ttl": "10m" })).await;
     let places = [bench.place.clone()];
     let settings = settings(&root.address, &token);
-    let observes = connect_stores(REALM, &settings, Mode::Observe, System::shared(), &places).await.unwrap().remove(0);
+    let observes =
+        connect_stores(REALM, &settings, Mode::Observe, System::shared(), &places, &[]).await.unwrap().remove(0);
     observes.self_check().await.unwrap();
     observes.observe(&bench.subject(Turn::default(), None)).await.unwrap();
 }
