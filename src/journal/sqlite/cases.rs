@@ -323,8 +323,8 @@ pub(super) fn prune(w: &Writer, old: Old, max: usize) -> Result<u64, Error> {
         done += exec(db, sql, params![tenant, id])?;
         done += exec(db, "DELETE FROM cases WHERE id=?", params![id])?;
     }
-    let sql = "DELETE FROM findings WHERE (tenant, key) IN (SELECT tenant, key FROM findings WHERE phase > 0 \
-               AND last_ms < ? ORDER BY last_ms LIMIT ?)";
+    let sql = "DELETE FROM findings WHERE id IN (SELECT id FROM findings WHERE phase > 0 AND last_ms < ? \
+               ORDER BY last_ms LIMIT ?)";
     done += exec(db, sql, params![closed_before, left(done)])?;
     // Ended tasks without an open case, with their grants and the credentials that nobody else holds and no case is about.
     // What an inventory knows stays: it says so once.

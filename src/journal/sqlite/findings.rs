@@ -5,19 +5,25 @@ use rusqlite::{Connection, params};
 use super::Error;
 use super::rows::{all, exec, json, one, text};
 use super::writer::Writer;
+use crate::event::digest16;
 use crate::credential::CredentialId;
 use crate::finding::{Finding, MOST_SHARERS, MOST_WAITING, Mark, Phase};
 use crate::fingerprint::Fingerprint;
 use crate::policy::View;
 use crate::task::Tenant;
 
+/// What findings, and the fingerprints that they wait for, are looked up by: short, since each lies on a page of its own.
+fn name(tenant: &Tenant, text: &str) -> [u8; 16] {
+    digest16(&[tenant.as_bytes(), text.as_bytes()])
+}
+
 /// The finding of this id.
 pub(super) fn load(w: &Writer, view: &mut View, tenant: &Tenant, id: &str) -> Result<(), Error> {
     if view.findings.contains_key(id) {
         return Ok(());
     }
-    let sql = "SELECT body FROM findings WHERE tenant=? AND key=?";
-    if let Some(body) = one(&w.db, sql, params![tenant, id], |row| row.get::<_, String>(0))? {
+    let sql = "SELECT body FROM findings WHERE name=?";
+    if let Some(body) = one(&w.db, sql, [name(tenant, id)], |row| row.get::<_, String>(0))? {
         view.put_finding(json("findings", &body)?);
     }
     Ok(())
@@ -30,10 +36,10 @@ pub(super) fn load_marks(
     tenant: &Tenant,
     fingerprint: &Fingerprint,
 ) -> Result<Vec<CredentialId>, Error> {
-    let name = fingerprint.to_string();
+    let text = fingerprint.to_string();
     let sql = "SELECT credential, max(version) FROM marks WHERE tenant=? AND fingerprint=? GROUP BY credential \
                ORDER BY credential LIMIT ?";
-    let rows = all(&w.db, sql, params![tenant, name, MOST_SHARERS], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let rows = all(&w.db, sql, params![tenant, text, MOST_SHARERS], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
     let mut credentials = Vec::with_capacity(rows.len());
     for (credential, version) in rows {
         let credential = CredentialId::parse(&credential).map_err(|_| Error::Corrupt { what: "marks" })?;
@@ -41,8 +47,8 @@ pub(super) fn load_marks(
         credentials.push(credential.clone());
         view.put_mark(Mark { tenant, fingerprint, credential, version });
     }
-    let sql = "SELECT key FROM waiting WHERE tenant=? AND fingerprint=? LIMIT ?";
-    for key in all(&w.db, sql, params![tenant, name, MOST_WAITING], |row| row.get::<_, String>(0))? {
+    let sql = "SELECT f.key FROM waiting w JOIN findings f ON f.id = w.finding WHERE w.name=? LIMIT ?";
+    for key in all(&w.db, sql, params![name(tenant, &text), MOST_WAITING], |row| row.get::<_, String>(0))? {
         load(w, view, tenant, &key)?;
     }
     Ok(credentials)
@@ -62,27 +68,30 @@ pub(super) fn list(db: &Connection, unmatched: bool, max: u32) -> Result<Vec<Fin
 /// Writes findings and marks.
 pub(super) fn put(w: &Writer, findings: &[Finding], marks: &[Mark]) -> Result<(), Error> {
     for finding in findings {
-        let id = finding.id();
-        exec(
+        let (tenant, id) = (&finding.tenant, finding.id());
+        let row: Option<i64> = one(
             &w.db,
-            "INSERT INTO findings (tenant, key, phase, first_ms, last_ms, body) VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE \
-             SET phase=excluded.phase, first_ms=excluded.first_ms, last_ms=excluded.last_ms, body=excluded.body",
+            "INSERT INTO findings (name, tenant, key, phase, first_ms, last_ms, body) VALUES (?,?,?,?,?,?,?) ON CONFLICT DO \
+             UPDATE SET phase=excluded.phase, first_ms=excluded.first_ms, last_ms=excluded.last_ms, body=excluded.body \
+             RETURNING id",
             params![
-                finding.tenant,
+                name(tenant, &id),
+                tenant,
                 id,
                 finding.phase.code(),
                 finding.first_ms,
                 finding.last_ms,
                 text("findings", finding)?
             ],
+            |row| row.get(0),
         )?;
         for fingerprint in &finding.fingerprints {
             let sql = if finding.phase == Phase::Unmatched {
-                "INSERT INTO waiting (tenant, fingerprint, key) VALUES (?,?,?) ON CONFLICT DO NOTHING"
+                "INSERT INTO waiting (name, finding) VALUES (?,?) ON CONFLICT DO NOTHING"
             } else {
-                "DELETE FROM waiting WHERE tenant=? AND fingerprint=? AND key=?"
+                "DELETE FROM waiting WHERE name=? AND finding=?"
             };
-            exec(&w.db, sql, params![finding.tenant, fingerprint.to_string(), id])?;
+            exec(&w.db, sql, params![name(tenant, &fingerprint.to_string()), row])?;
         }
     }
     for mark in marks {

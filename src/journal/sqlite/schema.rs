@@ -6,14 +6,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
+use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, OpenFlags};
 
 use super::Error;
+use crate::event::digest16;
 
 /// In order; the file's `user_version` is how many of them it has.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../../schemas/journal/sqlite/0001_spine.sql"),
     include_str!("../../../schemas/journal/sqlite/0002_findings.sql"),
+    include_str!("../../../schemas/journal/sqlite/0003_compact_findings.sql"),
 ];
 
 impl From<rusqlite::Error> for Error {
@@ -68,7 +71,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     prepare(&db, 65_536)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
-    db.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    // 64 MB: pages that each batch touches (indexes of hashes) go into the file once for many batches.
+    db.pragma_update(None, "wal_autocheckpoint", 16_000)?;
     let has: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let knows = MIGRATIONS.len();
     let Some(missing) = usize::try_from(has).ok().and_then(|has| MIGRATIONS.get(has..)) else {
@@ -76,6 +80,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
         return Err(Error::Unavailable(text.into()));
     };
     if !missing.is_empty() {
+        let digest = |row: &Context<'_>| Ok(digest16(&[row.get_raw(0).as_bytes()?, row.get_raw(1).as_bytes()?]).to_vec());
+        db.create_scalar_function("digest16", 2, FunctionFlags::SQLITE_DETERMINISTIC, digest)?;
         let tx = db.transaction()?;
         for sql in missing {
             tx.execute_batch(sql)?;

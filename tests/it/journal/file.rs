@@ -207,3 +207,57 @@ async fn speed() {
     }
     println!("{closed} cases closed: {:?}", begun_at.elapsed());
 }
+
+/// What an earlier version wrote goes on: a finding that waits is matched by what the inventory learns after.
+#[tokio::test]
+async fn findings_of_an_older_file_are_found_by_their_names_again() {
+    use curfew::event::{CredentialRegistered, PartFingerprint};
+    use curfew::fingerprint::Fingerprint;
+    let part = PartFingerprint { fingerprint: Fingerprint::of_parts("k1", &"ab".repeat(32)).unwrap(), part: None };
+    let mut waits = finding("w", 9);
+    let Data::FindingObserved(data) = &mut waits.data else { unreachable!() };
+    data.credential = None;
+    data.fingerprints = vec![part.clone()];
+    let newer = Store::sqlite();
+    put(&newer.open_file(), vec![waits.clone()]).await;
+    let columns = "tenant, key, phase, first_ms, last_ms, body";
+    let row = newer.connect().query_row(&format!("SELECT {columns} FROM findings"), [], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, String>(5)?))
+    });
+    let (tenant, key, phase, body) = row.unwrap();
+
+    let older = Store::sqlite();
+    let db = older.connect();
+    for schema in ["0001_spine", "0002_findings"] {
+        let sql = crate::repository().join(format!("schemas/journal/sqlite/{schema}.sql"));
+        db.execute_batch(&std::fs::read_to_string(sql).unwrap()).unwrap();
+    }
+    db.pragma_update(None, "user_version", 2).unwrap();
+    let values = format!("INSERT INTO findings ({columns}) VALUES (?, ?, ?, 1, 2, ?)");
+    db.execute(&values, rusqlite::params![tenant, key, phase, body]).unwrap();
+    let named = "INSERT INTO waiting (tenant, fingerprint, key) VALUES (?, ?, ?)";
+    db.execute(named, rusqlite::params![tenant, part.fingerprint.to_string(), key]).unwrap();
+    drop(db);
+    let journal = older.open_file();
+    assert_eq!(journal.findings(true, 9).await.unwrap()[0].key, "w");
+    let registered = CredentialRegistered {
+        credential: cred(9),
+        fingerprints: vec![part],
+        version: Some(1),
+        current: true,
+        issued_ms: None,
+        owner: None,
+        environment: None,
+    };
+    put(&journal, vec![event("c", Type::CredentialRegistered, Data::CredentialRegistered(registered))]).await;
+    assert!(journal.findings(true, 9).await.unwrap().is_empty(), "it is matched");
+    let count = |table: &str| -> i64 {
+        older.connect().query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((count("findings"), count("waiting")), (1, 0));
+    // And the same finding, seen again, is the same row.
+    waits.id = "again".into();
+    waits.digest = [9; 16];
+    put(&journal, vec![waits]).await;
+    assert_eq!((count("findings"), count("waiting")), (1, 0));
+}
