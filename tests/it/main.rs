@@ -26,6 +26,7 @@ mod capacity;
 mod chaos;
 mod cli;
 mod crash;
+mod endure;
 mod exec;
 mod executor;
 mod intake;

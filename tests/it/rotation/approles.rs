@@ -1,7 +1,7 @@
 //! The secret_id of an AppRole that consumers read from KV: every plan killed at every append, each call failed in each
 //! way, each effect repeated, each reply cut; and what happens to them, on real servers.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use curfew::case::plan::Act;
@@ -13,13 +13,13 @@ use curfew::connector::vault::{Auth, VaultSettings};
 use curfew::connector::{Connector, Failure, Gate, Realm, Registry, Subject, vault};
 use curfew::credential::{CredentialId, Kind};
 use curfew::guard::Mode;
-use curfew::journal::CaseLine;
-use futures::StreamExt as _;
+use curfew::journal::{CaseLine, Journal};
 use serde_json::{Value, json};
 
 use super::adoption::{consumers, every_kill_of, is_held, is_promoted, killed_on_the_way_back, run_until, says};
-use super::{AT_ONCE, Ground, Victim, assert_one_end, finding, open_case, registered};
-use crate::stage::{Between, Broken, Death, Dying, Fault, Stage, case_of, ended, now_ms, record, started};
+use super::{Ground, Victim, assert_one_end, finding, open_case, registered};
+use crate::endure::{self, Trial};
+use crate::stage::{Between, Stage, case_of, ended, now_ms, record, started};
 use crate::store::Store;
 use crate::world::{unique, until};
 
@@ -126,72 +126,49 @@ impl Ours {
     }
 }
 
-async fn killed_and_resumed(store: Store, ground: &Ground, action: Action, death: Death) -> bool {
-    let what = format!("approle {action:?} killed {death:?}");
-    let ours = ground.approle(Adoption::default()).await;
-    let victim = &ours.victim;
-    let stage = Stage::new(store, victim.registry.clone());
-    let died = {
-        let journal = stage.open().await;
-        open_case(journal.as_ref(), victim, action).await;
-        let dying = Dying::new(journal.clone(), death);
-        let executor = stage.executor(dying.clone());
-        until("the death or the end", || async {
-            let drained = executor.drain().await;
-            let closed = case_of(journal.as_ref(), victim.credential()).await.is_some_and(|c| c.closed_ms.is_some());
-            (dying.died() || drained.is_err() || closed).then_some(())
-        })
-        .await;
-        dying.died()
-    };
-    if action == Action::Rollover {
-        let (_, _, now) = victim.stored().await;
-        assert!(ours.log_in(&now).await.is_some(), "{what}: what consumers read works at every instant");
-    }
-    stage.store.leases_end().await;
-    let journal = stage.open().await;
-    let line = stage.run_until_closed(&journal, victim.credential()).await;
-    assert_one_end(&journal, &line, &what).await;
-    ours.assert_rotated(&what).await;
-    died
+/// One that is rotated.
+struct Rotated {
+    ours: Ours,
+    action: Action,
 }
 
-async fn broken_and_finished(store: Store, ground: &Ground, action: Action, fault: Fault) -> usize {
-    let what = format!("approle {action:?} with {fault:?}");
-    let ours = ground.approle(Adoption::default()).await;
-    let (registry, calls) = Broken::all(&ours.victim.registry, fault);
-    let stage = Stage::new(store, registry);
-    let journal = stage.open().await;
-    open_case(journal.as_ref(), &ours.victim, action).await;
-    let line = stage.run_until_closed(&journal, ours.victim.credential()).await;
-    assert_one_end(&journal, &line, &what).await;
-    ours.assert_rotated(&what).await;
-    calls.load(Ordering::SeqCst)
+impl Trial for Rotated {
+    fn credential(&self) -> &CredentialId {
+        self.ours.victim.credential()
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.ours.victim.registry
+    }
+
+    async fn open_case(&self, journal: &dyn Journal) {
+        open_case(journal, &self.ours.victim, self.action).await;
+    }
+
+    async fn died(&self, what: &str) -> Registry {
+        if self.action == Action::Rollover {
+            let (_, _, now) = self.ours.victim.stored().await;
+            assert!(self.ours.log_in(&now).await.is_some(), "{what}: what consumers read works at every instant");
+        }
+        self.registry().clone()
+    }
+
+    async fn assert_over(&self, journal: &Arc<dyn Journal>, line: &CaseLine, _forgot: bool, what: &str) {
+        assert_one_end(journal, line, what).await;
+        self.ours.assert_rotated(what).await;
+    }
 }
 
 async fn every_kill(store: Store, action: Action) {
     let ground = Ground::new().await;
-    let both = [Death::Before as fn(usize) -> Death, Death::After].map(async |make| {
-        let mut at = 0;
-        while killed_and_resumed(store.fresh(), &ground, action, make(at)).await {
-            at += 1;
-        }
-        assert!(at >= 5, "{action:?}: a rotation has several appends, killed at {at}");
-    });
-    futures::future::join_all(both).await;
+    let fresh = async || Rotated { ours: ground.approle(Adoption::default()).await, action };
+    endure::every_kill(&store, 5, fresh).await;
 }
 
 async fn every_fault(store: Store, action: Action) {
     let ground = Ground::new().await;
-    let calls = broken_and_finished(store.fresh(), &ground, action, Fault::Twice).await;
-    assert!(calls >= 9, "{action:?}: looks and acts");
-    let each = |nth| {
-        let fails = |kind| Fault::Fails(nth, kind);
-        [fails(FailureKind::Unavailable), fails(FailureKind::Unknown), Fault::ReplyCut(nth)]
-    };
-    let runs = futures::stream::iter((0..calls).flat_map(each))
-        .map(|fault| broken_and_finished(store.fresh(), &ground, action, fault));
-    runs.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+    let fresh = async || Rotated { ours: ground.approle(Adoption::default()).await, action };
+    endure::every_fault(&store, 9, fresh).await;
 }
 
 over_both! {
