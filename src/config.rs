@@ -57,8 +57,8 @@ pub struct Config {
     pub publish: Publish,
     /// Intake over HTTP.
     pub http: Option<Http>,
-    /// Holds the keys of fingerprints.
-    pub fingerprint_keys: Option<PathBuf>,
+    /// Where the keys of fingerprints are.
+    pub fingerprint: Option<Fingerprint>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub metrics: SocketAddr,
     /// Vaults.
@@ -156,6 +156,28 @@ pub struct Http {
     pub topic: String,
     /// The same for findings.
     pub findings: String,
+}
+
+/// Where the keys of fingerprints are.
+#[derive(Debug, Clone)]
+pub struct Fingerprint {
+    /// Holds them.
+    pub key_file: PathBuf,
+    /// What unwraps those that Vault wrapped.
+    pub transit: Option<Transit>,
+}
+
+/// A key of Vault's transit engine.
+#[derive(Debug, Clone)]
+pub struct Transit {
+    /// The realm.
+    pub realm: String,
+    /// Its own login, which can only unwrap.
+    pub login: Login,
+    /// The mount of the engine.
+    pub mount: String,
+    /// The key.
+    pub key: String,
 }
 
 /// A Vault and what may be done there.

@@ -4,7 +4,12 @@
 //! under a key that only Curfew's processes hold. Without the key nobody can try guesses against it, and what leaked
 //! from a journal or a topic says nothing about a secret. The key's id stands in it, so that keys can be replaced: two
 //! live at once, every secret has a fingerprint by each, and what was matched by the older one is still matched.
+//!
+//! In its file a key may be wrapped by Vault's transit engine: then a process unwraps it at its start, by its own login,
+//! and the file alone opens nothing. Fingerprints are made here in either case: no secret travels to be fingerprinted.
 
+mod file;
+mod keyring;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -16,7 +21,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use keys::{BadKeys, Keys, MAX_LIVE, MIN_KEY_BYTES, Made, new_key};
+pub use file::{KeyFile, Made, new_key, rewrap};
+pub use keyring::{Give, Keyring};
+pub use keys::{BadContent, BadKeys, Keys, MAX_LIVE, MIN_KEY_BYTES};
 pub(crate) use usable::normalised;
 pub use usable::{MIN_BYTES, Unusable, usable};
 

@@ -11,7 +11,7 @@ use clap_complete::Shell;
 use curfew::config::Overrides;
 
 pub use exec::Exec;
-pub use publish::{FingerprintKey, Format, Publish, PublishFindings, Published, Target, To};
+pub use publish::{FingerprintKey, Format, Publish, PublishFindings, Published, Target, To, TransitKey};
 
 use crate::enforce::Part;
 use crate::run::Share;

@@ -7,18 +7,14 @@ use std::time::Duration;
 
 use curfew::clock;
 use curfew::config::file::Millis;
-use curfew::config::{Config, Environment, ways};
-use curfew::connector::vault::client::secret_file;
+use curfew::config::{Config, Environment};
 use curfew::connector::vault::mint::Issuer;
-use curfew::connector::vault::{Auth, VaultSettings};
 use curfew::exec::child::{self, Signals};
 use curfew::exec::events::{Run, usual_id};
 use curfew::exec::{Exec, Plan, Way, hand, names, times};
 use curfew::tell::Teller;
-use secrecy::SecretString;
 
-use crate::Failed;
-use crate::args;
+use crate::{Failed, args, caller};
 
 /// How long Curfew may take to answer once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +24,7 @@ pub async fn exec(config: &Config, what: args::Exec, json: bool) -> Result<ExitC
     // From here on nothing ends us unheard.
     let signals = Signals::listen().map_err(anyhow::Error::from)?;
     let (plan, to, topic, summary_file) = plan(config, what)?;
-    let (settings, token) = vault(config).await?;
+    let (settings, token) = caller::vault(config).await?;
     let issuer = Issuer::new(&settings, &token).map_err(|error| Failed::Usage(error.to_string()))?;
     drop(token);
     let teller = Teller::open(config, &to.way(&topic, "/events", PATIENCE));
@@ -117,41 +113,9 @@ fn span(ms: Millis) -> Duration {
     Duration::from_millis(u64::try_from(ms.0).unwrap_or(0))
 }
 
-/// The configuration's realm that is meant: the one at the address that is asked, else the only one.
-fn at<'a>(config: &'a Config, address: Option<&str>) -> Option<&'a curfew::config::Realm> {
-    match (address, config.realms.as_slice()) {
-        (Some(address), realms) => realms.iter().find(|realm| realm.vault.address == address.trim_end_matches('/')),
-        (None, [only]) => Some(only),
-        (None, _) => None,
-    }
-}
-
 fn realm(config: &Config) -> String {
     let address = Environment::read().vault_addr;
-    at(config, address.as_deref()).map_or_else(|| "default".to_owned(), |realm| realm.rules.name.clone())
-}
-
-/// The Vault, and the caller's own token for it: never Curfew's login, which may not mint.
-async fn vault(config: &Config) -> Result<(VaultSettings, SecretString), Failed> {
-    let env = Environment::read();
-    let known = at(config, env.vault_addr.as_deref());
-    let address = env.vault_addr.or_else(|| known.map(|realm| realm.vault.address.clone()));
-    let address = address.ok_or_else(|| Failed::Usage("which Vault? Set VAULT_ADDR".to_owned()))?;
-    if !ways::is_safe_url(&address) {
-        return Err(Failed::Usage("VAULT_ADDR is an https:// URL, or http:// on loopback".to_owned()));
-    }
-    let token = match (env.vault_token, env.home) {
-        (Some(token), _) => token,
-        (None, Some(home)) if home.join(".vault-token").is_file() => {
-            let token = secret_file("~/.vault-token", &home.join(".vault-token")).await;
-            token.map_err(|error| Failed::Usage(error.to_string()))?
-        }
-        _ => return Err(Failed::Usage("no token for Vault: set VAULT_TOKEN, or log in by `vault login`".to_owned())),
-    };
-    let mut settings = VaultSettings::new(address.trim_end_matches('/'), Auth::Token(token.clone()));
-    settings.namespace = env.vault_namespace.or_else(|| known.and_then(|realm| realm.vault.namespace.clone()));
-    settings.ca_file = env.vault_cacert.or_else(|| known.and_then(|realm| realm.vault.ca_file.clone()));
-    Ok((settings, token))
+    caller::at(config, address.as_deref()).map_or_else(|| "default".to_owned(), |realm| realm.rules.name.clone())
 }
 
 /// The process that becomes the task: see [`child::become_task`].

@@ -1,17 +1,18 @@
 //! `curfew publish finding` and `curfew fingerprint-key`: secrets come in here, and do not go on.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use curfew::config::Config;
 use curfew::event::Type;
 use curfew::event::adapters::{self, Adapter, Given};
-use curfew::fingerprint::{self, BadKeys, Keys};
+use curfew::fingerprint;
 use curfew::tell::Message;
 
-use crate::Failed;
 use crate::args::{FingerprintKey, Format, PublishFindings};
+use crate::keys::unusable;
 use crate::publish::{Way, bar, checked, listed, or_stdin, send};
+use crate::{Failed, keys};
 
 /// Over HTTP: findings need no order, and the journal makes durable together what waits together.
 const AT_ONCE: usize = 16;
@@ -19,8 +20,8 @@ const AT_ONCE: usize = 16;
 /// `curfew publish finding`
 pub async fn publish(config: &Config, what: PublishFindings, json: bool) -> Result<(), Failed> {
     let report = match what.from {
-        Format::Gitleaks => read(config, &what, Adapter::Gitleaks)?,
-        Format::Trufflehog => read(config, &what, Adapter::TruffleHog)?,
+        Format::Gitleaks => read(config, &what, Adapter::Gitleaks).await?,
+        Format::Trufflehog => read(config, &what, Adapter::TruffleHog).await?,
         Format::Canonical => {
             let is_finding = |kind| matches!(kind, Type::FindingObserved | Type::FindingClosed);
             Report { events: checked(&what.files, is_finding)?, ..Report::default() }
@@ -55,9 +56,12 @@ struct Report {
     without: usize,
 }
 
-fn read(config: &Config, what: &PublishFindings, adapter: Adapter) -> Result<Report, Failed> {
-    let file = what.fingerprint_key.as_ref().or(config.fingerprint_keys.as_ref());
-    let keys = file.map(|file| Keys::read(file).map_err(unusable)).transpose()?;
+async fn read(config: &Config, what: &PublishFindings, adapter: Adapter) -> Result<Report, Failed> {
+    let file = what.fingerprint_key.as_ref().or_else(|| configured(config));
+    let keys = match file {
+        Some(file) => Some(keys::read(config, file, what.transit.as_ref()).await?),
+        None => None,
+    };
     if keys.is_none() && !what.to.dry_run {
         let help = "--fingerprint-key is needed: without it no finding could be matched with a credential. \
             `curfew fingerprint-key FILE` makes one; the processes of `curfew run` need the same file";
@@ -95,24 +99,41 @@ fn open(file: &Path) -> Result<(String, Box<dyn Read>), Failed> {
     Ok((name, Box::new(from)))
 }
 
-fn unusable(error: BadKeys) -> Failed {
-    match error {
-        BadKeys::Content { .. } => Failed::Data(error.to_string()),
-        BadKeys::File { .. } | BadKeys::Open { .. } => Failed::Unavailable(error.to_string()),
-    }
+fn configured(config: &Config) -> Option<&PathBuf> {
+    config.fingerprint.as_ref().map(|settings| &settings.key_file)
 }
 
 /// `curfew fingerprint-key`
-pub fn new_key(config: &Config, what: &FingerprintKey, json: bool) -> Result<(), Failed> {
-    let file = what.file.as_ref().or(config.fingerprint_keys.as_ref());
+pub async fn new_key(config: &Config, what: &FingerprintKey, json: bool) -> Result<(), Failed> {
+    let file = what.file.as_ref().or_else(|| configured(config));
     let file = file.ok_or_else(|| Failed::Usage("name the file: `curfew fingerprint-key FILE`".to_owned()))?;
-    let made = fingerprint::new_key(file, what.drop_oldest).map_err(unusable)?;
+    let transit = keys::transit(config, what.transit.as_ref()).await?;
+    if what.rewrap {
+        let help = "by which transit key? Name it by --transit MOUNT/KEY";
+        let transit = transit.ok_or_else(|| Failed::Usage(help.to_owned()))?;
+        let kids = fingerprint::rewrap(file, &transit).await.map_err(unusable)?;
+        if json {
+            println!("{}", serde_json::json!({ "rewrapped": kids }));
+        } else {
+            println!("{} wrapped anew in {}: the keys are the same", kids.join(", "), file.display());
+        }
+        return Ok(());
+    }
+    let wrapped = match &transit {
+        Some(transit) => {
+            Some(transit.new_wrapped().await.map_err(|error| Failed::Unavailable(format!("no new key: {error}")))?)
+        }
+        None => None,
+    };
+    let made = fingerprint::new_key(file, what.drop_oldest, wrapped.as_deref()).map_err(unusable)?;
     if json {
-        let said = serde_json::json!({ "key": made.kid, "kept": made.kept, "dropped": made.dropped });
+        let said = serde_json::json!({ "key": made.kid, "kept": made.kept, "dropped": made.dropped,
+            "wrapped": wrapped.is_some() });
         println!("{said}");
         return Ok(());
     }
-    println!("{} is the newest key in {}", made.kid, file.display());
+    let note = if wrapped.is_some() { ", wrapped by Vault" } else { "" };
+    println!("{} is the newest key in {}{note}", made.kid, file.display());
     if let Some(kept) = made.kept {
         println!("{kept} stays live: register all credentials again, then it can be dropped");
     }

@@ -10,7 +10,7 @@ use curfew::config::{Config, Inventory};
 use curfew::connector::recipe::{Place, Recipe};
 use curfew::credential::{CredentialId, Kind};
 use curfew::event::{CredentialRegistered, Event, PartFingerprint};
-use curfew::fingerprint::Keys;
+use curfew::fingerprint::Keyring;
 use curfew::intake::Intake;
 use curfew::inventory::alike::Alike;
 use curfew::inventory::vault::{PER_SECOND, Reader};
@@ -26,7 +26,7 @@ use crate::process::Process;
 const CHUNK: usize = 100;
 
 /// Registers the recipes of `realms` (empty: of all), and starts the readers of their stores.
-pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
+pub async fn start(process: &Process, realms: &[String], keys: Option<&Keyring>) -> Result<(), Failed> {
     let config = &process.config;
     let chosen = |realm: &String| realms.is_empty() || realms.contains(realm);
     let now_ms = process.clock.wall_ms();
@@ -51,22 +51,27 @@ pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
     }
     let alike = Arc::new(Mutex::new(Alike::new(declared(config))));
     for (at, inventory) in config.inventories.iter().enumerate().filter(|(_, one)| chosen(&one.realm)) {
-        read(process, inventory, at, alike.clone()).await?;
+        read(process, inventory, at, keys, alike.clone()).await?;
     }
     Ok(())
 }
 
-async fn read(process: &Process, inventory: &Inventory, at: usize, alike: Arc<Mutex<Alike>>) -> Result<(), Failed> {
+async fn read(
+    process: &Process,
+    inventory: &Inventory,
+    at: usize,
+    keys: Option<&Keyring>,
+    alike: Arc<Mutex<Alike>>,
+) -> Result<(), Failed> {
     let config = &process.config;
     let what = format!("inventory of realm {}", inventory.realm);
-    let (Some(realm), Some(tenant), Some(file)) = (
+    let (Some(realm), Some(tenant), Some(keys)) = (
         config.realms.iter().find(|realm| realm.rules.name == inventory.realm),
         config.tenant_of(&inventory.realm),
-        &config.fingerprint_keys,
+        keys.cloned(),
     ) else {
         return Err(Failed::Data(format!("{what}: the configuration names no `fingerprint.key_file`")));
     };
-    let keys = Keys::read(file).map_err(|error| Failed::Unavailable(format!("{what}: {error}")))?;
     let settings = vault_settings(realm, login(&inventory.login));
     let watch = Watch {
         mount: inventory.mount.clone(),

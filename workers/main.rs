@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod caller;
 mod cases;
 mod deadlines;
 mod enforce;
@@ -9,6 +10,7 @@ mod exec;
 mod findings;
 mod intake;
 mod inventory;
+mod keys;
 mod link;
 mod process;
 mod publish;
@@ -129,7 +131,7 @@ fn dispatch(args: Args) -> Result<ExitCode, Failed> {
     runtime.block_on(async {
         match args.command {
             Command::Publish(what) => publish::publish(&config, what, common.json).await,
-            Command::FingerprintKey(what) => findings::new_key(&config, &what, common.json),
+            Command::FingerprintKey(what) => findings::new_key(&config, &what, common.json).await,
             Command::Cases(which) => cases::list(&config, which, common.json).await,
             Command::Tasks(which) => tasks::list(&config, which, common.json).await,
             Command::Findings(which) => cases::findings(&config, which, common.json).await,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use curfew::config::Config;
 use curfew::deadlines::ClockTrust;
+use curfew::fingerprint::Keyring;
 use curfew::intake::Intake;
 use curfew::metrics::Metrics;
 use curfew::relay::Backlog;
@@ -16,7 +17,7 @@ use uuid::Uuid;
 
 use crate::args::Role;
 use crate::process::{Process, Tasks};
-use crate::{Failed, deadlines, enforce, intake, inventory, link, reconcile, relay, serve};
+use crate::{Failed, deadlines, enforce, intake, inventory, keys, link, reconcile, relay, serve};
 
 /// Which part of the work is this process's.
 #[derive(Debug, Clone)]
@@ -127,8 +128,9 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
     if share.has(Role::Intake) {
         intake::start(process, share.has(Role::Relay))?;
     }
+    let fingerprints = keys_for(process, share).await?;
     if share.has(Role::Serve) {
-        serve::events(process).await?;
+        serve::events(process, fingerprints.clone()).await?;
     }
     if share.has(Role::Enforce) {
         enforce::start(process, &share.part, link::is_shared(&process.config)).await?;
@@ -140,9 +142,17 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
         reconcile::start(process, &share.part.realms).await?;
     }
     if share.has(Role::Inventory) {
-        inventory::start(process, &share.part.realms).await?;
+        inventory::start(process, &share.part.realms, fingerprints.as_ref()).await?;
     }
     Ok(())
+}
+
+/// Only what fingerprints gets the keys.
+async fn keys_for(process: &Process, share: &Share) -> Result<Option<Keyring>, Failed> {
+    let config = &process.config;
+    let reports = share.has(Role::Serve) && config.http.is_some();
+    let reads = share.has(Role::Inventory) && !config.inventories.is_empty();
+    if reports || reads { keys::open(process).await } else { Ok(None) }
 }
 
 /// SIGTERM and SIGINT end the process in good order, also while it starts.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use curfew::fingerprint::Keys;
+use curfew::fingerprint::Keyring;
 use curfew::http::findings::Findings;
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
@@ -31,7 +31,7 @@ pub fn operators(process: &Process) -> Result<(), Failed> {
 }
 
 /// Intake over HTTP, where it is configured.
-pub async fn events(process: &Process) -> Result<(), Failed> {
+pub async fn events(process: &Process, keys: Option<Keyring>) -> Result<(), Failed> {
     let config = &process.config;
     let Some(settings) = &config.http else { return Ok(()) };
     let wrong = |error: http::Error| Failed::Unavailable(error.to_string());
@@ -40,17 +40,13 @@ pub async fn events(process: &Process) -> Result<(), Failed> {
         tracing::info!(file = %settings.token_file.display(), "made a token for the intake");
     }
     let token: Arc<SecretString> = Arc::new(http::read_token(&settings.token_file).map_err(wrong)?);
-    let keys = match &config.fingerprint_keys {
-        Some(file) => Some(Keys::read(file).map_err(|error| Failed::Unavailable(error.to_string()))?),
-        None => None,
-    };
     let door = |topic: &String| Door {
         intake: process.intake.clone(),
         token: token.clone(),
         topic: topic.as_str().into(),
         tenant: config.topics.get(topic).map_or_else(|| "default".into(), |topic| topic.tenant.clone()),
     };
-    let findings = Findings { door: door(&settings.findings), keys: keys.map(Arc::new) };
+    let findings = Findings { door: door(&settings.findings), keys };
     let router = http::events(door(&settings.topic)).merge(http::findings::findings(findings));
     let listener = http::listen(settings.listen).await.map_err(wrong)?;
     tracing::info!(at = %settings.listen, topic = settings.topic, findings = settings.findings, "intake over HTTP");

@@ -133,6 +133,11 @@ pub fn summary(config: &Config) -> String {
         let all: Vec<&str> = inventory.paths.iter().chain(&inventory.static_roles).map(String::as_str).collect();
         lines.push(format!("inventory {}: {} below {}", inventory.realm, all.join(", "), inventory.mount));
     }
+    if let Some(fingerprint) = &config.fingerprint {
+        let by = fingerprint.transit.as_ref();
+        let by = by.map(|by| format!(", wrapped by {}/{} in {}", by.mount, by.key, by.realm)).unwrap_or_default();
+        lines.push(format!("keys      {}{by}", fingerprint.key_file.display()));
+    }
     lines.push("ok".to_owned());
     lines.join("\n")
 }

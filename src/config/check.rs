@@ -10,8 +10,8 @@ use super::problem::said;
 use super::ways::{http, is_safe_url, kafka, publish, topics};
 use super::webhooks::webhooks;
 use super::{
-    Config, Database, Environment, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention, TOKENS, Target,
-    Topic, Vault, file, rotations,
+    Config, Database, Environment, Fingerprint, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention,
+    TOKENS, Target, Topic, Transit, Vault, file, rotations,
 };
 use crate::connector;
 use crate::credential::CredentialId;
@@ -105,7 +105,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         c.warnings.push("no realm: cases are opened and held, nothing can be revoked (set VAULT_ADDR)".to_owned());
     }
     let journal = over.journal.clone().unwrap_or_else(|| c.path(&raw.journal.path));
-    let fingerprint_keys = raw.fingerprint.as_ref().map(|raw| c.path(&raw.key_file));
+    let fingerprint = raw.fingerprint.as_ref().map(|raw| fingerprint(&mut c, raw, &realms));
     let database = database(&mut c, raw.journal.postgres.as_ref());
     let socket = raw.socket.as_ref().map_or_else(|| journal.with_extension("sock"), |socket| c.path(socket));
     let socket = over.socket.clone().unwrap_or(socket);
@@ -120,7 +120,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         topics,
         publish,
         http,
-        fingerprint_keys,
+        fingerprint,
         metrics: over.metrics.unwrap_or(raw.metrics.listen),
         realms,
         targets,
@@ -304,6 +304,19 @@ fn reconcile(c: &mut Checks<'_>, at: Location, name: &str, tenant: Tenant, raw: 
         every_ms: positive(c, &raw.every, "every"),
         login: c.login(at, raw.token_file.as_ref(), raw.approle.as_ref(), &whose)?,
     })
+}
+
+fn fingerprint(c: &mut Checks<'_>, raw: &file::Fingerprint, realms: &[Realm]) -> Fingerprint {
+    let transit = raw.transit.as_ref().and_then(|Spanned { value: raw, referenced: at, .. }| {
+        rotations::known_realm(c, &raw.realm, realms);
+        Some(Transit {
+            realm: raw.realm.value.clone(),
+            login: c.login(*at, raw.token_file.as_ref(), raw.approle.as_ref(), "`fingerprint.transit`")?,
+            mount: raw.mount.clone(),
+            key: raw.key.clone(),
+        })
+    });
+    Fingerprint { key_file: c.path(&raw.key_file), transit }
 }
 
 fn positive(c: &mut Checks<'_>, ms: &Spanned<file::Millis>, what: &str) -> i64 {

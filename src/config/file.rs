@@ -234,7 +234,37 @@ section! {
     Fingerprint {
         /// Holds the keys, readable by its owner only: `curfew fingerprint-key` makes it.
         key_file: PathBuf = "fingerprint.keys".into(),
+        /// Which key of Vault's transit engine wraps them; absent: they stand in the file as they are.
+        transit: Option<Spanned<Transit>> = None,
     }
+}
+
+/// `transit`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transit {
+    /// The realm.
+    pub realm: Spanned<String>,
+    /// Holds the token of its own login, which can only unwrap.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// The AppRole of its own login.
+    #[serde(default)]
+    pub approle: Option<AppRole>,
+    /// The mount of the transit engine.
+    #[serde(default = "transit_mount")]
+    pub mount: String,
+    /// The transit key.
+    #[serde(default = "transit_key")]
+    pub key: String,
+}
+
+fn transit_mount() -> String {
+    "transit".to_owned()
+}
+
+fn transit_key() -> String {
+    "curfew-fingerprint".to_owned()
 }
 
 section! {

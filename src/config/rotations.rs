@@ -431,7 +431,7 @@ fn at_target(
     Some(Holder { kind: Kind::PostgresRole, instance: target.value.clone(), users, at: roles.referenced })
 }
 
-fn known_realm(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {
+pub(super) fn known_realm(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {
     if !realms.iter().any(|known| known.rules.name == realm.value) {
         let message = format!("there is no realm {}", said(&realm.value));
         let known = realms.iter().map(|realm| realm.rules.name.as_str());

@@ -15,7 +15,7 @@ topics:
   curfew.findings: {events: [finding.observed, finding.closed], kinds: [vault-lease], strongest: track}
 publish: {outcomes: curfew.outcomes, states: curfew.outcomes, rejected: curfew.rejected}
 http: {listen: "127.0.0.1:8484", token_file: intake.token, topic: curfew.tasks, findings: curfew.findings}
-fingerprint: {key_file: fingerprint.keys}
+fingerprint: {key_file: fingerprint.keys, transit: {realm: prod, token_file: unwrap.token}}
 metrics: {listen: "127.0.0.1:9464"}
 socket: curfew.sock
 realms:
@@ -40,7 +40,11 @@ fn the_whole_file_is_read() {
     let config = parse(WHOLE).unwrap();
     assert_eq!(config.journal, Path::new("/etc/curfew/curfew.db"));
     assert!(config.enforces());
-    assert_eq!(config.fingerprint_keys.as_deref(), Some(Path::new("/etc/curfew/fingerprint.keys")));
+    let fingerprint = config.fingerprint.as_ref().unwrap();
+    assert_eq!(fingerprint.key_file, Path::new("/etc/curfew/fingerprint.keys"));
+    let transit = fingerprint.transit.as_ref().unwrap();
+    assert_eq!((&*transit.realm, &*transit.mount, &*transit.key), ("prod", "transit", "curfew-fingerprint"));
+    assert!(matches!(&transit.login, Login::TokenFile(file) if file == Path::new("/etc/curfew/unwrap.token")));
     assert_eq!(config.http.as_ref().unwrap().findings, "curfew.findings");
     let day_ms = 86_400_000;
     assert_eq!((config.retention.events_ms, config.retention.closed_ms), (30 * day_ms, 400 * day_ms));
@@ -60,7 +64,8 @@ fn nothing_at_all_is_a_configuration() {
     let config = parse("# nothing\n").unwrap();
     assert!(config.kafka.is_none() && config.http.is_some() && !config.enforces());
     assert_eq!(config.topics.len(), 2);
-    assert_eq!((config.http.unwrap().findings.as_str(), config.fingerprint_keys), ("curfew.findings", None));
+    assert_eq!(config.http.unwrap().findings, "curfew.findings");
+    assert!(config.fingerprint.is_none());
     let other = parse("topics:\n  a: {events: [finding.observed]}\n").unwrap();
     assert_eq!(other.http.unwrap().findings, "a");
     assert_eq!(config.limits.effects_per_minute, Some(600));
@@ -113,6 +118,9 @@ fn what_is_wrong_is_said_with_its_line() {
         ("topic: curfew.tasks", "topic: curfew.task", 8, "did you mean `curfew.tasks`?"),
         ("findings: curfew.findings}", "findings: curfew.finding}", 8, "did you mean `curfew.findings`?"),
         ("key_file", "keyfile", 9, "did you mean `key_file`?"),
+        ("realm: prod, token_file: unwrap", "realm: prd, token_file: unwrap", 9, "did you mean `prod`?"),
+        (", token_file: unwrap.token", "", 9, "exactly one of"),
+        ("realm: prod, token_file: unwrap", "token_file: unwrap", 9, "`realm` is missing"),
         ("127.0.0.1:8484", "0.0.0.0:8484", 8, "loopback"),
         ("outcomes: curfew.outcomes", "outcomes: curfew.tasks", 7, "hear itself"),
         ("vault-lease:prod", "prod", 24, "a credential id is"),

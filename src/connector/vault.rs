@@ -16,6 +16,7 @@ pub mod secret_id;
 mod sight;
 pub mod static_role;
 pub mod token;
+pub mod transit;
 
 use std::collections::HashSet;
 use std::future::Future;

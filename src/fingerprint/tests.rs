@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use proptest::prelude::*;
 
-use super::keys::BadContent;
 use super::*;
 
 const KEY: &str = "c3b1f0a7c3b1f0a7c3b1f0a7c3b1f0a7c3b1f0a7c3b1f0a7c3b1f0a7c3b1f0a7";
@@ -93,6 +92,13 @@ fn a_key_file_that_is_wrong_is_not_quoted() {
         (format!("k1 {}", &KEY[2..]), BadContent::Short { line: 1 }),
         (format!("k1 {KEY}!"), BadContent::Encoding { line: 1 }),
         (format!("k1 {KEY}\nk1 {KEY}"), BadContent::Twice { line: 2 }),
+        (format!("k1 vault:v1:{base64}"), BadContent::Locked { line: 1 }),
+        (format!("k2 {KEY}\nk1 vault:v12:{base64}"), BadContent::Locked { line: 2 }),
+        (format!("k1 vault:v1:{base64}\nk1 {KEY}"), BadContent::Twice { line: 2 }),
+        (format!("k1 vault:{base64}"), BadContent::NotWrapped { line: 1 }),
+        (format!("k1 vault:v:{base64}"), BadContent::NotWrapped { line: 1 }),
+        (format!("k1 vault:v1:{base64}:x"), BadContent::NotWrapped { line: 1 }),
+        ("k1 vault:v1:".to_owned(), BadContent::NotWrapped { line: 1 }),
         (format!("k1 {KEY}\nk2 {KEY}\nk3 {KEY}"), BadContent::TooMany { line: 3 }),
     ] {
         let found = same(&text).unwrap_err();
@@ -108,22 +114,22 @@ fn keys_are_made_kept_and_dropped_in_a_file_of_their_owner() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
     assert!(matches!(Keys::read(&path), Err(BadKeys::File { .. })));
-    let first = new_key(&path, false).unwrap();
+    let first = new_key(&path, false, None).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let by_first = Keys::read(&path).unwrap().of("a secret value");
-    let second = new_key(&path, false).unwrap();
+    let second = new_key(&path, false, None).unwrap();
     assert_eq!((second.kept.as_ref(), second.dropped.as_ref()), (Some(&first.kid), None));
     let keys = Keys::read(&path).unwrap();
     assert_eq!(keys.kids().collect::<Vec<_>>(), [&second.kid, &first.kid]);
     assert_eq!(keys.of("a secret value")[1], by_first[0], "the older one goes on");
-    assert!(new_key(&path, false).unwrap_err().to_string().contains("at most 2 keys"));
-    let third = new_key(&path, true).unwrap();
+    assert!(new_key(&path, false, None).unwrap_err().to_string().contains("at most 2 keys"));
+    let third = new_key(&path, true, None).unwrap();
     assert_eq!((third.kept, third.dropped), (Some(second.kid.clone()), Some(first.kid)));
     assert_eq!(Keys::read(&path).unwrap().kids().collect::<Vec<_>>(), [&third.kid, &second.kid]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-made is left");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
     assert!(Keys::read(&path).unwrap_err().to_string().contains("chmod 600"));
-    assert!(matches!(new_key(&path, true), Err(BadKeys::Open { .. })));
+    assert!(matches!(new_key(&path, true, None), Err(BadKeys::Open { .. })));
 }
 
 proptest! {

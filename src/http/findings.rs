@@ -1,7 +1,5 @@
 //! Scanners' own reports over HTTP: converted, fingerprinted and made durable as events; then they are forgotten.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -18,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Door, event, is_authorised, loopback_only, media, refuse, unavailable};
 use crate::event::adapters::{self, Adapter, BadItem, Converted, Given, NoRepository};
 use crate::event::{Coordinates, Delivery, RejectReason};
-use crate::fingerprint::Keys;
+use crate::fingerprint::{Keyring, Keys};
 use crate::journal::{self, Fate};
 use crate::telemetry::died;
 
@@ -37,7 +35,7 @@ pub struct Findings {
     /// As for other events, with the topic of findings.
     pub door: Door,
     /// By which secrets are fingerprinted.
-    pub keys: Option<Arc<Keys>>,
+    pub keys: Option<Keyring>,
 }
 
 /// `POST /findings`: one structured CloudEvent. `POST /findings/gitleaks?repository=…` and `POST /findings/trufflehog`: a
@@ -66,10 +64,14 @@ async fn report(
     let Some(adapter) = Adapter::of_name(&scanner) else {
         return explain(StatusCode::NOT_FOUND, "scanner", "there are /findings/gitleaks and /findings/trufflehog");
     };
-    let Some(keys) = state.keys.clone() else {
+    let Some(keyring) = &state.keys else {
         let say = "without a fingerprint key no finding could be matched with a credential: make one by \
             `curfew fingerprint-key FILE`, and name it in the configuration as `fingerprint.key_file`";
         return explain(StatusCode::NOT_IMPLEMENTED, "fingerprint_key", say);
+    };
+    let Some(keys) = keyring.now() else {
+        let say = "Vault has not unwrapped the fingerprint keys yet: try again";
+        return explain(StatusCode::SERVICE_UNAVAILABLE, "fingerprint_key", say);
     };
     if !["application/json", "application/x-ndjson", "application/jsonl"].contains(&media(&headers).as_str()) {
         let say = "a report is application/json or application/x-ndjson";

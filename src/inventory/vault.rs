@@ -18,7 +18,7 @@ use crate::connector::vault::kv::PENDING;
 use crate::connector::vault::kv::engine::{Kv, Secret, Version};
 use crate::connector::vault::static_role::{CREDS, FIELD};
 use crate::connector::vault::{ConnectError, Vault, VaultSettings};
-use crate::fingerprint::Keys;
+use crate::fingerprint::{Keyring, Keys};
 use crate::guard::Mode;
 
 /// Reads per second, where nothing else is said.
@@ -38,7 +38,7 @@ pub struct Reader {
     realm: String,
     kv: Kv,
     watches: Vec<Watch>,
-    keys: Keys,
+    keys: Keyring,
     limit: DefaultDirectRateLimiter,
 }
 
@@ -47,6 +47,7 @@ struct Stop;
 
 /// One scan under way.
 struct Round<'a> {
+    keys: Keys,
     since: &'a HashMap<String, i64>,
     out: &'a mpsc::Sender<Changed>,
     scan: Scan,
@@ -87,7 +88,7 @@ impl Reader {
         settings: &VaultSettings,
         clock: clock::Shared,
         watches: Vec<Watch>,
-        keys: Keys,
+        keys: impl Into<Keyring>,
         per_second: NonZeroU32,
     ) -> Result<Self, ConnectError> {
         for watch in &watches {
@@ -97,13 +98,15 @@ impl Reader {
         }
         let vault: Arc<Vault> = Vault::open(realm, settings, Mode::Observe, clock).await?;
         let limit = RateLimiter::direct(Quota::per_second(per_second));
-        Ok(Self { realm: realm.to_owned(), kv: Kv::new(vault, Vec::new()), watches, keys, limit })
+        Ok(Self { realm: realm.to_owned(), kv: Kv::new(vault, Vec::new()), watches, keys: keys.into(), limit })
     }
 
     /// Looks at all that is watched, and sends what has another version than `since` says (`<mount>/<path>` → version).
-    /// A secret that was deleted with its metadata and written again up to the same number looks unchanged.
+    /// A secret that was deleted with its metadata and written again up to the same number looks unchanged. Waits for the
+    /// keys, where they are not here yet.
     pub async fn scan(&self, since: &HashMap<String, i64>, out: &mpsc::Sender<Changed>) -> Scan {
-        let mut round = Round { since, out, scan: Scan::default() };
+        let Some(keys) = self.keys.wait().await else { return Scan { partial: true, ..Scan::default() } };
+        let mut round = Round { keys, since, out, scan: Scan::default() };
         for watch in &self.watches {
             for path in &watch.paths {
                 let walked = match path.strip_suffix('/') {
@@ -117,7 +120,7 @@ impl Reader {
             }
             for role in &watch.static_roles {
                 let name = format!("{}/{CREDS}{role}", watch.mount);
-                let read = self.handed_out(&watch.mount, role, &name, round.since.get(&name)).await;
+                let read = self.handed_out(&watch.mount, role, &name, &round).await;
                 if round.note(&name, read).await.is_err() {
                     round.scan.partial = true;
                     return round.scan;
@@ -165,7 +168,7 @@ impl Reader {
             let most = Failure::new(FailureKind::Unavailable, format!("more than {SECRETS} secrets: watch fewer"));
             return round.fault(name, &most);
         }
-        let read = self.changed(watch, path, &name, round.since.get(&name)).await;
+        let read = self.changed(watch, path, &name, round).await;
         round.note(&name, read).await
     }
 
@@ -175,12 +178,12 @@ impl Reader {
         mount: &str,
         role: &str,
         name: &str,
-        since: Option<&i64>,
+        round: &Round<'_>,
     ) -> Result<Option<Changed>, Failure> {
         let vault = &self.kv.vault;
         self.limit.until_ready().await;
         let Some(known) = vault.static_role(mount, role, &[]).await? else { return Ok(None) };
-        if since == Some(&known.version) {
+        if round.since.get(name) == Some(&known.version) {
             return Ok(None);
         }
         self.limit.until_ready().await;
@@ -192,7 +195,7 @@ impl Reader {
             // Its versions are the times of its rotations.
             issued_ms: Some(known.version),
             user: Some(known.user),
-            fingerprints: self.keys.of(value.expose_secret()),
+            fingerprints: round.keys.of(value.expose_secret()),
         };
         let values = Some(learned).filter(|learned| !learned.fingerprints.is_empty()).into_iter().collect();
         Ok(Some(Changed { secret: name.to_owned(), version: known.version, values }))
@@ -203,12 +206,12 @@ impl Reader {
         watch: &Watch,
         path: &str,
         name: &str,
-        since: Option<&i64>,
+        round: &Round<'_>,
     ) -> Result<Option<Changed>, Failure> {
         self.limit.until_ready().await;
         let Some(versions) = self.kv.versions(&watch.mount, path).await? else { return Ok(None) };
         let newest = versions.newest;
-        if since == Some(&newest) {
+        if round.since.get(name) == Some(&newest) {
             return Ok(None);
         }
         let readable = |version: &i64| versions.all.get(version) == Some(&Version::Readable);
@@ -218,14 +221,14 @@ impl Reader {
             self.limit.until_ready().await;
             // It may be gone since its metadata was read.
             if let Some(secret) = self.kv.read(&watch.mount, path, Some(version)).await? {
-                values.extend(self.values(watch, name, &secret, version == newest));
+                values.extend(self.values(watch, name, &secret, version == newest, &round.keys));
             }
         }
         Ok(Some(Changed { secret: name.to_owned(), version: newest, values }))
     }
 
     /// The values of one version. What is too short or masked has no fingerprint, and is left out.
-    fn values(&self, watch: &Watch, name: &str, secret: &Secret, current: bool) -> Vec<Learned> {
+    fn values(&self, watch: &Watch, name: &str, secret: &Secret, current: bool, keys: &Keys) -> Vec<Learned> {
         let Some(fields) = secret.fields() else { return Vec::new() };
         let user_field = watch.user_field.as_deref();
         let user = user_field.and_then(|field| secret.text(field).ok()).map(str::to_owned);
@@ -243,7 +246,7 @@ impl Reader {
             current,
             issued_ms: secret.created_ms,
             user: user.clone(),
-            fingerprints: self.keys.of(text),
+            fingerprints: keys.of(text),
         });
         learned.filter(|learned| !learned.fingerprints.is_empty()).collect()
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::world::{env, unique};
+use crate::world::{env, repository, unique};
 
 /// Root at a Vault.
 #[derive(Clone)]
@@ -151,6 +151,39 @@ impl Admin {
         let policy = r#"path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }"#;
         self.ok("PUT", "sys/policies/acl/curfew-tests", json!({"policy": policy})).await;
         self.token(json!({"policies": ["curfew-tests"], "period": "1h"})).await.1
+    }
+
+    /// A policy of `deploy/vault`, with other names in it; what it is called.
+    pub async fn policy(&self, file: &str, replaced: &[(&str, &str)]) -> String {
+        let text = std::fs::read_to_string(repository().join(format!("deploy/vault/{file}.hcl"))).unwrap();
+        let text = replaced.iter().fold(text, |text, (from, to)| {
+            assert!(text.contains(from), "{file}.hcl says nothing of {from}");
+            text.replace(from, to)
+        });
+        let name = unique(file);
+        self.ok("PUT", &format!("sys/policies/acl/{name}"), json!({"policy": text})).await;
+        name
+    }
+
+    /// A token with these policies and no other.
+    pub async fn token_of(&self, policies: &[&str]) -> String {
+        self.token(json!({"policies": policies, "no_default_policy": true})).await.1
+    }
+
+    /// A transit engine on a mount of its own, with the key `curfew-fingerprint`; the mount.
+    pub async fn transit(&self) -> String {
+        let mount = unique("transit");
+        self.ok("POST", &format!("sys/mounts/{mount}"), json!({"type": "transit"})).await;
+        self.ok("POST", &format!("{mount}/keys/curfew-fingerprint"), json!({})).await;
+        mount
+    }
+
+    /// Tokens of who may unwrap and of who may make keys of [`Self::transit`], and nothing else.
+    pub async fn transit_logins(&self, mount: &str) -> (String, String) {
+        let own = format!("\"{mount}/");
+        let uses = self.policy("fingerprint-transit", &[("\"transit/", &own)]).await;
+        let makes = self.policy("fingerprint-transit-make", &[("\"transit/", &own)]).await;
+        (self.token_of(&[&uses]).await, self.token_of(&[&makes]).await)
     }
 
     /// Whether a token still works.

@@ -27,6 +27,7 @@ mod minted;
 mod panics;
 pub mod scans;
 mod spread;
+mod wrapped;
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=UTF-8";
 /// So much of a secret is a leak, in whatever spelling.

@@ -26,6 +26,7 @@ mod capacity;
 mod chaos;
 mod cli;
 mod crash;
+mod endure;
 mod exec;
 mod executor;
 mod intake;
@@ -43,11 +44,4 @@ mod stories;
 mod vault;
 mod world;
 
-/// The repository. Cargo says it anew at each run: a target folder that several clones share keeps what was compiled into
-/// a test binary in another of them.
-fn repository() -> &'static std::path::Path {
-    static FOUND: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
-        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), Into::into)
-    });
-    &FOUND
-}
+use world::repository;

@@ -3,6 +3,7 @@
 
 mod findings;
 mod owner;
+mod rotations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -164,10 +165,7 @@ impl World {
     }
 
     async fn ask(&self, args: &[&str]) -> Output {
-        let binary = assert_cmd::cargo::cargo_bin!("curfew");
-        let mut command = Command::new(binary);
-        command.current_dir(self.folder.path()).env_clear().env("USER", "ana").args(args);
-        command.output().await.unwrap()
+        ask(self.folder.path(), args).await
     }
 
     async fn ask_json(&self, args: &[&str]) -> Value {
@@ -244,6 +242,13 @@ impl World {
         })
         .await
     }
+}
+
+/// One command in the folder of a process.
+async fn ask(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("curfew"));
+    command.current_dir(folder).env_clear().env("USER", "ana").args(args);
+    command.output().await.unwrap()
 }
 
 #[derive(Debug)]

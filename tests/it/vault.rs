@@ -7,6 +7,7 @@ mod outage;
 mod reconcile;
 mod static_roles;
 mod tokens;
+mod transit;
 
 use std::sync::Arc;
 

@@ -14,6 +14,15 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", &uuid::Uuid::new_v4().simple().to_string()[..12])
 }
 
+/// The repository. Cargo says it anew at each run: a target folder that several clones share keeps what was compiled into
+/// a test binary in another of them.
+pub fn repository() -> &'static std::path::Path {
+    static FOUND: std::sync::LazyLock<std::path::PathBuf> = std::sync::LazyLock::new(|| {
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), Into::into)
+    });
+    &FOUND
+}
+
 /// Waits until `condition` gives something, or fails with `what` after a minute.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
     let started = Instant::now();

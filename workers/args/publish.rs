@@ -1,6 +1,7 @@
 //! `curfew publish` and what it needs.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum, ValueHint};
@@ -25,9 +26,12 @@ const FINDING_EXAMPLES: &str = "Examples:\n  \
 pub const KEY_ABOUT: &str = "Make a key of fingerprints in a new file that only its owner can read, or put a newer one \
     before that of an existing file.\n\nTwo keys are live at once: with the newer one in place, register all \
     credentials again; what was fingerprinted by the older one is matched meanwhile. All processes, and whoever runs \
-    `curfew publish finding`, need the same file.";
+    `curfew publish finding`, need the same file.\n\nWith --transit the key is one that Vault makes and wraps: the \
+    file alone opens nothing, and nobody sees the key here. Whoever uses it unwraps it by a login of its own, which \
+    Vault's audit log shows.";
 pub const KEY_EXAMPLES: &str = "Examples:\n  curfew fingerprint-key /etc/curfew/fingerprint.keys\n  \
-    curfew fingerprint-key --drop-oldest";
+    curfew fingerprint-key --drop-oldest\n  \
+    curfew fingerprint-key --transit transit/curfew-fingerprint /etc/curfew/fingerprint.keys";
 
 /// `curfew publish`
 #[derive(Debug, Clone, ClapArgs)]
@@ -103,6 +107,9 @@ pub struct PublishFindings {
     /// Holds the keys of fingerprints; without it, the configured one
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub fingerprint_key: Option<PathBuf>,
+    /// Vault's transit key that unwraps them (VAULT_ADDR, VAULT_TOKEN); without it, the configured one
+    #[arg(long, value_name = "MOUNT/KEY")]
+    pub transit: Option<TransitKey>,
     /// Where to.
     #[command(flatten)]
     pub to: Target,
@@ -131,4 +138,27 @@ pub struct FingerprintKey {
     /// Where two keys are live already: drop the older one. What only it has fingerprinted is matched no more
     #[arg(long)]
     pub drop_oldest: bool,
+    /// Let Vault make the key, wrapped by this transit key (VAULT_ADDR, VAULT_TOKEN); without it, the configured one
+    #[arg(long, value_name = "MOUNT/KEY")]
+    pub transit: Option<TransitKey>,
+    /// Make no key: have those that Vault wrapped wrapped anew, by the newest version of the transit key
+    #[arg(long, conflicts_with = "drop_oldest")]
+    pub rewrap: bool,
+}
+
+/// A key of Vault's transit engine.
+#[derive(Debug, Clone)]
+pub struct TransitKey {
+    pub mount: String,
+    pub key: String,
+}
+
+impl FromStr for TransitKey {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.trim_matches('/').rsplit_once('/').filter(|(mount, key)| !mount.is_empty() && !key.is_empty());
+        let (mount, key) = parts.ok_or("the engine's mount and the key, such as transit/curfew-fingerprint")?;
+        Ok(Self { mount: mount.to_owned(), key: key.to_owned() })
+    }
 }

@@ -62,6 +62,10 @@ pub enum Call {
     LeaseRenew,
     /// `sys/wrapping/wrap`
     Wrap,
+    /// `<mount>/decrypt/<key>`: the transit engine unwraps
+    TransitDecrypt,
+    /// `<mount>/datakey/wrapped/<key>` and `<mount>/rewrap/<key>`: it wraps
+    TransitWrap,
     /// `sys/internal/ui/mounts/<mount>`: which engine answers there
     Mount,
     /// A list of lease ids, accessors or secrets
@@ -130,7 +134,8 @@ pub enum Meaning {
     },
     /// Clearly not there (any more).
     Gone,
-    /// Another version than the one that check-and-set named is the current one: nothing was written.
+    /// Another version than the one that check-and-set named is the current one: nothing was written. Of a transit key: one
+    /// that opens nothing any more.
     Outdated,
     /// The answer allows neither: half-revoked, or not as documented.
     Unclear(&'static str),
@@ -234,6 +239,8 @@ fn success(call: Call, status: u16, body: Value) -> Meaning {
         Call::RevokeSelf => status == 204,
         Call::LeaseRenew => body["lease_duration"].is_u64(),
         Call::Wrap => body["wrap_info"]["token"].is_string(),
+        Call::TransitDecrypt => body["data"]["plaintext"].is_string(),
+        Call::TransitWrap => body["data"]["ciphertext"].is_string(),
         Call::Mount => body["data"]["type"].is_string() && body["data"]["path"].is_string(),
         Call::List => body["data"]["keys"].is_array(),
         Call::Own => true,
@@ -303,6 +310,7 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         (Call::Login, 400) if text.contains("invalid role or secret ID") || text.contains("invalid secret id") => {
             Meaning::Gone
         }
+        (Call::TransitDecrypt | Call::TransitWrap, 400) => transit(text),
         (Call::SecretIdDestroy | Call::SecretIdLookup | Call::SecretIdFind | Call::SecretIdSet, 400 | 404 | 500)
             if text.contains("role") && text.contains("does not exist") =>
         {
@@ -313,6 +321,22 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         (_, 403) => Meaning::Forbidden,
         (_, 400 | 404 | 405 | 412) => failed(FailureKind::Refused, "Vault refuses the request as such"),
         _ => doubt(call, "an error inside Vault"),
+    }
+}
+
+fn transit(text: &str) -> Meaning {
+    if text.contains("encryption key not found") {
+        Meaning::Gone
+    } else if text.contains("disallowed by policy (too old)") {
+        Meaning::Outdated
+    } else if text.contains("missing 'context'") {
+        failed(FailureKind::Refused, "this transit key wants a context with each call: make one that is not `derived`")
+    } else if text.contains("not supported for key type") {
+        failed(FailureKind::Refused, "this transit key does not encrypt: make one of the type aes256-gcm96")
+    } else if text.contains("invalid ciphertext") || text.contains("message authentication failed") {
+        failed(FailureKind::Refused, "this transit key did not wrap it, or it is damaged: name the key that did")
+    } else {
+        failed(FailureKind::Refused, "Vault refuses the request as such")
     }
 }
 

@@ -463,10 +463,7 @@ impl Connector for AppRoles {
     }
 
     async fn probe(&self, subject: &Subject) -> Sighting {
-        let at_ms = self.vault.clock.wall_ms();
-        let sight = self.vault.bounded(false, Box::pin(self.sight(subject))).await;
-        let (answer, control, level) = sight.unwrap_or((Answer::Unknown, false, Level::Target));
-        Sighting { level, answer, at_ms, control, residue: Vec::new(), request_id: None }
+        self.vault.sighted(Box::pin(self.sight(subject))).await
     }
 
     async fn self_check(&self) -> Result<(), Failure> {

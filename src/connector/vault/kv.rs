@@ -19,7 +19,7 @@ use super::client::Wiped;
 use super::rights::Need;
 use super::{Vault, exact, unsupported};
 use crate::case::plan::Act;
-use crate::case::record::{Answer, FailureKind, Generation, Level, Observation, Output, Presence, Residue, Sighting};
+use crate::case::record::{FailureKind, Generation, Observation, Output, Presence, Residue, Sighting};
 use crate::connector::candidate::candidate;
 use crate::connector::recipe::{Keeper, Place, Rotation, Store, Stored, Which};
 use crate::connector::{Connector, Failure, Subject};
@@ -387,11 +387,8 @@ impl Connector for Secrets {
         }
     }
 
-    /// A store uses no value: it cannot say whether one works.
     async fn probe(&self, _subject: &Subject) -> Sighting {
-        let at_ms = self.kv.vault.clock.wall_ms();
-        let (level, answer) = (Level::Issuer, Answer::Unknown);
-        Sighting { level, answer, at_ms, control: false, residue: Vec::new(), request_id: None }
+        self.kv.vault.unsighted()
     }
 
     async fn self_check(&self) -> Result<(), Failure> {

@@ -26,6 +26,23 @@ impl Vault {
             answer == Answer::Refused && if seen_before(subject) { self.is_active().await } else { stranger.await };
         Sighting { level: Level::Issuer, answer, at_ms, control, residue: Vec::new(), request_id }
     }
+
+    /// The sighting of a look that says all of it: answer, control, level.
+    pub(super) async fn sighted(
+        &self,
+        look: impl Future<Output = Result<(Answer, bool, Level), Failure>> + Send,
+    ) -> Sighting {
+        let at_ms = self.clock.wall_ms();
+        let seen = self.bounded(false, look).await;
+        let (answer, control, level) = seen.unwrap_or((Answer::Unknown, false, Level::Target));
+        Sighting { level, answer, at_ms, control, residue: Vec::new(), request_id: None }
+    }
+
+    /// Of a store: it uses no value, so it cannot say whether one works.
+    pub(super) fn unsighted(&self) -> Sighting {
+        let (level, answer, at_ms) = (Level::Issuer, Answer::Unknown, self.clock.wall_ms());
+        Sighting { level, answer, at_ms, control: false, residue: Vec::new(), request_id: None }
+    }
 }
 
 /// Whether this case has seen the credential on this path before: then its absence means something.

@@ -21,7 +21,7 @@ use super::client::{Raw, Wiped};
 use super::rights::Need;
 use super::{Vault, exact, odd, time_ms, unsupported};
 use crate::case::plan::Act;
-use crate::case::record::{Answer, FailureKind, Generation, Level, Observation, Output, Presence, Residue, Sighting};
+use crate::case::record::{FailureKind, Generation, Observation, Output, Presence, Residue, Sighting};
 use crate::connector::recipe::{Keeper, Place, Rotation, Store, Stored, Which};
 use crate::connector::{Connector, Failure, Subject};
 use crate::probe::Settle;
@@ -276,11 +276,8 @@ impl Connector for StaticRoles {
         }
     }
 
-    /// A store uses no value: it cannot say whether one works.
     async fn probe(&self, _subject: &Subject) -> Sighting {
-        let at_ms = self.vault.clock.wall_ms();
-        let (level, answer) = (Level::Issuer, Answer::Unknown);
-        Sighting { level, answer, at_ms, control: false, residue: Vec::new(), request_id: None }
+        self.vault.unsighted()
     }
 
     async fn self_check(&self) -> Result<(), Failure> {

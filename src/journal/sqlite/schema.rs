@@ -80,7 +80,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
         return Err(Error::Unavailable(text.into()));
     };
     if !missing.is_empty() {
-        let digest = |row: &Context<'_>| Ok(digest16(&[row.get_raw(0).as_bytes()?, row.get_raw(1).as_bytes()?]).to_vec());
+        let digest =
+            |row: &Context<'_>| Ok(digest16(&[row.get_raw(0).as_bytes()?, row.get_raw(1).as_bytes()?]).to_vec());
         db.create_scalar_function("digest16", 2, FunctionFlags::SQLITE_DETERMINISTIC, digest)?;
         let tx = db.transaction()?;
         for sql in missing {

@@ -164,7 +164,7 @@ fn leaks(secrets: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_of_a_scanner_is_durable_when_it_is_answered() {
     use curfew::event::{Says, Type};
-    use curfew::fingerprint::{Keys, new_key};
+    use curfew::fingerprint::{Keyring, Keys, new_key};
     use curfew::http::findings::{Findings, MAX_REPORT_BYTES};
     let dir = tempfile::tempdir().unwrap();
     let mut station = Station::open(dir.path(), &[]);
@@ -175,9 +175,9 @@ async fn a_report_of_a_scanner_is_durable_when_it_is_answered() {
     let path = dir.path().join("token");
     http::create_token(&path).unwrap();
     let token = std::fs::read_to_string(&path).unwrap();
-    new_key(&dir.path().join("keys"), false).unwrap();
-    let keys = Arc::new(Keys::read(&dir.path().join("keys")).unwrap());
-    let serve = async |topic: &str, keys: Option<Arc<Keys>>| {
+    new_key(&dir.path().join("keys"), false, None).unwrap();
+    let keys = Keys::read(&dir.path().join("keys")).unwrap();
+    let serve = async |topic: &str, keys: Option<Keyring>| {
         let door = Door {
             intake: station.intake.clone(),
             token: Arc::new(http::read_token(&path).unwrap()),
@@ -190,7 +190,8 @@ async fn a_report_of_a_scanner_is_durable_when_it_is_answered() {
         tokio::spawn(http::serve(listener, http::findings::findings(Findings { door, keys }), stop.clone()));
         (url, stop.drop_guard())
     };
-    let (url, _stop) = serve("curfew.findings", Some(keys.clone())).await;
+    let (give, later) = Keyring::later();
+    let (url, _stop) = serve("curfew.findings", Some(later)).await;
     let client = reqwest::Client::new();
     let post = |url: &str, body: String| {
         client.post(url).bearer_auth(&token).header("content-type", "application/json").body(body)
@@ -205,6 +206,11 @@ async fn a_report_of_a_scanner_is_durable_when_it_is_answered() {
     let gitleaks = format!("{url}/gitleaks?repository=o/r");
 
     let three = leaks(&["c4nary-one", "c4nary-two", "REDACTED"]);
+    // Vault has not unwrapped the keys: the sender tries again, and nothing is recorded without a fingerprint.
+    let (status, said) = answer(post(&gitleaks, three.clone())).await;
+    assert!(status == 503 && said["say"].as_str().unwrap().contains("not unwrapped"), "{said}");
+    assert_eq!(station.stats().await.accepted, 0);
+    give.send(Some(keys.clone())).unwrap();
     let (status, said) = answer(post(&gitleaks, three.clone())).await;
     let whole = json!({"result": "accepted", "accepted": 3, "duplicates": 0, "rejected": 0, "without_fingerprint": 1,
         "unreadable": []});
@@ -233,7 +239,7 @@ async fn a_report_of_a_scanner_is_durable_when_it_is_answered() {
     let (without, _stop) = serve("curfew.findings", None).await;
     let (status, said) = answer(post(&format!("{without}/gitleaks?repository=o/r"), one.clone())).await;
     assert!(status == 501 && said["say"].as_str().unwrap().contains("fingerprint-key"), "{said}");
-    let (tasks, _stop) = serve("curfew.tasks", Some(keys)).await;
+    let (tasks, _stop) = serve("curfew.tasks", Some(keys.into())).await;
     let (status, said) = answer(post(&format!("{tasks}/gitleaks?repository=o/r"), one)).await;
     assert_eq!((status, &said["rejected"]), (403, &json!(1)));
     assert_eq!(station.stats().await.accepted, 1_204);

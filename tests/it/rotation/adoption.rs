@@ -29,18 +29,18 @@ over_both! {
     a_value_that_grows_too_old_is_rolled_over,
 }
 
-fn consumers(within_ms: i64, late: Late) -> Adoption {
+pub(super) fn consumers(within_ms: i64, late: Late) -> Adoption {
     Adoption { consumers: vec!["billing".into(), "web".into()], within_ms, late, by_word: true }
 }
 
-fn says(victim: &Victim, version: i64, consumer: &str, failed: bool) -> Event {
+pub(super) fn says(victim: &Victim, version: i64, consumer: &str, failed: bool) -> Event {
     let credential = victim.credential().clone();
     let data = CredentialAdopted { credential, version, consumer: consumer.to_owned(), failed };
     event(Type::CredentialAdopted, Data::CredentialAdopted(data))
 }
 
 /// Runs until `seen` shows what is waited for.
-async fn run_until(
+pub(super) async fn run_until(
     stage: &Stage,
     journal: &Arc<dyn Journal>,
     victim: &Victim,
@@ -55,11 +55,11 @@ async fn run_until(
     .await
 }
 
-fn is_promoted(line: &CaseLine) -> bool {
+pub(super) fn is_promoted(line: &CaseLine) -> bool {
     line.case.state.turn.new.is_some()
 }
 
-fn is_held(line: &CaseLine, wanted: HoldReason) -> bool {
+pub(super) fn is_held(line: &CaseLine, wanted: HoldReason) -> bool {
     matches!(line.case.state.phase, Phase::Held { reason } if reason == wanted)
 }
 
@@ -161,33 +161,50 @@ async fn giving_the_old_value_back_survives_every_kill_with_two_users(store: Sto
 
 async fn every_kill_on_the_way_back(store: Store, shape: Shape) {
     let ground = Ground::new().await;
+    every_kill_of(async |death| {
+        let what = format!("{shape:?} killed {death:?} on the way back");
+        let victim = ground.victim(shape, consumers(3_600_000, Late::Hold)).await;
+        let works = async || victim.assert_something_works(&what).await;
+        let died = killed_on_the_way_back(store.fresh(), &victim, death, works).await;
+        assert_given_back(&victim, &what).await;
+        died
+    })
+    .await;
+}
+
+/// Runs that die at each append, before and after it is durable, until one ends before its death.
+pub(super) async fn every_kill_of(run: impl AsyncFn(Death) -> bool) {
     let both = [Death::Before as fn(usize) -> Death, Death::After].map(async |make| {
         let mut at = 0;
-        while killed_on_the_way_back(store.fresh(), &ground, shape, make(at)).await {
+        while run(make(at)).await {
             at += 1;
         }
-        assert!(at >= 5, "{shape:?}: there and back are several appends, killed at {at}");
+        assert!(at >= 5, "there and back are several appends, killed at {at}");
     });
     futures::future::join_all(both).await;
 }
 
-/// A run in which a consumer fails, and that dies. Returns whether the death took place.
-async fn killed_on_the_way_back(store: Store, ground: &Ground, shape: Shape, death: Death) -> bool {
-    let what = format!("{shape:?} killed {death:?} on the way back");
-    let victim = ground.victim(shape, consumers(3_600_000, Late::Hold)).await;
+/// A run in which a consumer fails, and that dies; `between` that and the next process somebody looks. Returns whether the
+/// death took place.
+pub(super) async fn killed_on_the_way_back(
+    store: Store,
+    victim: &Victim,
+    death: Death,
+    between: impl AsyncFn(),
+) -> bool {
     let stage = Stage::new(store, victim.registry.clone());
     let told = AtomicBool::new(false);
     // The consumer's word comes as soon as it can know of the new value, whoever runs then.
     let tell = async |journal: &dyn Journal| {
         let line = case_of(journal, victim.credential()).await?;
         if is_promoted(&line) && !told.swap(true, Ordering::SeqCst) {
-            record(journal, vec![says(&victim, 2, "web", true)]).await;
+            record(journal, vec![says(victim, 2, "web", true)]).await;
         }
         is_held(&line, HoldReason::Unhealthy).then_some(())
     };
     let died = {
         let journal = stage.open().await;
-        open_case(journal.as_ref(), &victim, Action::Rollover).await;
+        open_case(journal.as_ref(), victim, Action::Rollover).await;
         let dying = Dying::new(journal.clone(), death);
         let executor = stage.executor(dying.clone());
         until("the death or the way back", || async {
@@ -198,7 +215,7 @@ async fn killed_on_the_way_back(store: Store, ground: &Ground, shape: Shape, dea
         .await;
         dying.died()
     };
-    victim.assert_something_works(&what).await;
+    between().await;
     stage.store.leases_end().await;
     let journal = stage.open().await;
     let executor = stage.executor(journal.clone());
@@ -207,7 +224,6 @@ async fn killed_on_the_way_back(store: Store, ground: &Ground, shape: Shape, dea
         tell(journal.as_ref()).await
     })
     .await;
-    assert_given_back(&victim, &what).await;
     died
 }
 

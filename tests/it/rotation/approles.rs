@@ -1,7 +1,7 @@
 //! The secret_id of an AppRole that consumers read from KV: every plan killed at every append, each call failed in each
 //! way, each effect repeated, each reply cut; and what happens to them, on real servers.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use curfew::case::plan::Act;
@@ -13,26 +13,27 @@ use curfew::connector::vault::{Auth, VaultSettings};
 use curfew::connector::{Connector, Failure, Gate, Realm, Registry, Subject, vault};
 use curfew::credential::{CredentialId, Kind};
 use curfew::guard::Mode;
-use curfew::journal::CaseLine;
-use futures::StreamExt as _;
+use curfew::journal::{CaseLine, Journal};
 use serde_json::{Value, json};
 
-use super::{AT_ONCE, Ground, Victim, assert_one_end, finding, open_case, registered};
-use crate::stage::{Between, Broken, Death, Dying, Fault, Stage, case_of, ended, record, started};
+use super::adoption::{consumers, every_kill_of, is_held, is_promoted, killed_on_the_way_back, run_until, says};
+use super::{Ground, Victim, assert_one_end, finding, open_case, registered};
+use crate::endure::{self, Trial};
+use crate::stage::{Between, Stage, case_of, ended, now_ms, record, started};
 use crate::store::Store;
 use crate::world::{unique, until};
 
 /// A role, and what consumers read of it.
-struct Ours {
-    victim: Victim,
-    mount: String,
+pub struct Ours {
+    pub victim: Victim,
+    pub mount: String,
     role_id: String,
     /// Of another secret_id of the role, that is nobody's business.
     bystander: String,
 }
 
 impl Ground {
-    async fn approle(&self, adoption: Adoption) -> Ours {
+    pub async fn approle(&self, adoption: Adoption) -> Ours {
         let mount = self.admin.approle().await;
         let (_, first) = self.admin.secret_id(&mount, json!({ "team": "billing" })).await;
         let (_, bystander) = self.admin.secret_id(&mount, json!({})).await;
@@ -104,8 +105,19 @@ impl Ours {
         list["data"]["keys"].as_array().map_or(0, Vec::len)
     }
 
+    /// What consumers read is the old one again, and of the two it is the only one that works.
+    async fn assert_given_back(&self, what: &str) {
+        let (version, _, value) = self.victim.stored().await;
+        assert_eq!((version, &value), (3, &self.victim.old.1), "{what}: stored anew");
+        assert!(self.log_in(&value).await.is_some(), "{what}: the old one works");
+        assert!(self.log_in(&self.bystander).await.is_some(), "{what}: another secret_id of the role was touched");
+        assert_eq!((self.alive().await, self.victim.candidate().await), (2, None), "{what}: no candidate is left");
+        let new = self.victim.version(2).await.1;
+        assert!(self.log_in(&new).await.is_none(), "{what}: the new one does not work any more");
+    }
+
     /// As the witness sees it.
-    async fn assert_rotated(&self, what: &str) {
+    pub async fn assert_rotated(&self, what: &str) {
         let (version, _, value) = self.victim.stored().await;
         assert!(version >= 2 && value != self.victim.old.1, "{what}");
         assert!(self.log_in(&value).await.is_some(), "{what}: what consumers read does not work");
@@ -116,72 +128,49 @@ impl Ours {
     }
 }
 
-async fn killed_and_resumed(store: Store, ground: &Ground, action: Action, death: Death) -> bool {
-    let what = format!("approle {action:?} killed {death:?}");
-    let ours = ground.approle(Adoption::default()).await;
-    let victim = &ours.victim;
-    let stage = Stage::new(store, victim.registry.clone());
-    let died = {
-        let journal = stage.open().await;
-        open_case(journal.as_ref(), victim, action).await;
-        let dying = Dying::new(journal.clone(), death);
-        let executor = stage.executor(dying.clone());
-        until("the death or the end", || async {
-            let drained = executor.drain().await;
-            let closed = case_of(journal.as_ref(), victim.credential()).await.is_some_and(|c| c.closed_ms.is_some());
-            (dying.died() || drained.is_err() || closed).then_some(())
-        })
-        .await;
-        dying.died()
-    };
-    if action == Action::Rollover {
-        let (_, _, now) = victim.stored().await;
-        assert!(ours.log_in(&now).await.is_some(), "{what}: what consumers read works at every instant");
-    }
-    stage.store.leases_end().await;
-    let journal = stage.open().await;
-    let line = stage.run_until_closed(&journal, victim.credential()).await;
-    assert_one_end(&journal, &line, &what).await;
-    ours.assert_rotated(&what).await;
-    died
+/// One that is rotated.
+struct Rotated {
+    ours: Ours,
+    action: Action,
 }
 
-async fn broken_and_finished(store: Store, ground: &Ground, action: Action, fault: Fault) -> usize {
-    let what = format!("approle {action:?} with {fault:?}");
-    let ours = ground.approle(Adoption::default()).await;
-    let (registry, calls) = Broken::all(&ours.victim.registry, fault);
-    let stage = Stage::new(store, registry);
-    let journal = stage.open().await;
-    open_case(journal.as_ref(), &ours.victim, action).await;
-    let line = stage.run_until_closed(&journal, ours.victim.credential()).await;
-    assert_one_end(&journal, &line, &what).await;
-    ours.assert_rotated(&what).await;
-    calls.load(Ordering::SeqCst)
+impl Trial for Rotated {
+    fn credential(&self) -> &CredentialId {
+        self.ours.victim.credential()
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.ours.victim.registry
+    }
+
+    async fn open_case(&self, journal: &dyn Journal) {
+        open_case(journal, &self.ours.victim, self.action).await;
+    }
+
+    async fn died(&self, what: &str) -> Registry {
+        if self.action == Action::Rollover {
+            let (_, _, now) = self.ours.victim.stored().await;
+            assert!(self.ours.log_in(&now).await.is_some(), "{what}: what consumers read works at every instant");
+        }
+        self.registry().clone()
+    }
+
+    async fn assert_over(&self, journal: &Arc<dyn Journal>, line: &CaseLine, _forgot: bool, what: &str) {
+        assert_one_end(journal, line, what).await;
+        self.ours.assert_rotated(what).await;
+    }
 }
 
 async fn every_kill(store: Store, action: Action) {
     let ground = Ground::new().await;
-    let both = [Death::Before as fn(usize) -> Death, Death::After].map(async |make| {
-        let mut at = 0;
-        while killed_and_resumed(store.fresh(), &ground, action, make(at)).await {
-            at += 1;
-        }
-        assert!(at >= 5, "{action:?}: a rotation has several appends, killed at {at}");
-    });
-    futures::future::join_all(both).await;
+    let fresh = async || Rotated { ours: ground.approle(Adoption::default()).await, action };
+    endure::every_kill(&store, 5, fresh).await;
 }
 
 async fn every_fault(store: Store, action: Action) {
     let ground = Ground::new().await;
-    let calls = broken_and_finished(store.fresh(), &ground, action, Fault::Twice).await;
-    assert!(calls >= 9, "{action:?}: looks and acts");
-    let each = |nth| {
-        let fails = |kind| Fault::Fails(nth, kind);
-        [fails(FailureKind::Unavailable), fails(FailureKind::Unknown), Fault::ReplyCut(nth)]
-    };
-    let runs = futures::stream::iter((0..calls).flat_map(each))
-        .map(|fault| broken_and_finished(store.fresh(), &ground, action, fault));
-    runs.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+    let fresh = async || Rotated { ours: ground.approle(Adoption::default()).await, action };
+    endure::every_fault(&store, 9, fresh).await;
 }
 
 over_both! {
@@ -193,6 +182,8 @@ over_both! {
     a_rollover_of_an_approle_that_is_taken_over_leaves_no_candidate,
     a_candidate_that_is_refused_is_destroyed_and_the_old_one_works_on,
     an_approle_that_is_revoked_has_its_one_secret_id_destroyed,
+    a_consumer_that_cannot_log_in_with_the_new_secret_id_gets_the_old_one_back,
+    giving_the_old_secret_id_back_survives_every_kill,
 }
 
 async fn an_approle_contained_survives_every_kill(store: Store) {
@@ -352,4 +343,44 @@ async fn an_approle_that_is_revoked_has_its_one_secret_id_destroyed(store: Store
     assert!(ours.log_in(&victim.old.1).await.is_none());
     assert!(ours.log_in(&ours.bystander).await.is_some(), "P6: never all of the role");
     assert_eq!(ours.alive().await, 1);
+}
+
+async fn a_consumer_that_cannot_log_in_with_the_new_secret_id_gets_the_old_one_back(store: Store) {
+    let ground = Ground::new().await;
+    let ours = ground.approle(consumers(3_600_000, Late::Hold)).await;
+    let victim = &ours.victim;
+    let stage = Stage::new(store, victim.registry.clone());
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), victim, Action::Rollover).await;
+    run_until(&stage, &journal, victim, "the promotion", is_promoted).await;
+    assert_eq!(ours.alive().await, 3, "old, new and a bystander");
+    record(journal.as_ref(), vec![says(victim, 2, "billing", false), says(victim, 2, "web", true)]).await;
+    let unhealthy = |line: &CaseLine| is_held(line, HoldReason::Unhealthy);
+    let line = run_until(&stage, &journal, victim, "the way back", unhealthy).await;
+    ours.assert_given_back("unhealthy").await;
+    // A person has it tried again.
+    let resumed = curfew::case::record::Record::Resumed { by: "ann".into() };
+    journal.command(line.case.id, Some(resumed), now_ms()).await.unwrap();
+    let again = |line: &CaseLine| line.case.state.turn.new.as_ref().is_some_and(|new| new.version == 4);
+    run_until(&stage, &journal, victim, "another new value", again).await;
+    record(journal.as_ref(), vec![says(victim, 4, "billing", false), says(victim, 4, "web", false)]).await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    assert!(matches!(line.verdict, Verdict::Dead { .. }), "{:?}", line.verdict);
+    ours.assert_rotated("tried again").await;
+}
+
+async fn giving_the_old_secret_id_back_survives_every_kill(store: Store) {
+    let ground = Ground::new().await;
+    every_kill_of(async |death| {
+        let what = format!("approle killed {death:?} on the way back");
+        let ours = ground.approle(consumers(3_600_000, Late::Hold)).await;
+        let works = async || {
+            let (_, _, now) = ours.victim.stored().await;
+            assert!(ours.log_in(&now).await.is_some(), "{what}: what consumers read works at every instant");
+        };
+        let died = killed_on_the_way_back(store.fresh(), &ours.victim, death, works).await;
+        ours.assert_given_back(&what).await;
+        died
+    })
+    .await;
 }

@@ -12,16 +12,16 @@ use curfew::case::record::{FailureKind, Level, Output, Residue, Verdict};
 use curfew::case::state::Phase;
 use curfew::case::{Action, HoldReason};
 use curfew::connector::recipe::{Adoption, Keeper, Late, PasswordRules, Place, Recipe, Users};
-use curfew::connector::{Connector, Failure, Gate, Subject};
+use curfew::connector::{Connector, Failure, Gate, Registry, Subject};
 use curfew::credential::{CredentialId, Kind};
 use curfew::journal::{CaseLine, Journal};
 use curfew::outcome;
-use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
-use super::{AT_ONCE, Ground, Victim, assert_one_end, finding_of, one_end, registered, validity_of};
-use crate::stage::{Between, Broken, Death, Dying, Fault, Stage, case_of, ended, record, started};
+use super::{Ground, Victim, assert_one_end, finding_of, one_end, registered, validity_of};
+use crate::endure::{self, Trial};
+use crate::stage::{Between, Stage, case_of, ended, record, started};
 use crate::store::Store;
 use crate::world::{Proxy, unique, until};
 
@@ -109,71 +109,50 @@ impl Minted {
     }
 }
 
-async fn killed_and_resumed(store: Store, ground: &Ground, action: Action, death: Death) -> bool {
-    let what = format!("static role {action:?} killed {death:?}");
-    let minted = ground.minted().await;
-    let victim = &minted.victim;
-    let mut stage = Stage::new(store, victim.registry.clone());
-    let died = {
-        let journal = stage.open().await;
-        minted.open_case(journal.as_ref(), action).await;
-        let dying = Dying::new(journal.clone(), death);
-        let executor = stage.executor(dying.clone());
-        until("the death or the end", || async {
-            let drained = executor.drain().await;
-            let closed = case_of(journal.as_ref(), victim.credential()).await.is_some_and(|c| c.closed_ms.is_some());
-            (dying.died() || drained.is_err() || closed).then_some(())
-        })
-        .await;
-        dying.died()
-    };
-    let now = (victim.old.0.clone(), handed_out(victim).await.1);
-    assert!(victim.works(&now).await, "{what}: what Vault hands out works at every instant");
-    stage.registry = Arc::new(ground.registry(&victim.recipe).await);
-    stage.store.leases_end().await;
-    let journal = stage.open().await;
-    let line = stage.run_until_closed(&journal, victim.credential()).await;
-    one_end(&journal, &line, &what).await;
-    minted.assert_rotated(&line, &what).await;
-    died
+/// One that is rotated.
+struct Rotated<'a> {
+    ground: &'a Ground,
+    minted: Minted,
+    action: Action,
 }
 
-async fn broken_and_finished(store: Store, ground: &Ground, action: Action, fault: Fault) -> usize {
-    let what = format!("static role {action:?} with {fault:?}");
-    let minted = ground.minted().await;
-    let (registry, calls) = Broken::all(&minted.victim.registry, fault);
-    let stage = Stage::new(store, registry);
-    let journal = stage.open().await;
-    minted.open_case(journal.as_ref(), action).await;
-    let line = stage.run_until_closed(&journal, minted.victim.credential()).await;
-    assert_one_end(&journal, &line, &what).await;
-    minted.assert_rotated(&line, &what).await;
-    calls.load(Ordering::SeqCst)
+impl Trial for Rotated<'_> {
+    fn credential(&self) -> &CredentialId {
+        self.minted.victim.credential()
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.minted.victim.registry
+    }
+
+    async fn open_case(&self, journal: &dyn Journal) {
+        self.minted.open_case(journal, self.action).await;
+    }
+
+    async fn died(&self, what: &str) -> Registry {
+        let victim = &self.minted.victim;
+        let now = (victim.old.0.clone(), handed_out(victim).await.1);
+        assert!(victim.works(&now).await, "{what}: what Vault hands out works at every instant");
+        self.ground.registry(&victim.recipe).await
+    }
+
+    async fn assert_over(&self, journal: &Arc<dyn Journal>, line: &CaseLine, forgot: bool, what: &str) {
+        let level = one_end(journal, line, what).await;
+        assert!(forgot || level == Level::Target, "{what}: {level:?}");
+        self.minted.assert_rotated(line, what).await;
+    }
 }
 
 async fn every_kill(store: Store, action: Action) {
     let ground = Ground::new().await;
-    let both = [Death::Before as fn(usize) -> Death, Death::After].map(async |make| {
-        let mut at = 0;
-        while killed_and_resumed(store.fresh(), &ground, action, make(at)).await {
-            at += 1;
-        }
-        assert!(at >= 3, "{action:?}: a rotation has several appends, killed at {at}");
-    });
-    futures::future::join_all(both).await;
+    let fresh = async || Rotated { ground: &ground, minted: ground.minted().await, action };
+    endure::every_kill(&store, 3, fresh).await;
 }
 
 async fn every_fault(store: Store, action: Action) {
     let ground = Ground::new().await;
-    let calls = broken_and_finished(store.fresh(), &ground, action, Fault::Twice).await;
-    assert!(calls >= 6, "{action:?}: looks and acts");
-    let each = |nth| {
-        let fails = |kind| Fault::Fails(nth, kind);
-        [fails(FailureKind::Unavailable), fails(FailureKind::Unknown), Fault::ReplyCut(nth)]
-    };
-    let runs = futures::stream::iter((0..calls).flat_map(each))
-        .map(|fault| broken_and_finished(store.fresh(), &ground, action, fault));
-    runs.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+    let fresh = async || Rotated { ground: &ground, minted: ground.minted().await, action };
+    endure::every_fault(&store, 6, fresh).await;
 }
 
 over_both! {

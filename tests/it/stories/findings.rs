@@ -84,15 +84,9 @@ impl Post {
         fs::write(self.folder.path().join("curfew.yaml"), config.to_string()).unwrap();
     }
 
-    async fn ask(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("curfew"));
-        command.current_dir(self.folder.path()).env_clear().env("USER", "ana").args(args);
-        command.output().await.unwrap()
-    }
-
     /// What a command says that succeeds.
     async fn says(&self, args: &[&str]) -> String {
-        let output = self.ask(args).await;
+        let output = ask(self.folder.path(), args).await;
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
