@@ -26,6 +26,7 @@ use crate::world::{env, unique, until};
 mod minted;
 mod panics;
 pub mod scans;
+mod schedulers;
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=UTF-8";
 /// So much of a secret is a leak, in whatever spelling.

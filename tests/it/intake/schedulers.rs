@@ -1,0 +1,120 @@
+//! Schedulers' own events: over HTTP, and from a topic of their own beside one of Curfew's.
+
+use super::*;
+use curfew::event::{Format, Says, Type};
+use serde_json::Value;
+
+fn lineage(kind: &str, run: &str) -> Value {
+    json!({
+        "eventType": kind, "eventTime": "2026-09-01T10:00:00Z", "producer": "https://p", "schemaURL": "https://s",
+        "run": {"runId": run, "facets": {"environmentVariables": {"environmentVariables": [{"name": "X", "value": "c4nary"}]}}},
+        "job": {"namespace": "prod", "name": "etl.load"}, "inputs": [], "outputs": [],
+    })
+}
+
+/// `(path, format, an event that ends a run, one that says nothing, where its run id stands)`
+fn ends() -> Vec<(&'static str, Value, Value)> {
+    vec![
+        ("/tasks/openlineage", lineage("COMPLETE", "1"), lineage("OTHER", "1")),
+        // Where OpenLineage's HTTP transport sends to by itself.
+        ("/api/v1/lineage", lineage("COMPLETE", "2"), lineage("OTHER", "2")),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_scheduler_posts_is_durable_when_it_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut station = Station::open(dir.path(), &[]);
+    let mut says = Says { types: Type::INPUTS.into(), ..Says::default() };
+    says.sources = Some(vec!["/openlineage/prod".to_owned()]);
+    station.intake.types = Some(Arc::new([("curfew.tasks".to_owned(), says)].into()));
+    let (url, token, stop) = http::door(&station, dir.path()).await;
+    let client = reqwest::Client::new();
+    let post = |path: &str, body: String| {
+        let request = client.post(format!("{url}{path}")).header("content-type", "application/json");
+        request.bearer_auth(&token).body(body)
+    };
+    let answer = async |request: reqwest::RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        assert!(!text.contains("c4nary"), "{text}");
+        let said: Value = serde_json::from_str(&text).unwrap();
+        (status, said["result"].as_str().unwrap().to_owned(), said["reason"].as_str().unwrap_or_default().to_owned())
+    };
+    let refused = |status: u16, result: &str, reason: &str| (status, result.to_owned(), reason.to_owned());
+    let fine = |result: &str| refused(200, result, "");
+
+    let (mut accepted, mut rejected) = (0, 0);
+    for (path, end, nothing) in ends() {
+        assert_eq!(answer(post(path, end.to_string())).await, fine("accepted"), "{path}");
+        accepted += 1;
+        assert_eq!(station.stats().await.accepted, accepted, "durable when answered");
+        assert_eq!(answer(post(path, end.to_string())).await, fine("duplicate"), "{path}");
+        assert_eq!(answer(post(path, nothing.to_string())).await, fine("ignored"), "{path}");
+        assert_eq!(answer(post(path, "{\"c4nary\": ".into())).await, refused(400, "rejected", "bad_json"));
+        assert_eq!(answer(post(path, beat("c4nary"))).await.0, 400, "{path}");
+        assert_eq!(answer(post(path, " ".repeat(2 << 20))).await, refused(413, "rejected", "too_large"));
+        rejected += 3;
+        let kind = "content-type";
+        let bare = || client.post(format!("{url}{path}")).body(end.to_string());
+        assert_eq!(answer(bare().header(kind, "application/json")).await, refused(401, "refused", "token"));
+        let plain = bare().bearer_auth(&token).header(kind, "text/plain");
+        assert_eq!(answer(plain).await, refused(415, "refused", "content_type"));
+        let small = post(path, end.to_string()).header("content-encoding", "gzip");
+        assert_eq!(answer(small).await, refused(415, "refused", "content_encoding"));
+        let answer = post(path, end.to_string()).header("host", "example.org").send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 403);
+    }
+    assert_eq!(answer(post("/tasks/c4nary", "{}".into())).await, refused(404, "refused", "scheduler"));
+    let foreign = lineage("COMPLETE", "3").to_string().replace("prod", "dev");
+    assert_eq!(answer(post("/api/v1/lineage", foreign)).await, refused(403, "rejected", "forbidden"));
+    // A large one: of what is not read there may be much.
+    let mut large = lineage("FAIL", "4");
+    large["outputs"] = json!("x".repeat(900_000));
+    assert_eq!(answer(post("/api/v1/lineage", large.to_string())).await, fine("accepted"));
+    let stats = station.stats().await;
+    let counts = (stats.accepted, stats.rejected, stats.duplicates, stats.consumed);
+    let duplicates = i64::try_from(ends().len()).unwrap();
+    let (accepted, rejected) = (accepted + 1, rejected + 1);
+    assert_eq!(counts, (accepted, rejected, duplicates, accepted + rejected + duplicates));
+    let page = station.intake.metrics.render();
+    let ignored = format!("curfew_events_total{{result=\"ignored\",topic=\"curfew.tasks\"}} {}", ends().len());
+    assert!(page.contains(&ignored), "{page}");
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_topic_is_read_in_its_format_and_what_says_nothing_moves_the_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let (own, theirs) = (topic(1).await, topic(1).await);
+    let station = Station::open(dir.path(), &[&own, &theirs]);
+    let member = || {
+        station.join_with(|settings| {
+            let theirs = settings.topics.iter_mut().find(|one| *one.name == *theirs).unwrap();
+            theirs.format = Format::OpenLineage;
+        })
+    };
+    let pen = Pen::new();
+    pen.beat(&own, 0, "1").await;
+    // As OpenLineage's Kafka transport sends them: no headers.
+    for kind in ["START", "RUNNING", "OTHER", "COMPLETE", "COMPLETE", "OTHER"] {
+        pen.raw(&theirs, 0, Some(lineage(kind, "1").to_string().as_bytes()), &[]).await;
+    }
+    pen.raw(&theirs, 0, Some(beat("2").as_bytes()), &[("content-type", Some(STRUCTURED.as_bytes()))]).await;
+    pen.raw(&theirs, 0, Some(lineage("OTHER", "1").to_string().as_bytes()), &[]).await;
+    let running = member();
+    let at = async |topic: &str| -> i64 {
+        let clusters = station.journal.clusters().await.unwrap();
+        let Some(cluster) = clusters.first() else { return 0 };
+        let position = station.journal.position(&cluster.id, topic, 0).await.unwrap();
+        position.map_or(0, |position| position.next_offset)
+    };
+    until("all to be read", || async { ((at(&own).await, at(&theirs).await) == (1, 8)).then_some(()) }).await;
+    let stats = station.stats().await;
+    assert_eq!((stats.accepted, stats.duplicates, stats.rejected), (4, 1, 1));
+    assert_eq!(stats.consumed, 6, "what says nothing is only counted");
+    let page = station.intake.metrics.render();
+    assert!(page.contains(&format!("curfew_events_total{{result=\"ignored\",topic=\"{theirs}\"}} 3")), "{page}");
+    running.leave().await;
+}
