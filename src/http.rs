@@ -181,7 +181,11 @@ fn is_loopback_host(host: &str) -> bool {
 fn is_authorised(headers: &HeaderMap, token: &SecretString) -> bool {
     let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
     let Some((scheme, given)) = given.split_at_checked(7) else { return false };
-    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(token.expose_secret().as_bytes()))
+    scheme.eq_ignore_ascii_case(b"bearer ") && is_token(given, token)
+}
+
+fn is_token(given: &[u8], token: &SecretString) -> bool {
+    bool::from(given.ct_eq(token.expose_secret().as_bytes()))
 }
 
 /// The content type in lower case, without what follows it.

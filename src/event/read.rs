@@ -130,6 +130,11 @@ impl<'t> Fields<'t> {
         Self { entries, base: "", index: None, broker_ms, times }
     }
 
+    /// The same, with another word on times.
+    pub(super) fn forgiving(self, times: Times) -> Self {
+        Self { times, ..self }
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&'t Node<'t>> {
         tree::get(self.entries, name)
     }
@@ -298,7 +303,7 @@ impl<'t> Fields<'t> {
     }
 
     /// A list of at most `max` objects, `base` being where it stands.
-    fn list<T>(
+    pub(super) fn list<T>(
         &self,
         name: &'static str,
         base: &'static str,

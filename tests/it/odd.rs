@@ -146,7 +146,8 @@ static SCHEDULERS: LazyLock<Vec<(Format, Vec<u8>)>> = LazyLock::new(|| {
 
 /// Reads it as a scheduler's, twice alike. Whether it says something.
 fn read_scheduled(format: Format, event: Vec<u8>) -> bool {
-    let delivery = Delivery { format, ..delivery(event, "application/json", &[]) };
+    let attributes = [("ce_type", b"dev.tekton.event.taskrun.failed.v1".to_vec())];
+    let delivery = Delivery { format, ..delivery(event, "application/json", &attributes) };
     let limits = Limits::default();
     match (understand(&delivery, &limits), understand(&delivery, &limits)) {
         (Ok(Some(one)), Ok(Some(other))) => {

@@ -4,12 +4,12 @@
 //! on the same topic, say nothing of a run's life. No facet is read, no input and no output.
 
 use super::super::read::{Fields, Times};
-use super::super::tree::{self, Names, Node};
-use super::super::{Data, Delivery, Fault, Limits, RejectReason, TaskEnded, TaskHeartbeat, TaskStarted};
-use super::{Said, name};
+use super::super::tree::{Entries, Names};
+use super::super::{Delivery, Fault, RejectReason};
+use super::{Moment, Said, name, words};
 
 /// What is read.
-const NAMES: Names = Names(&[
+pub(super) const NAMES: Names = Names(&[
     ("eventType", None),
     ("eventTime", None),
     ("run", Some(&Names(&[("runId", None)]))),
@@ -18,27 +18,16 @@ const NAMES: Names = Names(&[
     ("dataset", Some(&Names(&[]))),
 ]);
 
-/// What a `RunEvent` says.
-enum Kind {
-    Start,
-    Running,
-    End(&'static str),
-}
-
-pub(super) fn read(delivery: &Delivery, text: &str, limits: &Limits) -> Result<Option<Said>, Fault> {
-    let Node::Object(entries) = tree::parse_only(text, limits.max_depth, &NAMES)? else {
-        return Err(RejectReason::WrongSchema.into());
-    };
-    let record = |times| Fields::of_record(&entries, delivery.broker_ms, times);
-    let f = record(Times::Checked);
+pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<Said>, Fault> {
+    let f = Fields::of_record(entries, delivery.broker_ms, Times::Checked);
     let word = f.str("eventType")?;
-    let kind = match word {
+    let moment = match word {
         None | Some("OTHER") => None,
-        Some("START") => Some(Kind::Start),
-        Some("RUNNING") => Some(Kind::Running),
-        Some("COMPLETE") => Some(Kind::End("success")),
-        Some("FAIL") => Some(Kind::End("failure")),
-        Some("ABORT") => Some(Kind::End("cancelled")),
+        Some("START") => Some(Moment::START),
+        Some("RUNNING") => Some(Moment::Lives),
+        Some("COMPLETE") => Some(Moment::Ends("success")),
+        Some("FAIL") => Some(Moment::Ends("failure")),
+        Some("ABORT") => Some(Moment::Ends("cancelled")),
         Some(_) => return Err(f.fault(RejectReason::UnknownType, "eventType")),
     };
     let (run, job) = (f.object("run", "/run")?, f.object("job", "/job")?);
@@ -47,43 +36,16 @@ pub(super) fn read(delivery: &Delivery, text: &str, limits: &Limits) -> Result<O
         let is_other = word.is_none() && (job.is_some() || f.get("dataset").is_some());
         return if is_other { Ok(None) } else { Err(f.wrong("run")) };
     };
-    let Some(kind) = kind else { return Ok(None) };
+    let Some(moment) = moment else { return Ok(None) };
     let job = job.ok_or_else(|| f.wrong("job"))?;
     let run_id = run.str("runId")?.ok_or_else(|| run.wrong("runId"))?;
     let source = format!("/openlineage/{}", job.str("namespace")?.ok_or_else(|| job.wrong("namespace"))?);
     let key = run.key(&source, run_id, "runId")?;
-    let task = name(&job, "name");
-    // An end is never rejected for its time.
-    let f = record(if matches!(kind, Kind::End(_)) { Times::Forgiven } else { Times::Checked });
-    if f.get("eventTime").is_none() && !matches!(kind, Kind::End(_)) {
+    if f.get("eventTime").is_none() && moment.times() == Times::Checked {
         return Err(f.wrong("eventTime"));
     }
-    let at_ms = f.zoned_time("eventTime")?;
-    let written = name(&f, "eventTime");
-    let words = [word, Some(run_id), task.as_deref(), written.as_deref()];
-    let words = words.map(|word| word.unwrap_or_default().to_owned()).to_vec();
-    let data = match kind {
-        Kind::Start => Data::TaskStarted(TaskStarted {
-            run: key,
-            attempt: 1,
-            task,
-            identity: None,
-            started_ms: at_ms,
-            deadline_ms: None,
-            heartbeat_every_ms: None,
-            grants: Vec::new(),
-        }),
-        Kind::Running => Data::TaskHeartbeat(TaskHeartbeat { run: key }),
-        Kind::End(outcome) => Data::TaskEnded(TaskEnded {
-            run: key,
-            attempt: 1,
-            task,
-            identity: None,
-            ended_ms: at_ms,
-            outcome: Some(outcome.to_owned()),
-            grants: Vec::new(),
-            continued_as: None,
-        }),
-    };
-    Ok(Some(Said { source, data, words }))
+    let at_ms = f.forgiving(moment.times()).zoned_time("eventTime")?;
+    let (task, written) = (name(&job, "name"), name(&f, "eventTime"));
+    let words = words([word, Some(run_id), task.as_deref(), written.as_deref()]);
+    Ok(Some(Said { source, run: key, moment, at_ms, task, identity: None, words }))
 }

@@ -1,6 +1,9 @@
 //! What schedulers publish, in the shapes that they publish it in, and what nobody should.
 
+mod a2a;
+mod cdevents;
 mod openlineage;
+mod tekton;
 
 use serde_json::{Value, json};
 
@@ -19,6 +22,17 @@ fn delivery(format: Format, body: impl Into<Bytes>) -> Delivery {
         headers: Vec::new(),
         payload: Some(body.into()),
     }
+}
+
+/// The same with these headers.
+fn headed(format: Format, headers: &[(&str, &str)], body: &Value) -> Delivery {
+    let header = |(name, value): &(&str, &str)| ((*name).to_owned(), Some(Bytes::copy_from_slice(value.as_bytes())));
+    Delivery { headers: headers.iter().map(header).collect(), ..delivery(format, body.to_string()) }
+}
+
+#[track_caller]
+fn heard(delivery: &Delivery) -> Option<Event> {
+    understand(delivery, &Limits::default()).unwrap()
 }
 
 #[track_caller]

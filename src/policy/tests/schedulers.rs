@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::event::{Delivery, Format, Limits, understand};
@@ -18,29 +18,50 @@ enum Step {
 
 const LIFE: [Step; 5] = [Step::Start, Step::Live, Step::Live, Step::Other, Step::End];
 
-/// One record of run `run`; `nth` of its life.
-fn body(format: Format, run: usize, nth: usize) -> String {
+/// One record of run `run`; `nth` of its life: its headers, its body.
+fn record(format: Format, run: usize, nth: usize) -> (Vec<(&'static str, String)>, Value) {
     let at = format!("2027-01-15T08:00:0{nth}Z");
     match format {
         Format::Curfew => unreachable!("of schedulers"),
         Format::OpenLineage => {
-            let ends = ["COMPLETE", "FAIL", "ABORT"];
-            let kind = ["START", "RUNNING", "RUNNING", "OTHER", ends[run % 3]][nth];
-            json!({"eventType": kind, "eventTime": at, "run": {"runId": run.to_string()},
-                "job": {"namespace": "prod", "name": "etl"}})
-            .to_string()
+            let kind = ["START", "RUNNING", "RUNNING", "OTHER", ["COMPLETE", "FAIL", "ABORT"][run]][nth];
+            let body = json!({"eventType": kind, "eventTime": at, "run": {"runId": run.to_string()},
+                "job": {"namespace": "prod", "name": "etl"}});
+            (Vec::new(), body)
+        }
+        Format::CdEvents => {
+            // Nothing between start and end.
+            let kind = ["started", "started", "started", "queued", "finished"][nth];
+            let outcome = ["success", "failure", "x"][run];
+            let body = json!({"context": {"type": format!("dev.cdevents.taskrun.{kind}.0.3.0"), "source": "/ci", "timestamp": at},
+                "subject": {"id": run.to_string(), "content": {"outcome": outcome}}});
+            (Vec::new(), body)
+        }
+        Format::Tekton => {
+            let kind = ["started", "running", "unknown", "queued", ["successful", "failed", "failed"][run]][nth];
+            let body = json!({"taskRun": {"metadata": {"uid": run.to_string(), "namespace": "ci"},
+                "spec": {"timeout": "1h0m0s"}, "status": {"startTime": "2027-01-15T08:00:00Z", "completionTime": at}}});
+            (vec![("ce_type", format!("dev.tekton.event.taskrun.{kind}.v1"))], body)
+        }
+        Format::A2a => {
+            let ends = ["TASK_STATE_COMPLETED", "canceled", "TASK_STATE_REJECTED"];
+            let state = ["submitted", "TASK_STATE_INPUT_REQUIRED", "auth-required", "unknown", ends[run]][nth];
+            let body =
+                json!({"statusUpdate": {"taskId": run.to_string(), "status": {"state": state, "timestamp": at}}});
+            (vec![("ce_source", "/a2a/triage".to_owned())], body)
         }
     }
 }
 
 fn heard(format: Format, now_ms: i64, run: usize, nth: usize) -> Option<Event> {
+    let (headers, body) = record(format, run, nth);
     let delivery = Delivery {
         at: Coordinates { cluster: "k".into(), topic: "schedulers".into(), partition: 0, offset: 0 },
         tenant: "acme".into(),
         format,
         broker_ms: now_ms,
-        headers: Vec::new(),
-        payload: Some(body(format, run, nth).into()),
+        headers: headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into()))).collect(),
+        payload: Some(body.to_string().into()),
     };
     understand(&delivery, &Limits::default()).unwrap()
 }

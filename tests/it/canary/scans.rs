@@ -73,9 +73,21 @@ log: {{level: trace}}
 
     /// A report as it is, over HTTP; the status and the answer.
     pub async fn post(&mut self, path: &str, kind: &str, report: Vec<u8>) -> (u16, Value) {
+        self.post_as(path, kind, &[], report).await
+    }
+
+    /// The same with these headers.
+    pub async fn post_as(
+        &mut self,
+        path: &str,
+        kind: &str,
+        headers: &[(String, &str)],
+        report: Vec<u8>,
+    ) -> (u16, Value) {
         let token = fs::read_to_string(self.home().join("intake.token")).unwrap();
         let request =
             reqwest::Client::new().post(format!("http://127.0.0.1:{}{path}", self.http)).bearer_auth(token.trim());
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
         let answer = request.header("content-type", kind).body(report).send().await.unwrap();
         let status = answer.status().as_u16();
         let text = answer.text().await.unwrap();
