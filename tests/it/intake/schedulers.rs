@@ -116,22 +116,39 @@ async fn what_a_scheduler_posts_is_durable_when_it_is_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_topic_is_read_in_its_format_and_what_says_nothing_moves_the_offset() {
     let dir = tempfile::tempdir().unwrap();
-    let (own, theirs) = (topic(1).await, topic(1).await);
-    let station = Station::open(dir.path(), &[&own, &theirs]);
+    let own = topic(1).await;
+    let mut formats = std::collections::BTreeMap::new();
+    for format in Format::SCHEDULERS {
+        formats.insert(topic(1).await, format);
+    }
+    let all: Vec<&str> = formats.keys().chain([&own]).map(String::as_str).collect();
+    let station = Station::open(dir.path(), &all);
     let member = || {
         station.join_with(|settings| {
-            let theirs = settings.topics.iter_mut().find(|one| *one.name == *theirs).unwrap();
-            theirs.format = Format::OpenLineage;
+            for topic in &mut settings.topics {
+                topic.format = formats.get(&*topic.name).copied().unwrap_or_default();
+            }
         })
     };
+    let theirs = formats.iter().find(|(_, format)| **format == Format::OpenLineage).unwrap().0;
+    let others: Vec<_> = formats.iter().filter(|(topic, _)| *topic != theirs).collect();
     let pen = Pen::new();
     pen.beat(&own, 0, "1").await;
     // As OpenLineage's Kafka transport sends them: no headers.
     for kind in ["START", "RUNNING", "OTHER", "COMPLETE", "COMPLETE", "OTHER"] {
-        pen.raw(&theirs, 0, Some(lineage(kind, "1").to_string().as_bytes()), &[]).await;
+        pen.raw(theirs, 0, Some(lineage(kind, "1").to_string().as_bytes()), &[]).await;
     }
-    pen.raw(&theirs, 0, Some(beat("2").as_bytes()), &[("content-type", Some(STRUCTURED.as_bytes()))]).await;
-    pen.raw(&theirs, 0, Some(lineage("OTHER", "1").to_string().as_bytes()), &[]).await;
+    for (topic, format) in &others {
+        let path = format!("/tasks/{}", format.as_str());
+        let (_, end, nothing) = ways().into_iter().find(|(way, ..)| *way == path).unwrap();
+        for (kind, body) in [end, nothing] {
+            let headers = [("ce_type", Some(kind.as_bytes())), ("content-type", Some(&b"application/json"[..]))];
+            let headers = if kind.is_empty() { &headers[1..] } else { &headers };
+            pen.raw(topic, 0, Some(body.to_string().as_bytes()), headers).await;
+        }
+    }
+    pen.raw(theirs, 0, Some(beat("2").as_bytes()), &[("content-type", Some(STRUCTURED.as_bytes()))]).await;
+    pen.raw(theirs, 0, Some(lineage("OTHER", "1").to_string().as_bytes()), &[]).await;
     let running = member();
     let at = async |topic: &str| -> i64 {
         let clusters = station.journal.clusters().await.unwrap();
@@ -139,11 +156,27 @@ async fn each_topic_is_read_in_its_format_and_what_says_nothing_moves_the_offset
         let position = station.journal.position(&cluster.id, topic, 0).await.unwrap();
         position.map_or(0, |position| position.next_offset)
     };
-    until("all to be read", || async { ((at(&own).await, at(&theirs).await) == (1, 8)).then_some(()) }).await;
+    until("all to be read", || async {
+        for (topic, _) in &others {
+            if at(topic).await != 2 {
+                return None;
+            }
+        }
+        ((at(&own).await, at(theirs).await) == (1, 8)).then_some(())
+    })
+    .await;
     let stats = station.stats().await;
-    assert_eq!((stats.accepted, stats.duplicates, stats.rejected), (4, 1, 1));
-    assert_eq!(stats.consumed, 6, "what says nothing is only counted");
+    assert_eq!((stats.accepted, stats.duplicates, stats.rejected), (7, 1, 1));
+    assert_eq!(stats.consumed, 9, "what says nothing is only counted");
     let page = station.intake.metrics.render();
-    assert!(page.contains(&format!("curfew_events_total{{result=\"ignored\",topic=\"{theirs}\"}} 3")), "{page}");
+    let counted = |topic: &str, result: &str, count: usize| {
+        let line = format!("curfew_events_total{{result=\"{result}\",topic=\"{topic}\"}} {count}\n");
+        assert!(page.contains(&line), "{line} {page}");
+    };
+    counted(theirs, "ignored", 3);
+    for (topic, _) in &others {
+        counted(topic, "accepted", 1);
+        counted(topic, "ignored", 1);
+    }
     running.leave().await;
 }
