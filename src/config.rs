@@ -24,7 +24,7 @@ use crate::case::Action;
 use crate::connector;
 use crate::connector::recipe::Recipe;
 use crate::connector::webhook::Webhook;
-use crate::event::{self, Says};
+use crate::event::{self, Format, Says};
 use crate::guard::{Authority, Mode};
 use crate::journal;
 use crate::limit::Budget;
@@ -126,6 +126,8 @@ impl std::fmt::Debug for Properties {
 pub struct Topic {
     /// Whose events these are.
     pub tenant: Tenant,
+    /// What its records are.
+    pub format: Format,
     /// What its producers may say: all else is rejected as forbidden.
     pub says: Says,
     /// What its producers may cause: beyond it a case is held.

@@ -1,6 +1,7 @@
 //! What producers say and what Curfew itself notices: all the same kind of thing, CloudEvents 1.0.
 //!
-//! [`decode`] turns a [`Delivery`] into an [`Event`] or a [`Reject`]; it mirrors `schemas/events`.
+//! [`decode`] turns a [`Delivery`] into an [`Event`] or a [`Reject`]; it mirrors `schemas/events`. [`understand`] does the
+//! same for what schedulers say in a format of their own.
 
 pub mod adapters;
 mod data;
@@ -8,6 +9,7 @@ mod envelope;
 mod own;
 mod read;
 mod says;
+mod schedulers;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -28,6 +30,7 @@ pub use data::{
 };
 pub use own::OWN;
 pub use says::{Says, Unheard};
+pub use schedulers::{Format, MAX_SCHEDULER_BYTES};
 
 /// Where a record came from. For HTTP intake the topic is the configured one and partition and offset are ‑1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,6 +52,8 @@ pub struct Delivery {
     pub at: Coordinates,
     /// From the topic's configuration, never from the payload.
     pub tenant: Tenant,
+    /// What its bytes are: from the topic's configuration or the path of the request, never from the payload.
+    pub format: Format,
     /// The broker's append time; HTTP: when the request came.
     pub broker_ms: i64,
     /// Header names and values; a value may be null in Kafka.
@@ -282,21 +287,36 @@ impl Default for Limits {
     }
 }
 
-/// Reads a delivery: both Kafka modes of CloudEvents 1.0.
+/// Reads a delivery as one of Curfew's own events: both Kafka modes of CloudEvents 1.0.
 ///
 /// The value is parsed once; unknown attributes and fields are dropped with it.
 ///
 /// # Errors
 /// The [`Reject`], without any of the bytes.
 pub fn decode(delivery: &Delivery, limits: &Limits) -> Result<Event, Reject> {
-    read(delivery, limits).map_err(|fault| Reject {
+    read(delivery, limits).map_err(|fault| reject(delivery, fault))
+}
+
+/// Reads a delivery in the format that it has. `None`: it says nothing that Curfew acts on.
+///
+/// # Errors
+/// The [`Reject`], without any of the bytes.
+pub fn understand(delivery: &Delivery, limits: &Limits) -> Result<Option<Event>, Reject> {
+    match delivery.format.reader() {
+        None => decode(delivery, limits).map(Some),
+        Some(reader) => schedulers::read(delivery, limits, reader).map_err(|fault| reject(delivery, fault)),
+    }
+}
+
+fn reject(delivery: &Delivery, fault: Fault) -> Reject {
+    Reject {
         at: delivery.at.clone(),
         tenant: delivery.tenant.clone(),
         reason: fault.reason,
         pointer: fault.pointer.map(Cow::into_owned),
         size_bytes: delivery.payload.as_ref().map_or(0, |payload| payload.len() as u64),
         broker_ms: delivery.broker_ms,
-    })
+    }
 }
 
 fn read(delivery: &Delivery, limits: &Limits) -> Result<Event, Fault> {

@@ -1,6 +1,7 @@
 //! HTTP on loopback: events in (2xx means durable), and what is seen from outside.
 
 pub mod findings;
+mod schedulers;
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +24,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::event::{Coordinates, Delivery, RejectReason};
+use crate::event::{Coordinates, Delivery, Format, RejectReason};
 use crate::intake::Intake;
 use crate::journal::Fate;
 use crate::metrics::Metrics;
@@ -118,9 +119,10 @@ pub struct Door {
     pub tenant: Tenant,
 }
 
-/// `POST /events`: one structured CloudEvent.
+/// `POST /events`: one structured CloudEvent. `POST /tasks/…`: one event of a scheduler, as it publishes it.
 pub fn events(door: Door) -> Router {
-    Router::new().route("/events", post(event)).with_state(door).layer(middleware::from_fn(loopback_only))
+    let router = Router::new().route("/events", post(event)).with_state(door.clone());
+    router.merge(schedulers::tasks(door)).layer(middleware::from_fn(loopback_only))
 }
 
 /// Whether the process can do its work; the reason where it cannot.
@@ -179,7 +181,11 @@ fn is_loopback_host(host: &str) -> bool {
 fn is_authorised(headers: &HeaderMap, token: &SecretString) -> bool {
     let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
     let Some((scheme, given)) = given.split_at_checked(7) else { return false };
-    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(given.ct_eq(token.expose_secret().as_bytes()))
+    scheme.eq_ignore_ascii_case(b"bearer ") && is_token(given, token)
+}
+
+fn is_token(given: &[u8], token: &SecretString) -> bool {
+    bool::from(given.ct_eq(token.expose_secret().as_bytes()))
 }
 
 /// The content type in lower case, without what follows it.
@@ -190,6 +196,10 @@ fn media(headers: &HeaderMap) -> String {
 
 fn refuse(status: StatusCode, reason: &str) -> Response {
     (status, Json(json!({"result": "refused", "reason": reason}))).into_response()
+}
+
+fn explain(status: StatusCode, reason: &str, say: &str) -> Response {
+    (status, Json(json!({"result": "refused", "reason": reason, "say": say}))).into_response()
 }
 
 fn rejected(reason: RejectReason) -> Response {
@@ -233,35 +243,55 @@ async fn event(State(door): State<Door>, headers: HeaderMap, body: Body) -> Resp
         let value = headers.get(name)?;
         Some((name.to_owned(), Some(Bytes::copy_from_slice(value.as_bytes()))))
     });
+    match record(&door, Format::Curfew, carried.collect(), payload).await {
+        Ok(Fate::Rejected(RejectReason::BadEnvelope)) if !structured => {
+            refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type")
+        }
+        recorded => answer(recorded),
+    }
+}
+
+/// Makes one delivery durable.
+async fn record(
+    door: &Door,
+    format: Format,
+    headers: Vec<(String, Option<Bytes>)>,
+    payload: Bytes,
+) -> Result<Fate, Response> {
     let delivery = Delivery {
         at: Coordinates { cluster: "http".into(), topic: door.topic.clone(), partition: -1, offset: -1 },
         tenant: door.tenant.clone(),
+        format,
         broker_ms: door.intake.clock.wall_ms(),
-        headers: carried.collect(),
+        headers,
         payload: Some(payload),
     };
     // A caller that hangs up must not undo half a step: the record goes on without it.
     let intake = door.intake.clone();
     let recorded = tokio::spawn(async move { intake.record(&[delivery], Vec::new()).await }).await;
     match recorded {
-        Ok(Ok(recorded)) => match recorded.fates.first() {
-            Some(Fate::Accepted) => Json(json!({"result": "accepted"})).into_response(),
-            Some(Fate::Duplicate) => Json(json!({"result": "duplicate"})).into_response(),
-            Some(Fate::Rejected(RejectReason::BadEnvelope)) if !structured => {
-                refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type")
-            }
-            Some(Fate::Rejected(reason)) => rejected(*reason),
-            None => unavailable(),
-        },
+        Ok(Ok(recorded)) => recorded.fates.first().copied().ok_or_else(unavailable),
         Ok(Err(error)) => {
             tracing::error!(%error, "an event over HTTP was not recorded");
-            unavailable()
+            Err(unavailable())
         }
         Err(error) => {
             tracing::error!(why = died(&error), "recording an event over HTTP died");
-            unavailable()
+            Err(unavailable())
         }
     }
+}
+
+/// 2xx: there is no need to send it again.
+fn answer(recorded: Result<Fate, Response>) -> Response {
+    let result = match recorded {
+        Ok(Fate::Accepted) => "accepted",
+        Ok(Fate::Duplicate) => "duplicate",
+        Ok(Fate::Ignored) => "ignored",
+        Ok(Fate::Rejected(reason)) => return rejected(reason),
+        Err(response) => return response,
+    };
+    Json(json!({"result": result})).into_response()
 }
 
 fn unavailable() -> Response {

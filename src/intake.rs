@@ -34,26 +34,25 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Decodes `deliveries` and makes them durable together with `moves`; all or nothing.
+    /// Decodes `deliveries` and makes them durable together with `moves`; all or nothing. There is a fate for each; one
+    /// that says nothing is only counted.
     ///
     /// # Errors
     /// As [`Journal::record_batch`]: nothing of the batch was recorded.
     pub async fn record(&self, deliveries: &[Delivery], moves: Vec<Move>) -> Result<Recorded, Error> {
-        let arrivals: Vec<Arrival> = deliveries
-            .iter()
-            .map(|delivery| match event::decode(delivery, &self.limits) {
-                Ok(mut event) => match self.hear(&mut event) {
-                    Ok(()) => Arrival::Event(Box::new(event)),
-                    Err(unheard) => Arrival::Reject(refused(delivery, unheard)),
-                },
-                Err(reject) => Arrival::Reject(reject),
-            })
-            .collect();
+        let understood: Vec<Option<Arrival>> = deliveries.iter().map(|delivery| self.understand(delivery)).collect();
+        let says: Vec<bool> = understood.iter().map(Option::is_some).collect();
+        let arrivals: Vec<Arrival> = understood.into_iter().flatten().collect();
         if let (Some(trust), Some(last)) = (&self.trust, deliveries.last()) {
             trust.agree(last.broker_ms);
         }
         let topics: Vec<Arc<str>> = deliveries.iter().map(|d| d.at.topic.clone()).collect();
-        let recorded = self.commit(arrivals, moves).await?;
+        let mut recorded = Recorded::default();
+        if !arrivals.is_empty() || !moves.is_empty() {
+            recorded = self.commit(arrivals, moves).await?;
+        }
+        let mut fates = std::mem::take(&mut recorded.fates).into_iter();
+        recorded.fates = says.iter().map_while(|says| if *says { fates.next() } else { Some(Fate::Ignored) }).collect();
         for (topic, fate) in topics.iter().zip(&recorded.fates) {
             match fate {
                 Fate::Accepted => self.metrics.event(topic, "accepted"),
@@ -62,9 +61,22 @@ impl Intake {
                     self.metrics.event(topic, "rejected");
                     self.metrics.rejected(reason.as_str());
                 }
+                Fate::Ignored => self.metrics.event(topic, "ignored"),
             }
         }
         Ok(recorded)
+    }
+
+    /// `None`: it says nothing.
+    fn understand(&self, delivery: &Delivery) -> Option<Arrival> {
+        match event::understand(delivery, &self.limits) {
+            Ok(None) => None,
+            Ok(Some(mut event)) => Some(match self.hear(&mut event) {
+                Ok(()) => Arrival::Event(Box::new(event)),
+                Err(unheard) => Arrival::Reject(refused(delivery, unheard)),
+            }),
+            Err(reject) => Some(Arrival::Reject(reject)),
+        }
     }
 
     fn hear(&self, event: &mut Event) -> Result<(), Unheard> {

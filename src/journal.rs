@@ -179,6 +179,8 @@ pub enum Fate {
     Duplicate,
     /// Rejected, also when the conflict was found only now.
     Rejected(crate::event::RejectReason),
+    /// It says nothing that Curfew acts on, so it never arrived: no journal gives this, intake does.
+    Ignored,
 }
 
 /// A case that this process may work on until the lease ends.

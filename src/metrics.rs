@@ -180,7 +180,7 @@ impl Metrics {
         made
     }
 
-    /// `events_total{topic,result}`: accepted, duplicate, rejected.
+    /// `events_total{topic,result}`: accepted, duplicate, rejected, ignored.
     pub fn event(&self, topic: &str, result: &'static str) {
         self.events.with_label_values(&[topic, result]).inc();
     }

@@ -24,8 +24,11 @@ pub fn connection(kafka: &Kafka) -> Result<Connection, Failed> {
 pub fn start(process: &Process, relays: bool) -> Result<(), Failed> {
     let (config, tasks) = (&process.config, &process.tasks);
     let Some(kafka) = &config.kafka else { return Ok(()) };
-    let topics = config.topics.iter();
-    let topics = topics.map(|(name, topic)| Topic { name: name.as_str().into(), tenant: topic.tenant.clone() });
+    let topics = config.topics.iter().map(|(name, topic)| Topic {
+        name: name.as_str().into(),
+        tenant: topic.tenant.clone(),
+        format: topic.format,
+    });
     let mut settings = Settings::new(connection(kafka)?, &kafka.group, topics.collect());
     settings.backlog = config.limits.outbox;
     let backlog = process.backlog.clone();

@@ -155,6 +155,7 @@ fn decode(raw: &RawValue) -> Result<Event, event::Reject> {
     let delivery = Delivery {
         at: Coordinates { cluster: "publish".into(), topic: "publish".into(), partition: -1, offset: -1 },
         tenant: "default".into(),
+        format: curfew::event::Format::Curfew,
         broker_ms: curfew::clock::System::shared().wall_ms(),
         headers: vec![("content-type".to_owned(), Some(content_type))],
         payload: Some(Bytes::copy_from_slice(raw.get().as_bytes())),

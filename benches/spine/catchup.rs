@@ -122,7 +122,9 @@ impl Running {
     /// Takes a backlog of `count` events; tokens from `token` on are those of the tasks that end meanwhile.
     async fn catch_up(&self, bulk: &str, count: usize, token: usize) -> Caught {
         let stop = tokio_util::sync::CancellationToken::new();
-        let topics = [bulk, &self.prompt].map(|name| Topic { name: name.into(), tenant: "default".into() }).to_vec();
+        let topics = [bulk, &self.prompt]
+            .map(|name| Topic { name: name.into(), tenant: "default".into(), format: curfew::event::Format::Curfew })
+            .to_vec();
         let settings = Settings::new(Connection::plain(env("CURFEW_TEST_KAFKA")), &self.group, topics);
         let db = self.stage.store.connect();
         let mut consumed = db.prepare("SELECT value FROM counters WHERE name = 'consumed'").unwrap();

@@ -38,7 +38,7 @@ async fn ours(topic: &str) -> f64 {
         trust: None,
         types: None,
     };
-    let topics = vec![Topic { name: topic.into(), tenant: "default".into() }];
+    let topics = vec![Topic { name: topic.into(), tenant: "default".into(), format: curfew::event::Format::Curfew }];
     let settings = Settings::new(Connection::plain(env("CURFEW_TEST_KAFKA")), unique("bench"), topics);
     let stop = tokio_util::sync::CancellationToken::new();
     let reading = tokio::spawn(consumer::run(intake, settings, Arc::new(Backlog::default()), stop.clone()));

@@ -67,6 +67,7 @@ fn delivery(body: Vec<u8>) -> Delivery {
     Delivery {
         at: Coordinates { cluster: "http".into(), topic: "curfew.findings".into(), partition: -1, offset: -1 },
         tenant: "default".into(),
+        format: curfew::event::Format::Curfew,
         broker_ms: now_ms(),
         headers: vec![("content-type".to_owned(), Some(Bytes::from_static(b"application/cloudevents+json")))],
         payload: Some(body.into()),

@@ -41,6 +41,7 @@ pub(crate) fn delivery(round: usize, n: usize) -> Delivery {
     Delivery {
         at: Coordinates { cluster: "bench".into(), topic: "curfew.tasks".into(), partition: 0, offset: n as i64 },
         tenant: "default".into(),
+        format: curfew::event::Format::Curfew,
         broker_ms: now_ms(),
         headers: vec![("content-type".to_owned(), Some(Bytes::from_static(b"application/cloudevents+json")))],
         payload: Some(payload(round, n).into()),

@@ -77,6 +77,7 @@ fn delivery(kind: &str, run: &str, credential: Option<usize>) -> Delivery {
     Delivery {
         at: Coordinates { cluster: "bench".into(), topic: "curfew.tasks".into(), partition: 0, offset: 0 },
         tenant: "default".into(),
+        format: curfew::event::Format::Curfew,
         broker_ms: now_ms(),
         headers: vec![("content-type".to_owned(), Some(Bytes::from_static(b"application/cloudevents+json")))],
         payload: Some(body.to_string().into_bytes().into()),

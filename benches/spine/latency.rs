@@ -118,7 +118,8 @@ async fn ours(vault: &Memory) -> f64 {
         send(&starting, &topic, &event("started", n, accessor)).await;
     }
     let stop = tokio_util::sync::CancellationToken::new();
-    let topics = vec![Topic { name: topic.as_str().into(), tenant: "default".into() }];
+    let topics =
+        vec![Topic { name: topic.as_str().into(), tenant: "default".into(), format: curfew::event::Format::Curfew }];
     let settings = Settings::new(Connection::plain(env("CURFEW_TEST_KAFKA")), unique("bench"), topics);
     let reading = tokio::spawn(consumer::run(intake, settings, Arc::new(Backlog::default()), stop.clone()));
     let acting = tokio::spawn(stage.executor_rung_by(journal.clone(), stirred).run(stop.clone()));

@@ -13,6 +13,7 @@ mod hang;
 mod intake;
 mod known;
 mod latency;
+mod lineage;
 mod naive;
 mod pgintake;
 mod restart;
@@ -91,6 +92,9 @@ fn main() {
     }
     if is_wanted("catchup") {
         runtime.block_on(catchup::measure(&mut table));
+    }
+    if is_wanted("lineage") {
+        lineage::measure(&mut table);
     }
     if is_wanted("exec") {
         runtime.block_on(exec::measure(&mut table));

@@ -1,7 +1,7 @@
 //! Any record: the first byte chooses mode and type, the others are its value.
 #![no_main]
 
-use curfew::event::{Coordinates, Delivery, Limits, decode};
+use curfew::event::{Coordinates, Delivery, Format, Limits, decode};
 use libfuzzer_sys::fuzz_target;
 
 const KINDS: [&str; 9] = [
@@ -32,6 +32,7 @@ fuzz_target!(|input: &[u8]| {
     let delivery = Delivery {
         at: Coordinates { cluster: "c".into(), topic: "t".into(), partition: 0, offset: 0 },
         tenant: "default".into(),
+        format: Format::Curfew,
         broker_ms: 1_788_256_800_000,
         headers: headers.into_iter().map(|(name, value)| (name.to_owned(), Some(value.into()))).collect(),
         payload: Some(payload.to_vec().into()),

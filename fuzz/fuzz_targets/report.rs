@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use curfew::event::adapters::{self, Adapter, Given};
-use curfew::event::{Coordinates, Delivery, Limits, decode};
+use curfew::event::{Coordinates, Delivery, Format, Limits, decode};
 use curfew::fingerprint::Keys;
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {
@@ -17,6 +17,7 @@ pub fn read(adapter: Adapter, input: &[u8]) {
         let delivery = Delivery {
             at: Coordinates { cluster: "c".into(), topic: "t".into(), partition: 0, offset: 0 },
             tenant: "default".into(),
+            format: Format::Curfew,
             broker_ms: 1_788_256_800_000,
             headers: vec![("content-type".to_owned(), Some("application/cloudevents+json".into()))],
             payload: Some(made.body.into()),

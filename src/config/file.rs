@@ -10,6 +10,7 @@ use serde_saphyr::Spanned;
 
 use super::{rotations, webhooks};
 use crate::case::Action;
+use crate::event::Format;
 use crate::guard::Mode;
 
 /// A span of time in milliseconds, written for people: `500ms`, `30s`, `10m`, `24h`, `14d`, `1h30m`.
@@ -188,6 +189,8 @@ section! {
     Topic {
         /// Whose events these are.
         tenant: String = "default".to_owned(),
+        /// What its records are; absent: Curfew's own events.
+        format: Format = Format::Curfew,
         /// Event types that its producers may send; absent: all of tasks and grants.
         events: Option<Vec<Spanned<String>>> = None,
         /// Credential kinds that its producers may name; absent: all.

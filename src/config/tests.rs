@@ -1,6 +1,6 @@
 use super::*;
 use crate::connector::recipe::{Keeper, Users};
-use crate::event::Type;
+use crate::event::{Format, Type};
 use crate::executor;
 
 fn parse(text: &str) -> Result<Config, Invalid> {
@@ -57,6 +57,37 @@ fn the_whole_file_is_read() {
     assert_eq!(config.authorities()[event::OWN].strongest, Action::Revoke);
     assert_eq!(config.authorities()["curfew.findings"].strongest, Action::Track);
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_topic_says_in_which_format_its_records_are() {
+    let theirs = |more: &str| parse(&format!("topics:\n  lineage: {{format: openlineage, strongest: revoke{more}}}\n"));
+    let config = theirs(", sources: [/openlineage/prod]").unwrap();
+    assert_eq!(config.topics["lineage"].format, Format::OpenLineage);
+    let says = [Type::TaskStarted, Type::TaskHeartbeat, Type::TaskEnded];
+    assert_eq!(config.says()["lineage"].types, says.into(), "no grants come from there");
+    assert_eq!(theirs(", events: [task.ended]").unwrap().says()["lineage"].types, [Type::TaskEnded].into());
+    let wrong = theirs(", events: [grant.registered]").unwrap_err().to_string();
+    assert!(wrong.contains("says nothing of the kind"), "{wrong}");
+    let near = parse("topics: {a: {format: openlinage}}").unwrap_err().to_string();
+    assert!(near.contains("openlineage"), "{near}");
+    assert!(parse(WHOLE).unwrap().topics.values().all(|topic| topic.format == Format::Curfew));
+}
+
+#[test]
+fn what_the_page_on_schedulers_shows_is_a_configuration() {
+    let page = include_str!("../../docs/tasks.md");
+    let blocks: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let mut formats = std::collections::BTreeSet::new();
+    for block in blocks.iter().filter(|block| block.contains("topics:")) {
+        let config = parse(block).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert_eq!(config.warnings.iter().filter(|warning| warning.contains("sources")).count(), 0, "{block}");
+        formats.extend(config.topics.values().map(|topic| topic.format.as_str()));
+    }
+    for format in Format::SCHEDULERS {
+        assert!(formats.contains(format.as_str()), "{} is on the page", format.as_str());
+        assert!(page.contains(&format!("/tasks/{}", format.as_str())));
+    }
 }
 
 #[test]

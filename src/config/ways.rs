@@ -9,7 +9,7 @@ use super::check::Checks;
 use super::problem::said;
 use super::{Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file};
 use crate::case::Action;
-use crate::event::{self, Says, Type};
+use crate::event::{self, Format, Says, Type};
 use crate::guard::Authority;
 use crate::kafka::settings::OURS;
 
@@ -78,6 +78,7 @@ pub(super) fn topics(
     let Some(raw) = raw else {
         let topic = |finding: bool, strongest| Topic {
             tenant: "default".into(),
+            format: Format::Curfew,
             says: Says {
                 types: Type::INPUTS
                     .into_iter()
@@ -101,8 +102,8 @@ pub(super) fn topics(
             c.wrong(at, "`tenant` is empty");
         }
         let types = match topic.events {
-            None => Type::INPUTS.into_iter().filter(|kind| is_of_tasks(*kind)).collect(),
-            Some(names) => names.iter().filter_map(|name| event(c, name)).collect::<HashSet<Type>>(),
+            None => topic.format.says().iter().copied().filter(|kind| is_of_tasks(*kind)).collect(),
+            Some(names) => names.iter().filter_map(|name| event(c, name, topic.format)).collect::<HashSet<Type>>(),
         };
         for kind in topic.kinds.iter().flatten().filter(|kind| !KINDS.contains(&kind.value.as_str())) {
             let problem = Problem::new(kind.referenced, format!("{} is not a kind of credential", said(&kind.value)));
@@ -112,7 +113,7 @@ pub(super) fn topics(
         let authority = Authority { kinds, strongest: topic.strongest };
         let sources = topic.sources.map(|sources| patterns(c, sources));
         let says = Says { types, sources, speaks_for: patterns(c, topic.speaks_for) };
-        topics.insert(name, Topic { tenant: topic.tenant.into(), says, authority });
+        topics.insert(name, Topic { tenant: topic.tenant.into(), format: topic.format, says, authority });
     }
     warn_of_any_source(c, &topics);
     topics
@@ -154,8 +155,13 @@ fn patterns(c: &mut Checks<'_>, raw: Vec<Spanned<String>>) -> Vec<String> {
     raw.into_iter().map(|one| one.value).collect()
 }
 
-fn event(c: &mut Checks<'_>, name: &Spanned<String>) -> Option<Type> {
+fn event(c: &mut Checks<'_>, name: &Spanned<String>, format: Format) -> Option<Type> {
     let found = Type::INPUTS.into_iter().find(|kind| kind.as_str() == name.value);
+    if found.is_some_and(|kind| !format.says().contains(&kind)) {
+        let message = format!("`format: {}` says nothing of the kind {}", format.as_str(), said(&name.value));
+        let known: Vec<&str> = format.says().iter().map(|kind| kind.as_str()).collect();
+        c.problems.push(Problem::new(name.referenced, message).help(format!("it says {}", known.join(", "))));
+    }
     if found.is_none() {
         let problem = Problem::new(name.referenced, format!("{} is not an event type", said(&name.value)));
         c.problems.push(if Type::OWN.iter().any(|own| own.as_str() == name.value) {

@@ -46,8 +46,8 @@ pub(super) fn open<'a>(delivery: &'a Delivery, limits: &Limits) -> Result<Envelo
 }
 
 /// The headers that matter.
-struct Headers<'a> {
-    content_type: Option<&'a str>,
+pub(super) struct Headers<'a> {
+    pub(super) content_type: Option<&'a str>,
     traceparent: Option<&'a str>,
     /// Without `ce_`.
     attributes: Vec<(&'a str, &'a str)>,
@@ -55,7 +55,7 @@ struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     /// Other headers may be whatever they like: they are nobody's business here.
-    fn read(delivery: &'a Delivery) -> Result<Self, Fault> {
+    pub(super) fn read(delivery: &'a Delivery) -> Result<Self, Fault> {
         let mut headers = Self { content_type: None, traceparent: None, attributes: Vec::new() };
         for (name, value) in &delivery.headers {
             let text = || value.as_deref().and_then(|v| std::str::from_utf8(v).ok());
@@ -78,13 +78,13 @@ impl<'a> Headers<'a> {
         Ok(headers)
     }
 
-    fn get(&self, name: &str) -> Option<&'a str> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
         self.attributes.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 }
 
 /// Structured or binary. Of the structured formats only JSON is read, of the binary contents too.
-fn is_structured(content_type: Option<&str>) -> Result<bool, Fault> {
+pub(super) fn is_structured(content_type: Option<&str>) -> Result<bool, Fault> {
     const STRUCTURED: &str = "application/cloudevents";
     let Some(content_type) = content_type else { return Ok(false) };
     let media = content_type.split(';').next().unwrap_or_default().trim_ascii();

@@ -106,7 +106,7 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
 
 /// What a time that no clock can have shown means.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Times {
+pub(super) enum Times {
     /// A reject.
     Checked,
     /// As if it were left out: an end must get through, and so must a finding.
@@ -115,7 +115,7 @@ enum Times {
 
 /// One object and where it stands.
 #[derive(Clone, Copy)]
-struct Fields<'t> {
+pub(super) struct Fields<'t> {
     entries: &'t [(Cow<'t, str>, Node<'t>)],
     base: &'static str,
     /// In a list.
@@ -125,11 +125,21 @@ struct Fields<'t> {
 }
 
 impl<'t> Fields<'t> {
-    fn get(&self, name: &str) -> Option<&'t Node<'t>> {
+    /// Those of a whole record.
+    pub(super) fn of_record(entries: &'t [(Cow<'t, str>, Node<'t>)], broker_ms: i64, times: Times) -> Self {
+        Self { entries, base: "", index: None, broker_ms, times }
+    }
+
+    /// The same, with another word on times.
+    pub(super) fn forgiving(self, times: Times) -> Self {
+        Self { times, ..self }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'t Node<'t>> {
         tree::get(self.entries, name)
     }
 
-    fn fault(&self, reason: RejectReason, name: &'static str) -> Fault {
+    pub(super) fn fault(&self, reason: RejectReason, name: &'static str) -> Fault {
         let base = self.base;
         let pointer = match self.index {
             Some(index) => format!("{base}/{index}/{name}"),
@@ -138,11 +148,11 @@ impl<'t> Fields<'t> {
         Fault { reason, pointer: Some(pointer.into()) }
     }
 
-    fn wrong(&self, name: &'static str) -> Fault {
+    pub(super) fn wrong(&self, name: &'static str) -> Fault {
         self.fault(RejectReason::WrongSchema, name)
     }
 
-    fn str(&self, name: &'static str) -> Result<Option<&'t str>, Fault> {
+    pub(super) fn str(&self, name: &'static str) -> Result<Option<&'t str>, Fault> {
         match self.get(name) {
             None => Ok(None),
             Some(Node::Text(text)) if is_text(text) => Ok(Some(text)),
@@ -173,7 +183,7 @@ impl<'t> Fields<'t> {
     }
 
     /// JSON has one kind of number: `2` and `2.0` are the same integer.
-    fn integer(&self, name: &'static str, least: i64, most: i64) -> Result<Option<i64>, Fault> {
+    pub(super) fn integer(&self, name: &'static str, least: i64, most: i64) -> Result<Option<i64>, Fault> {
         let value = match self.get(name) {
             None => return Ok(None),
             Some(Node::Int(value)) => *value,
@@ -188,7 +198,7 @@ impl<'t> Fields<'t> {
         Ok(self.integer("attempt", 1, i64::from(u32::MAX))?.and_then(|n| u32::try_from(n).ok()))
     }
 
-    fn object(&self, name: &'static str, base: &'static str) -> Result<Option<Self>, Fault> {
+    pub(super) fn object(&self, name: &'static str, base: &'static str) -> Result<Option<Self>, Fault> {
         match self.get(name) {
             None => Ok(None),
             Some(Node::Object(entries)) => Ok(Some(Self { entries, base, index: None, ..*self })),
@@ -208,6 +218,15 @@ impl<'t> Fields<'t> {
             (_, Times::Forgiven) => Ok(None),
             (None, Times::Checked) => Err(self.wrong(name)),
             (Some(_), Times::Checked) => Err(self.fault(RejectReason::AbsurdTime, name)),
+        }
+    }
+
+    /// The same; one without a zone is as if it were left out: which instant it means is a guess, and a wrong one would
+    /// move a task's last limit.
+    pub(super) fn zoned_time(&self, name: &'static str) -> Result<Option<i64>, Fault> {
+        match self.get(name) {
+            Some(Node::Text(text)) if time::lacks_zone(text) => Ok(None),
+            _ => self.time(name),
         }
     }
 
@@ -248,7 +267,7 @@ impl<'t> Fields<'t> {
         self.key(source, next, "continued_as").map(Some)
     }
 
-    fn key(&self, source: &str, id: &str, name: &'static str) -> Result<RunKey, Fault> {
+    pub(super) fn key(&self, source: &str, id: &str, name: &'static str) -> Result<RunKey, Fault> {
         let key = RunKey::new(source, id);
         if key.as_str().len() <= MAX_TEXT_BYTES { Ok(key) } else { Err(self.wrong(name)) }
     }
@@ -284,7 +303,7 @@ impl<'t> Fields<'t> {
     }
 
     /// A list of at most `max` objects, `base` being where it stands.
-    fn list<T>(
+    pub(super) fn list<T>(
         &self,
         name: &'static str,
         base: &'static str,

@@ -12,7 +12,7 @@ const LEASE: &str = "urn:curfew:cred:vault-lease:prod:database/creds/ro/x";
 
 fn delivery(headers: Vec<(String, Option<Bytes>)>, payload: Option<Bytes>) -> Delivery {
     let at = Coordinates { cluster: "c".into(), topic: "curfew.tasks".into(), partition: 0, offset: 7 };
-    Delivery { at, tenant: "acme".into(), broker_ms: BROKER_MS, headers, payload }
+    Delivery { at, tenant: "acme".into(), format: Format::Curfew, broker_ms: BROKER_MS, headers, payload }
 }
 
 fn header(name: &str, value: &str) -> (String, Option<Bytes>) {

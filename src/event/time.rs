@@ -47,6 +47,12 @@ pub(super) fn parse(text: &str) -> Option<i64> {
     Some((minutes * 60 + second.min(59)) * 1000 + millis)
 }
 
+/// Whether it is a time but for its zone.
+pub(super) fn lacks_zone(text: &str) -> bool {
+    // So many have a date and a time to the second; shorter ones are none with a zone either.
+    text.len() >= 19 && text.len() <= 64 && parse(text).is_none() && parse(&format!("{text}Z")).is_some()
+}
+
 fn number(b: &[u8], from: usize, len: usize) -> Option<i64> {
     b.get(from..from + len)?.iter().try_fold(0, |n, c| c.is_ascii_digit().then(|| n * 10 + i64::from(c - b'0')))
 }

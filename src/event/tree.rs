@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::RejectReason;
 
@@ -33,11 +33,31 @@ pub(super) enum Node<'a> {
 /// The entries of an object.
 pub(super) type Entries<'a> = Vec<(Cow<'a, str>, Node<'a>)>;
 
+/// The names that are read of an object, or of each object in a list. `None`: all that stands there.
+pub(super) struct Names(pub(super) &'static [(&'static str, Option<&'static Self>)]);
+
+impl Names {
+    /// Whether `name` is read, and what within it.
+    fn within(&self, name: &str) -> Option<Option<&'static Self>> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, within)| *within)
+    }
+}
+
 /// Reads exactly one JSON value.
 pub(super) fn parse(text: &str, max_depth: usize) -> Result<Node<'_>, RejectReason> {
+    parse_as(text, max_depth, None)
+}
+
+/// Reads of exactly one JSON value what `names` say. All else is passed over: it is checked to be JSON, and no more than
+/// that; nothing of it is kept, and it may be as deep as it likes.
+pub(super) fn parse_only<'a>(text: &'a str, max_depth: usize, names: &'static Names) -> Result<Node<'a>, RejectReason> {
+    parse_as(text, max_depth, Some(names))
+}
+
+fn parse_as<'a>(text: &'a str, max_depth: usize, only: Option<&'static Names>) -> Result<Node<'a>, RejectReason> {
     let too_deep = Cell::new(false);
     let mut json = serde_json::Deserializer::from_str(text);
-    let seed = Seed { room: max_depth.min(DEEPEST), too_deep: &too_deep };
+    let seed = Seed { room: max_depth.min(DEEPEST), too_deep: &too_deep, only };
     // The parser's words are dropped: they can quote the bytes.
     seed.deserialize(&mut json)
         .and_then(|node| json.end().map(|()| node))
@@ -99,6 +119,8 @@ struct Seed<'c> {
     /// How many more arrays and objects may open.
     room: usize,
     too_deep: &'c Cell<bool>,
+    /// What of an object is read; `None`: all.
+    only: Option<&'static Names>,
 }
 
 impl Seed<'_> {
@@ -159,7 +181,15 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let inner = self.inner()?;
         let mut entries = Vec::with_capacity(8);
         while let Some(name) = map.next_key_seed(Name)? {
-            entries.push((name, map.next_value_seed(inner)?));
+            let only = match inner.only.map(|names| names.within(&name)) {
+                None => None,
+                Some(Some(within)) => within,
+                Some(None) => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            entries.push((name, map.next_value_seed(Seed { only, ..inner })?));
         }
         entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         if entries.windows(2).any(|pair| pair[0].0 == pair[1].0) {

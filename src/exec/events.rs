@@ -177,6 +177,7 @@ mod tests {
         let delivery = Delivery {
             at: Coordinates { cluster: "t".into(), topic: "t".into(), partition: -1, offset: -1 },
             tenant: "default".into(),
+            format: crate::event::Format::Curfew,
             broker_ms: 1_800_000_000_000,
             headers: vec![("content-type".to_owned(), Some(Bytes::from_static(b"application/cloudevents+json")))],
             payload: Some(message.body.clone().into()),

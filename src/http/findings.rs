@@ -13,9 +13,9 @@ use futures::StreamExt as _;
 use secrecy::zeroize::Zeroizing;
 use serde_json::{Value, json};
 
-use super::{Door, event, is_authorised, loopback_only, media, refuse, unavailable};
+use super::{Door, event, explain, is_authorised, loopback_only, media, refuse, unavailable};
 use crate::event::adapters::{self, Adapter, BadItem, Converted, Given, NoRepository};
-use crate::event::{Coordinates, Delivery, RejectReason};
+use crate::event::{Coordinates, Delivery, Format, RejectReason};
 use crate::fingerprint::{Keyring, Keys};
 use crate::journal::{self, Fate};
 use crate::telemetry::died;
@@ -190,6 +190,7 @@ async fn record(door: &Door, read: Read) -> Result<Counts, Failed> {
         let delivery = |made: Converted| Delivery {
             at: at.clone(),
             tenant: door.tenant.clone(),
+            format: Format::Curfew,
             broker_ms: door.intake.clock.wall_ms(),
             headers: vec![("content-type".to_owned(), Some(kind.clone()))],
             payload: Some(made.body.into()),
@@ -200,6 +201,8 @@ async fn record(door: &Door, read: Read) -> Result<Counts, Failed> {
             match fate {
                 Fate::Accepted => counts.accepted += 1,
                 Fate::Duplicate => counts.duplicates += 1,
+                // What an adapter of scanners makes always says something.
+                Fate::Ignored => {}
                 Fate::Rejected(reason) => {
                     counts.rejected += 1;
                     counts.forbidden += usize::from(reason == RejectReason::Forbidden);
@@ -238,8 +241,4 @@ impl Counts {
         }
         (status, Json(said)).into_response()
     }
-}
-
-fn explain(status: StatusCode, reason: &str, say: &str) -> Response {
-    (status, Json(json!({"result": "refused", "reason": reason, "say": say}))).into_response()
 }

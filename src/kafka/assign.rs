@@ -20,7 +20,8 @@ impl Member<'_> {
         let mut list = TopicPartitionList::new();
         for (topic, partition) in which {
             let Some(known) = self.settings.topics.iter().find(|known| *known.name == **topic) else { continue };
-            let mut lane = Lane::new(known.tenant.clone(), known.name.clone(), *partition, Instant::now());
+            let mut lane =
+                Lane::new(known.tenant.clone(), known.format, known.name.clone(), *partition, Instant::now());
             // A lane without a place ignores what comes until it is sought.
             let offset = self.find(&mut lane).map_or(Offset::End, Offset::Offset);
             list.add_partition_offset(topic, *partition, offset)?;
@@ -49,7 +50,8 @@ impl Member<'_> {
         for (topic, partition) in due {
             let Some(lane) = self.lanes.get(&topic, partition) else { continue };
             let was_halted = matches!(lane.standing, Standing::Halted(_));
-            let mut lane = std::mem::replace(lane, Lane::new(lane.tenant.clone(), topic.clone(), partition, now));
+            let blank = Lane::new(lane.tenant.clone(), lane.format, topic.clone(), partition, now);
+            let mut lane = std::mem::replace(lane, blank);
             let offset = self.find(&mut lane);
             let halted = matches!(lane.standing, Standing::Halted(_));
             self.lanes.put(lane);

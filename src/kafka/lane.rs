@@ -9,7 +9,7 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{Message, Offset, Timestamp, TopicPartitionList};
 
 use super::place::Seen;
-use crate::event::{self, Coordinates, Delivery};
+use crate::event::{self, Coordinates, Delivery, Format};
 use crate::journal::{Move, Position};
 use crate::task::Tenant;
 
@@ -37,6 +37,8 @@ pub enum Standing {
 pub struct Lane {
     /// Whose.
     pub tenant: Tenant,
+    /// What its records are.
+    pub format: Format,
     /// The topic.
     pub topic: Arc<str>,
     /// The partition.
@@ -80,9 +82,10 @@ pub enum Take {
 
 impl Lane {
     /// Not placed yet.
-    pub fn new(tenant: Tenant, topic: Arc<str>, partition: i32, now: Instant) -> Self {
+    pub fn new(tenant: Tenant, format: Format, topic: Arc<str>, partition: i32, now: Instant) -> Self {
         Self {
             tenant,
+            format,
             topic,
             partition,
             durable: None,
@@ -281,6 +284,7 @@ pub fn delivery(cluster: &Arc<str>, lane: &Lane, message: &BorrowedMessage<'_>, 
             offset: message.offset(),
         },
         tenant: lane.tenant.clone(),
+        format: lane.format,
         broker_ms,
         headers,
         payload: message.payload().map(Bytes::copy_from_slice),
@@ -292,7 +296,7 @@ mod tests {
     use super::*;
 
     fn lane(next: i64) -> Lane {
-        let mut lane = Lane::new("t".into(), "topic".into(), 0, Instant::now());
+        let mut lane = Lane::new("t".into(), Format::Curfew, "topic".into(), 0, Instant::now());
         lane.set(Some(next), next, 0, None);
         lane
     }

@@ -8,6 +8,7 @@ use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::event::Format;
 use crate::task::Tenant;
 
 /// Properties that carry a promise: where reading starts, when an offset counts, how partitions change hands.
@@ -155,6 +156,9 @@ pub struct Topic {
     pub name: Arc<str>,
     /// Whose events it carries: from here, never from the payload.
     pub tenant: Tenant,
+    /// What its records are; from here as well.
+    #[serde(default)]
+    pub format: Format,
 }
 
 /// Where a partition starts that neither the journal nor Kafka knows.

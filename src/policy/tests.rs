@@ -1,4 +1,5 @@
 mod findings;
+mod schedulers;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -109,7 +110,11 @@ impl World {
 
     fn tell(&mut self, data: Data) -> Decision {
         self.now_ms = self.now_ms.saturating_add(1_000);
-        let decision = decide(&event(self.now_ms, data), &self.view, &self.rules);
+        self.take(&event(self.now_ms, data))
+    }
+
+    fn take(&mut self, event: &Event) -> Decision {
+        let decision = decide(event, &self.view, &self.rules);
         assert!(decision.facts.to_string().len() <= 2_048, "facts are bounded");
         let ids: BTreeSet<_> = decision.directives.iter().map(|d| &d.credential).collect();
         assert_eq!(ids.len(), decision.directives.len(), "one directive for each credential");

@@ -26,6 +26,7 @@ use crate::world::{env, unique, until};
 mod minted;
 mod panics;
 pub mod scans;
+mod schedulers;
 mod spread;
 mod wrapped;
 

@@ -32,6 +32,7 @@ mod http;
 mod out;
 mod place;
 mod rebalance;
+mod schedulers;
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=UTF-8";
 
@@ -162,7 +163,11 @@ impl Station {
     }
 
     pub fn join_with(&self, change: impl FnOnce(&mut Settings)) -> Member {
-        let topics = self.topics.iter().map(|name| Topic { name: name.as_str().into(), tenant: "default".into() });
+        let topics = self.topics.iter().map(|name| Topic {
+            name: name.as_str().into(),
+            tenant: "default".into(),
+            format: curfew::event::Format::Curfew,
+        });
         let mut settings = Settings::new(Connection::plain(brokers()), &self.group, topics.collect());
         change(&mut settings);
         let stop = CancellationToken::new();

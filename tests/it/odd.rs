@@ -8,7 +8,7 @@ use bytes::Bytes;
 use curfew::config::{Config, Environment, Overrides};
 use curfew::credential::CredentialId;
 use curfew::event::adapters::{self, Adapter, Given};
-use curfew::event::{Coordinates, Delivery, Limits, decode};
+use curfew::event::{Coordinates, Delivery, Format, Limits, decode, understand};
 use curfew::fingerprint::Keys;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -97,6 +97,7 @@ fn delivery(payload: Vec<u8>, content_type: &str, attributes: &[(&str, Vec<u8>)]
     Delivery {
         at: Coordinates { cluster: "c".into(), topic: "t".into(), partition: 0, offset: 7 },
         tenant: "default".into(),
+        format: Format::Curfew,
         broker_ms: 1_788_256_800_000,
         headers,
         payload: Some(payload.into()),
@@ -136,6 +137,32 @@ fn read_event(delivery: &Delivery) -> bool {
     }
 }
 
+/// An event of each scheduler.
+static SCHEDULERS: LazyLock<Vec<(Format, Vec<u8>)>> = LazyLock::new(|| {
+    let folder = crate::repository().join("fuzz/samples");
+    let sample = |format: Format| std::fs::read(folder.join(format!("{}.json", format.as_str()))).unwrap();
+    Format::SCHEDULERS.map(|format| (format, sample(format))).into()
+});
+
+/// Reads it as a scheduler's, twice alike. Whether it says something.
+fn read_scheduled(format: Format, event: Vec<u8>) -> bool {
+    let attributes = [("ce_type", b"dev.tekton.event.taskrun.failed.v1".to_vec())];
+    let delivery = Delivery { format, ..delivery(event, "application/json", &attributes) };
+    let limits = Limits::default();
+    match (understand(&delivery, &limits), understand(&delivery, &limits)) {
+        (Ok(Some(one)), Ok(Some(other))) => {
+            assert_eq!((one.digest, &one.id, &one.source), (other.digest, &other.id, &other.source));
+            true
+        }
+        (Ok(None), Ok(None)) => false,
+        (Err(one), Err(other)) => {
+            assert_eq!(one, other);
+            false
+        }
+        (one, other) => panic!("{one:?} {other:?}"),
+    }
+}
+
 /// Reads it; what it is, is one spelling that is read again as the same, of the same parts.
 fn read_urn(text: &str) -> bool {
     let Ok(id) = CredentialId::parse(text) else { return false };
@@ -164,6 +191,7 @@ fn the_examples_get_all_the_way() {
     let good = EVENTS.iter().filter(|event| read_event(&delivery((*event).clone(), kind, &[]))).count();
     assert!(good >= 8, "{good} of {}", EVENTS.len());
     assert_eq!(REPORTS.iter().map(|report| read_report(report)).collect::<Vec<_>>(), [1, 2]);
+    assert!(SCHEDULERS.iter().all(|(format, event)| read_scheduled(*format, event.clone())));
     assert!(URNS.iter().all(|urn| read_urn(urn)) && FILES.iter().all(|file| read_file(file)));
 }
 
@@ -188,6 +216,12 @@ proptest! {
         ];
         read_event(&delivery(body.clone(), "application/json", &attributes));
         read_event(&delivery(body, "application/cloudevents+json", &attributes));
+    }
+
+    #[test]
+    fn schedulers(example in any::<Index>(), changes in changes()) {
+        let (format, event) = example.get::<(Format, Vec<u8>)>(&SCHEDULERS);
+        read_scheduled(*format, changed(event, &changes));
     }
 
     #[test]

@@ -72,7 +72,7 @@ async fn what_gitleaks_finds_arrives_without_the_secret() {
     assert_eq!((status, said["accepted"].as_i64()), (200, Some(0)), "known by now: {said}");
 
     let found = lab.findings();
-    lab.holds(i64::try_from(found.len()).unwrap()).await;
+    lab.holds("finding.observed", i64::try_from(found.len()).unwrap()).await;
     let of = |detector: &str| found.iter().find(|one| one.detector == detector).unwrap_or_else(|| panic!("{found:?}"));
     let leaked = of("github-pat");
     let prints: Vec<_> = leaked.fingerprints.iter().map(|one| one.fingerprint.clone()).collect();

@@ -46,7 +46,14 @@ fn validator(name: &str) -> Validator {
 
 fn delivery(headers: Vec<(String, Option<Bytes>)>, payload: Option<Bytes>) -> Delivery {
     let at = Coordinates { cluster: "c".into(), topic: "curfew.tasks".into(), partition: 0, offset: 7 };
-    Delivery { at, tenant: "acme".into(), broker_ms: BROKER_MS, headers, payload }
+    Delivery {
+        at,
+        tenant: "acme".into(),
+        format: curfew::event::Format::Curfew,
+        broker_ms: BROKER_MS,
+        headers,
+        payload,
+    }
 }
 
 fn structured(event: &Value) -> Delivery {

@@ -41,6 +41,7 @@ fn decoded(made: &Converted) -> FindingObserved {
     let delivery = Delivery {
         at: Coordinates { cluster: "c".into(), topic: "t".into(), partition: 0, offset: 0 },
         tenant: "default".into(),
+        format: crate::event::Format::Curfew,
         broker_ms: NOW_MS,
         headers: vec![("content-type".to_owned(), Some("application/cloudevents+json".into()))],
         payload: Some(made.body.clone().into()),

@@ -4,7 +4,7 @@ use super::*;
 use curfew::http::{self, Door};
 use std::os::unix::fs::PermissionsExt;
 
-async fn door(station: &Station, dir: &Path) -> (String, String, CancellationToken) {
+pub(super) async fn door(station: &Station, dir: &Path) -> (String, String, CancellationToken) {
     let path = dir.join("token");
     http::create_token(&path).unwrap();
     let token = std::fs::read_to_string(&path).unwrap();

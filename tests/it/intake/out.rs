@@ -54,6 +54,7 @@ async fn reject(station: &Station, topic: &str, count: i64) {
                 offset,
             },
             tenant: "default".into(),
+            format: curfew::event::Format::Curfew,
             broker_ms: 1_800_000_000_000,
             headers: Vec::new(),
             payload: None,

@@ -7,6 +7,7 @@ use super::*;
 over_both! {
     old_findings_go_and_what_waits_or_an_inventory_knows_stays,
     a_moved_position_leaves_nothing,
+    a_batch_that_says_nothing_moves_its_position,
     duplicates_do_nothing_and_conflicts_are_rejected,
     after_a_kill_another_process_goes_on_with_every_record,
     an_expired_claim_is_void_once_another_has_the_case,
@@ -36,6 +37,19 @@ async fn a_moved_position_leaves_nothing(store: Store) {
     let stats = journal.stats(T0).await.unwrap();
     assert_eq!((stats.consumed, stats.accepted, stats.outbox), (1, 1, 0));
     assert!(journal.healthy());
+    recount(&store).await;
+}
+
+/// Of a scheduler's topic, where most records may say nothing.
+async fn a_batch_that_says_nothing_moves_its_position(store: Store) {
+    let journal = store.open().await;
+    let first = journal.record_batch(batch(Vec::new(), vec![step_to(None, 5)])).await.unwrap();
+    assert_eq!((first.fates, first.stirred), (Vec::new(), 0));
+    journal.record_batch(batch(Vec::new(), vec![step_to(Some(5), 9)])).await.unwrap();
+    assert!(journal.record_batch(batch(Vec::new(), vec![step_to(Some(5), 7)])).await.is_err(), "a zombie's");
+    assert_eq!(journal.position("k", "curfew.tasks", 0).await.unwrap().unwrap().next_offset, 9);
+    let stats = journal.stats(T0).await.unwrap();
+    assert_eq!((stats.consumed, stats.accepted), (0, 0));
     recount(&store).await;
 }
 

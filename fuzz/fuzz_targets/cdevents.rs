@@ -1,0 +1,9 @@
+//! Any CDEvent.
+#![no_main]
+
+mod scheduler;
+
+use curfew::event::Format;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| scheduler::read(Format::CdEvents, input, &[]));
