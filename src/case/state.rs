@@ -248,12 +248,14 @@ impl State {
         spent && self.plan.as_ref().is_some_and(|plan| !plan.undoes)
     }
 
-    /// Whether the old value can still be given back after the promotion: it works until its consumers were waited for.
+    /// Whether the old value can still be given back after the promotion: it works until its consumers were waited for. Those
+    /// that hear of the new value may answer before the last of its places has it.
     pub fn may_go_back(&self) -> bool {
-        let waits = self.current().is_some_and(|step| step.act == Act::Adopt);
-        // What a provider replaced is kept nowhere.
-        let is_kept = self.plan.as_ref().is_some_and(|plan| plan.find(Act::Mint).is_none());
-        waits && is_kept && self.turn.new.is_some() && !matches!(self.phase, Phase::Abandoned | Phase::Closed { .. })
+        // What a provider replaced is kept nowhere: it has no promotion.
+        let step_of = |act| self.plan.as_ref().and_then(|plan| plan.find(act));
+        let waits = step_of(Act::Promote).is_some_and(|promote| promote < self.step)
+            && step_of(Act::Adopt).is_some_and(|adopt| self.step <= adopt);
+        waits && self.turn.new.is_some() && !matches!(self.phase, Phase::Abandoned | Phase::Closed { .. })
     }
 
     /// The look that must come before an effect in doubt is repeated. Where the plan has none for this step's system,

@@ -34,8 +34,9 @@ fn step(act: Act, system: &str) -> Step {
 fn plan(shape: u8, undoes: bool) -> Plan {
     let at = |(act, system): &(Act, &str)| step(*act, system);
     if undoes {
-        let steps = [(Act::Revert, "kv"), (Act::Restore, "pg"), (Act::Discard, "kv")];
-        let steps = steps[usize::from(shape.is_multiple_of(2))..].iter().map(at).collect();
+        let back = [(Act::Revert, "kv"), (Act::Copy, "kv")];
+        let steps = [&back[usize::from(shape.is_multiple_of(2)) * 2..], &[(Act::Restore, "pg"), (Act::Discard, "kv")]];
+        let steps = steps.concat().iter().map(at).collect();
         return Plan { steps, pivot: 0, undoes: true };
     }
     let looks = [(Act::Observe, "pg"), (Act::Observe, "kv")];
@@ -48,7 +49,8 @@ fn plan(shape: u8, undoes: bool) -> Plan {
         return Plan { pivot: 2, steps, undoes: false };
     }
     if shape >= 2 {
-        let middle = if shape == 2 { [&cuts[..], &makes] } else { [&makes[..], &[(Act::Adopt, "pg")]] };
+        let spread = [(Act::Copy, "kv"), (Act::Notify, "hook"), (Act::Adopt, "pg")];
+        let middle = if shape == 2 { [&cuts[..], &makes] } else { [&makes[..], &spread] };
         let steps = [&looks[..], middle[0], middle[1], &ends].concat().iter().map(at).collect::<Vec<_>>();
         return Plan { pivot: steps.len() - 1, steps, undoes: false };
     }
@@ -283,6 +285,8 @@ mod turned {
         let waiting = promoted(Act::Adopt);
         let told = waiting.clone().next(&answered(false)).unwrap();
         assert_eq!((told.turn.adopted.len(), told.todo()), (1, Todo::Pass(told.step)));
+        let soon = started(promoted(Act::Copy)).next(&answered(true)).unwrap();
+        assert_eq!(soon.todo(), Todo::Plan, "who heard of it need not wait until all places have it");
         let failed = waiting.next(&answered(true)).unwrap();
         assert_eq!(failed.todo(), Todo::Plan, "all is undone");
         let mut undoing = failed.next(&Record::Planned { no: 2, plan: plan(3, true) }).unwrap();

@@ -1,9 +1,9 @@
 """The tasks: what they hold, what they tell Curfew, and how each of them ends."""
 
-import secrets, threading, time, urllib.parse, uuid
+import json, secrets, subprocess, threading, time, urllib.parse, uuid
 from datetime import datetime, timezone
 
-from world import ROLES, Session
+from world import CHILDREN, Failure, ROLES, Session
 
 
 def rfc3339(seconds):
@@ -63,6 +63,71 @@ class Task:
                                     "ended_at": rfc3339(self.ended)})
 
 
+class Dag(Task):
+    """A try of an Airflow task, say: the scheduler tells of it in OpenLineage, and whoever hands out the credential says
+    which run has it."""
+
+    def __init__(self, name, credential, how):
+        super().__init__("dag", name, credential, how)
+        self.source, self.run = "/openlineage/demo", str(uuid.uuid4())
+
+    def says(self, kind):
+        return {"eventType": kind, "eventTime": rfc3339(time.time()), "producer": "https://example.test/scheduler",
+                "schemaURL": "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent",
+                "run": {"runId": self.run, "facets": {}}, "job": {"namespace": "demo", "name": self.name},
+                "inputs": [], "outputs": []}
+
+    def granted(self):
+        event = Task("broker", "grants").event("started", {})
+        return event | {"type": "dev.curfew.grant.registered.v1", "source": "/broker",
+                        "data": {"run_key": f"{self.source}:{self.run}", **self.credential.grant()}}
+
+
+class Exec:
+    """A command that has its credential from `curfew exec`, and knows nothing of Vault or Curfew."""
+
+    COMMAND = ("umask 077; printf '%s\\n%s\\n' \"$DB_USERNAME\" \"$DB_PASSWORD\" > got.tmp; mv got.tmp got; "
+               "while [ ! -e go ]; do sleep 0.1; done")
+
+    def __init__(self, world, name, how):
+        self.world, self.name, self.folder = world, name, world.home / name
+        self.folder.mkdir(mode=0o700)
+        env = world.clean_env() | {"VAULT_ADDR": world.vault.address, "VAULT_TOKEN": world.vault.orphan("curfew-exec"),
+                                   "CURFEW_CONFIG": str(world.config)}
+        role = f"DB=database/creds/{ROLES['batch']}"
+        self.errors = open(self.folder / "errors", "wb")
+        self.process = subprocess.Popen(
+            [str(world.binary), "exec", "--kafka", world.kafka, "--realm", "demo", "--task", name, "--ttl", "10m",
+             "--role", role, "--", "sh", "-c", self.COMMAND], cwd=self.folder, env=env, stdin=subprocess.DEVNULL,
+            stdout=self.errors, stderr=self.errors, start_new_session=True)
+        CHILDREN.add(self.process)
+        self.until((self.folder / "got").exists)
+        one = self.credential = Credential.__new__(Credential)
+        one.user, one.password = (self.folder / "got").read_text().split()
+        (self.folder / "got").unlink()
+        one.role, one.before, one.after = ROLES["batch"], world.postgres.witness(one.user, one.password), None
+        one.tasks, one.how, one.session = [self], how, None
+        holds = lambda: [held for line in world.tasks() if line["task"]["name"] == name for held in line["holds"]]
+        self.until(holds)
+        one.urn = holds()[0]["grant"]["credential"]
+        one.short = f"{one.role}/{urllib.parse.unquote(one.urn).rsplit('/', 1)[1][:6]}"
+
+    def until(self, there):
+        deadline = time.monotonic() + 60
+        while not there():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise Failure(f"curfew exec: {(self.folder / 'errors').read_text(errors='replace')[-2000:]}")
+            time.sleep(0.1)
+
+    def end(self):
+        (self.folder / "go").touch()
+        code = self.process.wait(60)
+        CHILDREN.discard(self.process)
+        self.errors.close()
+        if code:
+            raise Failure(f"curfew exec ended with {code}: {(self.folder / 'errors').read_text(errors='replace')[-2000:]}")
+
+
 class Heart(threading.Thread):
     """Heartbeats of everything that lives, once a second."""
 
@@ -109,9 +174,13 @@ class Story:
         self.reduce = Task("batch", "reduce", shared)
         # They hold nothing, and live on: one silent task among many is dead, a scheduler silent as a whole is not.
         self.others = [Task("agent", f"idle-{n}", heartbeat_ms=beat) for n in range(1, 7)]
+        self.dag = Dag("dag-load", take("batch"), "told by OpenLineage")
+        # What it holds ends with it at Vault as well: where nothing may have an effect, it does not run.
+        self.exec = None if world.observe else Exec(world, "psql", "has it from `curfew exec`")
         self.tasks = [self.etl, self.review, self.coder, self.early, self.build, self.triage, self.report, self.deploy,
                       self.map, self.reduce, *self.others]
-        self.credentials = list(dict.fromkeys(task.credential for task in self.tasks if task.credential))
+        everyone = [*self.tasks, self.dag, *filter(None, [self.exec])]
+        self.credentials = list(dict.fromkeys(task.credential for task in everyone if task.credential))
         self.heart = Heart(world, self.tasks)
 
     def play(self, watch, settled):
@@ -121,7 +190,8 @@ class Story:
         now = time.time()
         for task in self.tasks:
             task.started = now
-        world.publish([task.start() for task in self.tasks if task is not self.early])
+        world.publish([task.start() for task in self.tasks if task is not self.early] + [self.dag.granted()])
+        world.lineage([self.dag.says("START")])
         self.heart.start()
         watch("tasks run, each with a database credential from Vault", lambda: time.time() > now + 2, 10)
 
@@ -131,7 +201,10 @@ class Story:
         world.publish([again, self.review.end()])  # the same event again, and a second one of its own
         time.sleep(1)
         world.publish([self.early.start()])
-        wave = [self.etl, self.review, self.coder, self.early, self.build, self.triage]
+        world.lineage([self.dag.says("COMPLETE")])
+        if self.exec:
+            self.exec.end()
+        wave = [*filter(None, [self.exec]), self.dag, self.etl, self.review, self.coder, self.early, self.build, self.triage]
         watch("tasks end; one start is late, two tasks were killed", lambda: settled([t.credential for t in wave]), 90)
         coder = self.coder.credential
         coder.session_after = coder.session.works()

@@ -277,14 +277,27 @@ class World:
         at_once(self.make_topics, self.make_database)
         say(f"  topics, database users, Vault's database engine and policies: made ({time.monotonic() - at:.0f} s)")
 
-    def topics(self, *words, timeout=120):
+    def java(self, *words):
         # The folder that `servers` made: named by version and by a digest.
         jars = max(CACHE.glob("kafka-*/lib"), key=lambda path: path.stat().st_mtime)
-        return must("java", "-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={SERVERS.parent}/kafka/log4j2.properties",
-                    HERE / "Topics.java", words[0], self.kafka, *words[1:], timeout=timeout)
+        return ["java", "-cp", f"{jars}/*", f"-Dlog4j2.configurationFile={SERVERS.parent}/kafka/log4j2.properties",
+                HERE / "Topics.java", words[0], self.kafka, *words[1:]]
+
+    def topics(self, *words, timeout=120):
+        return must(*self.java(*words), timeout=timeout)
 
     def make_topics(self):
-        self.topics("create", "curfew.tasks", "curfew.findings", "curfew.outcomes", "curfew.rotated", "curfew.rejected")
+        self.topics("create", "curfew.tasks", "openlineage.events", "curfew.findings", "curfew.outcomes", "curfew.rotated",
+                    "curfew.rejected")
+        # The scheduler that speaks OpenLineage: it lives as long as the demo, as a scheduler does.
+        self.scheduler = subprocess.Popen([str(word) for word in self.java("write", "openlineage.events")], text=True,
+                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        CHILDREN.add(self.scheduler)
+        self.heard("ready")
+
+    def heard(self, word):
+        if (said := self.scheduler.stdout.readline().strip()) != word:
+            raise Failure(f"the scheduler that speaks OpenLineage said {said!r} and not {word!r}")
 
     def make_database(self):
         issuer, fence = secrets.token_hex(16), secrets.token_hex(16)
@@ -313,6 +326,9 @@ class World:
         for name in ("enforce", "reconcile"):
             policy = (REPO / f"deploy/vault/{name}.hcl").read_text()
             vault.call("PUT", f"sys/policies/acl/curfew-{name}", {"policy": policy})
+        role = f"database/creds/{ROLES['batch']}"
+        policy = (REPO / "deploy/vault/exec.hcl").read_text().replace("database/creds/ro", role)
+        vault.call("PUT", "sys/policies/acl/curfew-exec", {"policy": policy})
         import leak  # it needs this module
 
         leak.prepare(self)
@@ -328,7 +344,9 @@ class World:
 journal: {{path: {self.home}/curfew.db}}
 kafka: {{brokers: "{self.kafka}", group: curfew, properties: {{}}}}
 topics:
-  curfew.tasks: {{tenant: default, kinds: [vault-lease, vault-token, vault-secret-id], strongest: revoke}}
+  curfew.tasks: {{kinds: [vault-lease, vault-token, vault-secret-id], strongest: revoke,
+    sources: [/schedulers/*, /exec, /broker], speaks_for: [/openlineage/demo]}}
+  openlineage.events: {{format: openlineage, sources: [/openlineage/demo], kinds: [vault-lease], strongest: revoke}}
   curfew.findings: {{events: [finding.observed, finding.closed], kinds: [vault-lease, postgres-role], strongest: contain}}
 publish: {{outcomes: curfew.outcomes, states: curfew.outcomes, rotated: curfew.rotated, rejected: curfew.rejected}}
 metrics: {{listen: "127.0.0.1:{metrics}"}}
@@ -384,6 +402,15 @@ limits: {{effects_per_minute: 600}}
         lines = "".join(json.dumps(event) + "\n" for event in events)
         must(self.binary, "publish", "--kafka", self.kafka, "--topic", "curfew.tasks", "-", text=lines,
              env=self.clean_env(), cwd=self.home)
+
+    def lineage(self, events):
+        """As a scheduler with OpenLineage publishes them: to its own topic, in its own format."""
+        for event in events:
+            print(json.dumps(event), file=self.scheduler.stdin, flush=True)
+            self.heard("sent")
+
+    def tasks(self):
+        return json.loads(must(self.binary, "tasks", "--json", "--config", self.config, env=self.clean_env(), cwd=self.home))
 
     def cases(self):
         """What `curfew cases` says; nothing while it cannot say."""
