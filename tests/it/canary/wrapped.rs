@@ -98,7 +98,8 @@ impl Home {
     /// The finding's fingerprints, as the journal has them while it is matched by nothing.
     fn found(&self) -> Vec<String> {
         let db = rusqlite::Connection::open(self.file("curfew.db")).unwrap();
-        let each = "SELECT one.value FROM findings, json_each(body, '$.fingerprints') AS one WHERE phase = 0 ORDER BY 1";
+        let each =
+            "SELECT one.value FROM findings, json_each(body, '$.fingerprints') AS one WHERE phase = 0 ORDER BY 1";
         let mut select = db.prepare(each).unwrap();
         select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
