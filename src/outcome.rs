@@ -11,7 +11,7 @@ use crate::case::Case;
 use crate::case::plan::Act;
 use crate::case::record::{Generation, Output, Verdict};
 use crate::connector::recipe::{self, Recipe};
-use crate::event::Reject;
+use crate::event::{Reject, digest16};
 use crate::probe;
 
 /// The largest body that [`envelope`] makes: what every CloudEvents intermediary must forward.
@@ -118,16 +118,14 @@ pub fn rotated(case: &Case, act: Act, output: &Output, recipe: Option<&Recipe>, 
     replaced(case, before.as_ref(), output.current.as_ref(), recipe.map(|recipe| (&recipe.place, None)), now_ms)
 }
 
-/// The same at another place: one message for each copy that has the value now.
-pub fn copied(case: &Case, output: &Output, recipe: &Recipe, now_ms: i64) -> Vec<Message> {
+/// The same at a copy, which has the value now.
+pub fn copied(case: &Case, output: &Output, copy: &recipe::Place, now_ms: i64) -> Message {
     let (before, after) = standing_values(case);
-    let of = |(index, version): &(usize, i64)| {
-        let place = recipe.copies.get(*index)?;
-        let mut message = replaced(case, before, after, Some((place, Some(*version))), now_ms);
-        message.id = format!("{}:{index}", message.id);
-        Some(message)
-    };
-    output.copies.iter().filter_map(of).collect()
+    let version = output.current.as_ref().map(|there| there.version);
+    let mut message = replaced(case, before, after, Some((copy, version)), now_ms);
+    let name = hex::encode(digest16(&[copy.realm.as_bytes(), copy.name().as_bytes()]));
+    message.id = format!("{}:{name}", message.id);
+    message
 }
 
 /// What a webhook is told of the value that consumers read now. Its id is that of the message that the topic has.

@@ -144,7 +144,10 @@ fn describe(record: &Record, plan: Option<&Plan>) -> String {
     let step = |index: &usize| {
         plan.and_then(|plan| plan.steps.get(*index)).map_or_else(
             || format!("step {index}"),
-            |step| format!("{} {}@{}", word(&step.act), step.connector, step.system),
+            |step| {
+                let place = step.place.as_ref().map(|place| format!(" {place}")).unwrap_or_default();
+                format!("{} {}@{}{place}", word(&step.act), step.connector, step.system)
+            },
         )
     };
     match record {

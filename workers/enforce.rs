@@ -135,7 +135,7 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         opened.extend(realm.rules.targets.iter().map(|(_, target)| target.clone()));
         let places: Vec<Place> = recipes(config, name).map(|recipe| recipe.place.clone()).collect();
         let copies = config.recipes.iter().flat_map(|recipe| recipe.copies_in(name));
-        let copies: Vec<Place> = copies.map(|(_, copy)| copy.clone()).collect();
+        let copies: Vec<Place> = copies.cloned().collect();
         if !places.is_empty() || !copies.is_empty() {
             let mode = realm.rules.mode;
             let stores = vault::connect_stores(name, &settings, mode, clock.clone(), &places, &copies).await;

@@ -116,7 +116,7 @@ fn declared(config: &Config) -> BTreeMap<String, String> {
 
 /// As [`Learned::place`].
 fn named(place: &Place) -> String {
-    format!("{}/{}/{}#{}", place.realm, place.mount, place.path, place.field)
+    format!("{}/{}", place.realm, place.name())
 }
 
 /// Reads again and again; what has changed is registered.
@@ -185,7 +185,10 @@ impl Rounds {
     fn compare(&self, some: &[Changed]) {
         let mut alike = self.alike.lock().unwrap_or_else(PoisonError::into_inner);
         let before = alike.undeclared();
-        some.iter().flat_map(|changed| &changed.values).for_each(|learned| alike.note(learned));
+        for changed in some {
+            alike.forget(&format!("{}/{}", self.realm, changed.secret));
+            changed.values.iter().for_each(|learned| alike.note(learned));
+        }
         let now = alike.undeclared();
         for (rotation, place) in now.difference(&before) {
             tracing::warn!(rotation, place, "this place holds the rotated value as well: name it in `copies`");

@@ -15,6 +15,8 @@ use crate::{Failed, caller};
 
 /// How soon a Vault that does not answer is asked again.
 const AGAIN: Duration = Duration::from_secs(5);
+/// And one that refuses.
+const REFUSED: Duration = Duration::from_secs(60);
 const WHAT: &str = "fingerprint keys";
 
 /// Those of the configuration, for a process. As with realms: a Vault that does not answer now is no reason not to start;
@@ -52,7 +54,12 @@ async fn again(file: &KeyFile, transit: &Transit, give: &Give) {
                 _ = give.send(Some(keys));
                 return;
             }
-            Err(error) => tracing::warn!(%error, "the fingerprint keys are not unwrapped yet"),
+            Err(error) if error.may_pass() => tracing::warn!(%error, "the fingerprint keys are not unwrapped yet"),
+            // A person may mend it at Vault; asking each moment does not.
+            Err(error) => {
+                tracing::error!(%error, "the fingerprint keys cannot be unwrapped; nothing is fingerprinted");
+                tokio::time::sleep(REFUSED).await;
+            }
         }
     }
 }

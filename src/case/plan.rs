@@ -19,7 +19,7 @@ pub enum Act {
     Test,
     /// Makes the candidate the value that consumers read.
     Promote,
-    /// Writes what consumers read to the other places where it is read as well.
+    /// Writes what consumers read to one other place where it is read as well.
     Copy,
     /// Tells who is to be called that there is another value: its version and place, never the value.
     Notify,
@@ -106,6 +106,9 @@ pub struct Step {
     pub system: String,
     /// A clear no (`Denied`, `Refused`) skips the step and is reported as residue instead of stopping the case.
     pub optional: bool,
+    /// Of [`Act::Copy`]: the place there. By its name: a configuration may name them in another order tomorrow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
 }
 
 /// Ordered steps. Before `pivot` failure undoes, from it on only forward.

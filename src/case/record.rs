@@ -163,12 +163,10 @@ pub struct Output {
     pub residue: Vec<Residue>,
     /// How many derived things were killed.
     pub derived: u32,
-    /// Of [`Act::Promote`](super::plan::Act::Promote) and [`Act::Mint`](super::plan::Act::Mint): what consumers read now.
+    /// Of [`Act::Promote`](super::plan::Act::Promote) and [`Act::Mint`](super::plan::Act::Mint): what consumers read now. Of
+    /// [`Act::Copy`](super::plan::Act::Copy): the same at that place, whose versions are its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Generation>,
-    /// Of [`Act::Copy`](super::plan::Act::Copy): which of the recipe's copies has it now, and in which version there.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub copies: Vec<(usize, i64)>,
     /// When the system did it, by its own clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_ms: Option<i64>,

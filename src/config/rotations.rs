@@ -343,6 +343,12 @@ fn copies(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm]) -
     for copy in &one.copies {
         known_realm(c, &copy.realm, realms);
         let Some((copied, at)) = copy.place(c) else { continue };
+        if realms.iter().any(|known| known.rules.name == copied.realm && known.rules.mode == Mode::Observe) {
+            c.warnings.push(format!(
+                "rotation {}: realm {} observes, and holds a copy: nothing of it is rotated (`mode: enforce` there)",
+                one.name.value, copied.realm
+            ));
+        }
         if place.keeper.mints() || copied.keeper.mints() {
             c.wrong(at, "what Vault makes and hands out has no copies: let all read it there");
         }

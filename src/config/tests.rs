@@ -375,6 +375,11 @@ fn copies_and_webhooks_are_named_and_alike() {
     let recipe = &config.recipes[0];
     assert_eq!((recipe.copies[0].path.as_str(), recipe.copies[0].field.as_str()), ("apps/other", "password"));
     assert_eq!(recipe.webhooks, ["deploy"]);
+    assert!(config.warnings.iter().all(|warning| !warning.contains("copy")), "{:?}", config.warnings);
+    let observes =
+        rotation("apps/billing", ", copies: [{realm: prod, path: apps/other}]").replace("prod, mode: enforce", "prod");
+    let warned = parse(&observes).unwrap().warnings;
+    assert!(warned.iter().any(|warning| warning.contains("realm prod observes, and holds a copy")), "{warned:?}");
     assert!(!format!("{:?}", config.webhooks).contains("hidden"), "a URL may be a secret");
     let http = hook.replace("https", "http");
     let named = |name: &str| hook.replace("deploy,", &format!("{name},"));

@@ -25,7 +25,7 @@ pub struct Parts<'a> {
 }
 
 fn step(act: Act, at: At<'_>, optional: bool) -> Step {
-    Step { act, connector: at.0.to_owned(), system: at.1.to_owned(), optional }
+    Step { act, connector: at.0.to_owned(), system: at.1.to_owned(), optional, place: None }
 }
 
 fn plan(steps: Vec<Step>) -> Plan {
@@ -104,8 +104,10 @@ fn retire(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
 
 /// What consumers read stands elsewhere as well. `optional`: it goes on without a place that cannot have it.
 fn copied(recipe: &Recipe, optional: bool) -> impl Iterator<Item = Step> {
-    let realms = recipe.realms_of_copies().into_iter();
-    realms.map(move |realm| step(Act::Copy, (Keeper::Kv.as_str(), realm), optional))
+    recipe.copies.iter().map(move |copy| Step {
+        place: Some(copy.name()),
+        ..step(Act::Copy, (Keeper::Kv.as_str(), &copy.realm), optional)
+    })
 }
 
 /// Whoever is called about another value is called; what they do not hear, they hear from the topic.
@@ -172,7 +174,8 @@ fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
         step(Act::Test, target, false),
         step(Act::Promote, store, false),
     ]);
-    steps.extend(copied(recipe, false).chain(called(recipe)));
+    // Of one user the old value is dead by now: to wait for a place that cannot have the new one would help nobody.
+    steps.extend(copied(recipe, !recipe.users.overlap()).chain(called(recipe)));
     if !recipe.adoption.consumers.is_empty() {
         steps.push(step(Act::Adopt, target, false));
     }

@@ -84,6 +84,13 @@ pub struct Place {
     pub user_field: Option<String>,
 }
 
+impl Place {
+    /// `<mount>/<path>#<field>`: which it is within its realm.
+    pub fn name(&self) -> String {
+        format!("{}/{}#{}", self.mount, self.path, self.field)
+    }
+}
+
 /// Who logs in with a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Users {
@@ -211,9 +218,9 @@ pub fn of_store(failure: Failure) -> Failure {
 }
 
 impl Recipe {
-    /// The copies in one realm, with their index.
-    pub fn copies_in<'a>(&'a self, realm: &'a str) -> impl Iterator<Item = (usize, &'a Place)> {
-        self.copies.iter().enumerate().filter(move |(_, copy)| copy.realm == realm)
+    /// The copies in one realm.
+    pub fn copies_in<'a>(&'a self, realm: &'a str) -> impl Iterator<Item = &'a Place> {
+        self.copies.iter().filter(move |copy| copy.realm == realm)
     }
 
     /// The realms that have copies, each once.
@@ -237,6 +244,8 @@ pub struct Rotation {
     pub contains: bool,
     /// Nothing takes its place: all of its users go, whichever of them has which value.
     pub ends: bool,
+    /// The copy that the step is about.
+    pub copy: Option<Place>,
 }
 
 impl Rotation {
@@ -254,7 +263,10 @@ impl Rotation {
         let candidate = create.map(|step| step_key(case.id, state.plan_no, step, turn.rejected + 1));
         let contains = matches!(directive.action, Action::Contain | Action::Revoke);
         let ends = directive.action == Action::Revoke;
-        Self { recipe, store, turn, candidate, contains, ends }
+        let named = state.current().and_then(|step| Some((&step.system, step.place.as_ref()?)));
+        let is_named = |copy: &&Place| named == Some((&copy.realm, &copy.name()));
+        let copy = recipe.copies.iter().find(is_named).cloned();
+        Self { recipe, store, turn, candidate, contains, ends, copy }
     }
 
     /// What the consumers' own words say of adoption. `None`: not enough, the target is asked.

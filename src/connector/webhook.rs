@@ -81,7 +81,7 @@ impl Caller {
             request = request.bearer_auth(token.expose_secret());
         }
         match request.body(body).send().await {
-            Ok(answer) => meaning(answer.status().as_u16(), retry_after_ms(&answer)),
+            Ok(answer) => meaning(answer.status().as_u16()),
             Err(error) if error.is_connect() => Err(Failure::new(FailureKind::Unavailable, "nobody answers there")),
             Err(_) => Err(Failure::new(FailureKind::Unknown, "no answer in time")),
         }
@@ -89,21 +89,16 @@ impl Caller {
 }
 
 /// What a status means. The words of the answer are not read.
-fn meaning(status: u16, after_ms: Option<i64>) -> Result<Output, Failure> {
+fn meaning(status: u16) -> Result<Output, Failure> {
     let (kind, note) = match status {
         200..=299 => return Ok(Output::default()),
         401 | 403 => (FailureKind::Denied, "it does not take our token"),
-        408 | 425 => (FailureKind::Unavailable, "it asks for another try"),
-        429 => (FailureKind::Throttled { after_ms }, "it is called too often"),
+        // How long it wishes to be left alone is not asked: the old value would live as long.
+        408 | 425 | 429 => (FailureKind::Unavailable, "it asks for another try"),
         500..=599 => (FailureKind::Unavailable, "it is at fault itself"),
         _ => (FailureKind::Refused, "it does not take the call"),
     };
     Err(Failure { kind, note: format!("{note} (status {status})"), blocks_system: false })
-}
-
-fn retry_after_ms(answer: &reqwest::Response) -> Option<i64> {
-    let seconds: i64 = answer.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    seconds.checked_mul(1_000)
 }
 
 fn nothing() -> Failure {
@@ -157,11 +152,10 @@ mod tests {
 
     #[test]
     fn statuses_say_whether_it_is_worth_another_try() {
-        let kind = |status| meaning(status, Some(7)).map_err(|failure| failure.kind).err();
+        let kind = |status| meaning(status).map_err(|failure| failure.kind).err();
         assert_eq!(kind(204), None);
         assert_eq!(kind(401), Some(FailureKind::Denied));
-        assert_eq!(kind(429), Some(FailureKind::Throttled { after_ms: Some(7) }));
-        assert_eq!(kind(503), Some(FailureKind::Unavailable));
+        assert_eq!([429, 503].map(kind), [Some(FailureKind::Unavailable); 2]);
         // Also a redirect: it is followed by nobody.
         assert_eq!([302, 400, 404, 410].map(kind), [Some(FailureKind::Refused); 4]);
     }

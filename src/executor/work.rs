@@ -281,8 +281,8 @@ impl Work<'_> {
                     let message = outcome::rotated(case, step.act, &output, recipe.map(AsRef::as_ref), self.now());
                     self.messages.push(message);
                 }
-                if let (Act::Copy, Some(rotation)) = (step.act, &subject.rotation) {
-                    self.messages.extend(outcome::copied(self.case(), &output, &rotation.recipe, self.now()));
+                if let Some(copy) = subject.rotation.as_ref().and_then(|rotation| rotation.copy.as_ref()) {
+                    self.messages.push(outcome::copied(self.case(), &output, copy, self.now()));
                 }
                 self.push(Record::Succeeded { step: index, output })?;
                 Ok(Next::Go)

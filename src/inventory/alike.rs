@@ -13,7 +13,7 @@ const PLACES: usize = 100_000;
 pub struct Alike {
     /// Places of rotations, and of their copies: to the rotation's name.
     declared: BTreeMap<String, String>,
-    values: HashMap<String, Fingerprint>,
+    values: BTreeMap<String, Fingerprint>,
     places: HashMap<Fingerprint, BTreeSet<String>>,
 }
 
@@ -23,19 +23,32 @@ impl Alike {
         Self { declared, ..Self::default() }
     }
 
+    /// A secret (`<realm>/<mount>/<path>`) was read anew: what it held before counts no more.
+    pub fn forget(&mut self, secret: &str) {
+        let start = format!("{secret}#");
+        let held = self.values.range(start.clone()..).take_while(|(place, _)| place.starts_with(&start));
+        let held: Vec<String> = held.map(|(place, _)| place.clone()).collect();
+        held.iter().for_each(|place| self.remove(place));
+    }
+
+    fn remove(&mut self, place: &str) {
+        let before = self.values.remove(place);
+        if let Some(before) = before
+            && let Some(places) = self.places.get_mut(&before)
+        {
+            places.remove(place);
+            if places.is_empty() {
+                self.places.remove(&before);
+            }
+        }
+    }
+
     /// A value was read. Values before the current one are left out: they are dead, or will be.
     pub fn note(&mut self, learned: &Learned) {
         if !learned.current {
             return;
         }
-        if let Some(before) = self.values.remove(&learned.place)
-            && let Some(places) = self.places.get_mut(&before)
-        {
-            places.remove(&learned.place);
-            if places.is_empty() {
-                self.places.remove(&before);
-            }
-        }
+        self.remove(&learned.place);
         let Some(newest) = learned.fingerprints.first().filter(|_| self.values.len() < PLACES) else { return };
         self.values.insert(learned.place.clone(), newest.clone());
         self.places.entry(newest.clone()).or_default().insert(learned.place.clone());
@@ -88,5 +101,11 @@ mod tests {
         assert_eq!(alike.undeclared(), [other].into());
         alike.note(&learned("prod/kv/other#password", 9, true));
         assert!(alike.undeclared().is_empty());
+        alike.note(&learned("prod/kv/other#password", 8, true));
+        assert_eq!(alike.undeclared().len(), 1);
+        alike.forget("prod/kv/othe");
+        assert_eq!(alike.undeclared().len(), 1, "a secret is named whole");
+        alike.forget("prod/kv/other");
+        assert!(alike.undeclared().is_empty(), "it was deleted, or has another field");
     }
 }

@@ -13,15 +13,18 @@ def rfc3339(seconds):
 class Credential:
     """One database credential from Vault. The password is in memory only."""
 
-    def __init__(self, world, role):
-        answer = world.vault.call("GET", f"database/creds/{role}")
-        self.lease, self.role = answer["lease_id"], role
-        self.user, self.password = answer["data"]["username"], answer["data"]["password"]
-        self.urn = "urn:curfew:cred:vault-lease:demo:" + urllib.parse.quote(self.lease, safe="/-._~")
-        self.short = f"{role}/{self.lease.rsplit('/', 1)[1][:6]}"
-        self.before = world.postgres.witness(self.user, self.password)
+    def __init__(self, world, role, urn, user, password):
+        self.role, self.urn, self.user, self.password = role, urn, user, password
+        self.short = f"{role}/{urllib.parse.unquote(urn).rsplit('/', 1)[1][:6]}"
+        self.before = world.postgres.witness(user, password)
         self.after = None
         self.tasks, self.how, self.session = [], "", None
+
+    @classmethod
+    def take(cls, world, role):
+        answer = world.vault.call("GET", f"database/creds/{role}")
+        urn = "urn:curfew:cred:vault-lease:demo:" + urllib.parse.quote(answer["lease_id"], safe="/-._~")
+        return cls(world, role, urn, answer["data"]["username"], answer["data"]["password"])
 
     def grant(self):
         return {"cred_id": self.urn, "tenure": "minted", "principal": self.user}
@@ -102,15 +105,13 @@ class Exec:
             stdout=self.errors, stderr=self.errors, start_new_session=True)
         CHILDREN.add(self.process)
         self.until((self.folder / "got").exists)
-        one = self.credential = Credential.__new__(Credential)
-        one.user, one.password = (self.folder / "got").read_text().split()
+        user, password = (self.folder / "got").read_text().split()
         (self.folder / "got").unlink()
-        one.role, one.before, one.after = ROLES["batch"], world.postgres.witness(one.user, one.password), None
-        one.tasks, one.how, one.session = [self], how, None
         holds = lambda: [held for line in world.tasks() if line["task"]["name"] == name for held in line["holds"]]
         self.until(holds)
-        one.urn = holds()[0]["grant"]["credential"]
-        one.short = f"{one.role}/{urllib.parse.unquote(one.urn).rsplit('/', 1)[1][:6]}"
+        self.credential = Credential(world, ROLES["batch"], holds()[0]["grant"]["credential"], user, password)
+        self.credential.tasks.append(self)
+        self.credential.how = how
 
     def until(self, there):
         deadline = time.monotonic() + 60
@@ -159,7 +160,7 @@ class Story:
 
     def __init__(self, world):
         self.world = world
-        take = lambda kind: Credential(world, ROLES[kind])
+        take = lambda kind: Credential.take(world, ROLES[kind])
         beat = self.HEARTBEAT_MS
         self.etl = Task("batch", "etl-load", take("batch"), "ends normally")
         self.review = Task("agent", "review-bot", take("agent"), "end sent twice", heartbeat_ms=beat)

@@ -28,17 +28,14 @@ use curfew::fingerprint::Fingerprint;
 use curfew::guard::Mode;
 use curfew::journal::{CaseLine, Journal};
 use curfew::outcome;
-use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 use crate::admin::{Admin, Postgres};
-use crate::stage::{Between, Broken, Death, Dying, Fault, Stage, case_of, event, record};
+use crate::endure::{self, Trial};
+use crate::stage::{Between, Stage, case_of, event, record};
 use crate::store::Store;
 use crate::world::{unique, until};
-
-/// Runs of one suite side by side.
-const AT_ONCE: usize = 4;
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +150,7 @@ impl Ground {
         for name in std::iter::once("test").chain(recipe.realms_of_copies()) {
             let places: Vec<Place> =
                 Some(&recipe.place).filter(|place| place.realm == name).into_iter().cloned().collect();
-            let copies: Vec<Place> = recipe.copies_in(name).map(|(_, copy)| copy.clone()).collect();
+            let copies: Vec<Place> = recipe.copies_in(name).cloned().collect();
             let made = vault::connect_stores(name, &settings, Mode::Enforce, clock.clone(), &places, &copies).await;
             made.unwrap().into_iter().for_each(|store| registry.add_store(store));
             registry.add_realm(realm(name, Vec::new()));
@@ -338,72 +335,49 @@ pub async fn one_end(journal: &Arc<dyn Journal>, line: &CaseLine, what: &str) ->
     *level
 }
 
-/// A run that dies, then a fresh process that finishes. Returns whether the death took place.
-async fn killed_and_resumed(store: Store, ground: &Ground, shape: Shape, action: Action, death: Death) -> bool {
-    let what = format!("{shape:?} {action:?} killed {death:?}");
-    let victim = ground.victim(shape, Adoption::default()).await;
-    let stage = Stage::new(store, victim.registry.clone());
-    let died = {
-        let journal = stage.open().await;
-        open_case(journal.as_ref(), &victim, action).await;
-        let dying = Dying::new(journal.clone(), death);
-        let executor = stage.executor(dying.clone());
-        until("the death or the end", || async {
-            let drained = executor.drain().await;
-            let closed = case_of(journal.as_ref(), victim.credential()).await.is_some_and(|c| c.closed_ms.is_some());
-            (dying.died() || drained.is_err() || closed).then_some(())
-        })
-        .await;
-        dying.died()
-    };
-    if action == Action::Rollover {
-        victim.assert_something_works(&what).await;
-    }
-    stage.store.leases_end().await;
-    let journal = stage.open().await;
-    let line = stage.run_until_closed(&journal, victim.credential()).await;
-    assert_one_end(&journal, &line, &what).await;
-    victim.assert_over(action, &what).await;
-    died
+/// One victim and what becomes of it.
+struct Course {
+    victim: Victim,
+    action: Action,
 }
 
-async fn broken_and_finished(store: Store, ground: &Ground, shape: Shape, action: Action, fault: Fault) -> usize {
-    let what = format!("{shape:?} {action:?} with {fault:?}");
-    let victim = ground.victim(shape, Adoption::default()).await;
-    let (registry, calls) = Broken::all(&victim.registry, fault);
-    let stage = Stage::new(store, registry);
-    let journal = stage.open().await;
-    open_case(journal.as_ref(), &victim, action).await;
-    let line = stage.run_until_closed(&journal, victim.credential()).await;
-    assert_one_end(&journal, &line, &what).await;
-    victim.assert_over(action, &what).await;
-    calls.load(Ordering::SeqCst)
+impl Trial for Course {
+    fn credential(&self) -> &CredentialId {
+        self.victim.credential()
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.victim.registry
+    }
+
+    async fn open_case(&self, journal: &dyn Journal) {
+        open_case(journal, &self.victim, self.action).await;
+    }
+
+    async fn died(&self, what: &str) -> Registry {
+        if self.action == Action::Rollover {
+            self.victim.assert_something_works(what).await;
+        }
+        self.victim.registry.clone()
+    }
+
+    async fn assert_over(&self, journal: &Arc<dyn Journal>, line: &CaseLine, _forgot: bool, what: &str) {
+        let what = format!("{:?} {what}", self.action);
+        assert_one_end(journal, line, &what).await;
+        self.victim.assert_over(self.action, &what).await;
+    }
 }
 
 async fn every_kill(store: Store, shape: Shape, action: Action) {
     let ground = Ground::new().await;
-    let both = [Death::Before as fn(usize) -> Death, Death::After].map(async |make| {
-        let mut at = 0;
-        while killed_and_resumed(store.fresh(), &ground, shape, action, make(at)).await {
-            at += 1;
-        }
-        assert!(at >= 3, "{shape:?} {action:?}: there are several appends, killed at {at}");
-    });
-    futures::future::join_all(both).await;
+    let fresh = async || Course { victim: ground.victim(shape, Adoption::default()).await, action };
+    endure::every_kill(&store, 3, fresh).await;
 }
 
 async fn every_fault(store: Store, shape: Shape, action: Action) {
     let ground = Ground::new().await;
-    let calls = broken_and_finished(store.fresh(), &ground, shape, action, Fault::Twice).await;
-    assert!(calls >= 4, "{shape:?} {action:?}: looks and acts");
-    let each = |nth| {
-        let fails = |kind| Fault::Fails(nth, kind);
-        [fails(FailureKind::Unavailable), fails(FailureKind::Unknown), Fault::ReplyCut(nth)]
-    };
-    // They wait more than they work.
-    let runs = futures::stream::iter((0..calls).flat_map(each))
-        .map(|fault| broken_and_finished(store.fresh(), &ground, shape, action, fault));
-    runs.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+    let fresh = async || Course { victim: ground.victim(shape, Adoption::default()).await, action };
+    endure::every_fault(&store, 4, fresh).await;
 }
 
 over_both! {

@@ -36,7 +36,7 @@ fn case(kind: Kind, id: &str, principal: Option<&str>, records: &[Record]) -> Ca
 }
 
 fn step(act: Act, system: &str) -> Step {
-    Step { act, connector: system.into(), system: system.into(), optional: act != Act::Prove }
+    Step { act, connector: system.into(), system: system.into(), optional: act != Act::Prove, place: None }
 }
 
 fn planned(acts: &[(Act, &str)]) -> Record {

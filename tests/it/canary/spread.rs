@@ -26,6 +26,8 @@ async fn a_password_at_several_places_is_rotated_and_written_nowhere_else() {
     private(home.join("curfew.token"), &login);
     private(home.join("pg.url"), &format!("{}\n", pg.url));
     let (http, metrics) = (port(), port());
+    let in_url = made_up("in-url-");
+    let url = format!("{}?key={in_url}", hook.url());
     let config = format!(
         r#"
 journal: {{path: curfew.db}}
@@ -51,7 +53,7 @@ retry: {{first: 100ms, ceiling: 500ms}}
 log: {{level: trace}}
 "#,
         vault = admin.address,
-        url = hook.url(),
+        url = url,
         token = hook.token_file().display(),
     );
     fs::write(home.join("curfew.yaml"), config).unwrap();
@@ -96,7 +98,9 @@ log: {{level: trace}}
     let id = case["case"]["id"].as_str().unwrap();
     let (code, shown) = written.command(home, &["case", id]);
     assert!(
-        code == Some(0) && shown.contains("copy vault-kv@test") && shown.contains("notify webhook@deploy"),
+        code == Some(0)
+            && shown.contains(&format!("copy vault-kv@test {mount}/apps/second#password"))
+            && shown.contains("notify webhook@deploy"),
         "{shown}"
     );
     written.put("what the webhook heard", told.to_string().as_bytes());
@@ -114,6 +118,7 @@ log: {{level: trace}}
         ("the new password".to_owned(), new),
         ("the login".to_owned(), login),
         ("the webhook's token".to_owned(), token),
+        ("what only the webhook's URL has".to_owned(), in_url),
     ]);
     written.assert_clean(&Scanner::new(&secrets));
 }

@@ -201,6 +201,7 @@ impl Life {
             candidate: Some(self.key),
             contains: self.contains,
             ends: self.ends,
+            copy: None,
         }
     }
 

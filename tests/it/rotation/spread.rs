@@ -28,6 +28,8 @@ over_both! {
     a_copy_with_another_value_does_not_keep_a_leaked_one_alive,
     who_does_not_listen_holds_up_nothing,
     the_old_value_comes_back_at_all_places,
+    who_hears_of_it_early_may_refuse_it,
+    one_copy_s_refusal_is_not_another_s,
 }
 
 const TOKEN: &str = "the-token-of-the-webhook";
@@ -316,4 +318,57 @@ async fn the_old_value_comes_back_at_all_places(store: Store) {
     let calls = victim.hook.as_ref().unwrap().calls();
     let versions: Vec<i64> = calls.iter().map(|(_, told)| told["data"]["new"]["version"].as_i64().unwrap()).collect();
     assert_eq!(versions, [2, 3], "the webhook hears of both");
+}
+
+/// A consumer of the first place hears of it, while another place cannot have it yet.
+async fn who_hears_of_it_early_may_refuse_it(store: Store) {
+    let ground = Ground::new().await;
+    let adoption =
+        Adoption { consumers: vec!["web".into()], within_ms: 3_600_000, by_word: true, ..Adoption::default() };
+    let victim = ground.victim(Shape::Spread, adoption).await;
+    let down = Down::of("vault-kv", Act::Copy);
+    let stage = Stage::new(store, down.before(&victim.registry));
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), &victim, Action::Rollover).await;
+    let executor = stage.executor(journal.clone());
+    let line = async || case_of(journal.as_ref(), victim.credential()).await.unwrap();
+    until("the promotion", || async {
+        executor.drain().await.unwrap();
+        line().await.case.state.turn.new.is_some().then_some(())
+    })
+    .await;
+    let (credential, consumer) = (victim.credential().clone(), "web".to_owned());
+    let data = CredentialAdopted { credential, version: 2, consumer, failed: true };
+    record(journal.as_ref(), vec![event(Type::CredentialAdopted, Data::CredentialAdopted(data))]).await;
+    down.ends();
+    until("the way back", || async {
+        executor.drain().await.unwrap();
+        matches!(line().await.case.state.phase, Phase::Held { reason: HoldReason::Unhealthy }).then_some(())
+    })
+    .await;
+    for copy in &victim.recipe.copies {
+        let (version, user, value) = victim.copied(copy).await;
+        assert_eq!((version, &(user, value)), (1, &victim.old), "it never had another");
+    }
+    assert!(victim.works(&victim.old).await);
+}
+
+/// Two copies in one realm, of which one has a value of its own: who reads the other one is told all the same.
+async fn one_copy_s_refusal_is_not_another_s(store: Store) {
+    let ground = Ground::new().await;
+    let mut victim = ground.victim(Shape::Spread, Adoption::default()).await;
+    let copy = goes_its_own_way(&victim, &ground).await;
+    victim.recipe.copies[1].realm = "test".to_owned();
+    victim.registry = ground.registry(&victim.recipe).await;
+    victim.registry.add(Arc::new(victim.hook.as_ref().unwrap().caller()));
+    let stage = Stage::new(store, victim.registry.clone());
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), &victim, Action::Contain).await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    let Verdict::Dead { residue, .. } = &line.verdict else { panic!("{:?}", line.verdict) };
+    assert!(residue.contains(&Residue::CopyNotUpdated), "{residue:?}");
+    let told = told(&journal).await;
+    let paths: Vec<&str> = told.iter().map(|one| one["data"]["store"]["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, [&*victim.recipe.place.path, &*victim.recipe.copies[0].path], "and of the refused one nothing");
+    assert_eq!(victim.copied(&copy).await.2, "quite-another-value");
 }

@@ -121,7 +121,8 @@ fn subject(store: &Arc<dyn Store>, place: &Place, turn: Turn, candidate: Option<
         webhooks: Vec::new(),
     };
     let recipe = Arc::new(recipe);
-    subject.rotation = Some(Rotation { recipe, store: store.clone(), turn, candidate, contains: false, ends: false });
+    subject.rotation =
+        Some(Rotation { recipe, store: store.clone(), turn, candidate, contains: false, ends: false, copy: None });
     subject
 }
 

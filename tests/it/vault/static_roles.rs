@@ -174,6 +174,7 @@ fn subject(recipe: &Recipe, store: &Arc<dyn Store>, turn: &Turn) -> Subject {
         candidate: None,
         contains: false,
         ends: false,
+        copy: None,
     };
     Subject { rotation: Some(rotation), ..about(Kind::PostgresRole, "app") }
 }

@@ -7,44 +7,30 @@ use secrecy::ExposeSecret as _;
 
 use super::engine::{Secret, Version, Written, refused};
 use super::{BETWEEN, Secrets, TRIES, again, same_value, stored};
-use crate::case::record::{Output, Residue};
+use crate::case::record::{Generation, Output, Residue};
 use crate::connector::Failure;
 use crate::connector::recipe::{Place, Rotation, Stored, Which, of_store};
 
 impl Secrets {
-    /// Writes what consumers read to each copy in this realm. One that fails does not keep the others from it.
+    /// Writes what consumers read to a copy.
     pub(super) async fn copy(&self, rotation: &Rotation) -> Result<Output, Failure> {
-        let turn = &rotation.turn;
+        let (turn, copy) = (&rotation.turn, rotation.copy.as_ref());
+        let copy = copy.filter(|copy| copy.realm == self.kv.vault.realm);
+        let copy = copy.ok_or_else(|| refused("the configuration names no such copy any more"))?;
         let current = turn.new.as_ref().or(turn.old.as_ref());
         let current = current.ok_or_else(|| refused("consumers read nothing that could be copied"))?.version;
         let value = first_place(rotation, current).await?;
         let value = value.ok_or_else(|| refused("the value to copy is not stored any more"))?;
-        let mut output = Output::default();
-        let mut failed = None;
-        for (index, copy) in rotation.recipe.copies_in(&self.kv.vault.realm) {
-            match self.copy_to(rotation, copy, &value).await {
-                Ok((version, request)) => {
-                    output.copies.push((index, version));
-                    output.request_ids.extend(request);
-                }
-                Err(failure) => failed = failed.or(Some(failure)),
-            }
-        }
-        failed.map_or(Ok(output), Err)
-    }
-
-    async fn copy_to(
-        &self,
-        rotation: &Rotation,
-        copy: &Place,
-        value: &Stored,
-    ) -> Result<(i64, Option<String>), Failure> {
+        let has = |version, request: Option<String>| {
+            let current = Some(Generation { version, user: value.user.clone() });
+            Output { current, request_ids: request.into_iter().collect(), ..Output::default() }
+        };
         for _ in 0..TRIES {
             let found = self.kv.read(&copy.mount, &copy.path, None).await?.filter(Secret::is_readable);
             let found = found.ok_or_else(|| refused("a copy holds nothing: write the secret there once"))?;
             let held = stored(copy, &found)?;
-            if alike(copy, &held, value) {
-                return Ok((held.version, None));
+            if alike(copy, &held, &value) {
+                return Ok(has(held.version, None));
             }
             if !was_in_first_place(rotation, copy, &held, value.version).await? {
                 return Err(refused("a copy holds a value that never was the rotated one"));
@@ -55,7 +41,7 @@ impl Secrets {
             if let Written::Version(version, request) =
                 self.kv.write(&copy.mount, &copy.path, fields, held.version).await?
             {
-                return Ok((version, request));
+                return Ok(has(version, request));
             }
         }
         Err(again("others keep writing a copy"))
@@ -68,10 +54,12 @@ impl Secrets {
             return Ok(());
         }
         let old = gone(rotation).await?;
-        for (_, copy) in copies {
+        // Where nothing took its place, the newest version holds it as well.
+        let replaced = rotation.turn.new.is_some() && !rotation.ends;
+        for copy in copies {
             let Some(versions) = self.kv.versions(&copy.mount, &copy.path).await? else { continue };
             let readable = versions.all.iter().rev().filter(|(_, state)| **state == Version::Readable);
-            let last = if rotation.ends { versions.newest } else { versions.newest - 1 };
+            let last = if replaced { versions.newest - 1 } else { versions.newest };
             let older: Vec<i64> = readable.map(|(version, _)| *version).filter(|version| *version <= last).collect();
             if older.len() > BETWEEN || (old.is_empty() && !older.is_empty()) {
                 leave(output);
