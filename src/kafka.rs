@@ -32,6 +32,14 @@ pub enum Error {
     /// The broker did not answer in time.
     #[error("Kafka did not answer: {0}")]
     NoAnswer(String),
+    /// Of one topic: it may not be there, or not be ours to write to.
+    #[error("the topic {topic} takes nothing: {error}")]
+    Topic {
+        /// Its name.
+        topic: String,
+        /// What the broker says.
+        error: Box<Self>,
+    },
     /// The broker took a record for a repeat and did not say where the first one is.
     #[error("Kafka did not say where it put a record, which may be lost: send it again, a repeat does no harm")]
     Unplaced,

@@ -168,8 +168,8 @@ pub enum Word {
 
 /// What the journal knows of everything that a batch of events touches.
 ///
-/// Of one tenant. Loaded by [`keys`] and [`also_run`]: the tasks and grants of the events' runs, their credentials, all
-/// other grants of these credentials with their tasks, and their open cases.
+/// Of one tenant. Loaded by [`keys`], [`also_run`] and [`whole_run`]: the tasks and grants of the events' runs, their
+/// credentials, all other grants of these credentials with their tasks, and their open cases.
 #[derive(Debug, Default)]
 pub struct View {
     /// Tasks by run.
@@ -184,6 +184,8 @@ pub struct View {
     pub holders: HashMap<CredentialId, HashSet<RunKey>>,
     /// Credentials of a run.
     pub held: HashMap<RunKey, HashSet<CredentialId>>,
+    /// The parts of a run.
+    pub parts: HashMap<RunKey, BTreeSet<RunKey>>,
     /// Findings by [`finding::id`].
     pub findings: HashMap<String, Finding>,
     /// Whose values have these fingerprints.
@@ -195,6 +197,14 @@ pub struct View {
 }
 
 impl View {
+    /// Puts a loaded or changed task into all indexes.
+    pub fn put_task(&mut self, task: Task) {
+        if let Some(whole) = &task.within {
+            self.parts.entry(whole.clone()).or_default().insert(task.run.clone());
+        }
+        self.tasks.insert(task.run.clone(), task);
+    }
+
     /// Puts a loaded or changed grant into all indexes.
     pub fn put_grant(&mut self, grant: Grant) {
         self.holders.entry(grant.credential.clone()).or_default().insert(grant.run.clone());
@@ -225,9 +235,7 @@ impl View {
     pub fn apply(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Task(task) => {
-                    self.tasks.insert(task.run.clone(), task.clone());
-                }
+                Change::Task(task) => self.put_task(task.clone()),
                 Change::Grant(grant) => self.put_grant(grant.clone()),
                 Change::Credential(credential) => {
                     self.credentials.insert(credential.id.clone(), credential.clone());
@@ -275,11 +283,23 @@ pub fn finding_keys(event: &Event) -> (Option<String>, Vec<&Fingerprint>) {
     }
 }
 
-/// The second run that an event names: a run that goes on under another key. A view must hold its task as well, else
-/// a running task would be taken for an unknown one.
+/// The second run that an event names: one that goes on under another key, or of which this one is a part. A view must
+/// hold its task as well, else a running task would be taken for an unknown one.
 pub fn also_run(event: &Event) -> Option<RunKey> {
     match &event.data {
         Data::TaskEnded(it) => it.continued_as.clone(),
+        Data::TaskStarted(it) => it.within.clone(),
+        _ => None,
+    }
+}
+
+/// How many parts of one run its end reaches: those beyond keep their own deadlines.
+pub const PARTS: i64 = 1_000;
+
+/// The run whose parts that still live a view must hold: with its end they are over.
+pub fn whole_run(event: &Event) -> Option<&RunKey> {
+    match &event.data {
+        Data::TaskEnded(it) => Some(&it.run),
         _ => None,
     }
 }

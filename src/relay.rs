@@ -188,7 +188,7 @@ impl Relay {
                 headers: &[(JOURNAL_HEADER, id), (SEQ_HEADER, &seq)],
             };
             match producer.send(out).await {
-                Ok(delivery) => deliveries.push((row.seq, delivery)),
+                Ok(delivery) => deliveries.push((row.seq, self.topics.of(row.kind), delivery)),
                 Err(error) => {
                     result = Err(error);
                     break;
@@ -197,9 +197,9 @@ impl Relay {
         }
         // Sent is what the broker has without a gap.
         let mut sent = None;
-        for (seq, delivery) in deliveries {
+        for (seq, topic, delivery) in deliveries {
             if let Err(error) = acked(delivery).await {
-                result = Err(error);
+                result = Err(Error::Topic { topic: topic.to_owned(), error: Box::new(error) });
                 break;
             }
             sent = Some(seq);

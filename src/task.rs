@@ -60,6 +60,8 @@ pub struct Task {
     pub run: RunKey,
     /// The CloudEvents source that speaks for it: the unit of "a scheduler fell silent".
     pub source: String,
+    /// The run that it is a part of: once that one has ended it is over as well, whatever became of its own end.
+    pub within: Option<RunKey>,
     /// The logical task, such as `etl.load`.
     pub name: Option<String>,
     /// The workload identity or agent that runs it.
@@ -87,6 +89,14 @@ pub struct Task {
 }
 
 impl Task {
+    /// The run that it is a part of ended at `end_ms`: that is its deadline, unless it began later. Then it belongs to
+    /// what was started again under the same key.
+    pub fn end_with(&mut self, end_ms: i64) {
+        if self.phase != Phase::Ended && self.started_ms.unwrap_or(self.first_seen_ms) <= end_ms {
+            self.deadline_ms = self.deadline_ms.min(end_ms);
+        }
+    }
+
     /// When silence becomes suspicious: `missed` whole intervals after the last sign of life.
     pub fn silent_at_ms(&self, missed: u32) -> Option<i64> {
         let every = self.heartbeat_every_ms?;

@@ -99,6 +99,8 @@ pub struct GrantSpec {
 pub struct TaskStarted {
     /// The run.
     pub run: RunKey,
+    /// The run that it is a part of.
+    pub within: Option<RunKey>,
     /// From 1.
     pub attempt: u32,
     /// The logical task.

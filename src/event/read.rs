@@ -36,6 +36,7 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
     Ok(match envelope.kind {
         Type::TaskStarted => Data::TaskStarted(TaskStarted {
             run: f.run(source)?,
+            within: f.other_run(source, "within")?,
             attempt: f.attempt()?.unwrap_or(1),
             task: f.text("task")?,
             identity: f.identity()?,
@@ -57,7 +58,7 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
             ended_ms: f.time("ended_at")?,
             outcome: f.word("outcome", &OUTCOMES)?,
             grants: f.grants(limits.max_grants)?,
-            continued_as: f.continued_as(source)?,
+            continued_as: f.other_run(source, "continued_as")?,
         }),
         Type::GrantRegistered => {
             Data::GrantRegistered(GrantRegistered { run: f.run(source)?, attempt: f.attempt()?, grant: f.grant()? })
@@ -259,12 +260,12 @@ impl<'t> Fields<'t> {
     }
 
     /// Named the same way as the run itself: a key where that has a `run_key`, else an id of the same source.
-    fn continued_as(&self, source: &str) -> Result<Option<RunKey>, Fault> {
-        let Some(next) = self.str("continued_as")? else { return Ok(None) };
+    fn other_run(&self, source: &str, name: &'static str) -> Result<Option<RunKey>, Fault> {
+        let Some(other) = self.str(name)? else { return Ok(None) };
         if self.get("run_key").is_some() {
-            return Ok(Some(RunKey(next.into())));
+            return Ok(Some(RunKey(other.into())));
         }
-        self.key(source, next, "continued_as").map(Some)
+        self.key(source, other, name).map(Some)
     }
 
     pub(super) fn key(&self, source: &str, id: &str, name: &'static str) -> Result<RunKey, Fault> {

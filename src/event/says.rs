@@ -42,11 +42,9 @@ impl Says {
             return Err(forbidden("/source"));
         }
         let source = event.source.clone();
-        let (run, next) = runs(&mut event.data);
-        for (key, pointer) in [(run, "/data/run_key"), (next, "/data/continued_as")] {
-            if let Some(key) = key {
-                *key = self.run_of(&source, key).ok_or(forbidden(pointer))?;
-            }
+        let (run, other) = runs(&mut event.data);
+        for (key, pointer) in run.map(|run| (run, "/data/run_key")).into_iter().chain(other) {
+            *key = self.run_of(&source, key).ok_or(forbidden(pointer))?;
         }
         Ok(())
     }
@@ -71,13 +69,13 @@ fn is_like(source: &str, pattern: &str) -> bool {
     pattern.strip_suffix('*').map_or(source == pattern, |start| source.starts_with(start))
 }
 
-/// The runs that an event names.
-fn runs(data: &mut Data) -> (Option<&mut RunKey>, Option<&mut RunKey>) {
+/// The run that an event is about, and another one that it names, with where it does.
+fn runs(data: &mut Data) -> (Option<&mut RunKey>, Option<(&mut RunKey, &'static str)>) {
     match data {
-        Data::TaskStarted(it) => (Some(&mut it.run), None),
+        Data::TaskStarted(it) => (Some(&mut it.run), it.within.as_mut().map(|run| (run, "/data/within"))),
         Data::TaskExtended(it) => (Some(&mut it.run), None),
         Data::TaskHeartbeat(it) => (Some(&mut it.run), None),
-        Data::TaskEnded(it) => (Some(&mut it.run), it.continued_as.as_mut()),
+        Data::TaskEnded(it) => (Some(&mut it.run), it.continued_as.as_mut().map(|run| (run, "/data/continued_as"))),
         Data::GrantRegistered(it) => (Some(&mut it.run), None),
         Data::GrantReleased(it) => (Some(&mut it.run), None),
         Data::DeadlinePassed { run, .. } | Data::HeartbeatMissed { run, .. } => (Some(run), None),

@@ -98,6 +98,8 @@ struct Said {
     source: String,
     /// Which run.
     run: RunKey,
+    /// The run that it is a part of.
+    within: Option<RunKey>,
     /// What became of it.
     moment: Moment,
     /// When, as the scheduler says.
@@ -145,10 +147,11 @@ pub(super) fn read(delivery: &Delivery, limits: &Limits, reader: Reader) -> Resu
 }
 
 fn event(delivery: &Delivery, said: Said) -> Event {
-    let Said { source, run, moment, at_ms, task, identity, words } = said;
+    let Said { source, run, within, moment, at_ms, task, identity, words } = said;
     let data = match moment {
         Moment::Starts { deadline_ms } => Data::TaskStarted(TaskStarted {
             run,
+            within,
             attempt: 1,
             task,
             identity,

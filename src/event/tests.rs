@@ -108,6 +108,15 @@ fn a_producer_speaks_of_its_own_sources_runs_unless_its_topic_says_more() {
     for other in ["/schedulers/cd:a", "/schedulers/ci", "/schedulers/ci:", "/schedulers/ci2:a", "a", ":a"] {
         assert_eq!(hear(&alone, key(other)), Err("/data/run_key"), "{other}");
     }
+    let part = |whole: &str| {
+        let data = json!({"run_key": "/schedulers/ci:a", "within": whole}).to_string();
+        let mut event = read(&binary("task.started", &data));
+        let heard = Says { types: [Type::TaskStarted].into(), ..alone.clone() }.hear(&mut event);
+        let Data::TaskStarted(start) = event.data else { panic!() };
+        heard.map(|()| start.within.unwrap().0.to_string()).map_err(|unheard| unheard.pointer)
+    };
+    assert_eq!(part("/schedulers/ci:b:c"), Ok("/schedulers/ci:b%3Ac".into()));
+    assert_eq!(part("/schedulers/cd:b"), Err("/data/within"));
     let onward = json!({"run_key": "/schedulers/ci:a", "continued_as": "/agents/x:b"});
     assert_eq!(hear(&alone, onward.clone()), Err("/data/continued_as"));
     // The source that merely begins the same way is another one's, with or without the wildcard.

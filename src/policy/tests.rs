@@ -1,4 +1,5 @@
 mod findings;
+mod parts;
 mod schedulers;
 
 use std::collections::BTreeSet;
@@ -51,6 +52,7 @@ fn event(broker_ms: i64, data: Data) -> Event {
 fn start(name: &str, attempt: u32, grants: Vec<GrantSpec>) -> Data {
     Data::TaskStarted(TaskStarted {
         run: run(name),
+        within: None,
         attempt,
         task: None,
         identity: None,
@@ -509,6 +511,7 @@ fn any_data() -> impl Strategy<Value = Data> {
             match kind {
                 0 | 1 => Data::TaskStarted(TaskStarted {
                     run: run(name),
+                    within: (attempt == 2).then(|| run(other)),
                     attempt,
                     task: None,
                     identity: None,

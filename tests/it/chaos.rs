@@ -34,7 +34,9 @@ mod load;
 mod process;
 mod proxy;
 mod report;
+mod rotating;
 mod servers;
+mod stood;
 
 /// Effects per minute: seldom reached, so that the cap shows and the run ends.
 const CAP: u32 = 120;
@@ -95,6 +97,7 @@ async fn run(folder: &Path, seed: u64, length: Option<Duration>) -> History {
     let dice = Dice::new(seed);
     let servers = Arc::new(Servers::start(folder).await);
     servers.prepare().await;
+    let keys = rotating::make_keys(&servers.keys()).await;
     load::create_topics(servers.brokers()).await;
     let proxies = Proxies::to(&servers.vault.address, dice.part(1));
     let fleet = process::fleet(&servers, &proxies, CAP).await;
@@ -130,9 +133,14 @@ async fn run(folder: &Path, seed: u64, length: Option<Duration>) -> History {
     });
     let stop = CancellationToken::new();
     let tasks = tokio::spawn(load.clone().run(dice.part(2), EVERY, stop.clone()));
+    let rotations = (4..)
+        .zip(&rotating::ROTAS)
+        .map(|(part, rota)| tokio::spawn(load.clone().rotate(rota, dice.part(part), keys.clone(), stop.clone())));
+    let rotations: Vec<_> = rotations.collect();
     faults.clone().run(dice.part(3), length).await;
     stop.cancel();
     tasks.await.unwrap();
+    futures::future::join_all(rotations).await.into_iter().for_each(Result::unwrap);
     say(began, "-- faults are over; what is open must close");
     settled(&servers.side, &load).await;
     let proxied = proxies.done();
@@ -147,6 +155,7 @@ async fn run(folder: &Path, seed: u64, length: Option<Duration>) -> History {
         ),
     );
     load.look_at_all().await;
+    let rotated = load.rotated().await;
     watching.abort();
     for curfew in &fleet {
         let page = curfew.page().await;
@@ -155,7 +164,7 @@ async fn run(folder: &Path, seed: u64, length: Option<Duration>) -> History {
     keepers.iter().for_each(tokio::task::JoinHandle::abort);
     futures::future::join_all(fleet.iter().map(|curfew| curfew.terminate())).await;
 
-    let history = gather(&servers, &fleet, &faults, &load, &pages).await;
+    let history = gather(&servers, &fleet, &faults, &load, rotated, &pages).await;
     drop((faults, load));
     Arc::into_inner(servers).expect("nobody uses the servers any more").end().await;
     history
@@ -198,10 +207,12 @@ async fn settled(side: &PgPool, load: &Load) {
     let until = Instant::now() + SETTLE;
     while Instant::now() < until {
         let done: Result<bool, _> = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM events WHERE topic = $1) >= $2 AND (SELECT sum(rejected) FROM writers) >= $3 \
+            "SELECT (SELECT count(*) FROM events WHERE topic IN ($1, $6)) >= $2 AND (SELECT sum(rejected) FROM writers) >= $3 \
              AND NOT EXISTS (SELECT 1 FROM tasks WHERE phase < 2) \
-             AND (SELECT count(DISTINCT credential) FROM cases WHERE closed_ms IS NOT NULL) >= $4 \
+             AND (SELECT count(DISTINCT credential) FROM cases WHERE closed_ms IS NOT NULL \
+                  AND credential NOT LIKE '%:postgres-role:%') >= $4 \
              AND (SELECT count(*) FROM cases WHERE closed_ms IS NULL) <= $5 \
+             AND NOT EXISTS (SELECT 1 FROM findings WHERE phase = 0) \
              AND (SELECT seq = sent FROM outbox_tail)",
         )
         .bind(load::TASKS)
@@ -209,6 +220,7 @@ async fn settled(side: &PgPool, load: &Load) {
         .bind(rejects)
         .bind(credentials)
         .bind(forged)
+        .bind(load::FINDINGS)
         .fetch_one(side)
         .await;
         if done.is_ok_and(|done| done) {
@@ -224,10 +236,11 @@ async fn gather(
     fleet: &[Arc<Curfew>],
     faults: &Faults,
     load: &Load,
+    rotated: Vec<history::Rotated>,
     pages: &Mutex<Vec<String>>,
 ) -> History {
-    let (published, tasks) = collect::published(servers.brokers()).await;
-    let text = tasks.iter().map(|record| String::from_utf8_lossy(&record.body).into_owned() + "\n").collect();
+    let (published, taken) = collect::published(servers.brokers()).await;
+    let text = taken.iter().map(|record| String::from_utf8_lossy(&record.body).into_owned() + "\n").collect();
     let mut left: Vec<String> =
         sqlx::query_scalar("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname LIKE 'v-%'")
             .fetch_all(&servers.side)
@@ -236,7 +249,8 @@ async fn gather(
     let (_, leases) = servers.vault.call("LIST", "sys/leases/lookup/database/creds/app", Value::Null).await;
     let keys = leases["data"]["keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
     left.extend(keys.map(|key| format!("database/creds/app/{key}")));
-    let mut places = vec![("the journal".to_owned(), collect::rows(&servers.side).await), ("the tasks".into(), text)];
+    let mut places =
+        vec![("the journal".to_owned(), collect::rows(&servers.side).await), ("what was sent".into(), text)];
     for curfew in fleet {
         let log = std::fs::read(curfew.log()).unwrap();
         places.push((format!("the log of {}", curfew.name), String::from_utf8_lossy(&log).into_owned()));
@@ -250,10 +264,10 @@ async fn gather(
     }
     let Ledger { mut sent, credentials, looks, forged, .. } = std::mem::take(&mut *load.ledger.lock().unwrap());
     // What the broker has though it did not say where, and was then sent again: the later one is the one we know.
-    let placed: BTreeSet<(i32, i64)> = sent.iter().map(|one| (one.partition, one.offset)).collect();
-    for more in tasks.iter().filter(|record| !placed.contains(&(record.partition, record.offset))) {
+    let placed: BTreeSet<(&str, i32, i64)> = sent.iter().map(|one| (one.topic, one.partition, one.offset)).collect();
+    for more in taken.iter().filter(|record| !placed.contains(&(record.topic, record.partition, record.offset))) {
         let what = if more.body == load::POISON { What::Poison } else { What::Repeat };
-        sent.push(Sent { id: String::new(), what, partition: more.partition, offset: more.offset });
+        sent.push(Sent { topic: more.topic, id: String::new(), what, partition: more.partition, offset: more.offset });
     }
     let exits = fleet.iter().flat_map(|curfew| {
         let exits = curfew.exits.lock().unwrap().clone();
@@ -268,6 +282,8 @@ async fn gather(
         asked: collect::audit(&servers.audit_log()),
         roles: collect::roles(Path::new(servers.env("CURFEW_TEST_PG_LOG"))),
         left,
+        rotated,
+        waiting: rotating::waiting(&servers.side).await.unwrap(),
         pauses: fleet.iter().flat_map(|curfew| curfew.pauses.lock().unwrap().clone()).collect(),
         exits: exits.collect(),
         freezes: faults.freezes.lock().unwrap().clone(),

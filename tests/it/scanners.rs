@@ -6,18 +6,11 @@ use std::process::Command;
 
 use crate::canary::Scanner;
 use crate::canary::scans::Lab;
-use crate::world::env;
+use crate::world::{env, installed};
 
 /// Gitleaks, as `tests/servers/servers` built it.
 fn gitleaks() -> PathBuf {
-    let servers = |verb| {
-        let script = crate::repository().join("tests/servers/servers");
-        let output = Command::new(script).args([verb, "gitleaks"]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    servers("install");
-    Path::new(servers("where").trim()).join("gitleaks")
+    installed("gitleaks").join("gitleaks")
 }
 
 fn git(folder: &Path, args: &[&str]) {

@@ -81,6 +81,7 @@ impl World {
             GrantSpec { credential: lease(source, n), tenure: Tenure::Minted, principal: None, expires_ms: None };
         let data = TaskStarted {
             run: run(source, n),
+            within: None,
             attempt: 1,
             task: None,
             identity: None,

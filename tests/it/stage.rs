@@ -188,6 +188,7 @@ pub fn event(kind: Type, data: Data) -> Event {
 pub fn started(run: &RunKey, grants: Vec<GrantSpec>) -> Event {
     let data = TaskStarted {
         run: run.clone(),
+        within: None,
         attempt: 1,
         task: Some("test".to_owned()),
         identity: None,

@@ -23,14 +23,35 @@ pub fn repository() -> &'static std::path::Path {
     &FOUND
 }
 
+/// What `tests/servers/servers` installs beside the servers: in which folder it is.
+pub fn installed(part: &str) -> std::path::PathBuf {
+    let servers = |verb| {
+        let script = repository().join("tests/servers/servers");
+        let output = std::process::Command::new(script).args([verb, part]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    servers("install");
+    servers("where").trim().into()
+}
+
 /// Waits until `condition` gives something, or fails with `what` after a minute.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut condition: impl FnMut() -> F) -> T {
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, condition: impl FnMut() -> F) -> T {
+    until_within(Duration::from_secs(60), what, condition).await
+}
+
+/// The same, for what may take longer.
+pub async fn until_within<T, F: Future<Output = Option<T>>>(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(started.elapsed() < Duration::from_secs(60), "waited a minute for: {what}");
+        assert!(started.elapsed() < limit, "waited {} s for: {what}", limit.as_secs());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

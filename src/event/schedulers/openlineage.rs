@@ -1,19 +1,28 @@
 //! OpenLineage `RunEvent`s (spec 2-0-2).
 //!
 //! A run id is one attempt: Airflow makes a new one for each try. `OTHER`, and events about jobs and datasets, which come
-//! on the same topic, say nothing of a run's life. No facet is read, no input and no output.
+//! on the same topic, say nothing of a run's life. No input is read and no output, and of the facets only what a task of
+//! Airflow's says of the run of its DAG: a task whose process is killed has no end of its own, but that run has.
 
 use super::super::read::{Fields, Times};
 use super::super::tree::{Entries, Names};
 use super::super::{Delivery, Fault, RejectReason};
 use super::{Moment, Said, name, words};
+use crate::task::RunKey;
+
+const PARENT: Names =
+    Names(&[("run", Some(&Names(&[("runId", None)]))), ("job", Some(&Names(&[("namespace", None)])))]);
+const TYPE: Names = Names(&[("integration", None), ("jobType", None)]);
 
 /// What is read.
 pub(super) const NAMES: Names = Names(&[
     ("eventType", None),
     ("eventTime", None),
-    ("run", Some(&Names(&[("runId", None)]))),
-    ("job", Some(&Names(&[("namespace", None), ("name", None)]))),
+    ("run", Some(&Names(&[("runId", None), ("facets", Some(&Names(&[("parent", Some(&PARENT))])))]))),
+    (
+        "job",
+        Some(&Names(&[("namespace", None), ("name", None), ("facets", Some(&Names(&[("jobType", Some(&TYPE))])))])),
+    ),
     // Only whether it is there.
     ("dataset", Some(&Names(&[]))),
 ]);
@@ -45,7 +54,27 @@ pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<
         return Err(f.wrong("eventTime"));
     }
     let at_ms = f.forgiving(moment.times()).zoned_time("eventTime")?;
+    let within = if moment == Moment::START { dag_run(&run, &job, &source) } else { None };
     let (task, written) = (name(&job, "name"), name(&f, "eventTime"));
-    let words = words([word, Some(run_id), task.as_deref(), written.as_deref()]);
-    Ok(Some(Said { source, run: key, moment, at_ms, task, identity: None, words }))
+    let words = words([word, Some(run_id), task.as_deref(), written.as_deref(), within.as_ref().map(RunKey::as_str)]);
+    Ok(Some(Said { source, run: key, within, moment, at_ms, task, identity: None, words }))
+}
+
+/// The run of the DAG that a task of Airflow's belongs to: Airflow ends it when all its tasks are over. What others call
+/// a parent may end before what it started: a task that submits a Spark application does not wait for it.
+fn dag_run(run: &Fields<'_>, job: &Fields<'_>, source: &str) -> Option<RunKey> {
+    let kind = facet(job, "jobType")?;
+    if name(&kind, "integration").as_deref() != Some("AIRFLOW") || name(&kind, "jobType").as_deref() != Some("TASK") {
+        return None;
+    }
+    let parent = facet(run, "parent")?;
+    let namespace = name(&parent.object("job", "/job").ok().flatten()?, "namespace")?;
+    let id = name(&parent.object("run", "/run").ok().flatten()?, "runId")?;
+    // Of another namespace its producers may not speak.
+    let key = parent.key(source, &id, "runId").ok()?;
+    (format!("/openlineage/{namespace}") == source).then_some(key)
+}
+
+fn facet<'t>(fields: &Fields<'t>, name: &'static str) -> Option<Fields<'t>> {
+    fields.object("facets", "/facets").ok().flatten()?.object(name, "/facets").ok().flatten()
 }

@@ -9,6 +9,7 @@ use super::super::read::{Fields, Times};
 use super::super::tree::{Entries, Names};
 use super::super::{Delivery, Fault, RejectReason};
 use super::{Moment, Said, name, words};
+use crate::task::RunKey;
 
 const REF: Names = Names(&[("name", None)]);
 const SPEC: Names = Names(&[
@@ -25,11 +26,13 @@ const STATUS: Names = Names(&[
     ("completionTime", None),
     ("conditions", Some(&Names(&[("type", None), ("reason", None)]))),
 ]);
-const RUN: Names = Names(&[
-    ("metadata", Some(&Names(&[("uid", None), ("name", None), ("namespace", None)]))),
-    ("spec", Some(&SPEC)),
-    ("status", Some(&STATUS)),
+const ABOUT: Names = Names(&[
+    ("uid", None),
+    ("name", None),
+    ("namespace", None),
+    ("ownerReferences", Some(&Names(&[("kind", None), ("uid", None)]))),
 ]);
+const RUN: Names = Names(&[("metadata", Some(&ABOUT)), ("spec", Some(&SPEC)), ("status", Some(&STATUS))]);
 const DATA: [(&str, Option<&Names>); 4] =
     [("taskRun", Some(&RUN)), ("pipelineRun", Some(&RUN)), ("customRun", Some(&RUN)), ("run", Some(&RUN))];
 
@@ -78,6 +81,7 @@ pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<
     let namespace = about.str("namespace")?.ok_or_else(|| about.wrong("namespace"))?;
     let source = format!("/tekton/{namespace}");
     let key = about.key(&source, uid, "uid")?;
+    let pipeline = if is_over { None } else { pipeline_run(&about, &source) };
     let (spec, status) = (run.object("spec", "/spec")?, run.object("status", "/status")?);
     let reason = status.and_then(|status| reason(&status));
     let ending = if what == "successful.v1" { "success" } else { ending(reason.as_deref()) };
@@ -112,8 +116,17 @@ pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<
         written.as_deref(),
         deadline.as_deref(),
         reason.as_deref(),
+        pipeline.as_ref().map(RunKey::as_str),
     ]);
-    Ok(Some(Said { source, run: key, moment, at_ms, task, identity, words }))
+    Ok(Some(Said { source, run: key, within: pipeline, moment, at_ms, task, identity, words }))
+}
+
+/// The pipeline run that owns a task run: it is over when all its task runs are, or were told to stop.
+fn pipeline_run(about: &Fields<'_>, source: &str) -> Option<RunKey> {
+    let owner = |one: &Fields<'_>| Ok((name(one, "kind"), name(one, "uid")));
+    let owners = about.list("ownerReferences", "/metadata/ownerReferences", 16, owner).ok()?;
+    let (_, uid) = owners.into_iter().find(|(kind, _)| kind.as_deref() == Some("PipelineRun"))?;
+    about.key(source, &uid?, "uid").ok()
 }
 
 /// Of the one condition that says how the run stands.

@@ -207,6 +207,7 @@ async fn load(db: &mut PgConnection, tenant: &Tenant, events: &[&Event]) -> Resu
     let next: Vec<RunKey> = next.filter(|run| !runs.contains(run)).collect();
     load_tasks(db, tenant, next.iter(), &mut view).await?;
     runs.extend(next);
+    load_parts(db, tenant, events.iter().filter_map(|event| policy::whole_run(event)), &mut view).await?;
     let grants: Vec<Of<Grant>> =
         sqlx::query_as(AssertSqlSafe(format!("SELECT {GRANT} FROM grants WHERE tenant = $1 AND run = ANY($2)")))
             .bind(&**tenant)
@@ -262,7 +263,28 @@ async fn load_tasks(
     }
     let sql = format!("SELECT {TASK} FROM tasks WHERE tenant = $1 AND run = ANY($2)");
     let tasks: Vec<Of<Task>> = sqlx::query_as(AssertSqlSafe(sql)).bind(&**tenant).bind(runs).fetch_all(db).await?;
-    view.tasks.extend(tasks.into_iter().map(|Of(task)| (task.run.clone(), task)));
+    tasks.into_iter().for_each(|Of(task)| view.put_task(task));
+    Ok(())
+}
+
+/// What is a part of these runs and lives.
+async fn load_parts(
+    db: &mut PgConnection,
+    tenant: &Tenant,
+    wholes: impl Iterator<Item = &RunKey>,
+    view: &mut View,
+) -> Result<(), Error> {
+    let wholes: Vec<&str> = wholes.map(RunKey::as_str).collect();
+    if wholes.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT p.* FROM unnest($2::text[]) w(run) CROSS JOIN LATERAL (SELECT {TASK} FROM tasks WHERE tenant = $1 \
+         AND within = w.run AND phase < 2 LIMIT $3) p"
+    );
+    let parts: Vec<Of<Task>> =
+        sqlx::query_as(AssertSqlSafe(sql)).bind(&**tenant).bind(wholes).bind(policy::PARTS).fetch_all(db).await?;
+    parts.into_iter().for_each(|Of(part)| view.put_task(part));
     Ok(())
 }
 

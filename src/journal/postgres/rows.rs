@@ -59,7 +59,7 @@ pub(super) use from_columns;
 /// A row of a type that does not know its store.
 pub(super) struct Of<T>(pub(super) T);
 
-pub(super) const TASK: &str = "tenant, run, source, name, identity, attempt, phase, first_seen_ms, started_ms, \
+pub(super) const TASK: &str = "tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, \
     deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome";
 
 impl FromRow<'_, PgRow> for Of<Task> {
@@ -68,6 +68,7 @@ impl FromRow<'_, PgRow> for Of<Task> {
             tenant: row.try_get::<&str, _>("tenant")?.into(),
             run: RunKey(row.try_get::<&str, _>("run")?.into()),
             source: row.try_get("source")?,
+            within: row.try_get::<Option<&str>, _>("within")?.map(|run| RunKey(run.into())),
             name: row.try_get("name")?,
             identity: row.try_get("identity")?,
             attempt: u32::try_from(row.try_get::<i64, _>("attempt")?).unwrap_or(u32::MAX),
@@ -159,12 +160,12 @@ pub(super) async fn put_tasks(db: &mut PgConnection, tasks: &[Task], missed: u32
     };
     sqlx::query(
         "INSERT INTO tasks (tenant, run, source, name, identity, attempt, phase, first_seen_ms, started_ms, deadline_ms, \
-         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, alive_ms, due_ms) \
+         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, alive_ms, due_ms, within) \
          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::smallint[], \
          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
-         $15::text[], $16::bigint[], $17::bigint[]) \
+         $15::text[], $16::bigint[], $17::bigint[], $18::text[]) \
          ON CONFLICT (tenant, run) DO UPDATE SET \
-         source=excluded.source, name=excluded.name, identity=excluded.identity, attempt=excluded.attempt, \
+         source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, attempt=excluded.attempt, \
          phase=excluded.phase, first_seen_ms=excluded.first_seen_ms, started_ms=excluded.started_ms, \
          deadline_ms=excluded.deadline_ms, clamped_from_ms=excluded.clamped_from_ms, \
          heartbeat_every_ms=excluded.heartbeat_every_ms, last_beat_ms=excluded.last_beat_ms, \
@@ -187,6 +188,7 @@ pub(super) async fn put_tasks(db: &mut PgConnection, tasks: &[Task], missed: u32
     .bind(tasks.iter().map(|t| t.outcome.as_deref()).collect::<Vec<_>>())
     .bind(column(tasks, |t| t.last_beat_ms.or(t.started_ms).unwrap_or(t.first_seen_ms)))
     .bind(column(tasks, |t| t.due_ms(missed).unwrap_or(t.deadline_ms)))
+    .bind(tasks.iter().map(|t| t.within.as_ref().map(RunKey::as_str)).collect::<Vec<_>>())
     .execute(db)
     .await?;
     Ok(())

@@ -187,6 +187,9 @@ impl Loaded {
                 }
             }
         }
+        if let Some(whole) = policy::whole_run(event) {
+            self.parts(w, &event.tenant, whole)?;
+        }
         let (key, fingerprints) = policy::finding_keys(event);
         if let Some(id) = key {
             findings::load(w, &mut self.view, &event.tenant, &id)?;
@@ -210,7 +213,18 @@ impl Loaded {
         }
         let sql = format!("SELECT {TASK} FROM tasks WHERE tenant=? AND run=?");
         if let Some(task) = one(&w.db, &sql, params![tenant, run.as_str()], rows::task)? {
-            self.view.tasks.insert(run.clone(), task);
+            self.view.put_task(task);
+        }
+        Ok(())
+    }
+
+    /// What is a part of `run` and lives.
+    fn parts(&mut self, w: &Writer, tenant: &Tenant, run: &RunKey) -> Result<(), Error> {
+        let sql = format!("SELECT {TASK} FROM tasks WHERE tenant=? AND within=? AND phase < 2 LIMIT {}", policy::PARTS);
+        for part in all(&w.db, &sql, params![tenant, run.as_str()], rows::task)? {
+            if self.runs.insert(part.run.clone()) {
+                self.view.put_task(part);
+            }
         }
         Ok(())
     }

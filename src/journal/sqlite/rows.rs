@@ -55,7 +55,7 @@ fn credential_id(text: &str) -> rusqlite::Result<CredentialId> {
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
 }
 
-pub(super) const TASK: &str = "tenant, run, source, name, identity, attempt, phase, first_seen_ms, started_ms, \
+pub(super) const TASK: &str = "tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, \
     deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome";
 
 pub(super) fn task(row: &Row<'_>) -> rusqlite::Result<Task> {
@@ -63,22 +63,23 @@ pub(super) fn task(row: &Row<'_>) -> rusqlite::Result<Task> {
         tenant: row.get(0)?,
         run: RunKey(row.get(1)?),
         source: row.get(2)?,
-        name: row.get(3)?,
-        identity: row.get(4)?,
-        attempt: row.get(5)?,
-        phase: match row.get::<_, i64>(6)? {
+        within: row.get::<_, Option<Arc<str>>>(3)?.map(RunKey),
+        name: row.get(4)?,
+        identity: row.get(5)?,
+        attempt: row.get(6)?,
+        phase: match row.get::<_, i64>(7)? {
             0 => Phase::Expected,
             1 => Phase::Running,
             _ => Phase::Ended,
         },
-        first_seen_ms: row.get(7)?,
-        started_ms: row.get(8)?,
-        deadline_ms: row.get(9)?,
-        clamped_from_ms: row.get(10)?,
-        heartbeat_every_ms: row.get(11)?,
-        last_beat_ms: row.get(12)?,
-        ended_ms: row.get(13)?,
-        outcome: row.get(14)?,
+        first_seen_ms: row.get(8)?,
+        started_ms: row.get(9)?,
+        deadline_ms: row.get(10)?,
+        clamped_from_ms: row.get(11)?,
+        heartbeat_every_ms: row.get(12)?,
+        last_beat_ms: row.get(13)?,
+        ended_ms: row.get(14)?,
+        outcome: row.get(15)?,
     })
 }
 
@@ -92,10 +93,10 @@ pub(super) fn put_task(db: &Connection, task: &Task, missed: u32) -> Result<(), 
     let due = task.due_ms(missed).unwrap_or(task.deadline_ms);
     exec(
         db,
-        "INSERT INTO tasks (tenant, run, source, name, identity, attempt, phase, first_seen_ms, started_ms, deadline_ms, \
+        "INSERT INTO tasks (tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, deadline_ms, \
          clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, alive_ms, due_ms) \
-         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET \
-         source=excluded.source, name=excluded.name, identity=excluded.identity, attempt=excluded.attempt, \
+         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET \
+         source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, attempt=excluded.attempt, \
          phase=excluded.phase, first_seen_ms=excluded.first_seen_ms, started_ms=excluded.started_ms, \
          deadline_ms=excluded.deadline_ms, clamped_from_ms=excluded.clamped_from_ms, \
          heartbeat_every_ms=excluded.heartbeat_every_ms, last_beat_ms=excluded.last_beat_ms, \
@@ -104,6 +105,7 @@ pub(super) fn put_task(db: &Connection, task: &Task, missed: u32) -> Result<(), 
             task.tenant,
             task.run.as_str(),
             task.source,
+            task.within.as_ref().map(RunKey::as_str),
             task.name,
             task.identity,
             task.attempt,

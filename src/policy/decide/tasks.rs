@@ -18,6 +18,7 @@ impl Draft<'_> {
             tenant: self.event.tenant.clone(),
             run: run.clone(),
             source: self.event.source.clone(),
+            within: None,
             name: None,
             identity: None,
             attempt: 1,
@@ -148,6 +149,7 @@ impl Draft<'_> {
         });
         let mut task = self.expect(&it.run);
         task.name = it.task.clone().or(task.name);
+        task.within = it.within.clone().filter(|whole| *whole != it.run).or(task.within);
         task.identity = it.identity.clone().or(task.identity);
         if late {
             if attempt == task.attempt && task.started_ms.is_none() {
@@ -194,6 +196,7 @@ impl Draft<'_> {
                 self.name_deadline(&mut task, latest_ms);
             }
         }
+        self.end_with_whole(&mut task);
         task.heartbeat_every_ms = it.heartbeat_every_ms.filter(|every| *every > 0).or(task.heartbeat_every_ms);
         task.last_beat_ms = Some(task.last_beat_ms.map_or(self.event.broker_ms, |l| l.max(self.event.broker_ms)));
         self.facts.insert("deadline_ms".into(), task.deadline_ms.into());
@@ -278,6 +281,9 @@ impl Draft<'_> {
             self.watch_over_rest(&it.run);
             return self.say_cut(Verb::Track, Reason::Continued);
         }
+        if !older && !again {
+            self.end_parts(&it.run, end_ms);
+        }
         let blade = Blade { trigger: Trigger::TaskEnd, urgency: Urgency::Prompt, end_ms: Some(end_ms) };
         self.settle_all(&it.run, attempt, blade);
         self.watch_over_rest(&it.run);
@@ -288,6 +294,32 @@ impl Draft<'_> {
             return self.say_cut(Verb::Ignore, Reason::AlreadyEnded);
         }
         self.say_ended(Reason::TaskEnded)
+    }
+
+    /// What is a part of `run` must be over by now: its own end may still come, and is lost where it does not.
+    fn end_parts(&mut self, run: &RunKey, end_ms: i64) {
+        let parts = self.view.parts.get(run).into_iter().flatten();
+        let parts: Vec<Task> = parts.filter_map(|part| self.task(part)).cloned().collect();
+        let mut over = 0;
+        for mut part in parts {
+            let before = part.deadline_ms;
+            part.end_with(end_ms);
+            if part.deadline_ms < before {
+                over += 1;
+                self.tasks.insert(part.run.clone(), part);
+            }
+        }
+        if over > 0 {
+            self.facts.insert("parts".into(), over.into());
+        }
+    }
+
+    /// The whole may have ended before the start of its part is read.
+    fn end_with_whole(&self, task: &mut Task) {
+        let whole = task.within.as_ref().and_then(|whole| self.task(whole));
+        if let Some(end_ms) = whole.filter(|whole| whole.phase == Phase::Ended).and_then(|whole| whole.ended_ms) {
+            task.end_with(end_ms);
+        }
     }
 
     /// Moves what `run` holds to `next`. Nothing is cut, unless `next` is over already.

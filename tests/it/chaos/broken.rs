@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use super::check::check;
 use super::history::{
-    Answer, Asked, CaseRow, Claim, Counters, Credential, Exit, Freeze, History, Journal, Look, Pause, RoleChange, Sent,
-    What, When,
+    Answer, Asked, CaseRow, Claim, Counters, Credential, Exit, Freeze, History, Journal, Look, Pause, RoleChange,
+    Rotated, Sent, Stood, What, When,
 };
 
 /// The beginning of a minute.
@@ -128,7 +128,7 @@ fn sound() -> History {
         at_ms: T + 8,
         until_ms: T + 11_000,
     };
-    let sent = |id: &str, what, offset| Sent { id: id.into(), what, partition: 0, offset };
+    let sent = |id: &str, what, offset| Sent { topic: super::load::TASKS, id: id.into(), what, partition: 0, offset };
     History {
         sent: vec![sent("start", What::Event, 0), sent("end", What::Event, 1), sent("end", What::Repeat, 2)],
         credentials: vec![known(&lease, Some("v-user"), true), known(&token, None, true), known(&other, None, false)],
@@ -167,6 +167,17 @@ fn sound() -> History {
             RoleChange { at_ms: T + 22, user: "v-user".into(), by: "fence_a1".into(), dropped: false },
             RoleChange { at_ms: T + 30, user: "v-user".into(), by: "vault_admin".into(), dropped: true },
         ],
+        rotated: vec![Rotated {
+            urn: "urn:curfew:cred:postgres-role:appdb:billing".into(),
+            issuer_id: "billing".into(),
+            users: vec!["billing".into()],
+            current: 2,
+            stood: [(1, Answer::Refused), (2, Answer::Works)]
+                .map(|(version, answer)| Stood { version, user: "billing".into(), answer })
+                .to_vec(),
+            kept: vec![2],
+            pending: false,
+        }],
         pauses: vec![Pause { who: "a2".into(), from_ms: T, to_ms: T + 13_000, rejoined: true }],
         exits: vec![("a1".into(), Exit { at_ms: T + 20_000, asked: true, code: Some(0) })],
         freezes: vec![Freeze { from_ms: T + 5_000, to_ms: T + 9_000 }],
@@ -194,7 +205,7 @@ fn a_sound_history_breaks_nothing() {
 #[test]
 fn each_promise_can_be_seen_broken() {
     type Breaks = fn(&mut History);
-    let broken: [(&str, &str, Breaks); 32] = [
+    let broken: [(&str, &str, Breaks); 38] = [
         ("P1", "recorded 2 times", |h| h.journal.events.push("end".into())),
         ("P1", "recorded 0 times", |h| drop(h.journal.events.pop())),
         ("P1", "never produced", |h| h.journal.events.push("forged".into())),
@@ -215,6 +226,12 @@ fn each_promise_can_be_seen_broken() {
         ("P2", "the witness says Some(Works)", |h| h.looks[1].answer = Answer::Works),
         ("P2", "while its task lived", |h| h.looks[0].answer = Answer::Refused),
         ("P2", "before its task was over", |h| h.credentials[1].cut_from_ms = T + 26),
+        ("P2", "version 1, of billing, says Works", |h| h.rotated[0].stood[0].answer = Answer::Works),
+        ("P2", "version 2, of billing, says Refused", |h| h.rotated[0].stood[1].answer = Answer::Refused),
+        ("P2", "matched with nothing", |h| h.waiting = 1),
+        ("P4", "are stored, 2 is current", |h| h.rotated[0].kept = vec![1, 2]),
+        ("P4", "a candidate is left", |h| h.rotated[0].pending = true),
+        ("P6", "changed the role other", |h| h.roles[0].user = "other".into()),
         ("P2", "no case", |h| drop(h.journal.cases.pop())),
         ("P3", "without a sighting", |h| drop(h.journal.cases[1].records[2].2.remove(1))),
         ("P3", "knows no refused look-up", |h| h.asked[4].refused = None),

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::history::{Answer, Asked, CaseRow, Claim, Credential, History, Look, What, When};
 use super::report::{Line, Report};
+use super::stood;
 
 /// Checks all.
 pub fn check(h: &History) -> Report {
@@ -150,6 +151,7 @@ fn curfew(h: &History) -> Line {
         });
     }
     line.counted(cuts, "cuts, none early");
+    stood::dead_values(h, &mut line);
     line
 }
 
@@ -171,7 +173,7 @@ fn proof(h: &History) -> Line {
     for (urn, row) in dead(h).into_iter().flat_map(|(urn, rows)| rows.into_iter().map(move |row| (urn, row))) {
         let id = row.case.id;
         let records: Vec<&Record> = row.records.iter().flat_map(|(_, _, records)| records).collect();
-        let last_effect = records.iter().rposition(|r| matches!(r, Record::Started { .. }));
+        let last_effect = stood::last_effect(&records);
         let refused = records.iter().enumerate().filter_map(|(at, record)| match record {
             Record::Sighted { sighting, .. } if sighting.answer == Sighted::Refused && sighting.control => {
                 Some((at, sighting))
@@ -238,6 +240,7 @@ fn crash_safe(h: &History) -> Line {
         line.must(!left, || format!("{} is left over", known.urn));
     }
     line.counted(drops, "ends, one for each credential");
+    stood::left(h, &mut line);
     for row in h.journal.cases.iter().filter(|row| row.closed_ms.is_none() && !is_forged(h, row)) {
         line.broken.push(format!("case {} of {} is open", row.case.id, row.case.directive.credential));
     }
@@ -265,7 +268,9 @@ fn crash_safe(h: &History) -> Line {
 
 /// Whether nobody had the right to ask for it: such a case stays held.
 fn is_forged(h: &History, row: &CaseRow) -> bool {
-    !h.credentials.iter().any(|known| known.registered && known.urn == row.case.directive.credential.as_str())
+    let urn = row.case.directive.credential.as_str();
+    let registered = h.credentials.iter().any(|known| known.registered && known.urn == urn);
+    !registered && !h.rotated.iter().any(|rotated| rotated.urn == urn)
 }
 
 /// Whose the case of a credential was at a time.
@@ -303,13 +308,19 @@ fn exact_target(h: &History) -> Line {
     let known: BTreeMap<&str, &Credential> = h.credentials.iter().map(|c| (&*c.issuer_id, c)).collect();
     let users: BTreeSet<&String> =
         h.credentials.iter().filter(|c| c.registered).filter_map(|c| c.user.as_ref()).collect();
+    let rotated: BTreeSet<&str> = h.rotated.iter().map(|one| &*one.issuer_id).collect();
+    let rotating: BTreeSet<&String> = h.rotated.iter().flat_map(|one| &one.users).collect();
     let effects = h.asked.iter().filter(|a| a.is_effect());
     for asked in effects.clone() {
         let about = asked.about.as_deref().unwrap_or_default();
-        line.must(known.get(about).is_some_and(|c| c.registered), || format!("{} ended {about}", asked.by));
+        line.must(rotated.contains(about) || known.get(about).is_some_and(|c| c.registered), || {
+            format!("{} ended {about}", asked.by)
+        });
     }
     for role in &h.roles {
-        line.must(users.contains(&role.user), || format!("{} changed the role {}", role.by, role.user));
+        line.must(users.contains(&role.user) || rotating.contains(&role.user), || {
+            format!("{} changed the role {}", role.by, role.user)
+        });
     }
     line.counted(effects.count() + h.roles.len(), "effects on what was registered");
     let forged = h.journal.cases.iter().filter(|row| is_forged(h, row));
@@ -374,7 +385,7 @@ fn honest_state(h: &History) -> Line {
         let allowed: &[&str] = match message["type"].as_str() {
             Some("dev.curfew.outcome.v1") => &CLOSING,
             Some("dev.curfew.credential.state.v1") => &STANDING,
-            Some("dev.curfew.rejected.v1") => continue,
+            Some("dev.curfew.rejected.v1" | "dev.curfew.credential.rotated.v1") => continue,
             _ => &[],
         };
         let verdict = &message["data"]["verdict"];

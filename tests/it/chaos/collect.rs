@@ -13,17 +13,18 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::history::{Asked, CaseRow, Claim, Counters, Journal, RoleChange};
-use super::load::{OUTCOMES, REJECTED, TASKS};
+use super::load::{FINDINGS, OUTCOMES, REJECTED, TASKS};
 use super::proxy::WHO;
+use super::rotating;
 
 /// As [`Claim`].
 type ClaimColumns = (Uuid, Option<i64>, Option<Uuid>, String, i64, i64);
 
 /// The journal's tables.
 pub async fn journal(side: &PgPool) -> Journal {
-    let own = format!("SELECT count(*) FROM events WHERE topic <> '{TASKS}'");
+    let own = format!("SELECT count(*) FROM events WHERE topic NOT IN ('{TASKS}', '{FINDINGS}')");
     let own: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(own)).fetch_one(side).await.unwrap();
-    let events = "SELECT event_id FROM events WHERE topic = $1";
+    let events = "SELECT event_id FROM events WHERE topic IN ($1, $2)";
     let miscounted = "SELECT event_id FROM events e WHERE open_cases <> (SELECT count(*) FROM links l JOIN cases c \
         ON c.id = l.case_id WHERE l.tenant = e.tenant AND l.event_id = e.id AND c.closed_ms IS NULL)";
     let counters: Vec<i64> = sqlx::query_scalar(
@@ -42,7 +43,7 @@ pub async fn journal(side: &PgPool) -> Journal {
     let claim =
         |(case, epoch, worker, by, at_ms, until_ms): ClaimColumns| Claim { case, epoch, worker, by, at_ms, until_ms };
     Journal {
-        events: sqlx::query_scalar(events).bind(TASKS).fetch_all(side).await.unwrap(),
+        events: sqlx::query_scalar(events).bind(TASKS).bind(FINDINGS).fetch_all(side).await.unwrap(),
         own_events: usize::try_from(own).unwrap(),
         miscounted: sqlx::query_scalar(miscounted).fetch_all(side).await.unwrap(),
         counters: Counters { consumed, accepted, closed, rejected, duplicates, cases_opened, cases_closed },
@@ -95,24 +96,26 @@ pub async fn rows(side: &PgPool) -> String {
 
 /// A record of a topic.
 pub struct Logged {
+    pub topic: &'static str,
     pub partition: i32,
     pub offset: i64,
     pub body: Vec<u8>,
 }
 
-/// What was published, the topics one after the other; and everything that the tasks' topic holds.
+/// What was published, the topics one after the other; and everything that was sent to Curfew's topics.
 pub async fn published(brokers: &str) -> (Vec<Vec<u8>>, Vec<Logged>) {
     let brokers = brokers.to_owned();
     let read = move || {
         let consumer: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", &brokers).set("group.id", "witness").create().unwrap();
         let told = [OUTCOMES, REJECTED].into_iter().flat_map(|topic| read_topic(&consumer, topic));
-        (told.map(|record| record.body).collect(), read_topic(&consumer, TASKS))
+        let sent = [TASKS, FINDINGS].into_iter().flat_map(|topic| read_topic(&consumer, topic));
+        (told.map(|record| record.body).collect(), sent.collect())
     };
     tokio::task::spawn_blocking(read).await.unwrap()
 }
 
-fn read_topic(consumer: &BaseConsumer, topic: &str) -> Vec<Logged> {
+fn read_topic(consumer: &BaseConsumer, topic: &'static str) -> Vec<Logged> {
     let wait = Duration::from_secs(20);
     let metadata = consumer.fetch_metadata(Some(topic), wait).unwrap();
     let mut records = Vec::new();
@@ -127,7 +130,7 @@ fn read_topic(consumer: &BaseConsumer, topic: &str) -> Vec<Logged> {
             if let Some(Ok(record)) = consumer.poll(Duration::from_millis(200)) {
                 next = record.offset() + 1;
                 let (partition, offset) = (record.partition(), record.offset());
-                records.push(Logged { partition, offset, body: record.payload().unwrap_or_default().to_vec() });
+                records.push(Logged { topic, partition, offset, body: record.payload().unwrap_or_default().to_vec() });
             }
             assert!(began.elapsed() < wait * 3, "{topic} {} ends at {high}, read to {next}", partition.id());
         }
@@ -148,6 +151,11 @@ pub fn audit(log: &Path) -> Vec<Asked> {
         let data = &request["data"];
         let about = path.strip_prefix("sys/leases/revoke/").or_else(|| data["lease_id"].as_str());
         let about = about.or_else(|| data["accessor"].as_str()).map(str::to_owned);
+        // What is only read there is no effect.
+        if path.starts_with(rotating::MOUNT) && matches!(request["operation"].as_str(), Some("read" | "list")) {
+            continue;
+        }
+        let about = about.or_else(|| rotating::about(path));
         let one = asked.entry(id).or_insert_with(|| Asked {
             at_ms: at.as_millisecond(),
             by: by.to_owned(),

@@ -22,6 +22,9 @@ pub struct History {
     pub roles: Vec<RoleChange>,
     /// Roles that PostgreSQL still has, of those that Vault made; leases and accessors that Vault still has.
     pub left: Vec<String>,
+    pub rotated: Vec<Rotated>,
+    /// Findings that no credential was matched with.
+    pub waiting: i64,
     pub pauses: Vec<Pause>,
     pub exits: Vec<(String, Exit)>,
     pub freezes: Vec<Freeze>,
@@ -70,6 +73,7 @@ pub struct Counters {
 /// What was produced, and where the broker put it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sent {
+    pub topic: &'static str,
     pub id: String,
     pub what: What,
     pub partition: i32,
@@ -154,7 +158,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Whether it ends a credential.
+    /// Whether it ends or changes a credential.
     pub fn is_effect(&self) -> bool {
         super::proxy::is_effect(&self.path)
     }
@@ -169,6 +173,30 @@ pub struct RoleChange {
     pub by: String,
     /// Dropped; else its login was disabled.
     pub dropped: bool,
+}
+
+/// How a stored password that leaked again and again stands in the end.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rotated {
+    pub urn: String,
+    pub issuer_id: String,
+    pub users: Vec<String>,
+    /// The version that consumers read.
+    pub current: i64,
+    /// What the witness saw of each value that they ever read.
+    pub stood: Vec<Stood>,
+    /// Versions that are stored still.
+    pub kept: Vec<i64>,
+    /// A candidate is left at the side path.
+    pub pending: bool,
+}
+
+/// Whether a value lets in, in the end.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stood {
+    pub version: i64,
+    pub user: String,
+    pub answer: Answer,
 }
 
 /// SIGSTOP until SIGCONT.

@@ -20,11 +20,14 @@ use tokio_util::sync::CancellationToken;
 use super::dice::Dice;
 use super::history::{Answer, Credential, Look, Sent, What, When};
 use super::now_ms;
+use super::rotating::Password;
 use super::servers::Servers;
 
 pub const TASKS: &str = "chaos.tasks";
 pub const OUTCOMES: &str = "chaos.outcomes";
 pub const REJECTED: &str = "chaos.rejected";
+/// Of the scanner.
+pub const FINDINGS: &str = "chaos.findings";
 const PARTITIONS: i32 = 6;
 const SOURCE: &str = "/chaos";
 pub const POISON: &[u8] = b"{ this is no event";
@@ -38,6 +41,10 @@ pub struct Ledger {
     pub tasks: usize,
     /// Cases that must be held for ever.
     pub forged: usize,
+    /// Passwords that the stores held.
+    pub passwords: Vec<Password>,
+    /// Findings that were made.
+    pub found: usize,
     /// What was handed out, to be tried again.
     held: Vec<Held>,
 }
@@ -45,7 +52,8 @@ pub struct Ledger {
 impl Ledger {
     /// Passwords and tokens: canaries.
     pub fn secrets(&self) -> BTreeSet<String> {
-        self.held.iter().map(|one| one.key.secret().to_owned()).collect()
+        let held = self.held.iter().map(|one| one.key.secret().to_owned());
+        held.chain(self.passwords.iter().map(|one| one.value.clone())).collect()
     }
 }
 
@@ -72,7 +80,7 @@ pub struct Load {
 
 /// What a witness needs to try a credential.
 #[derive(Clone)]
-enum Key {
+pub enum Key {
     Login { user: String, password: String },
     Token(String),
 }
@@ -87,7 +95,7 @@ struct Held {
 pub async fn create_topics(brokers: &str) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-    let topics = [(TASKS, PARTITIONS), (OUTCOMES, 1), (REJECTED, 1)];
+    let topics = [(TASKS, PARTITIONS), (FINDINGS, 2), (OUTCOMES, 1), (REJECTED, 1)];
     let topics = topics.map(|(name, count)| NewTopic::new(name, count, TopicReplication::Fixed(1)));
     for result in admin.create_topics(&topics, &AdminOptions::new()).await.unwrap() {
         result.unwrap();
@@ -161,21 +169,21 @@ impl Load {
         let (mut here, there) = (self.partition(&mut dice), self.partition(&mut dice));
         match end {
             End::Once | End::Twice => {
-                self.send(here, &start, false).await;
+                self.send(TASKS, here, &start, false).await;
                 self.lives(&held, life).await;
                 self.may_be_cut(&held, now_ms());
                 // Another partition: which of the two is read first, nobody knows.
                 here = there;
-                self.send(here, &ended, false).await;
+                self.send(TASKS, here, &ended, false).await;
                 if end == End::Twice {
-                    self.send(here, &ended, true).await;
+                    self.send(TASKS, here, &ended, true).await;
                 }
             }
             End::First => {
                 self.may_be_cut(&held, now_ms());
-                self.send(here, &ended, false).await;
+                self.send(TASKS, here, &ended, false).await;
                 tokio::time::sleep(life).await;
-                self.send(there, &start, false).await;
+                self.send(TASKS, there, &start, false).await;
             }
             End::Lost => {
                 life += Duration::from_secs(3);
@@ -184,19 +192,19 @@ impl Load {
                 let mut data = grants(&held);
                 let deadline = jiff::Timestamp::from_millisecond(deadline_ms).unwrap();
                 data["deadline"] = format!("{deadline:.3}").into();
-                self.send(here, &self.event("started", &run, data), false).await;
+                self.send(TASKS, here, &self.event("started", &run, data), false).await;
                 self.lives(&held, life / 4).await;
             }
             End::Shared => {
                 // One partition: that the second task holds it too is read before the first one ends.
                 let other = format!("{run}-other");
-                self.send(here, &start, false).await;
-                self.send(here, &self.event("started", &other, grants(&held)), false).await;
+                self.send(TASKS, here, &start, false).await;
+                self.send(TASKS, here, &self.event("started", &other, grants(&held)), false).await;
                 self.lives(&held, life / 2).await;
-                self.send(here, &ended, false).await;
+                self.send(TASKS, here, &ended, false).await;
                 self.lives(&held, life).await;
                 self.may_be_cut(&held, now_ms());
-                self.send(here, &self.event("ended", &other, json!({"outcome": "success"})), false).await;
+                self.send(TASKS, here, &self.event("ended", &other, json!({"outcome": "success"})), false).await;
                 self.ledger.lock().unwrap().tasks += 1;
             }
         }
@@ -271,7 +279,7 @@ impl Load {
         let own = CredentialId::new(Kind::VaultToken, "b", &self.servers.own_accessor("b").await).unwrap();
         for (n, urn) in [bystander.as_str(), own.as_str()].into_iter().enumerate() {
             let data = json!({"outcome": "success", "grants": [{"cred_id": urn}]});
-            self.send(0, &self.event("ended", &format!("forged-{n}"), data), false).await;
+            self.send(TASKS, 0, &self.event("ended", &format!("forged-{n}"), data), false).await;
         }
         self.ledger.lock().unwrap().forged = 2;
     }
@@ -283,15 +291,34 @@ impl Load {
         futures::stream::iter(looks).buffer_unordered(8).collect::<Vec<()>>().await;
     }
 
+    /// What is seen in the end: a system that does not answer is asked again.
+    pub async fn answer_of(&self, key: &Key) -> Answer {
+        for _ in 0..20 {
+            match self.try_it(key).await {
+                Answer::Unknown => tokio::time::sleep(Duration::from_millis(500)).await,
+                answer => return answer,
+            }
+        }
+        Answer::Unknown
+    }
+
     async fn look(&self, one: &Held, when: When) {
-        let answer = self.try_it(&one.key).await;
+        let answer = match when {
+            When::TaskLives => self.try_it(&one.key).await,
+            When::AtTheEnd => self.answer_of(&one.key).await,
+        };
         // When it was answered: a broker that is away can keep a task beyond its deadline, and then it is over.
         let look = Look { urn: one.id.as_str().to_owned(), at_ms: now_ms(), when, answer };
         self.ledger.lock().unwrap().looks.push(look);
     }
 
+    /// Asks Vault, as root.
+    pub async fn vault(&self, method: &str, path: &str) -> (u16, Value) {
+        self.servers.vault.call(method, path, Value::Null).await
+    }
+
     /// What the systems themselves say, past Curfew.
-    async fn try_it(&self, key: &Key) -> Answer {
+    pub async fn try_it(&self, key: &Key) -> Answer {
         match key {
             Key::Login { user, password } => match self.servers.postgres.login(user, password).await {
                 Ok(_) => Answer::Works,
@@ -311,24 +338,30 @@ impl Load {
     }
 
     /// Sends it until the broker has it; twice where it is a repeat of one that was sent before.
-    async fn send(&self, partition: i32, event: &Value, repeat: bool) {
+    pub async fn send(&self, topic: &'static str, partition: i32, event: &Value, repeat: bool) {
         let body = event.to_string();
         let id = event["id"].as_str().unwrap().to_owned();
-        let (partition, offset) = self.produce(partition, body.as_bytes()).await;
+        let (partition, offset) = self.produce(topic, partition, body.as_bytes()).await;
         let what = if repeat { What::Repeat } else { What::Event };
-        self.ledger.lock().unwrap().sent.push(Sent { id, what, partition, offset });
+        self.ledger.lock().unwrap().sent.push(Sent { topic, id, what, partition, offset });
     }
 
     async fn poison(&self, dice: &mut Dice) {
         let partition = self.partition(dice);
-        let (partition, offset) = self.produce(partition, POISON).await;
-        self.ledger.lock().unwrap().sent.push(Sent { id: String::new(), what: What::Poison, partition, offset });
+        let (partition, offset) = self.produce(TASKS, partition, POISON).await;
+        self.ledger.lock().unwrap().sent.push(Sent {
+            topic: TASKS,
+            id: String::new(),
+            what: What::Poison,
+            partition,
+            offset,
+        });
     }
 
-    async fn produce(&self, partition: i32, body: &[u8]) -> (i32, i64) {
+    async fn produce(&self, topic: &str, partition: i32, body: &[u8]) -> (i32, i64) {
         loop {
             let kind = Header { key: "content-type", value: Some("application/cloudevents+json") };
-            let record = FutureRecord::<(), [u8]>::to(TASKS).partition(partition).payload(body);
+            let record = FutureRecord::<(), [u8]>::to(topic).partition(partition).payload(body);
             let record = record.headers(OwnedHeaders::new().insert(kind));
             let delivered = self.producer.send(record, Timeout::Never).await.map_err(|(error, _)| error).unwrap();
             // Without a place it may be lost: a broker that starts can take it for a repeat. If it is not, the log tells.

@@ -12,6 +12,7 @@ use super::history::{Exit, Pause};
 use super::load::{OUTCOMES, REJECTED, TASKS};
 use super::now_ms;
 use super::proxy::Proxies;
+use super::rotating;
 use super::servers::{SCHEMA, Servers};
 use crate::world::until;
 
@@ -20,8 +21,8 @@ pub const LEASE_MS: u64 = 11_000;
 
 /// Name, realm, roles. Each role has several candidates, and none has all of them.
 const FLEET: [(&str, &str, &str); 4] = [
-    ("a1", "a", "intake,enforce,deadlines,reconcile,relay,serve"),
-    ("a2", "a", "enforce,deadlines,reconcile,relay"),
+    ("a1", "a", "intake,enforce,deadlines,reconcile,inventory,relay,serve"),
+    ("a2", "a", "enforce,deadlines,reconcile,inventory,relay"),
     ("b1", "b", "intake,enforce,reconcile,relay,serve"),
     ("b2", "b", "intake,enforce,deadlines,reconcile"),
 ];
@@ -89,7 +90,7 @@ impl Curfew {
         if self.realm == "a" {
             self.secret("appdb.url", &servers.login(&format!("fence_{name}")).await);
         }
-        for login in [self.realm, "reconcile"] {
+        for login in [self.realm, "reconcile", "inventory"] {
             let (role, secret) = servers.approle(login).await;
             self.secret(&format!("{login}.role"), &role);
             self.secret(&format!("{login}.secret"), &secret);
@@ -98,7 +99,7 @@ impl Curfew {
             |whose: &str| json!({"role_id_file": format!("{whose}.role"), "secret_id_file": format!("{whose}.secret")});
         let vault = |realm: &str| json!({"address": &address, "timeout": "3s", "approle": login(realm)});
         let app = json!([{"prefix": "database/creds/app", "exclusive": true}]);
-        let config = json!({
+        let mut config = json!({
             "journal": {"path": "curfew.db", "postgres": {"url_file": "journal.url", "schema": SCHEMA, "connections": 6}},
             "kafka": {
                 "brokers": servers.brokers(),
@@ -107,7 +108,7 @@ impl Curfew {
                 "properties": {"group.instance.id": name, "session.timeout.ms": "6000"},
             },
             "topics": {TASKS: {"strongest": "revoke"}},
-            "publish": {"outcomes": OUTCOMES, "states": OUTCOMES, "rejected": REJECTED},
+            "publish": {"outcomes": OUTCOMES, "states": OUTCOMES, "rotated": OUTCOMES, "rejected": REJECTED},
             "metrics": {"listen": format!("127.0.0.1:{}", self.metrics)},
             "realms": [
                 {
@@ -122,12 +123,13 @@ impl Curfew {
                     "reconcile": {"approle": login("reconcile"), "tokens": true, "every": "20s"},
                 },
             ],
-            "targets": [{"name": "appdb", "postgres": {"url_file": "appdb.url", "timeout": "1s"}}],
+            "targets": [{"name": "appdb", "mode": "enforce", "postgres": {"url_file": "appdb.url", "timeout": "1s"}}],
             "policy": {"grace": "1s"},
             "retry": {"first": "50ms", "ceiling": "2s"},
             "limits": {"effects_per_minute": cap, "claim_lease": format!("{LEASE_MS}ms"), "shutdown": "10s"},
             "log": {"level": "info,curfew=debug,librdkafka=error,rdkafka=error"},
         });
+        rotating::configure(&mut config, login("inventory"), &servers.keys());
         self.secret("curfew.yaml", &config.to_string());
     }
 
@@ -142,7 +144,7 @@ impl Curfew {
     /// Its own secret_ids: canaries as well.
     pub fn secrets(&self) -> Vec<String> {
         let read = |login: &str| std::fs::read_to_string(self.folder.join(format!("{login}.secret"))).unwrap();
-        [self.realm, "reconcile"].map(read).to_vec()
+        [self.realm, "reconcile", "inventory"].map(read).to_vec()
     }
 
     pub fn log(&self) -> PathBuf {

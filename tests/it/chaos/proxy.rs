@@ -118,7 +118,7 @@ async fn serve(shared: &Shared, who: &str, client: TcpStream) {
             }
             continue;
         }
-        if is_effect(&request.path) {
+        if request.method != "GET" && is_effect(&request.path) {
             shared.effects.send_modify(|(count, last)| {
                 *count += 1;
                 who.clone_into(last);
@@ -136,10 +136,10 @@ async fn serve(shared: &Shared, who: &str, client: TcpStream) {
     }
 }
 
-/// Whether a path of Vault's API ends a credential.
+/// Whether a path of Vault's API ends a credential, or changes what is stored, if it is not only read.
 pub fn is_effect(path: &str) -> bool {
     let path = path.trim_start_matches("/v1/");
-    path.starts_with("sys/leases/revoke") || path.starts_with("auth/token/revoke")
+    ["sys/leases/revoke", "auth/token/revoke", "kv/"].iter().any(|effects| path.starts_with(effects))
 }
 
 async fn read(client: &mut BufReader<TcpStream>) -> Option<Request> {

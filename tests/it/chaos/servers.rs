@@ -68,6 +68,11 @@ impl Servers {
         self.env("CURFEW_TEST_KAFKA")
     }
 
+    /// The file of fingerprint keys.
+    pub fn keys(&self) -> PathBuf {
+        self.folder.join("fingerprint.keys")
+    }
+
     pub fn audit_log(&self) -> PathBuf {
         self.folder.join("vault-audit-raw.log")
     }
@@ -149,11 +154,19 @@ impl Servers {
         self.put("database/roles/app", role.clone()).await;
         self.put("database/roles/other", role).await;
         self.put("sys/auth/approle", json!({"type": "approle"})).await;
-        for (login, policy) in [("a", "enforce"), ("b", "tokens"), ("reconcile", "reconcile")] {
+        for policy in ["enforce", "tokens", "reconcile", "kv-inventory"] {
             let file = crate::repository().join(format!("deploy/vault/{policy}.hcl"));
             let text = tokio::fs::read_to_string(file).await.unwrap();
             self.put(&format!("sys/policies/acl/curfew-{policy}"), json!({"policy": text})).await;
-            let policies = [format!("curfew-{policy}")];
+        }
+        self.prepare_rotations().await;
+        for (login, policies) in [
+            ("a", &["enforce", "kv-store"][..]),
+            ("b", &["tokens"]),
+            ("reconcile", &["reconcile"]),
+            ("inventory", &["kv-inventory"]),
+        ] {
+            let policies: Vec<String> = policies.iter().map(|policy| format!("curfew-{policy}")).collect();
             let body = json!({"token_policies": policies, "token_ttl": "2h", "token_no_default_policy": true});
             self.put(&format!("auth/approle/role/{login}"), body).await;
         }

@@ -55,6 +55,32 @@ fn a_run_starts_lives_and_ends() {
 }
 
 #[test]
+fn a_task_of_airflow_s_is_a_part_of_the_run_of_its_dag() {
+    let within = |body: &Value| match said(FORMAT, body).unwrap().data {
+        Data::TaskStarted(it) => it.within,
+        _ => None,
+    };
+    let start = event("START", "2026-09-01T10:00:00Z");
+    let dag_run = RunKey::new("/openlineage/prod", "3f5e83fa-3480-44ff-99c5-ff943904e5e8");
+    assert_eq!(within(&start), Some(dag_run));
+    for (pointer, value) in [
+        // A Spark application's parent may end before it does.
+        ("/job/facets/jobType/integration", json!("SPARK")),
+        ("/job/facets/jobType/jobType", json!("DAG")),
+        ("/job/facets/jobType", Value::Null),
+        ("/job/facets", json!(["c4nary"])),
+        // Of another namespace this one's producers may not speak.
+        ("/run/facets/parent/job/namespace", json!("dev")),
+        ("/run/facets/parent/run/runId", json!(7)),
+        ("/run/facets/parent/run/runId", json!("x".repeat(1_020))),
+        ("/run/facets/parent", json!("c4nary")),
+        ("/run/facets", json!({"parent": {"run": {}}})),
+    ] {
+        assert_eq!(within(&with(&start, pointer, value)), None, "{pointer}");
+    }
+}
+
+#[test]
 fn what_tells_nothing_of_a_run_s_life_says_nothing() {
     assert!(said(FORMAT, &event("OTHER", "2026-09-01T10:00:00Z")).is_none());
     assert!(said(FORMAT, &with(&complete(), "/eventType", Value::Null)).is_none());
@@ -140,7 +166,7 @@ fn a_name_is_nothing_to_reject_an_end_for() {
 
 #[test]
 fn what_is_passed_over_may_be_deep_and_what_is_read_may_not() {
-    assert!(said(FORMAT, &with(&complete(), "/run/facets", deep(100))).is_some());
+    assert!(said(FORMAT, &with(&complete(), "/run/facets/unknown", deep(100))).is_some());
     let levels = 50_000;
     let facets = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
     let body = complete().to_string().replacen("\"outputs\":[]", &format!("\"outputs\":{facets}"), 1);

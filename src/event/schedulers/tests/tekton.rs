@@ -89,6 +89,22 @@ fn pipelines_and_custom_runs_have_their_own_fields() {
 }
 
 #[test]
+fn a_task_run_is_a_part_of_the_pipeline_run_that_owns_it() {
+    let within = |owners: Value| {
+        let body = with(&task_run(), "/taskRun/metadata/ownerReferences", owners);
+        let Data::TaskStarted(it) = heard(&binary("taskrun.started", &body)).unwrap().data else { panic!() };
+        it.within
+    };
+    let owner = |kind: &str, uid: Value| json!([{"kind": "Other", "uid": "o"}, {"kind": kind, "uid": uid}]);
+    assert_eq!(within(owner("PipelineRun", json!("p-1"))), Some(RunKey::new("/tekton/ci", "p-1")));
+    for none in
+        [Value::Null, json!([]), json!("x"), owner("CustomRun", json!("p-1")), owner("PipelineRun", Value::Null)]
+    {
+        assert_eq!(within(none.clone()), None, "{none}");
+    }
+}
+
+#[test]
 fn a_deadline_is_what_all_tries_may_take() {
     let deadline = |timeout: Value, retries: Value| {
         let body = with(&task_run(), "/taskRun/spec/timeout", timeout);
