@@ -1,5 +1,6 @@
 mod findings;
 mod schedulers;
+mod unbound;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -79,7 +80,7 @@ fn ended(name: &str, attempt: u32, ended_ms: Option<i64>, continued_as: Option<&
 }
 
 fn grant(name: &str, attempt: Option<u32>, grant: GrantSpec) -> Data {
-    Data::GrantRegistered(GrantRegistered { run: run(name), attempt, grant })
+    Data::GrantRegistered(GrantRegistered { run: run(name), attempt, identity: None, grant })
 }
 
 fn release(name: &str, credential: &str) -> Data {

@@ -1,6 +1,7 @@
 //! The real binary on real Kafka, Vault and PostgreSQL: killed at arbitrary moments, frozen, only observing, told to end.
 //! What is true in the end is what an independent witness sees: old logins, old tokens, PostgreSQL's log, the topics.
 
+mod bound;
 mod findings;
 mod lineage;
 mod owner;

@@ -12,9 +12,10 @@ use uuid::Uuid;
 use super::{Error, Settings, State, trust};
 
 /// In order; `meta.schema` is how many of them the database has.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../../schemas/journal/postgres/0001_spine.sql"),
     include_str!("../../../schemas/journal/postgres/0002_findings.sql"),
+    include_str!("../../../schemas/journal/postgres/0003_unbound.sql"),
 ];
 /// How long one statement may take.
 const STATEMENT_MS: u32 = 30_000;

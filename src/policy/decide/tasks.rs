@@ -30,6 +30,7 @@ impl Draft<'_> {
             last_beat_ms: None,
             ended_ms: None,
             outcome: None,
+            unbound: false,
         };
         self.tasks.insert(run.clone(), task.clone());
         task
@@ -50,6 +51,7 @@ impl Draft<'_> {
                 last_beat_ms: None,
                 ended_ms: None,
                 outcome: None,
+                unbound: false,
                 ..task.clone()
             }
         } else {
@@ -178,6 +180,7 @@ impl Draft<'_> {
             task.started_ms = Some(self.start_ms(it.started_ms));
             task.ended_ms = None;
             task.outcome = None;
+            task.unbound = false;
         }
         let base_ms = task.started_ms.unwrap_or(task.first_seen_ms);
         let named_ms = it.deadline_ms.filter(|named| *named > base_ms);
@@ -287,7 +290,19 @@ impl Draft<'_> {
         if again {
             return self.say_cut(Verb::Ignore, Reason::AlreadyEnded);
         }
+        self.note_unbound(&it.run);
         self.say_ended(Reason::TaskEnded)
+    }
+
+    /// A run that is over, and of which nobody ever said what it held: not known is not nothing.
+    pub(super) fn note_unbound(&mut self, run: &RunKey) {
+        if !self.held_by(run).is_empty() || self.rules.holds_nothing(run) {
+            return;
+        }
+        if let Some(task) = self.task(run).filter(|task| task.phase == Phase::Ended).cloned() {
+            self.facts.insert("unbound".into(), true.into());
+            self.tasks.insert(run.clone(), Task { unbound: true, ..task });
+        }
     }
 
     /// Moves what `run` holds to `next`. Nothing is cut, unless `next` is over already.
