@@ -3,6 +3,7 @@
 //! [`mod@file`] is how it is written, [`mod@check`] what must hold between the parts, [`Config`] what the process
 //! works with. Relative paths in a file are relative to the file's folder; secrets stand in files of their own.
 
+pub mod bindings;
 pub mod check;
 pub mod file;
 pub mod problem;
@@ -20,10 +21,13 @@ use secrecy::SecretString;
 use problem::said;
 pub use problem::{Invalid, Problem};
 
+use crate::bind;
+use crate::bind::rule::Rule;
 use crate::case::Action;
 use crate::connector;
 use crate::connector::recipe::Recipe;
 use crate::connector::webhook::Webhook;
+use crate::credential::Kind;
 use crate::event::{self, Format, Says};
 use crate::guard::{Authority, Mode};
 use crate::journal;
@@ -71,6 +75,8 @@ pub struct Config {
     pub recipes: Vec<Recipe>,
     /// Where secrets are read to know them by their fingerprints.
     pub inventories: Vec<Inventory>,
+    /// Which runs credentials are bound to by their metadata.
+    pub bindings: Vec<Binding>,
     /// What policy decides by.
     pub rules: Arc<Rules>,
     /// How far behind the watermark own events act.
@@ -287,6 +293,25 @@ pub struct Inventory {
     pub every_ms: i64,
 }
 
+/// Which runs one Vault's credentials are bound to by their metadata.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    /// The realm.
+    pub realm: String,
+    /// Whose its credentials are.
+    pub tenant: Tenant,
+    /// Its own login, which can only list and look.
+    pub login: Login,
+    /// How often.
+    pub every_ms: i64,
+    /// Look-ups per second.
+    pub per_second: u32,
+    /// The strongest action that may rest on it.
+    pub strongest: Action,
+    /// What is taken for what.
+    pub rules: Vec<Rule>,
+}
+
 /// Bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -413,7 +438,12 @@ impl Config {
     pub fn authorities(&self) -> BTreeMap<String, Authority> {
         let own = Authority { kinds: KINDS.map(str::to_owned).into(), strongest: Action::Revoke };
         let topics = self.topics.iter().map(|(name, topic)| (name.clone(), topic.authority.clone()));
-        topics.chain([(event::OWN.to_owned(), own)]).collect()
+        let kinds = [Kind::VaultToken, Kind::VaultSecretId].map(|kind| kind.as_str().to_owned());
+        let bindings = self
+            .bindings
+            .iter()
+            .map(|one| (bind::topic(&one.realm), Authority { kinds: kinds.clone().into(), strongest: one.strongest }));
+        topics.chain(bindings).chain([(event::OWN.to_owned(), own)]).collect()
     }
 
     /// What each system bears, from all processes together.

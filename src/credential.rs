@@ -47,9 +47,12 @@ impl Kind {
         }
     }
 
+    /// Those of which another value can take the place of their value.
+    pub const ROTATED: [Self; 3] = [Self::PostgresRole, Self::VaultApprole, Self::VaultKv];
+
     /// Whether another value can take the place of its value: what cannot is revoked where others are rotated.
     pub fn rotates(self) -> bool {
-        matches!(self, Self::PostgresRole | Self::VaultApprole | Self::VaultKv)
+        Self::ROTATED.contains(&self)
     }
 
     fn from_name(name: &str) -> Self {

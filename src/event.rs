@@ -29,7 +29,7 @@ pub use data::{
     GrantSpec, Identifier, Location, PartFingerprint, Scanner, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted,
 };
 pub use own::OWN;
-pub use says::{Says, Unheard};
+pub use says::{Says, Unheard, is_like, run_among};
 pub use schedulers::{Format, MAX_SCHEDULER_BYTES};
 
 /// Where a record came from. For HTTP intake the topic is the configured one and partition and offset are ‑1.

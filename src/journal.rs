@@ -369,6 +369,9 @@ pub struct EventLine {
 pub struct TaskFilter {
     /// Also those that ended, the newest first; else those that live, the next that is due first.
     pub ended: bool,
+    /// Only those that ended and of which nobody has said what they held, the last one first.
+    #[serde(default)]
+    pub unbound: bool,
     /// By who speaks for them.
     pub source: Option<String>,
     /// By who runs them.
@@ -438,6 +441,19 @@ pub struct Overrun {
     pub overrun_ms: Option<i64>,
 }
 
+/// A credential that ends with no task, and who is known to have held it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The credential.
+    pub credential: Credential,
+    /// The runs that were said to hold it.
+    pub runs: i64,
+    /// Of these, the ones that go on.
+    pub live: i64,
+    /// When the last of them was said to hold it.
+    pub last_ms: Option<i64>,
+}
+
 /// Figures for metrics and for `accepted = closed + open`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
@@ -467,9 +483,16 @@ pub struct Stats {
     pub unmatched: i64,
     /// Age in milliseconds of the oldest of them.
     pub oldest_unmatched_ms: i64,
+    /// Runs that ended in the last day, and of which nobody has said what they held: up to [`MOST_UNBOUND`].
+    pub unbound: i64,
     /// Rows that the relay has not published.
     pub outbox: i64,
 }
+
+/// So many of them are counted.
+pub const MOST_UNBOUND: i64 = 100_000;
+/// How long a run that ended so counts, in milliseconds.
+pub const UNBOUND_MS: i64 = 86_400_000;
 
 /// The tail of the outbox: compared with what the topic holds to notice a restored, older journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -578,6 +601,9 @@ pub trait Journal: Send + Sync + 'static {
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error>;
     /// Overrun of each credential that a task held.
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error>;
+    /// Credentials that are not dead and end with no task, at most `max`: those of kinds that are rotated, and of the others
+    /// what its issuer gave no end and no task was to end.
+    async fn standing(&self, max: u32) -> Result<Vec<Standing>, Error>;
     /// Figures.
     async fn stats(&self, now_ms: i64) -> Result<Stats, Error>;
     /// Deletes what is older than asked, at most about `max` rows, and says how many. Open cases and what they need stay,

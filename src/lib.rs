@@ -14,11 +14,12 @@
 //! 6. [`connector`] acts on one kind of system; [`probe`] judges what its sightings prove.
 //! 7. [`outcome`] is what leaves through the journal's outbox; [`relay`] publishes it.
 //!
-//! Besides: [`deadlines`], [`ages`] and [`reconcile`] notice what no producer said, and make events of it; [`inventory`]
-//! reads what stores hold, as fingerprints.
+//! Besides: [`deadlines`], [`ages`] and [`reconcile`] notice what no producer said, and make events of it; [`bind`] learns
+//! from the issuer which run a credential is of; [`inventory`] reads what stores hold, as fingerprints.
 //! `policy`, `case`, `guard`, `limit`, `retry` and `probe` are pure; what does I/O decides nothing.
 
 pub mod ages;
+pub mod bind;
 pub mod case;
 pub mod clock;
 pub mod config;
@@ -45,6 +46,7 @@ pub mod probe;
 pub mod reconcile;
 pub mod relay;
 pub mod retry;
+pub mod standing;
 pub mod task;
 pub mod telemetry;
 pub mod tell;

@@ -71,6 +71,7 @@ pub struct Metrics {
     unserved: IntGauge,
     unmatched: IntGauge,
     oldest_unmatched: IntGauge,
+    unbound: IntGauge,
     overdue: IntGauge,
     worst_overdue: IntGauge,
     unknown_age: IntGauge,
@@ -165,6 +166,10 @@ impl Metrics {
             unserved: gauge("unserved_cases", "Open cases that no running process serves."),
             unmatched: gauge("unmatched_findings", "Findings of which no credential is known."),
             oldest_unmatched: gauge("oldest_unmatched_finding_age_seconds", "Age of the oldest unmatched finding."),
+            unbound: gauge(
+                "unbound_tasks",
+                "Runs that ended in the last day, and of which nobody has said what they held.",
+            ),
             overdue: gauge("overdue_rotations", "Values that are older than their recipe allows."),
             worst_overdue: gauge("worst_overdue_rotation_seconds", "By how much the worst of them is too old."),
             unknown_age: gauge("rotations_of_unknown_age", "Values whose age no inventory has seen."),
@@ -289,6 +294,7 @@ impl Metrics {
         self.unserved.set(stats.unserved);
         self.unmatched.set(stats.unmatched);
         self.oldest_unmatched.set(stats.oldest_unmatched_ms / 1000);
+        self.unbound.set(stats.unbound);
         self.outbox.set(stats.outbox);
         self.frozen.set(i64::from(frozen));
     }

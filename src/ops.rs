@@ -103,6 +103,11 @@ pub enum Request {
     },
     /// Overrun of each credential.
     Overrun {},
+    /// Credentials that end with no task.
+    Standing {
+        /// At most.
+        max: u32,
+    },
     /// Figures.
     Stats {},
     /// Where intake goes on.

@@ -86,6 +86,9 @@ pub struct Task {
     pub ended_ms: Option<i64>,
     /// How it ended, in the producer's words.
     pub outcome: Option<String>,
+    /// It ended, and nobody has said what it held. What is said of it later takes that back.
+    #[serde(default)]
+    pub unbound: bool,
 }
 
 impl Task {

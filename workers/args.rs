@@ -84,7 +84,7 @@ pub enum Command {
     Cases(Cases),
     /// List running tasks: what each holds, till when, and who says so
     #[command(after_help = "Examples:\n  curfew tasks\n  curfew tasks --identity spiffe://corp/agents/triage\n  \
-        curfew tasks --source /exec --json\n  curfew tasks --ended --limit 20")]
+        curfew tasks --source /exec --json\n  curfew tasks --ended --limit 20\n  curfew tasks --unbound")]
     Tasks(Tasks),
     /// List findings of which no credential is known, the oldest first
     #[command(after_help = "Examples:\n  curfew findings\n  curfew findings --all --json")]
@@ -187,6 +187,8 @@ pub enum Role {
     Reconcile,
     /// Read stores, to know their secrets by fingerprints only
     Inventory,
+    /// Learn from metadata which run a credential is of
+    Bind,
     /// Publish outcomes and rejects
     Relay,
     /// Operators' socket, intake over HTTP, gauges of the journal
@@ -195,8 +197,16 @@ pub enum Role {
 
 impl Role {
     /// What one process does alone.
-    pub const ALL: [Self; 7] =
-        [Self::Intake, Self::Enforce, Self::Deadlines, Self::Reconcile, Self::Inventory, Self::Relay, Self::Serve];
+    pub const ALL: [Self; 8] = [
+        Self::Intake,
+        Self::Enforce,
+        Self::Deadlines,
+        Self::Reconcile,
+        Self::Inventory,
+        Self::Bind,
+        Self::Relay,
+        Self::Serve,
+    ];
 
     /// The name on the command line.
     pub fn as_str(self) -> &'static str {
@@ -206,6 +216,7 @@ impl Role {
             Self::Deadlines => "deadlines",
             Self::Reconcile => "reconcile",
             Self::Inventory => "inventory",
+            Self::Bind => "bind",
             Self::Relay => "relay",
             Self::Serve => "serve",
         }
@@ -296,6 +307,9 @@ pub struct Tasks {
     /// Also those that ended, the newest first
     #[arg(long)]
     pub ended: bool,
+    /// Only those that ended and of which nobody has said what they held, the last one first
+    #[arg(long, conflicts_with = "ended")]
+    pub unbound: bool,
     /// Only those that this CloudEvents source speaks for
     #[arg(long, value_name = "URI")]
     pub source: Option<String>,
@@ -408,6 +422,16 @@ pub enum Audit {
         /// Only those that outlived their task by more than this
         #[arg(long, value_name = "SPAN")]
         over: Option<String>,
+    },
+    /// Standing credentials: who is known to use each, and what gives a task the same for its time only
+    #[command(after_help = "Examples:\n  curfew audit standing\n  curfew audit standing --only-tasks --json")]
+    Standing {
+        /// Only those that tasks use, and of which nobody else is known to use them
+        #[arg(long)]
+        only_tasks: bool,
+        /// At most
+        #[arg(long, default_value_t = 10_000)]
+        limit: u32,
     },
 }
 

@@ -125,6 +125,8 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         let name = &realm.rules.name;
         let rotated: Vec<&Recipe> = rotated_at(config, name);
         settings.approles = rotated.iter().map(|recipe| recipe.credential.id()).collect();
+        let bindings = config.bindings.iter().filter(|one| one.realm == *name);
+        settings.bindings = bindings.flat_map(|one| one.rules.iter().cloned()).collect();
         let made = vault::connect(name, &settings, realm.rules.mode, clock.clone()).await;
         made.map_err(|error| refused(&format!("realm {name}"), &error))?.into_iter().for_each(|one| registry.add(one));
         let own = rotated.iter().map(|recipe| format!("{}{}", guard::APPROLES, recipe.credential.id()));

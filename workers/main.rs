@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod bind;
 mod caller;
 mod cases;
 mod deadlines;

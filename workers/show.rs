@@ -133,6 +133,10 @@ pub fn summary(config: &Config) -> String {
         let all: Vec<&str> = inventory.paths.iter().chain(&inventory.static_roles).map(String::as_str).collect();
         lines.push(format!("inventory {}: {} below {}", inventory.realm, all.join(", "), inventory.mount));
     }
+    for binding in &config.bindings {
+        let of: Vec<String> = binding.rules.iter().map(|rule| rule.origin.to_string()).collect();
+        lines.push(format!("bindings  {}: by the metadata of {}", binding.realm, of.join(", ")));
+    }
     if let Some(fingerprint) = &config.fingerprint {
         let by = fingerprint.transit.as_ref();
         let by = by.map(|by| format!(", wrapped by {}/{} in {}", by.mount, by.key, by.realm)).unwrap_or_default();

@@ -12,14 +12,16 @@ use crate::{Failed, link, show};
 /// `curfew tasks`
 pub async fn list(config: &Config, which: Tasks, json: bool) -> Result<(), Failed> {
     let ended = which.ended;
-    let filter = TaskFilter { ended, source: which.source, identity: which.identity, limit: which.limit };
+    let (unbound, limit) = (which.unbound, which.limit);
+    let filter = TaskFilter { ended, unbound, source: which.source, identity: which.identity, limit };
     let lines: Vec<TaskLine> = link::ask_for(config, Request::Tasks { filter }).await?;
     if json {
         println!("{}", serde_json::to_string(&lines).map_err(anyhow::Error::from)?);
         return Ok(());
     }
     if lines.is_empty() {
-        println!("no tasks{}", if ended { "" } else { " run" });
+        let none = if unbound { "no task ended with nothing known of what it held" } else { "no tasks" };
+        println!("{none}{}", if ended || unbound { "" } else { " run" });
         return Ok(());
     }
     let now_ms = curfew::clock::System::shared().wall_ms();

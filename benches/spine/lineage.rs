@@ -54,7 +54,7 @@ fn grant(view: &mut View, rules: &Rules, round: usize, task: usize) {
         expires_ms: None,
     };
     let run = RunKey::new("/openlineage/prod", &id(round, task));
-    let data = Data::GrantRegistered(GrantRegistered { run, attempt: None, grant });
+    let data = Data::GrantRegistered(GrantRegistered { run, attempt: None, identity: None, grant });
     let granted = stage::event(Type::GrantRegistered, data);
     view.apply(&decide(&granted, view, rules).changes);
 }

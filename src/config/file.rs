@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{rotations, webhooks};
+use super::{bindings, rotations, webhooks};
 use crate::case::Action;
 use crate::event::Format;
 use crate::guard::Mode;
@@ -125,6 +125,8 @@ section! {
         rotations: Vec<Spanned<rotations::Rotation>> = Vec::new(),
         /// Where secrets are read to know them by their fingerprints.
         inventory: Vec<Spanned<rotations::Watch>> = Vec::new(),
+        /// Which runs credentials are bound to by their metadata.
+        bindings: Vec<Spanned<bindings::Bind>> = Vec::new(),
         /// Rules.
         policy: Policy = Policy::default(),
         /// Bounds.
@@ -428,6 +430,8 @@ section! {
         heartbeats_missed: Spanned<u32> = unplaced(3),
         /// What to do about findings: the first rule that fits; absent: the defaults.
         findings: Option<Vec<rotations::Rule>> = None,
+        /// Sources whose runs hold no credentials, whole or ending in `*`: that nobody names one is no news.
+        without_credentials: Vec<Spanned<String>> = Vec::new(),
         /// How far behind the watermark own events act.
         grace: Millis = Millis(2_000),
         /// How far in the future a producer's times may lie.

@@ -446,7 +446,7 @@ pub(super) fn known_realm(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &
 }
 
 /// What is matched is one tenant's.
-fn whose(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {
+pub(super) fn whose(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {
     if realms.iter().any(|known| known.rules.name == realm.value && known.tenant.is_none()) {
         let message = format!("realm {}: the topics are of several tenants", said(&realm.value));
         c.problems.push(Problem::new(realm.referenced, message).help("write `tenant: NAME` in the realm"));

@@ -2,6 +2,7 @@ use super::*;
 use crate::connector::recipe::{Keeper, Users};
 use crate::event::{Format, Type};
 use crate::executor;
+use crate::task::RunKey;
 
 fn parse(text: &str) -> Result<Config, Invalid> {
     Config::parse("curfew.yaml", text, Path::new("/etc/curfew"), &Overrides::default(), &Environment::default())
@@ -88,6 +89,64 @@ fn what_the_page_on_schedulers_shows_is_a_configuration() {
         assert!(formats.contains(format.as_str()), "{} is on the page", format.as_str());
         assert!(page.contains(&format!("/tasks/{}", format.as_str())));
     }
+    let realm = "realms: [{name: prod, vault: {address: \"http://127.0.0.1:8200\", token_file: t}, \
+                 allowed_prefixes: [\"token:\"], secret_id_roles: [approle/etl]}]\n";
+    let bindings = blocks.iter().find(|block| block.contains("bindings:")).unwrap();
+    let config = parse(&format!("{realm}{bindings}")).unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert_eq!((config.bindings[0].rules.len(), config.bindings[0].every_ms), (7, 10_000));
+    assert_eq!(config.authorities()["bind:prod"].strongest, Action::Revoke);
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let without = blocks.iter().find(|block| block.contains("without_credentials:")).unwrap();
+    let rules = parse(without).unwrap().rules;
+    assert!(rules.holds_nothing(&RunKey::new("/cdevents/docs/x", "1")));
+    assert!(!rules.holds_nothing(&RunKey::new("/cdevents/ci", "1")));
+}
+
+/// One binding of realm `prod` with these rules and more.
+fn bound(rules: &str, more: &str) -> Result<Config, Invalid> {
+    parse(&format!(
+        "realms: [{{name: prod, vault: {{address: \"http://127.0.0.1:8200\", token_file: t}}, allowed_prefixes: [\"token:\"]}}]\n\
+         bindings: [{{realm: prod, token_file: b, strongest: revoke, rules: [{rules}]{more}}}]\n"
+    ))
+}
+
+#[test]
+fn a_binding_that_could_end_others_credentials_is_refused() {
+    let run = "run: \"/ci:{run_id}\"";
+    let good = format!("{{tokens_of: auth/jwt/login, {run}}}");
+    assert_eq!(bound(&good, "").unwrap().bindings[0].rules.len(), 1);
+    for (rules, why) in [
+        (format!("{{tokens_of: auth/token/create, {run}}}"), "writes any metadata into anybody's token"),
+        (format!("{{tokens_of: auth/token/create-orphan, {run}}}"), "trust_creators: true"),
+        (format!("{{tokens_of: auth/token, {run}}}"), "name the role"),
+        (format!("{{tokens_of: \"auth/*/login\", {run}}}"), "no wildcards"),
+        (format!("{{tokens_of: jwt/login, {run}}}"), "the whole path of a login"),
+        (format!("{{tokens_of: auth/jwt/login, trust_creators: true, {run}}}"), "leave it out here"),
+        (format!("{{tokens_of: auth/jwt/login, secret_ids_of: approle/ci, {run}}}"), "`tokens_of` a path, or"),
+        (format!("{{secret_ids_of: ci, {run}}}"), "<mount>/<role>"),
+        (format!("{{secret_ids_of: approle/ci, alias: true, {run}}}"), "has no alias"),
+        (
+            "{tokens_of: auth/jwt/login, run: \"/ci:{service_account_name}\"}".to_owned(),
+            "no field of this id names one run",
+        ),
+        ("{tokens_of: auth/jwt/login, run: \"{run}\"}".to_owned(), "`sources` says of whose runs"),
+        ("{tokens_of: auth/jwt/login, run: \"{x}:{run}\"}".to_owned(), "begins with a fixed text"),
+        (
+            "{tokens_of: auth/jwt/login, run: \"/ci:{run_id}\", identity: \"{\"}".to_owned(),
+            "`identity`: a field is written",
+        ),
+        (String::new(), "there is none"),
+    ] {
+        let wrong = bound(&rules, "").unwrap_err().to_string();
+        assert!(wrong.contains(why), "{rules}: {wrong}");
+    }
+    let trusted = format!("{{tokens_of: auth/token/create, trust_creators: true, {run}}}");
+    assert!(bound(&trusted, "").is_ok());
+    assert!(bound(&good, ", every: 10ms").unwrap_err().to_string().contains("at least 1s"));
+    let unreached = bound(&format!("{{secret_ids_of: approle/ci, {run}}}"), "").unwrap().warnings;
+    assert!(unreached[0].contains("`secret_id_roles`"), "{unreached:?}");
+    let topic = parse("topics: {\"bind:prod\": {strongest: revoke}}").unwrap_err().to_string();
+    assert!(topic.contains("no topic can be called so"), "{topic}");
 }
 
 #[test]

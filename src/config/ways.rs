@@ -8,6 +8,7 @@ use serde_saphyr::{Location, Spanned};
 use super::check::Checks;
 use super::problem::said;
 use super::{Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file};
+use crate::bind;
 use crate::case::Action;
 use crate::event::{self, Format, Says, Type};
 use crate::guard::Authority;
@@ -98,6 +99,12 @@ pub(super) fn topics(
         if name == event::OWN {
             c.wrong(at, "`curfew` is the name of Curfew's own events: no topic can be called so");
         }
+        if name.starts_with(bind::TOPIC) {
+            c.wrong(
+                at,
+                format!("`{}` begins the names of Curfew's own bindings: no topic can be called so", bind::TOPIC),
+            );
+        }
         if topic.tenant.is_empty() {
             c.wrong(at, "`tenant` is empty");
         }
@@ -145,7 +152,7 @@ fn warn_of_any_source(c: &mut Checks<'_>, topics: &BTreeMap<String, Topic>) {
 }
 
 /// Sources, whole or ending in `*`.
-fn patterns(c: &mut Checks<'_>, raw: Vec<Spanned<String>>) -> Vec<String> {
+pub(super) fn patterns(c: &mut Checks<'_>, raw: Vec<Spanned<String>>) -> Vec<String> {
     for one in &raw {
         let start = one.value.strip_suffix('*').unwrap_or(&one.value);
         if one.value.is_empty() || start.contains('*') {

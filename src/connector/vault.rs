@@ -12,6 +12,7 @@ pub mod lease;
 pub mod login;
 pub mod mint;
 mod rights;
+pub mod said;
 pub mod secret_id;
 mod sight;
 pub mod static_role;
@@ -29,6 +30,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::bind::rule::Rule;
 use crate::case::record::{FailureKind, Observation};
 use crate::clock;
 use crate::connector::recipe::{Keeper, Place, Store};
@@ -106,6 +108,9 @@ pub struct VaultSettings {
     /// `deploy/vault/tokens.hcl` and the list of `reconcile.hcl`.
     #[serde(default)]
     pub derived_tokens: bool,
+    /// Which run a credential's metadata names, where not in a field of ours.
+    #[serde(skip)]
+    pub bindings: Vec<Rule>,
 }
 
 impl VaultSettings {
@@ -123,6 +128,7 @@ impl VaultSettings {
             secret_id_roles: Vec::new(),
             approles: Vec::new(),
             derived_tokens: false,
+            bindings: Vec::new(),
         }
     }
 

@@ -161,6 +161,8 @@ pub struct GrantRegistered {
     pub run: RunKey,
     /// The attempt, where known.
     pub attempt: Option<u32>,
+    /// Workload identity, or agent, that runs it: for a task of which nobody else says.
+    pub identity: Option<String>,
     /// What.
     pub grant: GrantSpec,
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Coordinates, CredentialRegistered, Data, Event, Type, digest16};
+use super::{Coordinates, CredentialRegistered, Data, Event, GrantRegistered, GrantSpec, Type, digest16};
+use crate::bind::rule::Bound;
 use crate::credential::CredentialId;
-use crate::task::{RunKey, Tenant};
+use crate::task::{RunKey, Tenant, Tenure};
 
 /// Cluster and topic of own events.
 pub const OWN: &str = "curfew";
@@ -36,6 +37,23 @@ impl Event {
         let id = format!("{credential}:{}", now_ms.div_euclid(DAY_MS));
         let data = Data::ReconcileFound { credential, run, exclusive };
         own(tenant, "/curfew/reconcile", id, now_ms, data, &[])
+    }
+
+    /// The issuer's word on which run `credential` is of, on the authority of `topic`. Once: the same again is a duplicate.
+    pub fn bound(
+        tenant: Tenant,
+        topic: String,
+        credential: CredentialId,
+        to: Bound,
+        expires_ms: Option<i64>,
+        now_ms: i64,
+    ) -> Self {
+        let id = format!("{credential}:{}", to.run);
+        let grant = GrantSpec { credential, tenure: Tenure::Minted, principal: None, expires_ms };
+        let data = GrantRegistered { run: to.run, attempt: None, identity: to.identity, grant };
+        let mut event = own(tenant, "/curfew/bind", id, now_ms, Data::GrantRegistered(data), &[]);
+        event.at.topic = topic.into();
+        event
     }
 
     /// The inventory, or a recipe in the configuration, says that a credential exists and how its value is known. The same

@@ -60,9 +60,12 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
             grants: f.grants(limits.max_grants)?,
             continued_as: f.other_run(source, "continued_as")?,
         }),
-        Type::GrantRegistered => {
-            Data::GrantRegistered(GrantRegistered { run: f.run(source)?, attempt: f.attempt()?, grant: f.grant()? })
-        }
+        Type::GrantRegistered => Data::GrantRegistered(GrantRegistered {
+            run: f.run(source)?,
+            attempt: f.attempt()?,
+            identity: f.identity()?,
+            grant: f.grant()?,
+        }),
         Type::GrantReleased => Data::GrantReleased(GrantReleased {
             run: f.run(source)?,
             credential: f.credential()?.ok_or_else(|| f.wrong("cred_id"))?,

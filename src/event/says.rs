@@ -49,23 +49,28 @@ impl Says {
         Ok(())
     }
 
-    /// `key` as the run of the longest source that it may name and begins with.
     fn run_of(&self, source: &str, key: &RunKey) -> Option<RunKey> {
-        let whole = self.speaks_for.iter().filter(|one| !one.ends_with('*')).map(String::as_str);
-        let named = whole.chain([source]).filter_map(|source| {
-            let id = key.as_str().strip_prefix(source)?.strip_prefix(':')?;
-            (!id.is_empty()).then_some((source, id))
-        });
-        if let Some((source, id)) = named.max_by_key(|(source, _)| source.len()) {
-            return Some(RunKey::new(source, id));
-        }
-        let (other, _) = key.parts()?;
-        self.speaks_for.iter().any(|one| is_like(other, one)).then(|| key.clone())
+        run_among(key, Some(source), &self.speaks_for)
     }
 }
 
+/// `key` as the run of the longest source that it begins with: `own`, taken as it is, or one of `others`, whole or ending
+/// in `*`.
+pub fn run_among(key: &RunKey, own: Option<&str>, others: &[String]) -> Option<RunKey> {
+    let whole = others.iter().filter(|one| !one.ends_with('*')).map(String::as_str);
+    let named = whole.chain(own).filter_map(|source| {
+        let id = key.as_str().strip_prefix(source)?.strip_prefix(':')?;
+        (!id.is_empty()).then_some((source, id))
+    });
+    if let Some((source, id)) = named.max_by_key(|(source, _)| source.len()) {
+        return Some(RunKey::new(source, id));
+    }
+    let (other, _) = key.parts()?;
+    others.iter().any(|one| is_like(other, one)).then(|| key.clone())
+}
+
 /// Whether `source` is `pattern`, or begins with what stands before its `*`.
-fn is_like(source: &str, pattern: &str) -> bool {
+pub fn is_like(source: &str, pattern: &str) -> bool {
     pattern.strip_suffix('*').map_or(source == pattern, |start| source.starts_with(start))
 }
 

@@ -44,7 +44,7 @@ use self::writer::Job;
 use super::draft::Ids;
 use super::{
     Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
-    Position, Recorded, Source, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
+    Position, Recorded, Source, Standing, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -476,6 +476,10 @@ impl Journal for Postgres {
 
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {
         findings::list(&self.inner.pool, unmatched, max).await
+    }
+
+    async fn standing(&self, max: u32) -> Result<Vec<Standing>, Error> {
+        read::standing(&self.inner.pool, max).await
     }
 
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error> {

@@ -33,7 +33,7 @@ use self::queue::Job;
 use self::writer::{Shared, Writer};
 use super::{
     Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
-    Position, Recorded, Source, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
+    Position, Recorded, Source, Standing, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -359,6 +359,10 @@ impl Journal for Sqlite {
 
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {
         Self::read(&self.people, move |db| findings::list(db, unmatched, max)).await
+    }
+
+    async fn standing(&self, max: u32) -> Result<Vec<Standing>, Error> {
+        Self::read(&self.people, move |db| read::standing(db, max)).await
     }
 
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error> {

@@ -84,6 +84,7 @@ impl Operator {
                 self.order(Event::operator_revoke(tenant.into(), id, of, by, reason, now_ms), credential).await
             }
             Request::Overrun {} => value(&journal.overrun(now_ms).await?),
+            Request::Standing { max } => value(&journal.standing(max).await?),
             Request::Stats {} => {
                 let held = journal.started_held().await?;
                 let frozen = super::in_force(journal.frozen().await?, &self.freeze_file);

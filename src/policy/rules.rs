@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::is_like;
 use crate::finding::{Finding, Validity};
-use crate::task::Credential;
+use crate::task::{Credential, RunKey};
 
 /// The rules, from the configuration. Their digest stands in each decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct Rules {
     pub future_skew_ms: i64,
     /// What to do about a finding: the first that fits. None fits: [`Response::Hold`].
     pub findings: Vec<FindingRule>,
+    /// Sources whose runs hold no credentials, whole or ending in `*`: that nobody names one is no news.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub without_credentials: Vec<String>,
 }
 
 impl Default for Rules {
@@ -26,11 +30,17 @@ impl Default for Rules {
             heartbeats_missed: 3,
             future_skew_ms: 86_400_000,
             findings: FindingRule::defaults(),
+            without_credentials: Vec::new(),
         }
     }
 }
 
 impl Rules {
+    /// Whether a run is of a source whose runs hold no credentials.
+    pub fn holds_nothing(&self, run: &RunKey) -> bool {
+        run.parts().is_some_and(|(source, _)| self.without_credentials.iter().any(|one| is_like(source, one)))
+    }
+
     /// SHA-256 of the rules, in hex, shortened to 16 characters.
     pub fn digest(&self) -> String {
         let text = serde_json::to_vec(self).expect("rules are plain numbers");

@@ -1,6 +1,7 @@
 mod findings;
 mod parts;
 mod schedulers;
+mod unbound;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -81,7 +82,7 @@ fn ended(name: &str, attempt: u32, ended_ms: Option<i64>, continued_as: Option<&
 }
 
 fn grant(name: &str, attempt: Option<u32>, grant: GrantSpec) -> Data {
-    Data::GrantRegistered(GrantRegistered { run: run(name), attempt, grant })
+    Data::GrantRegistered(GrantRegistered { run: run(name), attempt, identity: None, grant })
 }
 
 fn release(name: &str, credential: &str) -> Data {

@@ -43,6 +43,7 @@ fn help_is_as_it_was() {
         "rotate",
         "revoke",
         "audit overrun",
+        "audit standing",
         "check",
         "position set",
         "position drop",
@@ -288,4 +289,45 @@ async fn a_process_is_fed_asked_frozen_hung_and_ended() {
     assert!(!folder.join("curfew.sock").exists());
     let log = fs::metadata(folder.join("curfew.db-wal"));
     assert_eq!(log.map_or(0, |log| log.len()), 0, "the journal is whole in its file");
+}
+
+#[tokio::test]
+async fn what_stands_is_told_with_what_would_take_its_place() {
+    use curfew::credential::{CredentialId, Kind};
+    use curfew::event::GrantSpec;
+    use curfew::journal::sqlite::{Settings, Sqlite};
+    use curfew::task::Tenure;
+
+    use crate::stage::{new_run, record, started};
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"
+realms:
+  - name: prod
+    vault: {address: "http://127.0.0.1:1", token_file: t}
+    allowed_prefixes: [database/creds/]
+    targets: [{prefix: database/creds/app/, target: appdb}]
+targets: [{name: appdb, postgres: {url_file: u}}]
+"#;
+    fs::write(folder.path().join("curfew.yaml"), config).unwrap();
+    let journal = Sqlite::open(&folder.path().join("curfew.db"), Settings::default()).unwrap();
+    let standing = |name: &str| GrantSpec {
+        credential: CredentialId::new(Kind::PostgresRole, "appdb", name).unwrap(),
+        tenure: Tenure::Standing,
+        principal: None,
+        expires_ms: None,
+    };
+    let runs = [new_run(), new_run()];
+    let events = runs.iter().map(|run| started(run, vec![standing("orders")])).collect();
+    record(journal.as_ref(), events).await;
+    drop(journal);
+    let output = run(folder.path(), &["audit", "standing", "--json"]);
+    let lines: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let line = &lines[0];
+    assert_eq!(lines.as_array().unwrap().len(), 1, "{lines}");
+    let said = (line["used"].as_str(), line["runs"].as_i64(), line["live"].as_i64());
+    assert_eq!(said, (Some("tasks"), Some(2), Some(2)), "{line}");
+    assert_eq!(line["command"], "curfew exec --role ORDERS=database/creds/app -- COMMAND", "{line}");
+    let said = text(&run(folder.path(), &["audit", "standing"]).stdout);
+    assert!(said.contains("needs that database/creds/app may what orders may"), "{said}");
+    assert!(said.contains("1 standing credentials: 1 used by tasks"), "{said}");
 }

@@ -222,7 +222,7 @@ fn arrival((kind, a, b): (u8, u32, u32)) -> Arrival {
     let id = format!("{kind}-{a}");
     let (r, c) = (a % 4, b % 5);
     let released = GrantReleased { run: run(r), credential: cred(c) };
-    let registered = GrantRegistered { run: run(r), attempt: None, grant: spec(c) };
+    let registered = GrantRegistered { run: run(r), attempt: None, identity: None, grant: spec(c) };
     Arrival::Event(Box::new(match kind {
         0 => started(&id, r, &[c, (c + 1) % 5]),
         1 => ended(&id, r),

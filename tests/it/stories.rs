@@ -2,6 +2,7 @@
 //! What is true in the end is what an independent witness sees: old logins, old tokens, PostgreSQL's log, the topics.
 
 mod airflow;
+mod bound;
 mod findings;
 mod lineage;
 mod owner;

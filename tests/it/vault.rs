@@ -1,6 +1,7 @@
 //! What the real Vault answers, and what the connectors make of it.
 
 mod approles;
+pub mod bind;
 mod inventory;
 mod kv;
 mod outage;

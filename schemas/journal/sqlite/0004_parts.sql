@@ -1,3 +1,3 @@
 -- A run that is a part of another one is over once that one has ended.
 ALTER TABLE tasks ADD COLUMN within TEXT;
-CREATE INDEX tasks_parts ON tasks (tenant, within) WHERE within IS NOT NULL AND phase < 2;
+CREATE INDEX tasks_parts ON tasks (tenant, within, phase) WHERE within IS NOT NULL;

@@ -66,6 +66,8 @@ pub enum Call {
     TransitDecrypt,
     /// `<mount>/datakey/wrapped/<key>` and `<mount>/rewrap/<key>`: it wraps
     TransitWrap,
+    /// `identity/lookup/entity`: who is behind a token, with its aliases
+    EntityLookup,
     /// `sys/internal/ui/mounts/<mount>`: which engine answers there
     Mount,
     /// A list of lease ids, accessors or secrets
@@ -241,6 +243,9 @@ fn success(call: Call, status: u16, body: Value) -> Meaning {
         Call::Wrap => body["wrap_info"]["token"].is_string(),
         Call::TransitDecrypt => body["data"]["plaintext"].is_string(),
         Call::TransitWrap => body["data"]["ciphertext"].is_string(),
+        // No such entity: 204 without a body.
+        Call::EntityLookup if status == 204 => return Meaning::Gone,
+        Call::EntityLookup => body["data"]["id"].is_string(),
         Call::Mount => body["data"]["type"].is_string() && body["data"]["path"].is_string(),
         Call::List => body["data"]["keys"].is_array(),
         Call::Own => true,

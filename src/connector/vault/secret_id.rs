@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::answers::{Call, Meaning};
 use super::client::Raw;
+use super::said::said_of_secret_id;
 use super::{Vault, exact, odd, run_of, time_ms, unsupported};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Residue, Sighting};
@@ -104,30 +105,7 @@ impl SecretIds {
     }
 
     async fn look(&self, id: &str) -> Result<Observation, Failure> {
-        let name = Name::of(id)?;
-        let mut seen = self.vault.blank();
-        let raw = Raw::post(name.path("lookup"), json!({ "secret_id_accessor": name.accessor }));
-        match self.vault.ask(Call::SecretIdLookup, raw).await {
-            Meaning::Done { data, request_id } => {
-                let data = &data["data"];
-                if data["secret_id_accessor"].as_str() != Some(name.accessor) {
-                    return Err(odd());
-                }
-                seen.presence = Presence::Present;
-                seen.issued_ms = time_ms(&data["creation_time"]);
-                seen.expires_ms = time_ms(&data["expiration_time"]);
-                seen.run = run_of(&data["metadata"]);
-                seen.request_id = request_id;
-            }
-            Meaning::Gone => seen.presence = Presence::Gone,
-            Meaning::Outdated | Meaning::Unclear(_) => {}
-            Meaning::Forbidden => return Err(self.vault.forbidden(&self.needs()).await),
-            Meaning::Failed(failure) => return Err(failure),
-        }
-        // P6: another secret_id of the role by which we log in may be the one that we need tomorrow.
-        let own_role = self.vault.session.load_full().and_then(|session| session.role.clone());
-        seen.protected = own_role.is_some_and(|own| own.eq_ignore_ascii_case(&format!("{}/{}", name.mount, name.role)));
-        Ok(seen)
+        Ok(self.vault.look_at_secret_id(id, &self.needs()).await?.0)
     }
 
     async fn destroy(&self, id: &str) -> Result<Output, Failure> {
@@ -171,6 +149,45 @@ impl SecretIds {
 }
 
 impl Vault {
+    /// Looks a secret_id up; the second is what it was given as metadata. `needs`: the paths that our policy must
+    /// allow besides this look-up.
+    pub(crate) async fn look_at_secret_id(&self, id: &str, needs: &[String]) -> Result<(Observation, Value), Failure> {
+        let name = Name::of(id)?;
+        let looks = [name.path("lookup")];
+        let needs = if needs.is_empty() { looks.as_slice() } else { needs };
+        let mut seen = self.blank();
+        let mut meta = Value::Null;
+        let raw = Raw::post(name.path("lookup"), json!({ "secret_id_accessor": name.accessor }));
+        match self.ask(Call::SecretIdLookup, raw).await {
+            Meaning::Done { mut data, request_id } => {
+                let data = &mut data["data"];
+                if data["secret_id_accessor"].as_str() != Some(name.accessor) {
+                    return Err(odd());
+                }
+                meta = data["metadata"].take();
+                seen.presence = Presence::Present;
+                seen.issued_ms = time_ms(&data["creation_time"]);
+                seen.expires_ms = time_ms(&data["expiration_time"]);
+                seen.run = self.named(&said_of_secret_id(&format!("{}/{}", name.mount, name.role), &meta), &meta);
+                seen.request_id = request_id;
+            }
+            Meaning::Gone => seen.presence = Presence::Gone,
+            Meaning::Outdated | Meaning::Unclear(_) => {}
+            Meaning::Forbidden => return Err(self.forbidden(needs).await),
+            Meaning::Failed(failure) => return Err(failure),
+        }
+        // P6: another secret_id of the role by which we log in may be the one that we need tomorrow.
+        let own_role = self.session.load_full().and_then(|session| session.role.clone());
+        seen.protected = own_role.is_some_and(|own| own.eq_ignore_ascii_case(&format!("{}/{}", name.mount, name.role)));
+        Ok((seen, meta))
+    }
+
+    /// The accessors of the secret_ids of `<mount>/<role>`.
+    pub(crate) async fn secret_ids(&self, role: &str) -> Result<Vec<String>, Failure> {
+        let (mount, role) = role.rsplit_once('/').ok_or_else(no_name)?;
+        self.list(&format!("auth/{mount}/role/{role}/secret-id")).await
+    }
+
     /// Ends the tokens that `fits` says. `None`: this login may not, or there are too many to look at.
     pub(super) async fn end_tokens(
         &self,

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::answers::{Call, Meaning};
 use super::client::Raw;
-use super::{Vault, odd, run_of, time_ms, unsupported};
+use super::said::said_of_token;
+use super::{Vault, odd, time_ms, unsupported};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
 use crate::connector::{Connector, Failure, Subject};
@@ -52,7 +53,7 @@ impl Vault {
                 seen.issued_ms = time_ms(&data["issue_time"]).or_else(|| time_ms(&data["creation_time"]));
                 seen.expires_ms = time_ms(&data["expire_time"]);
                 seen.only_expires = data["type"].as_str() == Some("batch");
-                seen.run = run_of(&data["meta"]);
+                seen.run = said_of_token(&data).and_then(|said| self.named(&said, &data["meta"]));
                 seen.protected = self.protects(accessor, &data);
                 seen.request_id = request_id;
                 return Ok((seen, data));

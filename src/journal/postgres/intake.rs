@@ -267,7 +267,7 @@ async fn load_tasks(
     Ok(())
 }
 
-/// What is a part of these runs and lives.
+/// What is a part of these runs and lives; of those that are over, one tells that a run has parts.
 async fn load_parts(
     db: &mut PgConnection,
     tenant: &Tenant,
@@ -278,10 +278,11 @@ async fn load_parts(
     if wholes.is_empty() {
         return Ok(());
     }
-    let sql = format!(
-        "SELECT p.* FROM unnest($2::text[]) w(run) CROSS JOIN LATERAL (SELECT {TASK} FROM tasks WHERE tenant = $1 \
-         AND within = w.run AND phase < 2 LIMIT $3) p"
-    );
+    let of = |phase: &str, max: &str| {
+        format!("(SELECT {TASK} FROM tasks WHERE tenant = $1 AND within = w.run AND phase {phase} LIMIT {max})")
+    };
+    let parts = [of("< 2", "$3"), of("= 2", "1")].join(" UNION ALL ");
+    let sql = format!("SELECT p.* FROM unnest($2::text[]) w(run) CROSS JOIN LATERAL ({parts}) p");
     let parts: Vec<Of<Task>> =
         sqlx::query_as(AssertSqlSafe(sql)).bind(&**tenant).bind(wholes).bind(policy::PARTS).fetch_all(db).await?;
     parts.into_iter().for_each(|Of(part)| view.put_task(part));

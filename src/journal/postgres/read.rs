@@ -10,9 +10,10 @@ use super::Error;
 use super::rows::{CREDENTIAL, Of, TASK, from_columns, json};
 use crate::case::record::{Record, Verdict};
 use crate::case::{Action, Case, CaseId};
-use crate::credential::CredentialId;
+use crate::credential::{self, CredentialId};
 use crate::journal::{
-    CaseLine, Cluster, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Timeline, Watermark,
+    CaseLine, Cluster, Due, DueAt, EventLine, Filter, Known, MOST_UNBOUND, Outgoing, Overrun, Source, Standing, Stats,
+    Timeline, UNBOUND_MS, Watermark,
 };
 use crate::outcome::Kind;
 use crate::probe;
@@ -292,6 +293,31 @@ impl FromRow<'_, PgRow> for Of<Serves> {
     }
 }
 
+/// See [`crate::journal::Journal::standing`].
+pub(super) async fn standing(pool: &PgPool, max: u32) -> Result<Vec<Standing>, Error> {
+    let held = "FROM grants g LEFT JOIN tasks t ON t.tenant = g.tenant AND t.run = g.run \
+                WHERE g.tenant = c.tenant AND g.credential = c.id";
+    let rotated =
+        credential::Kind::ROTATED.map(|kind| format!("id LIKE 'urn:curfew:cred:{}:%'", kind.as_str())).join(" OR ");
+    let sql = format!(
+        "SELECT {CREDENTIAL}, (SELECT count(*) {held}) AS runs, \
+         (SELECT count(*) {held} AND g.phase = 0 AND coalesce(t.phase, 0) < 2) AS live, \
+         (SELECT max(g.registered_ms) {held}) AS last_ms \
+         FROM credentials c WHERE dead_ms IS NULL AND ({rotated} OR (seen_ms IS NOT NULL AND expires_ms IS NULL \
+         AND NOT EXISTS (SELECT 1 {held} AND g.tenure < 2))) ORDER BY tenant, id LIMIT $1"
+    );
+    let rows: Vec<Of<Standing>> = sqlx::query_as(AssertSqlSafe(sql)).bind(i64::from(max)).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+impl FromRow<'_, PgRow> for Of<Standing> {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let Of(credential): Of<Credential> = Of::from_row(row)?;
+        let (runs, live, last_ms) = (row.try_get("runs")?, row.try_get("live")?, row.try_get("last_ms")?);
+        Ok(Self(Standing { credential, runs, live, last_ms }))
+    }
+}
+
 pub(super) async fn stats(pool: &PgPool, now_ms: i64) -> Result<Stats, Error> {
     // One snapshot: the counters must agree with each other.
     let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
@@ -340,6 +366,9 @@ pub(super) async fn stats(pool: &PgPool, now_ms: i64) -> Result<Stats, Error> {
     let (count, oldest): (i64, Option<i64>) =
         sqlx::query_as("SELECT count(*), min(first_ms) FROM findings WHERE phase = 0").fetch_one(&mut *tx).await?;
     stats.unmatched = count;
+    let unbound = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE unbound AND ended_ms > $1 LIMIT $2) AS few";
+    stats.unbound =
+        sqlx::query_scalar(unbound).bind(now_ms - UNBOUND_MS).bind(MOST_UNBOUND).fetch_one(&mut *tx).await?;
     stats.oldest_unmatched_ms = oldest.map_or(0, |oldest| (now_ms - oldest).max(0));
     stats.held = held.into_iter().collect();
     for (state, (cases, oldest)) in states {

@@ -60,7 +60,7 @@ pub(super) use from_columns;
 pub(super) struct Of<T>(pub(super) T);
 
 pub(super) const TASK: &str = "tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, \
-    deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome";
+    deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound";
 
 impl FromRow<'_, PgRow> for Of<Task> {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
@@ -85,6 +85,7 @@ impl FromRow<'_, PgRow> for Of<Task> {
             last_beat_ms: row.try_get("last_beat_ms")?,
             ended_ms: row.try_get("ended_ms")?,
             outcome: row.try_get("outcome")?,
+            unbound: row.try_get("unbound")?,
         }))
     }
 }
@@ -160,16 +161,16 @@ pub(super) async fn put_tasks(db: &mut PgConnection, tasks: &[Task], missed: u32
     };
     sqlx::query(
         "INSERT INTO tasks (tenant, run, source, name, identity, attempt, phase, first_seen_ms, started_ms, deadline_ms, \
-         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, alive_ms, due_ms, within) \
+         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound, alive_ms, due_ms, within) \
          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::smallint[], \
          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
-         $15::text[], $16::bigint[], $17::bigint[], $18::text[]) \
+         $15::text[], $16::boolean[], $17::bigint[], $18::bigint[], $19::text[]) \
          ON CONFLICT (tenant, run) DO UPDATE SET \
          source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, attempt=excluded.attempt, \
          phase=excluded.phase, first_seen_ms=excluded.first_seen_ms, started_ms=excluded.started_ms, \
          deadline_ms=excluded.deadline_ms, clamped_from_ms=excluded.clamped_from_ms, \
          heartbeat_every_ms=excluded.heartbeat_every_ms, last_beat_ms=excluded.last_beat_ms, \
-         ended_ms=excluded.ended_ms, outcome=excluded.outcome, alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
+         ended_ms=excluded.ended_ms, outcome=excluded.outcome, unbound=excluded.unbound, alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
     )
     .bind(texts(tasks, |t| &*t.tenant))
     .bind(texts(tasks, |t| t.run.as_str()))
@@ -186,6 +187,7 @@ pub(super) async fn put_tasks(db: &mut PgConnection, tasks: &[Task], missed: u32
     .bind(column(tasks, |t| t.last_beat_ms))
     .bind(column(tasks, |t| t.ended_ms))
     .bind(tasks.iter().map(|t| t.outcome.as_deref()).collect::<Vec<_>>())
+    .bind(column(tasks, |t| t.unbound))
     .bind(column(tasks, |t| t.last_beat_ms.or(t.started_ms).unwrap_or(t.first_seen_ms)))
     .bind(column(tasks, |t| t.due_ms(missed).unwrap_or(t.deadline_ms)))
     .bind(tasks.iter().map(|t| t.within.as_ref().map(RunKey::as_str)).collect::<Vec<_>>())

@@ -12,10 +12,11 @@ use uuid::Uuid;
 use super::{Error, Settings, State, trust};
 
 /// In order; `meta.schema` is how many of them the database has.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../schemas/journal/postgres/0001_spine.sql"),
     include_str!("../../../schemas/journal/postgres/0002_findings.sql"),
     include_str!("../../../schemas/journal/postgres/0003_parts.sql"),
+    include_str!("../../../schemas/journal/postgres/0004_unbound.sql"),
 ];
 /// How long one statement may take.
 const STATEMENT_MS: u32 = 30_000;

@@ -14,9 +14,13 @@ use crate::task::{Grant, RunKey, Task, Tenant};
 pub(super) async fn list(pool: &PgPool, filter: &TaskFilter) -> Result<Vec<TaskLine>, Error> {
     // One snapshot: a task, and what it held then.
     let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let (phases, order) = if filter.ended { (3, "first_seen_ms DESC") } else { (2, "due_ms") };
+    let (which, order) = match (filter.unbound, filter.ended) {
+        (true, _) => ("unbound", "ended_ms DESC"),
+        (false, true) => ("phase < 3", "first_seen_ms DESC"),
+        (false, false) => ("phase < 2", "due_ms"),
+    };
     let sql = format!(
-        "SELECT {TASK} FROM tasks WHERE phase < {phases} AND ($1::text IS NULL OR source = $1) \
+        "SELECT {TASK} FROM tasks WHERE {which} AND ($1::text IS NULL OR source = $1) \
          AND ($2::text IS NULL OR identity = $2) ORDER BY {order}, tenant, run LIMIT $3"
     );
     let tasks: Vec<Of<Task>> = sqlx::query_as(AssertSqlSafe(sql))

@@ -218,9 +218,14 @@ impl Loaded {
         Ok(())
     }
 
-    /// What is a part of `run` and lives.
+    /// What is a part of `run` and lives; of those that are over, one tells that it has parts.
     fn parts(&mut self, w: &Writer, tenant: &Tenant, run: &RunKey) -> Result<(), Error> {
-        let sql = format!("SELECT {TASK} FROM tasks WHERE tenant=? AND within=? AND phase < 2 LIMIT {}", policy::PARTS);
+        let of = |phase: &str, max: i64| {
+            format!(
+                "SELECT * FROM (SELECT {TASK} FROM tasks WHERE tenant=?1 AND within=?2 AND phase {phase} LIMIT {max})"
+            )
+        };
+        let sql = [of("< 2", policy::PARTS), of("= 2", 1)].join(" UNION ALL ");
         for part in all(&w.db, &sql, params![tenant, run.as_str()], rows::task)? {
             if self.runs.insert(part.run.clone()) {
                 self.view.put_task(part);

@@ -9,10 +9,10 @@ use super::Error;
 use super::rows::{self, CASE, CREDENTIAL, TASK, all, json, one};
 use crate::case::record::{Record, Verdict};
 use crate::case::{Action, CaseId};
-use crate::credential::CredentialId;
+use crate::credential::{self, CredentialId};
 use crate::journal::{
-    CaseLine, Cluster, Due, DueAt, EventLine, Filter, Known, Outgoing, Overrun, Source, Stats, Tail, Timeline,
-    Watermark,
+    CaseLine, Cluster, Due, DueAt, EventLine, Filter, Known, MOST_UNBOUND, Outgoing, Overrun, Source, Standing, Stats,
+    Tail, Timeline, UNBOUND_MS, Watermark,
 };
 use crate::outcome::Kind;
 use crate::probe;
@@ -250,6 +250,25 @@ pub(super) fn overrun(db: &Connection, now_ms: i64) -> Result<Vec<Overrun>, Erro
     Ok(lines)
 }
 
+/// See [`crate::journal::Journal::standing`].
+pub(super) fn standing(db: &Connection, max: u32) -> Result<Vec<Standing>, Error> {
+    let held = "FROM grants g LEFT JOIN tasks t ON t.tenant = g.tenant AND t.run = g.run \
+                WHERE g.tenant = c.tenant AND g.credential = c.id";
+    let rotated =
+        credential::Kind::ROTATED.map(|kind| format!("id GLOB 'urn:curfew:cred:{}:*'", kind.as_str())).join(" OR ");
+    let sql = format!(
+        "SELECT {CREDENTIAL}, (SELECT count(*) {held}) AS runs, \
+         (SELECT count(*) {held} AND g.phase = 0 AND coalesce(t.phase, 0) < 2) AS live, \
+         (SELECT max(g.registered_ms) {held}) AS last_ms \
+         FROM credentials c WHERE dead_ms IS NULL AND ({rotated} OR (seen_ms IS NOT NULL AND expires_ms IS NULL \
+         AND NOT EXISTS (SELECT 1 {held} AND g.tenure < 2))) ORDER BY tenant, id LIMIT ?"
+    );
+    all(db, &sql, [max], |row| {
+        let (runs, live, last_ms) = (row.get("runs")?, row.get("live")?, row.get("last_ms")?);
+        Ok(Standing { credential: rows::credential(row)?, runs, live, last_ms })
+    })
+}
+
 pub(super) fn stats(db: &Connection, now_ms: i64) -> Result<Stats, Error> {
     // One snapshot: the counters must agree with each other.
     let tx = db.unchecked_transaction()?;
@@ -284,6 +303,9 @@ pub(super) fn stats(db: &Connection, now_ms: i64) -> Result<Stats, Error> {
     let (count, oldest): (i64, Option<i64>) =
         one(&tx, unmatched, [], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or_default();
     stats.unmatched = count;
+    let unbound = "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE unbound = 1 AND ended_ms > ? LIMIT ?)";
+    let since = params![now_ms - UNBOUND_MS, MOST_UNBOUND];
+    stats.unbound = one(&tx, unbound, since, |row| row.get(0))?.unwrap_or(0);
     stats.oldest_unmatched_ms = oldest.map_or(0, |oldest| (now_ms - oldest).max(0));
     stats.outbox = (tail(&tx)?.seq - sent(&tx)?).max(0);
     Ok(stats)

@@ -56,7 +56,7 @@ fn credential_id(text: &str) -> rusqlite::Result<CredentialId> {
 }
 
 pub(super) const TASK: &str = "tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, \
-    deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome";
+    deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound";
 
 pub(super) fn task(row: &Row<'_>) -> rusqlite::Result<Task> {
     Ok(Task {
@@ -80,6 +80,7 @@ pub(super) fn task(row: &Row<'_>) -> rusqlite::Result<Task> {
         last_beat_ms: row.get(13)?,
         ended_ms: row.get(14)?,
         outcome: row.get(15)?,
+        unbound: row.get(16)?,
     })
 }
 
@@ -94,13 +95,13 @@ pub(super) fn put_task(db: &Connection, task: &Task, missed: u32) -> Result<(), 
     exec(
         db,
         "INSERT INTO tasks (tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, deadline_ms, \
-         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, alive_ms, due_ms) \
-         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET \
+         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound, alive_ms, due_ms) \
+         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET \
          source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, attempt=excluded.attempt, \
          phase=excluded.phase, first_seen_ms=excluded.first_seen_ms, started_ms=excluded.started_ms, \
          deadline_ms=excluded.deadline_ms, clamped_from_ms=excluded.clamped_from_ms, \
          heartbeat_every_ms=excluded.heartbeat_every_ms, last_beat_ms=excluded.last_beat_ms, \
-         ended_ms=excluded.ended_ms, outcome=excluded.outcome, alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
+         ended_ms=excluded.ended_ms, outcome=excluded.outcome, unbound=excluded.unbound, alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
         params![
             task.tenant,
             task.run.as_str(),
@@ -118,6 +119,7 @@ pub(super) fn put_task(db: &Connection, task: &Task, missed: u32) -> Result<(), 
             task.last_beat_ms,
             task.ended_ms,
             task.outcome,
+            task.unbound,
             alive,
             due,
         ],

@@ -10,9 +10,13 @@ use crate::journal::{Holding, TaskFilter, TaskLine};
 pub(super) fn list(db: &Connection, filter: &TaskFilter) -> Result<Vec<TaskLine>, Error> {
     // One snapshot: a task, and what it held then.
     let tx = db.unchecked_transaction()?;
-    let (phases, order) = if filter.ended { (3, "first_seen_ms DESC") } else { (2, "due_ms") };
+    let (which, order) = match (filter.unbound, filter.ended) {
+        (true, _) => ("unbound = 1", "ended_ms DESC"),
+        (false, true) => ("phase < 3", "first_seen_ms DESC"),
+        (false, false) => ("phase < 2", "due_ms"),
+    };
     let sql = format!(
-        "SELECT {TASK} FROM tasks WHERE phase < {phases} AND (?1 IS NULL OR source = ?1) \
+        "SELECT {TASK} FROM tasks WHERE {which} AND (?1 IS NULL OR source = ?1) \
          AND (?2 IS NULL OR identity = ?2) ORDER BY {order}, tenant, run LIMIT ?3"
     );
     let tasks = all(&tx, &sql, params![filter.source, filter.identity, filter.limit], task)?;

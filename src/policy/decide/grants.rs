@@ -5,7 +5,7 @@ use crate::case::{Action, Directive, HoldReason, Trigger, Urgency};
 use crate::credential::CredentialId;
 use crate::event::{GrantRegistered, GrantReleased, GrantSpec};
 use crate::policy::{Decision, Reason, Verb};
-use crate::task::{Credential, Grant, GrantPhase, Phase, RunKey, Tenure};
+use crate::task::{Credential, Grant, GrantPhase, Phase, RunKey, Task, Tenure};
 
 impl Draft<'_> {
     /// Notes that `run` holds a credential. Returns whether that is news: a grant that was already cut is not.
@@ -42,6 +42,9 @@ impl Draft<'_> {
             },
         };
         self.put(grant);
+        if let Some(task) = self.task(run).filter(|task| task.unbound).cloned() {
+            self.tasks.insert(run.clone(), Task { unbound: false, ..task });
+        }
         true
     }
 
@@ -179,7 +182,11 @@ impl Draft<'_> {
     }
 
     pub(super) fn registered(mut self, it: &GrantRegistered) -> Decision {
-        let task = self.expect(&it.run);
+        let mut task = self.expect(&it.run);
+        if let Some(who) = it.identity.as_ref().filter(|_| task.identity.is_none()) {
+            task.identity = Some(who.clone());
+            self.tasks.insert(it.run.clone(), task.clone());
+        }
         let attempt = it.attempt.map_or(task.attempt, |attempt| attempt.max(1));
         if let Some(next) = self.successor(&it.run, attempt) {
             self.hand_over(&next, &it.grant, &[self.event.at.topic.to_string()]);

@@ -41,6 +41,7 @@ impl Draft<'_> {
         self.facts.insert("ended_ms".into(), end_ms.into());
         // All of its attempts: what was granted for one that never started is over with the run.
         self.settle_all(run, u32::MAX, Blade { trigger, urgency: Urgency::Routine, end_ms: Some(end_ms) });
+        self.note_unbound(run);
         self.say_ended(reason)
     }
 

@@ -31,6 +31,7 @@ impl Draft<'_> {
             last_beat_ms: None,
             ended_ms: None,
             outcome: None,
+            unbound: false,
         };
         self.tasks.insert(run.clone(), task.clone());
         task
@@ -51,6 +52,7 @@ impl Draft<'_> {
                 last_beat_ms: None,
                 ended_ms: None,
                 outcome: None,
+                unbound: false,
                 ..task.clone()
             }
         } else {
@@ -180,6 +182,7 @@ impl Draft<'_> {
             task.started_ms = Some(self.start_ms(it.started_ms));
             task.ended_ms = None;
             task.outcome = None;
+            task.unbound = false;
         }
         let base_ms = task.started_ms.unwrap_or(task.first_seen_ms);
         let named_ms = it.deadline_ms.filter(|named| *named > base_ms);
@@ -293,6 +296,7 @@ impl Draft<'_> {
         if again {
             return self.say_cut(Verb::Ignore, Reason::AlreadyEnded);
         }
+        self.note_unbound(&it.run);
         self.say_ended(Reason::TaskEnded)
     }
 
@@ -315,10 +319,27 @@ impl Draft<'_> {
     }
 
     /// The whole may have ended before the start of its part is read.
-    fn end_with_whole(&self, task: &mut Task) {
-        let whole = task.within.as_ref().and_then(|whole| self.task(whole));
-        if let Some(end_ms) = whole.filter(|whole| whole.phase == Phase::Ended).and_then(|whole| whole.ended_ms) {
+    fn end_with_whole(&mut self, task: &mut Task) {
+        let whole = task.within.as_ref().and_then(|whole| self.task(whole)).cloned();
+        let Some(whole) = whole.filter(|whole| whole.phase == Phase::Ended) else { return };
+        if let Some(end_ms) = whole.ended_ms {
             task.end_with(end_ms);
+        }
+        if whole.unbound {
+            self.tasks.insert(whole.run.clone(), Task { unbound: false, ..whole });
+        }
+    }
+
+    /// A run that is over, and of which nobody ever said what it held: not known is not nothing.
+    pub(super) fn note_unbound(&mut self, run: &RunKey) {
+        // What has parts holds nothing by itself, as the run of a DAG.
+        let has_parts = self.view.parts.contains_key(run);
+        if has_parts || !self.held_by(run).is_empty() || self.rules.holds_nothing(run) {
+            return;
+        }
+        if let Some(task) = self.task(run).filter(|task| task.phase == Phase::Ended).cloned() {
+            self.facts.insert("unbound".into(), true.into());
+            self.tasks.insert(run.clone(), Task { unbound: true, ..task });
         }
     }
 

@@ -71,6 +71,18 @@ fn a_whole_that_was_lost_or_goes_on_says_nothing_of_its_parts() {
 }
 
 #[test]
+fn what_has_parts_holds_nothing_by_itself() {
+    let mut world = World::new();
+    world.tell(part("a", "dag", NOW));
+    world.tell(end("dag", 1));
+    world.tell(end("other", 1));
+    assert!(!world.task("dag").unbound && world.task("other").unbound);
+    // Its part may be read after its end.
+    world.tell(part("b", "other", NOW));
+    assert!(!world.task("other").unbound);
+}
+
+#[test]
 fn nothing_is_a_part_of_itself() {
     let mut world = World::new();
     world.tell(part("a", "a", NOW));

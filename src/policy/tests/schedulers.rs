@@ -103,7 +103,7 @@ proptest! {
             match told {
                 Told::Granted => {
                     let spec = minted(&run.to_string());
-                    let data = GrantRegistered { run: key_of(format, run), attempt: None, grant: spec };
+                    let data = GrantRegistered { run: key_of(format, run), attempt: None, identity: None, grant: spec };
                     world.take(&event(world.now_ms, Data::GrantRegistered(data)));
                     granted.insert(run);
                 }

@@ -33,6 +33,11 @@ async fn said(journal: &Arc<dyn Journal>) -> Vec<String> {
     said.extend(text(journal.unseen(None, 100, T0 + 20).await.unwrap()));
     said.extend(text(journal.known(&"t".into(), (0..7).map(cred).collect()).await.unwrap()));
     said.extend(text(journal.overrun(T0 + 50).await.unwrap()));
+    said.extend(text(journal.standing(100).await.unwrap()));
+    for (ended, unbound) in [(true, false), (false, true)] {
+        let filter = curfew::journal::TaskFilter { ended, unbound, source: None, identity: None, limit: 100 };
+        said.extend(text(journal.tasks(filter).await.unwrap()));
+    }
     let mut shown_cases = Vec::new();
     for (state, credential, of) in [(None, None, None), (Some("held"), None, None), (None, Some(1), Some(1))] {
         let filter = Filter {

@@ -157,7 +157,7 @@ async fn a_run_that_goes_on_under_another_key_takes_its_credentials_along(store:
     }
     // Each in a batch of its own: what decides is loaded from the file.
     assert_eq!(put(&journal, vec![end]).await.stirred, 0);
-    let late = GrantRegistered { run: run(0), attempt: Some(1), grant: spec(2) };
+    let late = GrantRegistered { run: run(0), attempt: Some(1), identity: None, grant: spec(2) };
     put(&journal, vec![event("3", Type::GrantRegistered, Data::GrantRegistered(late))]).await;
     assert_eq!(put(&journal, vec![started("4", 1, &[])]).await.stirred, 0);
     assert_eq!(put(&journal, vec![ended("5", 1)]).await.stirred, 2);

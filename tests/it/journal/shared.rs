@@ -124,7 +124,7 @@ async fn ends_that_race_at_two_processes_open_the_shared_credentials_case_once_a
             put(first.0, vec![started(&id("start"), r, &[shared])]),
             put(first.1, vec![started(&id("start of the other"), r + 1, &[shared])]),
         );
-        let grant = GrantRegistered { run: run(r), attempt: Some(1), grant: spec(late) };
+        let grant = GrantRegistered { run: run(r), attempt: Some(1), identity: None, grant: spec(late) };
         let grant = event(&id("grant"), Type::GrantRegistered, Data::GrantRegistered(grant));
         let (a, b, c) = tokio::join!(
             put(first.0, vec![ended(&id("end"), r)]),

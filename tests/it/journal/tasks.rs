@@ -7,9 +7,75 @@ use super::*;
 
 over_both! {
     tasks_are_listed_with_what_they_hold,
+    what_ended_with_nothing_known_is_listed_until_something_is,
+    what_stands_is_told_with_the_runs_that_held_it,
 }
 
-const LIVE: TaskFilter = TaskFilter { ended: false, source: None, identity: None, limit: 10 };
+const LIVE: TaskFilter = TaskFilter { ended: false, unbound: false, source: None, identity: None, limit: 10 };
+
+async fn what_ended_with_nothing_known_is_listed_until_something_is(store: Store) {
+    let journal = store.open().await;
+    let unbound = TaskFilter { unbound: true, ..LIVE };
+    let listed = async |filter: TaskFilter| {
+        let lines = journal.tasks(filter).await.unwrap();
+        lines.iter().map(|line| line.task.run.clone()).collect::<Vec<_>>()
+    };
+    let counted = async |now_ms: i64| journal.stats(now_ms).await.unwrap().unbound;
+    put(&journal, vec![started("0", 0, &[0]), started("1", 1, &[]), started("2", 2, &[])]).await;
+    assert!(listed(unbound.clone()).await.is_empty());
+    let mut later = ended("3", 2);
+    if let Data::TaskEnded(data) = &mut later.data {
+        data.ended_ms = Some(T0 + 5);
+    }
+    put(&journal, vec![ended("4", 0), ended("5", 1), later]).await;
+    assert_eq!(listed(unbound.clone()).await, [run(2), run(1)], "the last one first");
+    assert_eq!(listed(TaskFilter { source: Some("nobody".into()), ..unbound.clone() }).await, []);
+    assert_eq!((counted(T0 + 50).await, counted(T0 + 86_400_002).await, counted(T0 + 90_000_000).await), (2, 1, 0));
+    // A grant that comes late takes it back; after a kill as before it.
+    let journal = store.reopen(journal).await;
+    let late = GrantRegistered { run: run(1), attempt: None, identity: None, grant: spec(3) };
+    put(&journal, vec![event("6", Type::GrantRegistered, Data::GrantRegistered(late))]).await;
+    let lines = journal.tasks(unbound).await.unwrap();
+    assert_eq!(lines.iter().map(|line| &line.task.run).collect::<Vec<_>>(), [&run(2)]);
+    assert!(lines[0].task.unbound && lines[0].holds.is_empty());
+    assert_eq!(journal.stats(T0 + 50).await.unwrap().unbound, 1);
+}
+
+async fn what_stands_is_told_with_the_runs_that_held_it(store: Store) {
+    let journal = store.open().await;
+    assert_eq!(journal.standing(10).await.unwrap(), []);
+    let user = CredentialId::new(Kind::PostgresRole, "appdb", "orders").unwrap();
+    let token = |name: &str| CredentialId::new(Kind::VaultToken, "a", name).unwrap();
+    let held = |id: &str, r: u32, credential: &CredentialId, tenure: Tenure| {
+        let mut event = started(id, r, &[]);
+        if let Data::TaskStarted(data) = &mut event.data {
+            data.grants.push(GrantSpec { credential: credential.clone(), tenure, principal: None, expires_ms: None });
+        }
+        event
+    };
+    let (standing, minted) = (Tenure::Standing, Tenure::Minted);
+    put(
+        &journal,
+        vec![
+            held("0", 0, &user, standing),
+            held("1", 1, &user, standing),
+            held("2", 2, &token("stands"), standing),
+            held("3", 3, &token("ends"), standing),
+            held("4", 4, &token("of-a-task"), minted),
+            held("5", 5, &token("unseen"), standing),
+            ended("6", 0),
+        ],
+    )
+    .await;
+    for (id, expires_ms) in [("stands", None), ("ends", Some(T0 + 9)), ("of-a-task", None)] {
+        let seen = Observation { presence: Presence::Present, expires_ms, at_ms: T0, ..Observation::default() };
+        journal.saw(&"t".into(), &token(id), seen, None).await.unwrap();
+    }
+    let told = journal.standing(10).await.unwrap();
+    let told: Vec<_> = told.iter().map(|one| (one.credential.id.clone(), one.runs, one.live, one.last_ms)).collect();
+    assert_eq!(told, [(user, 2, 1, Some(T0)), (token("stands"), 1, 1, Some(T0))]);
+    assert_eq!(journal.standing(1).await.unwrap().len(), 1);
+}
 
 async fn tasks_are_listed_with_what_they_hold(store: Store) {
     let journal = store.open().await;

@@ -46,16 +46,20 @@ impl Lineage {
         self.says_as(NAMESPACE, kind, task).await;
     }
 
-    /// As OpenLineage's Kafka transport: no headers.
     async fn says_as(&self, namespace: &str, kind: &str, task: &Task) {
-        let event = json!({
-            "eventType": kind, "eventTime": jiff::Timestamp::now().to_string(), "producer": "https://p", "schemaURL": "https://s",
-            "run": {"runId": task.run, "facets": {"parent": {"run": {"runId": "p"}, "job": {"namespace": "x", "name": "y"}}}},
-            "job": {"namespace": namespace, "name": "etl.load"}, "inputs": [], "outputs": [],
-        });
-        let partition = i32::try_from(any(PARTITIONS as usize)).unwrap();
-        self.world.pen.raw(&self.topic, partition, Some(event.to_string().as_bytes()), &[]).await;
+        says(&self.world.pen, &self.topic, (namespace, &task.run), kind).await;
     }
+}
+
+/// As OpenLineage's Kafka transport: no headers.
+pub async fn says(pen: &Pen, topic: &str, (namespace, run): (&str, &str), kind: &str) {
+    let event = json!({
+        "eventType": kind, "eventTime": jiff::Timestamp::now().to_string(), "producer": "https://p", "schemaURL": "https://s",
+        "run": {"runId": run, "facets": {"parent": {"run": {"runId": "p"}, "job": {"namespace": "x", "name": "y"}}}},
+        "job": {"namespace": namespace, "name": "etl.load"}, "inputs": [], "outputs": [],
+    });
+    let partition = i32::try_from(any(PARTITIONS as usize)).unwrap();
+    pen.raw(topic, partition, Some(event.to_string().as_bytes()), &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -158,6 +158,9 @@ impl Journal for Knows {
     async fn overrun(&self, _: i64) -> Result<Vec<Overrun>, Error> {
         unimplemented!()
     }
+    async fn standing(&self, _: u32) -> Result<Vec<curfew::journal::Standing>, Error> {
+        unimplemented!()
+    }
     async fn stats(&self, _: i64) -> Result<Stats, Error> {
         unimplemented!()
     }
