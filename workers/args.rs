@@ -187,6 +187,8 @@ pub enum Role {
     Reconcile,
     /// Read stores, to know their secrets by fingerprints only
     Inventory,
+    /// Watch the Jobs and Pods of clusters
+    Kubernetes,
     /// Publish outcomes and rejects
     Relay,
     /// Operators' socket, intake over HTTP, gauges of the journal
@@ -195,8 +197,16 @@ pub enum Role {
 
 impl Role {
     /// What one process does alone.
-    pub const ALL: [Self; 7] =
-        [Self::Intake, Self::Enforce, Self::Deadlines, Self::Reconcile, Self::Inventory, Self::Relay, Self::Serve];
+    pub const ALL: [Self; 8] = [
+        Self::Intake,
+        Self::Enforce,
+        Self::Deadlines,
+        Self::Reconcile,
+        Self::Inventory,
+        Self::Kubernetes,
+        Self::Relay,
+        Self::Serve,
+    ];
 
     /// The name on the command line.
     pub fn as_str(self) -> &'static str {
@@ -206,6 +216,7 @@ impl Role {
             Self::Deadlines => "deadlines",
             Self::Reconcile => "reconcile",
             Self::Inventory => "inventory",
+            Self::Kubernetes => "kubernetes",
             Self::Relay => "relay",
             Self::Serve => "serve",
         }

@@ -11,6 +11,7 @@ mod findings;
 mod intake;
 mod inventory;
 mod keys;
+mod kubernetes;
 mod link;
 mod process;
 mod publish;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::args::Role;
 use crate::process::{Process, Tasks};
-use crate::{Failed, deadlines, enforce, intake, inventory, keys, link, reconcile, relay, serve};
+use crate::{Failed, deadlines, enforce, intake, inventory, keys, kubernetes, link, reconcile, relay, serve};
 
 /// Which part of the work is this process's.
 #[derive(Debug, Clone)]
@@ -143,6 +143,9 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
     }
     if share.has(Role::Inventory) {
         inventory::start(process, &share.part.realms, fingerprints.as_ref()).await?;
+    }
+    if share.has(Role::Kubernetes) {
+        kubernetes::start(process);
     }
     Ok(())
 }

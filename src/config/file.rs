@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{rotations, webhooks};
+use super::{kubernetes, rotations, webhooks};
 use crate::case::Action;
 use crate::event::Format;
 use crate::guard::Mode;
@@ -125,6 +125,8 @@ section! {
         rotations: Vec<Spanned<rotations::Rotation>> = Vec::new(),
         /// Where secrets are read to know them by their fingerprints.
         inventory: Vec<Spanned<rotations::Watch>> = Vec::new(),
+        /// Clusters whose Jobs and Pods are tasks.
+        kubernetes: Vec<Spanned<kubernetes::Cluster>> = Vec::new(),
         /// Rules.
         policy: Policy = Policy::default(),
         /// Bounds.

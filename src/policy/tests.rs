@@ -1,4 +1,5 @@
 mod findings;
+mod kubernetes;
 mod schedulers;
 
 use std::collections::BTreeSet;

@@ -23,6 +23,7 @@ use crate::admin::{Admin, Postgres};
 use crate::intake::{Pen, create};
 use crate::world::{env, unique, until};
 
+mod kubernetes;
 mod minted;
 mod panics;
 pub mod scans;

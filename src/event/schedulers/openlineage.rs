@@ -47,5 +47,5 @@ pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<
     let at_ms = f.forgiving(moment.times()).zoned_time("eventTime")?;
     let (task, written) = (name(&job, "name"), name(&f, "eventTime"));
     let words = words([word, Some(run_id), task.as_deref(), written.as_deref()]);
-    Ok(Some(Said { source, run: key, moment, at_ms, task, identity: None, words }))
+    Ok(Some(Said { source, run: key, attempt: 1, moment, at_ms, task, identity: None, words }))
 }

@@ -113,7 +113,7 @@ pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<
         deadline.as_deref(),
         reason.as_deref(),
     ]);
-    Ok(Some(Said { source, run: key, moment, at_ms, task, identity, words }))
+    Ok(Some(Said { source, run: key, attempt: 1, moment, at_ms, task, identity, words }))
 }
 
 /// Of the one condition that says how the run stands.
