@@ -45,7 +45,7 @@ lint: check
 # built on is not optimized: that takes longer than the fuzzing.
 fuzz: ## A minute of odd input for each decoder (FUZZ_SECONDS=, FUZZ_TARGETS="event answers")
 	@$(SERVERS) install build fuzz
-	@for target in $${FUZZ_TARGETS:-event gitleaks trufflehog openlineage cdevents tekton a2a keys config answers}; do \
+	@for target in $${FUZZ_TARGETS:-event gitleaks trufflehog openlineage cdevents tekton kubernetes a2a keys config answers}; do \
 	  RUSTC_BOOTSTRAP=1 $(SERVERS) exec cargo fuzz run --dev -s none $$target $$(fuzz/seeds $$target) -- \
 	    -max_total_time=$${FUZZ_SECONDS:-60} -max_len=8192 || exit; \
 	done
@@ -57,7 +57,7 @@ capacity: ## What 10 k to 10 M credentials ask for, from target/bench.json (ARGS
 	@$(SERVERS) install build
 	@cargo bench --locked --profile dev -q --bench capacity -- $(ARGS)
 
-servers: ## Start Kafka, Vault and PostgreSQL for your own use (DIR=folder below /tmp)
+servers: ## Start Kafka, Vault, PostgreSQL and a kube-apiserver for your own use (DIR=folder below /tmp)
 	@$(SERVERS) start $(DIR)
 	@echo "Use them:   set -a; . $(DIR)/env; set +a"
 	@echo "Stop them:  make clean-servers"

@@ -6,6 +6,7 @@
 pub mod bindings;
 pub mod check;
 pub mod file;
+pub mod kubernetes;
 pub mod problem;
 pub mod rotations;
 pub mod ways;
@@ -31,6 +32,7 @@ use crate::credential::Kind;
 use crate::event::{self, Format, Says};
 use crate::guard::{Authority, Mode};
 use crate::journal;
+use crate::kubernetes::Watched;
 use crate::limit::Budget;
 use crate::policy::Rules;
 use crate::retry::Schedule;
@@ -77,6 +79,8 @@ pub struct Config {
     pub inventories: Vec<Inventory>,
     /// Which runs credentials are bound to by their metadata.
     pub bindings: Vec<Binding>,
+    /// Clusters whose Jobs and Pods are tasks.
+    pub clusters: Vec<Watched>,
     /// What policy decides by.
     pub rules: Arc<Rules>,
     /// How far behind the watermark own events act.
@@ -461,8 +465,13 @@ impl Config {
     /// The topics that hold own events back.
     pub fn read(&self) -> journal::Topics {
         let http = self.http.as_ref().map(|http| http.topic.clone());
-        let read = self.topics.keys().filter(|name| self.kafka.is_some() && http.as_ref() != Some(*name));
-        journal::Topics { read: read.cloned().collect(), http }
+        let read = self.published().map(|(name, _)| name).filter(|name| http.as_ref() != Some(*name));
+        journal::Topics { read: read.filter(|_| self.kafka.is_some()).cloned().collect(), http }
+    }
+
+    /// The topics that are read at the broker, where there is one: the word of a cluster is not published there.
+    pub fn published(&self) -> impl Iterator<Item = (&String, &Topic)> {
+        self.topics.iter().filter(|(_, topic)| topic.format != Format::Kubernetes)
     }
 
     /// Whose secrets a realm holds.

@@ -30,7 +30,7 @@ pub use data::{
 };
 pub use own::OWN;
 pub use says::{Says, Unheard, is_like, run_among};
-pub use schedulers::{Format, MAX_SCHEDULER_BYTES};
+pub use schedulers::{Format, MAX_SCHEDULER_BYTES, kubernetes};
 
 /// Where a record came from. For HTTP intake the topic is the configured one and partition and offset are ‑1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -15,7 +15,8 @@
 //! 7. [`outcome`] is what leaves through the journal's outbox; [`relay`] publishes it.
 //!
 //! Besides: [`deadlines`], [`ages`] and [`reconcile`] notice what no producer said, and make events of it; [`bind`] learns
-//! from the issuer which run a credential is of; [`inventory`] reads what stores hold, as fingerprints.
+//! from the issuer which run a credential is of; [`inventory`] reads what stores hold, as fingerprints; [`kubernetes`]
+//! watches Jobs and Pods, and says what schedulers say elsewhere.
 //! `policy`, `case`, `guard`, `limit`, `retry` and `probe` are pure; what does I/O decides nothing.
 
 pub mod ages;
@@ -37,6 +38,7 @@ pub mod intake;
 pub mod inventory;
 pub mod journal;
 pub mod kafka;
+pub mod kubernetes;
 pub mod limit;
 pub mod metrics;
 pub mod ops;

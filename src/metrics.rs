@@ -62,6 +62,7 @@ pub struct Metrics {
     alarms: IntCounterVec,
     silence_held: IntGauge,
     unread_topic: IntGaugeVec,
+    kubernetes_listed: IntGaugeVec,
     accepted_events: IntGaugeVec,
     deliveries: IntGaugeVec,
     cases: IntGaugeVec,
@@ -152,6 +153,11 @@ impl Metrics {
                 "unread_topic",
                 "1: never read, so no deadline but the longest life counts.",
                 &["topic"],
+            ),
+            kubernetes_listed: gauges(
+                "kubernetes_listed_timestamp_seconds",
+                "When a watched cluster was last listed in full, by the process that watches it; 0: not yet.",
+                &["cluster", "kind", "namespace"],
             ),
             accepted_events: gauges(
                 "accepted_events",
@@ -244,7 +250,8 @@ impl Metrics {
     }
 
     /// `alarms_total{alarm}`: conflict, typo (registered but never seen), alive_again, mass_silence, clock, halted_partition,
-    /// cleanup_pending (dead, and not removed: it owns objects), copy_not_updated, not_notified.
+    /// cleanup_pending (dead, and not removed: it owns objects), copy_not_updated, not_notified, kubernetes_refused,
+    /// kubernetes_other_cluster.
     pub fn alarm(&self, alarm: &'static str) {
         self.alarms.with_label_values(&[alarm]).inc();
     }
@@ -259,6 +266,18 @@ impl Metrics {
         self.unread_topic.reset();
         if let Some(topic) = topic {
             self.unread_topic.with_label_values(&[topic]).set(1);
+        }
+    }
+
+    /// `kubernetes_listed_timestamp_seconds{cluster,kind,namespace}`: the names are the configuration's.
+    pub fn kubernetes_listed(&self, cluster: &str, kind: &str, namespace: &str, at_ms: i64) {
+        self.kubernetes_listed.with_label_values(&[cluster, kind, namespace]).set(at_ms / 1000);
+    }
+
+    /// This process does not list that any more: who does says how old the list is.
+    pub fn kubernetes_left(&self, cluster: &str, kind: &str, namespace: &str) {
+        if let Err(error) = self.kubernetes_listed.remove_label_values(&[cluster, kind, namespace]) {
+            tracing::debug!(%error, cluster, "this list had no figure");
         }
     }
 
@@ -332,6 +351,7 @@ mod tests {
         metrics.consumer_lag("curfew.tasks", 0, 3);
         metrics.alarm("conflict");
         metrics.unread_topic(Some("curfew.taks"));
+        metrics.kubernetes_listed("prod", "job", "ml", 1_000);
         let page = metrics.render();
         let names: Vec<&str> = page
             .lines()

@@ -12,11 +12,15 @@ use tracing_subscriber::{Layer as _, fmt};
 
 use crate::config::Log;
 
-/// The most that these may say. `vaultrs` logs Vault's errors in Vault's words, and prints tokens in `{:?}`.
-const CAPS: [(&str, LevelFilter); 14] = [
+/// The most that these may say. `vaultrs` logs Vault's errors in Vault's words, and prints tokens in `{:?}`; `kube` logs
+/// whole lists that it cannot read.
+const CAPS: [(&str, LevelFilter); 17] = [
     ("vaultrs", LevelFilter::OFF),
     ("rustify", LevelFilter::OFF),
     ("rustify_derive", LevelFilter::OFF),
+    ("kube_client", LevelFilter::OFF),
+    ("kube_core", LevelFilter::OFF),
+    ("kube_runtime", LevelFilter::OFF),
     ("hyper", LevelFilter::INFO),
     ("hyper_util", LevelFilter::INFO),
     ("h2", LevelFilter::INFO),

@@ -189,6 +189,8 @@ pub enum Role {
     Inventory,
     /// Learn from metadata which run a credential is of
     Bind,
+    /// Watch the Jobs and Pods of clusters
+    Kubernetes,
     /// Publish outcomes and rejects
     Relay,
     /// Operators' socket, intake over HTTP, gauges of the journal
@@ -197,13 +199,14 @@ pub enum Role {
 
 impl Role {
     /// What one process does alone.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Intake,
         Self::Enforce,
         Self::Deadlines,
         Self::Reconcile,
         Self::Inventory,
         Self::Bind,
+        Self::Kubernetes,
         Self::Relay,
         Self::Serve,
     ];
@@ -217,6 +220,7 @@ impl Role {
             Self::Reconcile => "reconcile",
             Self::Inventory => "inventory",
             Self::Bind => "bind",
+            Self::Kubernetes => "kubernetes",
             Self::Relay => "relay",
             Self::Serve => "serve",
         }

@@ -24,7 +24,7 @@ pub fn connection(kafka: &Kafka) -> Result<Connection, Failed> {
 pub fn start(process: &Process, relays: bool) -> Result<(), Failed> {
     let (config, tasks) = (&process.config, &process.tasks);
     let Some(kafka) = &config.kafka else { return Ok(()) };
-    let topics = config.topics.iter().map(|(name, topic)| Topic {
+    let topics = config.published().map(|(name, topic)| Topic {
         name: name.as_str().into(),
         tenant: topic.tenant.clone(),
         format: topic.format,

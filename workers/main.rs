@@ -12,6 +12,7 @@ mod findings;
 mod intake;
 mod inventory;
 mod keys;
+mod kubernetes;
 mod link;
 mod process;
 mod publish;

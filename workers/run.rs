@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::args::Role;
 use crate::process::{Process, Tasks};
-use crate::{Failed, bind, deadlines, enforce, intake, inventory, keys, link, reconcile, relay, serve};
+use crate::{Failed, bind, deadlines, enforce, intake, inventory, keys, kubernetes, link, reconcile, relay, serve};
 
 /// Which part of the work is this process's.
 #[derive(Debug, Clone)]
@@ -146,6 +146,9 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
     }
     if share.has(Role::Bind) {
         bind::start(process, &share.part.realms).await?;
+    }
+    if share.has(Role::Kubernetes) {
+        kubernetes::start(process);
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::ways::{http, is_safe_url, kafka, patterns, publish, topics};
 use super::webhooks::webhooks;
 use super::{
     Config, Database, Environment, Fingerprint, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention,
-    TOKENS, Target, Topic, Transit, Vault, bindings, file, rotations,
+    TOKENS, Target, Topic, Transit, Vault, bindings, file, kubernetes, rotations,
 };
 use crate::connector;
 use crate::credential::CredentialId;
@@ -85,6 +85,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let inventories = rotations::inventories(&mut c, &raw.inventory, &realms);
     rotations::warn_of_unknown_ages(&mut c, &recipes, &inventories);
     let bindings = bindings::bindings(&mut c, &raw.bindings, &realms, &recipes);
+    let clusters = kubernetes::clusters(&mut c, &raw.kubernetes, &topics, http.as_ref());
     let limits = limits(&mut c, &raw.limits, &realms, &targets);
     let (rules, grace_ms) = policy(&mut c, &raw.policy);
     if raw.retry.first.value > raw.retry.ceiling || raw.retry.first.value.0 < 1 {
@@ -129,6 +130,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         recipes,
         inventories,
         bindings,
+        clusters,
         rules: Arc::new(rules),
         grace_ms,
         limits,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{bindings, rotations, webhooks};
+use super::{bindings, kubernetes, rotations, webhooks};
 use crate::case::Action;
 use crate::event::Format;
 use crate::guard::Mode;
@@ -127,6 +127,8 @@ section! {
         inventory: Vec<Spanned<rotations::Watch>> = Vec::new(),
         /// Which runs credentials are bound to by their metadata.
         bindings: Vec<Spanned<bindings::Bind>> = Vec::new(),
+        /// Clusters whose Jobs and Pods are tasks.
+        kubernetes: Vec<Spanned<kubernetes::Cluster>> = Vec::new(),
         /// Rules.
         policy: Policy = Policy::default(),
         /// Bounds.

@@ -1,3 +1,6 @@
+#[path = "tests/kubernetes.rs"]
+mod kubernetes;
+
 use super::*;
 use crate::connector::recipe::{Keeper, Users};
 use crate::event::{Format, Type};

@@ -211,7 +211,8 @@ pub(super) fn http(
     };
     if !topics.contains_key(&raw.topic.value) {
         // Only a default can be mended: the one topic that there is.
-        if let (false, Some(first)) = (given, topics.keys().next()) {
+        let mut own = topics.iter().filter(|(_, topic)| topic.format != Format::Kubernetes);
+        if let (false, Some((first, _))) = (given, own.next()) {
             raw.topic.value.clone_from(first);
         } else {
             c.problems.push(unknown(&raw.topic));

@@ -178,7 +178,7 @@ impl<'t> Fields<'t> {
         Ok(word.map(|word| known.iter().find(|k| **k == word).unwrap_or(&"unknown").to_string()))
     }
 
-    fn flag(&self, name: &'static str, otherwise: bool) -> Result<bool, Fault> {
+    pub(super) fn flag(&self, name: &'static str, otherwise: bool) -> Result<bool, Fault> {
         match self.get(name) {
             None => Ok(otherwise),
             Some(Node::Bool(flag)) => Ok(*flag),

@@ -11,6 +11,7 @@
 
 mod a2a;
 mod cdevents;
+pub mod kubernetes;
 mod openlineage;
 mod tekton;
 #[cfg(test)]
@@ -20,7 +21,8 @@ use super::envelope::is_text;
 use super::read::Fields;
 use super::tree::{self, Entries, Names, Node};
 use super::{
-    Data, Delivery, Event, Fault, Limits, RejectReason, TaskEnded, TaskHeartbeat, TaskStarted, Type, digest16,
+    Data, Delivery, Event, Fault, Limits, RejectReason, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted, Type,
+    digest16,
 };
 use crate::task::RunKey;
 
@@ -42,10 +44,12 @@ pub enum Format {
     Tekton,
     /// Push notifications of A2A, on tasks of agents.
     A2a,
+    /// Jobs and Pods of Kubernetes. Nobody publishes them: the role `kubernetes` watches, and speaks as the topic.
+    Kubernetes,
 }
 
 impl Format {
-    /// Those of schedulers.
+    /// Those that schedulers publish.
     pub const SCHEDULERS: [Self; 4] = [Self::OpenLineage, Self::CdEvents, Self::Tekton, Self::A2a];
 
     /// The name in configuration and paths.
@@ -56,6 +60,7 @@ impl Format {
             Self::CdEvents => "cdevents",
             Self::Tekton => "tekton",
             Self::A2a => "a2a",
+            Self::Kubernetes => "kubernetes",
         }
     }
 
@@ -63,6 +68,7 @@ impl Format {
     pub const fn says(self) -> &'static [Type] {
         match self {
             Self::Curfew => &Type::INPUTS,
+            Self::Kubernetes => &[Type::TaskStarted, Type::TaskExtended, Type::TaskEnded],
             _ => &[Type::TaskStarted, Type::TaskHeartbeat, Type::TaskEnded],
         }
     }
@@ -80,6 +86,7 @@ impl Format {
             Self::CdEvents => Reader { names: &cdevents::NAMES, read: cdevents::read },
             Self::Tekton => Reader { names: &tekton::NAMES, read: tekton::read },
             Self::A2a => Reader { names: &a2a::NAMES, read: a2a::read },
+            Self::Kubernetes => Reader { names: &kubernetes::NAMES, read: kubernetes::read },
         })
     }
 }
@@ -100,6 +107,8 @@ struct Said {
     run: RunKey,
     /// The run that it is a part of.
     within: Option<RunKey>,
+    /// Which attempt, from 1: where one run id is one attempt, the first.
+    attempt: u32,
     /// What became of it.
     moment: Moment,
     /// When, as the scheduler says.
@@ -119,6 +128,8 @@ enum Moment {
     Starts { deadline_ms: Option<i64> },
     /// It lives.
     Lives,
+    /// It rests, and may go on; until when that is waited for.
+    Waits { until_ms: i64 },
     /// It is over, and how.
     Ends(&'static str),
 }
@@ -147,12 +158,12 @@ pub(super) fn read(delivery: &Delivery, limits: &Limits, reader: Reader) -> Resu
 }
 
 fn event(delivery: &Delivery, said: Said) -> Event {
-    let Said { source, run, within, moment, at_ms, task, identity, words } = said;
+    let Said { source, run, within, attempt, moment, at_ms, task, identity, words } = said;
     let data = match moment {
         Moment::Starts { deadline_ms } => Data::TaskStarted(TaskStarted {
             run,
             within,
-            attempt: 1,
+            attempt,
             task,
             identity,
             started_ms: at_ms,
@@ -160,10 +171,11 @@ fn event(delivery: &Delivery, said: Said) -> Event {
             heartbeat_every_ms: None,
             grants: Vec::new(),
         }),
+        Moment::Waits { until_ms } => Data::TaskExtended(TaskExtended { run, deadline_ms: until_ms }),
         Moment::Lives => Data::TaskHeartbeat(TaskHeartbeat { run }),
         Moment::Ends(outcome) => Data::TaskEnded(TaskEnded {
             run,
-            attempt: 1,
+            attempt,
             task,
             identity,
             ended_ms: at_ms,

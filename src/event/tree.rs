@@ -114,13 +114,14 @@ fn write<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, scalar: &T) {
     serde_json::to_writer(out, scalar).expect("a scalar is always written to memory");
 }
 
+/// Reads one value from any parser.
 #[derive(Clone, Copy)]
-struct Seed<'c> {
+pub(super) struct Seed<'c> {
     /// How many more arrays and objects may open.
-    room: usize,
-    too_deep: &'c Cell<bool>,
+    pub(super) room: usize,
+    pub(super) too_deep: &'c Cell<bool>,
     /// What of an object is read; `None`: all.
-    only: Option<&'static Names>,
+    pub(super) only: Option<&'static Names>,
 }
 
 impl Seed<'_> {

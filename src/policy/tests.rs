@@ -1,4 +1,5 @@
 mod findings;
+mod kubernetes;
 mod parts;
 mod schedulers;
 mod unbound;

@@ -254,7 +254,7 @@ class World:
         def servers():
             install(["kafka", "vault", "postgres", "gitleaks"])
             at = time.monotonic()
-            must(SERVERS, "start", self.dir, timeout=600)
+            must(SERVERS, "start", self.dir, "kafka", "vault", "postgres", timeout=600)
             say(f"  Kafka, Vault, PostgreSQL: running ({time.monotonic() - at:.0f} s)")
             self.configure()
 

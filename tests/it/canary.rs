@@ -24,6 +24,7 @@ use crate::intake::{Pen, create};
 use crate::world::{env, unique, until};
 
 mod bound;
+mod kubernetes;
 mod minted;
 mod panics;
 pub mod scans;

@@ -141,12 +141,15 @@ fn read_event(delivery: &Delivery) -> bool {
 static SCHEDULERS: LazyLock<Vec<(Format, Vec<u8>)>> = LazyLock::new(|| {
     let folder = crate::repository().join("fuzz/samples");
     let sample = |format: Format| std::fs::read(folder.join(format!("{}.json", format.as_str()))).unwrap();
-    Format::SCHEDULERS.map(|format| (format, sample(format))).into()
+    Format::SCHEDULERS.into_iter().chain([Format::Kubernetes]).map(|format| (format, sample(format))).collect()
 });
 
 /// Reads it as a scheduler's, twice alike. Whether it says something.
 fn read_scheduled(format: Format, event: Vec<u8>) -> bool {
-    let attributes = [("ce_type", b"dev.tekton.event.taskrun.failed.v1".to_vec())];
+    let mut attributes = vec![("ce_type", b"dev.tekton.event.taskrun.failed.v1".to_vec())];
+    if format == Format::Kubernetes {
+        attributes.push(("ce_source", b"/kubernetes/prod".to_vec()));
+    }
     let delivery = Delivery { format, ..delivery(event, "application/json", &attributes) };
     let limits = Limits::default();
     match (understand(&delivery, &limits), understand(&delivery, &limits)) {

@@ -4,6 +4,7 @@
 mod airflow;
 mod bound;
 mod findings;
+mod kubernetes;
 mod lineage;
 mod owner;
 mod rotations;
@@ -130,6 +131,21 @@ impl World {
         };
         let partition = i32::try_from(nth).unwrap() % PARTITIONS;
         self.pen.raw(&self.tasks, partition, Some(body.as_bytes()), &JSON).await;
+    }
+
+    /// What `task` holds is of the run `key`, as a broker of credentials says it.
+    async fn granted(&self, key: &str, task: &Task) {
+        for (credential, principal) in [(&task.lease, Some(&task.username)), (&task.accessor, None)] {
+            let mut data = json!({"run_key": key, "cred_id": credential.as_str()});
+            if let Some(principal) = principal {
+                data["principal"] = json!(principal);
+            }
+            let event = json!({
+                "specversion": "1.0", "type": "dev.curfew.grant.registered.v1", "source": "/broker",
+                "id": credential.as_str(), "datacontenttype": "application/json", "data": data,
+            });
+            self.send(&event.to_string()).await;
+        }
     }
 
     fn started(task: &Task) -> String {

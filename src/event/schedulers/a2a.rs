@@ -62,7 +62,7 @@ pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<
     let at_ms = status.forgiving(moment.times()).zoned_time("timestamp")?;
     let written = name(&status, "timestamp");
     let words = words([Some(state), Some(task_id), written.as_deref()]);
-    Ok(Some(Said { source, run, within: None, moment, at_ms, task: None, identity: agent, words }))
+    Ok(Some(Said { source, run, within: None, attempt: 1, moment, at_ms, task: None, identity: agent, words }))
 }
 
 /// Whose task it is, as its address says.

@@ -52,7 +52,7 @@ pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<
     let named = |field| content.and_then(|content| name(&content, field));
     let (task, written) = (named("taskName").or_else(|| named("pipelineName")), name(&context, "timestamp"));
     let words = words([Some(word), Some(id), task.as_deref(), outcome.as_deref(), written.as_deref()]);
-    Ok(Some(Said { source, run, within: None, moment, at_ms, task, identity: None, words }))
+    Ok(Some(Said { source, run, within: None, attempt: 1, moment, at_ms, task, identity: None, words }))
 }
 
 /// A free text until 0.5, of four words in 0.6.

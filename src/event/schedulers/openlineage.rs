@@ -57,7 +57,7 @@ pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<
     let within = if moment == Moment::START { dag_run(&run, &job, &source) } else { None };
     let (task, written) = (name(&job, "name"), name(&f, "eventTime"));
     let words = words([word, Some(run_id), task.as_deref(), written.as_deref(), within.as_ref().map(RunKey::as_str)]);
-    Ok(Some(Said { source, run: key, within, moment, at_ms, task, identity: None, words }))
+    Ok(Some(Said { source, run: key, within, attempt: 1, moment, at_ms, task, identity: None, words }))
 }
 
 /// The run of the DAG that a task of Airflow's belongs to: Airflow ends it when all its tasks are over. What others call

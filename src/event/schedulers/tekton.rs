@@ -118,7 +118,7 @@ pub(super) fn read(delivery: &Delivery, entries: &Entries<'_>) -> Result<Option<
         reason.as_deref(),
         pipeline.as_ref().map(RunKey::as_str),
     ]);
-    Ok(Some(Said { source, run: key, within: pipeline, moment, at_ms, task, identity, words }))
+    Ok(Some(Said { source, run: key, within: pipeline, attempt: 1, moment, at_ms, task, identity, words }))
 }
 
 /// The pipeline run that owns a task run: it is over when all its task runs are, or were told to stop.

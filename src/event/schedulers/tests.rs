@@ -2,6 +2,7 @@
 
 mod a2a;
 mod cdevents;
+mod kubernetes;
 mod openlineage;
 mod tekton;
 

@@ -22,7 +22,7 @@ const LIFE: [Step; 5] = [Step::Start, Step::Live, Step::Live, Step::Other, Step:
 fn record(format: Format, run: usize, nth: usize) -> (Vec<(&'static str, String)>, Value) {
     let at = format!("2027-01-15T08:00:0{nth}Z");
     match format {
-        Format::Curfew => unreachable!("of schedulers"),
+        Format::Curfew | Format::Kubernetes => unreachable!("of schedulers"),
         Format::OpenLineage => {
             let kind = ["START", "RUNNING", "RUNNING", "OTHER", ["COMPLETE", "FAIL", "ABORT"][run]][nth];
             let body = json!({"eventType": kind, "eventTime": at, "run": {"runId": run.to_string()},

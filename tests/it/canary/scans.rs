@@ -22,7 +22,11 @@ pub struct Lab {
 
 impl Lab {
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), "", "").await
+    }
+
+    /// With more `topics`, and `more` at the end of the configuration.
+    pub async fn start_in(folder: tempfile::TempDir, topics: &str, more: &str) -> Self {
         let home = folder.path();
         let [topic, tasks, outcomes, rejected] =
             ["findings", "tasks", "outcomes", "rejected"].map(|name| unique(&format!("scan-{name}")));
@@ -31,7 +35,7 @@ impl Lab {
         }
         let schedulers =
             Format::SCHEDULERS.map(|format| (format, unique(&format!("scan-{}", format.as_str())))).to_vec();
-        let mut theirs = String::new();
+        let mut theirs = topics.to_owned();
         for (format, topic) in &schedulers {
             create(topic, 1).await;
             theirs += &format!("  {topic}: {{format: {}, strongest: track}}\n", format.as_str());
@@ -48,7 +52,7 @@ http: {{listen: "127.0.0.1:{http}", topic: {tasks}, findings: {topic}}}
 fingerprint: {{key_file: fingerprint.keys}}
 metrics: {{listen: "127.0.0.1:{metrics}"}}
 log: {{level: trace}}
-"#,
+{more}"#,
             brokers = env("CURFEW_TEST_KAFKA"),
             group = unique("scan"),
         );

@@ -40,7 +40,7 @@ impl Servers {
         let keeper = Command::new(script())
             .arg("run")
             .arg(folder)
-            .args(["--", "cat"])
+            .args(["kafka", "vault", "postgres", "--", "cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()

@@ -26,22 +26,6 @@ impl Lineage {
         Self { world, topic }
     }
 
-    /// As a broker of credentials says it.
-    async fn granted(&self, task: &Task) {
-        let run = format!("/openlineage/{NAMESPACE}:{}", task.run);
-        for (credential, principal) in [(&task.lease, Some(&task.username)), (&task.accessor, None)] {
-            let mut data = json!({"run_key": run, "cred_id": credential.as_str()});
-            if let Some(principal) = principal {
-                data["principal"] = json!(principal);
-            }
-            let event = json!({
-                "specversion": "1.0", "type": "dev.curfew.grant.registered.v1", "source": "/broker",
-                "id": credential.as_str(), "datacontenttype": "application/json", "data": data,
-            });
-            self.world.send(&event.to_string()).await;
-        }
-    }
-
     async fn says(&self, kind: &str, task: &Task) {
         self.says_as(NAMESPACE, kind, task).await;
     }
@@ -71,7 +55,7 @@ async fn a_stream_of_openlineage_ends_what_its_runs_held() {
     let running = world.start();
     running.runs().await;
     for task in [&first_try, &second_try, &aborted, &late, &runs] {
-        lineage.granted(task).await;
+        world.granted(&format!("/openlineage/{NAMESPACE}:{}", task.run), task).await;
     }
     // One try fails, the next one begins: a run of its own.
     lineage.says("START", &first_try).await;
