@@ -244,7 +244,8 @@ impl Metrics {
     }
 
     /// `alarms_total{alarm}`: conflict, typo (registered but never seen), alive_again, mass_silence, clock, halted_partition,
-    /// cleanup_pending (dead, and not removed: it owns objects), copy_not_updated, not_notified.
+    /// cleanup_pending (dead, and not removed: it owns objects), copy_not_updated, not_notified, binding_blind
+    /// (what an issuer holds is seen in part only).
     pub fn alarm(&self, alarm: &'static str) {
         self.alarms.with_label_values(&[alarm]).inc();
     }

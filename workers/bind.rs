@@ -13,6 +13,8 @@ use crate::process::Process;
 
 /// So many tokens, or secret_ids of one AppRole, are known at the most.
 const MOST: usize = 200_000;
+/// How long one list is looked at before it is listed again.
+const SECONDS: usize = 10;
 
 /// Starts it for each realm that has bindings; `realms` empty: for all.
 pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
@@ -38,6 +40,7 @@ async fn bind(process: &Process, binding: &Binding) -> Result<(), Failed> {
         every_ms: u64::try_from(binding.every_ms).unwrap_or(0),
         per_second: binding.per_second,
         most: MOST,
+        at_once: usize::try_from(binding.per_second).unwrap_or(1).saturating_mul(SECONDS),
         rules: binding.rules.clone(),
     };
     let binder = Arc::new(Binder::new(process.intake.clone(), settings, name, opened));

@@ -20,6 +20,7 @@ use crate::store::Store;
 over_both! {
     metadata_binds_what_others_made,
     a_list_that_fails_or_is_too_long_says_nothing_of_the_rest,
+    what_is_new_goes_before_what_waits,
 }
 
 /// Who signs the tokens of workloads: a cluster, a CI server.
@@ -153,7 +154,12 @@ fn rule(origin: Origin, run: &str) -> Rule {
 }
 
 /// Binds on the login of `token`.
-async fn binder(journal: &Arc<dyn Journal>, settings: VaultSettings, most: usize, rules: Vec<Rule>) -> Binder {
+async fn binder(
+    journal: &Arc<dyn Journal>,
+    settings: VaultSettings,
+    (most, at_once): (usize, usize),
+    rules: Vec<Rule>,
+) -> Binder {
     let vault = Vault::open(REALM, &settings, Mode::Observe, System::shared()).await.unwrap();
     let intake = Intake {
         journal: journal.clone(),
@@ -165,7 +171,7 @@ async fn binder(journal: &Arc<dyn Journal>, settings: VaultSettings, most: usize
         trust: None,
         types: None,
     };
-    let settings = BindSettings { tenant: "default".into(), every_ms: 1_000, per_second: 5_000, most, rules };
+    let settings = BindSettings { tenant: "default".into(), every_ms: 1_000, per_second: 5_000, most, at_once, rules };
     Binder::new(intake, settings, REALM, vault)
 }
 
@@ -279,7 +285,7 @@ async fn metadata_binds_what_others_made(store: Store) {
     let (_, fresh) = root.login(&format!("auth/{users}/login/writer"), password).await;
 
     let own = least(&root, &approle).await;
-    let binder = binder(&journal, own, 100_000, rules).await;
+    let binder = binder(&journal, own, (100_000, 100_000), rules).await;
     let mut looked = Looked::default();
     let round = binder.tick(&mut looked).await.unwrap();
     assert!(!round.partial, "{round:?}");
@@ -341,17 +347,17 @@ async fn a_list_that_fails_or_is_too_long_says_nothing_of_the_rest(store: Store)
     let proxy = Proxy::to(root.address.strip_prefix("http://").unwrap()).await;
     let mut own = least(&root, &approle).await;
     // Only what our policy names: not the other role.
-    let only = binder(&journal, own.clone(), 100, vec![of("ci-runner"), of("other")]).await;
+    let only = binder(&journal, own.clone(), (100, 100), vec![of("ci-runner"), of("other")]).await;
     let round = only.tick(&mut Looked::default()).await.unwrap();
     assert_eq!((round.bound, round.looked, round.partial), (5, 5, true), "the other role is not ours to list");
     // More than are known at a time.
-    let few = binder(&journal, own.clone(), 3, vec![of("ci-runner")]).await;
+    let few = binder(&journal, own.clone(), (3, 100), vec![of("ci-runner")]).await;
     let round = few.tick(&mut Looked::default()).await.unwrap();
     assert_eq!((round.bound, round.partial), (3, true));
 
     own.address = format!("http://{}", proxy.address);
     own.timeout_ms = 2_000;
-    let through = binder(&journal, own, 100, vec![of("ci-runner")]).await;
+    let through = binder(&journal, own, (100, 100), vec![of("ci-runner")]).await;
     let mut looked = Looked::default();
     assert_eq!(through.tick(&mut looked).await.unwrap().bound, 5);
     proxy.off();
@@ -364,6 +370,39 @@ async fn a_list_that_fails_or_is_too_long_says_nothing_of_the_rest(store: Store)
     assert_eq!((round.looked, round.bound, round.partial), (1, 1, false), "{round:?}");
     let lines = live(&journal).await;
     assert_eq!(lines.len(), 6);
+}
+
+/// Of many that were there before, however long they take: what a run has just been given is seen in the next round.
+async fn what_is_new_goes_before_what_waits(store: Store) {
+    let root = Root::shared();
+    let journal = store.open().await;
+    let approle = unique("approle");
+    root.put(&format!("sys/auth/{approle}"), json!({ "type": "approle" })).await;
+    root.put(&format!("auth/{approle}/role/ci-runner"), json!({ "secret_id_ttl": "10m" })).await;
+    let secret_id = async |run: &str| {
+        let body = json!({ "metadata": json!({ "run": run }).to_string() });
+        root.put(&format!("auth/{approle}/role/ci-runner/secret-id"), body).await;
+    };
+    for n in 0..6 {
+        secret_id(&format!("old-{n}")).await;
+    }
+    let rule = rule(Origin::SecretId(format!("{approle}/ci-runner")), "/ci:{run}");
+    let own = least(&root, &approle).await;
+    let slow = binder(&journal, own, (100, 2), vec![rule]).await;
+    let mut looked = Looked::default();
+    let round = slow.tick(&mut looked).await.unwrap();
+    assert_eq!((round.bound, round.waits, round.partial), (2, 4, false));
+    for run in ["new-1", "new-2"] {
+        secret_id(run).await;
+    }
+    let round = slow.tick(&mut looked).await.unwrap();
+    assert_eq!((round.bound, round.waits), (2, 4));
+    let lines = live(&journal).await;
+    assert_eq!((held(&lines, "/ci:new-1").len(), held(&lines, "/ci:new-2").len()), (1, 1));
+    for waits in [2, 0, 0] {
+        assert_eq!(slow.tick(&mut looked).await.unwrap().waits, waits);
+    }
+    assert_eq!(live(&journal).await.len(), 8);
 }
 
 #[tokio::test]
