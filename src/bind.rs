@@ -22,10 +22,10 @@ use crate::connector::Failure;
 use crate::connector::vault::Vault;
 use crate::connector::vault::said::{said_of_secret_id, said_of_token};
 use crate::credential::{CredentialId, Kind};
-use crate::event::{Event, digest16};
+use crate::event::{Event, GrantSpec, digest16};
 use crate::intake::Intake;
 use crate::journal;
-use crate::task::Tenant;
+use crate::task::{Tenant, Tenure};
 use rule::{Bound, Origin, Rule};
 
 /// Look-ups that are under way at a time.
@@ -57,6 +57,8 @@ pub struct BindSettings {
     pub most: usize,
     /// So many of one list are looked at in one round, the newest first: then it is listed again.
     pub at_once: usize,
+    /// Whether what is bound dies with its run: one that is `Standing` is only told.
+    pub tenure: Tenure,
     /// What is taken for what.
     pub rules: Vec<Rule>,
 }
@@ -263,7 +265,9 @@ impl Binder {
 
     fn event(&self, id: &CredentialId, seen: &Observation, bound: Bound) -> Event {
         let now_ms = self.intake.clock.wall_ms();
-        Event::bound(self.settings.tenant.clone(), topic(&self.realm), id.clone(), bound, seen.expires_ms, now_ms)
+        let (tenure, expires_ms) = (self.settings.tenure, seen.expires_ms);
+        let grant = GrantSpec { credential: id.clone(), tenure, principal: None, expires_ms };
+        Event::bound(self.settings.tenant.clone(), topic(&self.realm), grant, bound, now_ms)
     }
 
     fn missed(&self, failure: &Failure) -> bool {

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use curfew::bind::{BindSettings, Binder};
+use curfew::case::Action;
 use curfew::config::Binding;
 use curfew::connector::vault;
 use curfew::guard::Mode;
+use curfew::task::Tenure;
 
 use crate::Failed;
 use crate::enforce::{login, refused, vault_settings};
@@ -41,6 +43,8 @@ async fn bind(process: &Process, binding: &Binding) -> Result<(), Failed> {
         per_second: binding.per_second,
         most: MOST,
         at_once: usize::try_from(binding.per_second).unwrap_or(1).saturating_mul(SECONDS),
+        // With less authority than to revoke, an end must not cut by the scheduler's authority what is only looked at.
+        tenure: if binding.strongest < Action::Revoke { Tenure::Standing } else { Tenure::Minted },
         rules: binding.rules.clone(),
     };
     let binder = Arc::new(Binder::new(process.intake.clone(), settings, name, opened));

@@ -12,7 +12,8 @@ use curfew::bind::{BindSettings, Binder, Looked, topic};
 use curfew::connector::vault::Vault;
 use curfew::event::Limits;
 use curfew::intake::Intake;
-use curfew::journal::{Journal, TaskFilter, TaskLine};
+use curfew::journal::{Filter, Journal, TaskFilter, TaskLine};
+use curfew::task::Tenure;
 
 use super::*;
 use crate::store::Store;
@@ -21,6 +22,7 @@ over_both! {
     metadata_binds_what_others_made,
     a_list_that_fails_or_is_too_long_says_nothing_of_the_rest,
     what_is_new_goes_before_what_waits,
+    what_is_only_told_ends_with_no_run,
 }
 
 /// Who signs the tokens of workloads: a cluster, a CI server.
@@ -153,15 +155,8 @@ fn rule(origin: Origin, run: &str) -> Rule {
     Rule { origin, alias: false, when: BTreeMap::new(), run, identity: None }
 }
 
-/// Binds on the login of `token`.
-async fn binder(
-    journal: &Arc<dyn Journal>,
-    settings: VaultSettings,
-    (most, at_once): (usize, usize),
-    rules: Vec<Rule>,
-) -> Binder {
-    let vault = Vault::open(REALM, &settings, Mode::Observe, System::shared()).await.unwrap();
-    let intake = Intake {
+fn intake(journal: &Arc<dyn Journal>) -> Intake {
+    Intake {
         journal: journal.clone(),
         rules: Arc::default(),
         limits: Limits::default(),
@@ -170,8 +165,27 @@ async fn binder(
         stirred: Arc::default(),
         trust: None,
         types: None,
+    }
+}
+
+/// Binds on this login.
+async fn binder(
+    journal: &Arc<dyn Journal>,
+    settings: VaultSettings,
+    (most, at_once): (usize, usize),
+    rules: Vec<Rule>,
+) -> Binder {
+    let vault = Vault::open(REALM, &settings, Mode::Observe, System::shared()).await.unwrap();
+    let intake = intake(journal);
+    let settings = BindSettings {
+        tenant: "default".into(),
+        every_ms: 1_000,
+        per_second: 5_000,
+        most,
+        at_once,
+        tenure: Tenure::Minted,
+        rules,
     };
-    let settings = BindSettings { tenant: "default".into(), every_ms: 1_000, per_second: 5_000, most, at_once, rules };
     Binder::new(intake, settings, REALM, vault)
 }
 
@@ -403,6 +417,35 @@ async fn what_is_new_goes_before_what_waits(store: Store) {
         assert_eq!(slow.tick(&mut looked).await.unwrap().waits, waits);
     }
     assert_eq!(live(&journal).await.len(), 8);
+}
+
+async fn what_is_only_told_ends_with_no_run(store: Store) {
+    let root = Root::shared();
+    let journal = store.open().await;
+    let approle = unique("approle");
+    root.put(&format!("sys/auth/{approle}"), json!({ "type": "approle" })).await;
+    root.put(&format!("auth/{approle}/role/ci-runner"), json!({ "secret_id_ttl": "10m" })).await;
+    let body = json!({ "metadata": json!({ "run": "1" }).to_string() });
+    root.put(&format!("auth/{approle}/role/ci-runner/secret-id"), body).await;
+    let vault = Vault::open(REALM, &least(&root, &approle).await, Mode::Observe, System::shared()).await.unwrap();
+    let settings = BindSettings {
+        tenant: "default".into(),
+        every_ms: 1_000,
+        per_second: 5_000,
+        most: 100,
+        at_once: 100,
+        tenure: Tenure::Standing,
+        rules: vec![rule(Origin::SecretId(format!("{approle}/ci-runner")), "/ci:{run}")],
+    };
+    let tells = Binder::new(intake(&journal), settings, REALM, vault);
+    assert_eq!(tells.tick(&mut Looked::default()).await.unwrap().bound, 1);
+    let run = RunKey::new("/ci", "1");
+    assert_eq!(held(&live(&journal).await, "/ci:1").len(), 1);
+    crate::stage::record(journal.as_ref(), vec![crate::stage::ended(&run)]).await;
+    let all = TaskFilter { ended: true, unbound: false, source: None, identity: None, limit: 10 };
+    let over = journal.tasks(all).await.unwrap().remove(0);
+    assert!(over.task.ended_ms.is_some() && !over.task.unbound, "something is known of it");
+    assert_eq!(journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap().len(), 0);
 }
 
 #[tokio::test]
