@@ -22,16 +22,20 @@ use crate::connector::Failure;
 use crate::connector::vault::Vault;
 use crate::connector::vault::said::{said_of_secret_id, said_of_token};
 use crate::credential::{CredentialId, Kind};
-use crate::event::{Event, digest16};
+use crate::event::{Event, GrantSpec, digest16};
 use crate::intake::Intake;
 use crate::journal;
-use crate::task::Tenant;
+use crate::task::{Tenant, Tenure};
 use rule::{Bound, Origin, Rule};
 
 /// Look-ups that are under way at a time.
 const AT_ONCE: usize = 8;
 /// Grants that are recorded together.
 const CHUNK: usize = 100;
+/// So many rounds in turn may see only a part, before a person is told.
+const PATIENCE: u32 = 3;
+/// Before the next round, where something waits.
+const SOON: Duration = Duration::from_secs(1);
 /// What the topic of each realm's bindings begins with. No topic of a broker can be called so.
 pub const TOPIC: &str = "bind:";
 
@@ -51,6 +55,10 @@ pub struct BindSettings {
     pub per_second: u32,
     /// So many credentials of one list are known at the most; those behind them are not looked at.
     pub most: usize,
+    /// So many of one list are looked at in one round, the newest first: then it is listed again.
+    pub at_once: usize,
+    /// Whether what is bound dies with its run: one that is `Standing` is only told.
+    pub tenure: Tenure,
     /// What is taken for what.
     pub rules: Vec<Rule>,
 }
@@ -62,13 +70,23 @@ pub struct Round {
     pub looked: usize,
     /// What was bound to a run.
     pub bound: usize,
+    /// What waits for the next round, because there is too much.
+    pub waits: usize,
     /// Whether a list or a look-up failed, or was too long: the rest waits for the next round.
     pub partial: bool,
 }
 
 /// What was looked at, and need not be again. Of one term: the next one begins anew, and says what is a duplicate then.
 #[derive(Debug, Default)]
-pub struct Looked(HashSet<[u8; 16]>);
+pub struct Looked {
+    done: HashSet<[u8; 16]>,
+    /// Listed before, and not looked at yet: what was not is newer, and goes first.
+    waiting: HashSet<[u8; 16]>,
+}
+
+fn name(id: &CredentialId) -> [u8; 16] {
+    digest16(&[id.as_str().as_bytes()])
+}
 
 /// Binds what one Vault holds. It needs a login of its own, that only lists and looks: `deploy/vault/bind.hcl`.
 pub struct Binder {
@@ -98,14 +116,25 @@ impl Binder {
     pub async fn run(&self, cancel: CancellationToken) {
         let every = Duration::from_millis(self.settings.every_ms.max(1000));
         let rounds = async {
-            let mut looked = Looked::default();
+            let (mut looked, mut blind) = (Looked::default(), 0);
             loop {
+                let mut pause = every;
                 match self.tick(&mut looked).await {
-                    Ok(round) if round.bound > 0 => tracing::info!(realm = self.realm, ?round, "bound to runs"),
-                    Ok(round) => tracing::debug!(realm = self.realm, ?round, "nothing new to bind"),
+                    Ok(round) => {
+                        if round.bound > 0 {
+                            tracing::info!(realm = self.realm, ?round, "bound to runs");
+                        }
+                        blind = if round.partial { blind + 1 } else { 0 };
+                        if blind == PATIENCE {
+                            self.intake.metrics.alarm("binding_blind");
+                        }
+                        if round.waits > 0 {
+                            pause = pause.min(SOON);
+                        }
+                    }
                     Err(error) => tracing::warn!(realm = self.realm, %error, "binding waits for the journal"),
                 }
-                tokio::time::sleep(every).await;
+                tokio::time::sleep(pause).await;
             }
         };
         tokio::select! { () = cancel.cancelled() => {}, () = rounds => {} }
@@ -127,7 +156,7 @@ impl Binder {
                         round.partial = true;
                         all.truncate(self.settings.most);
                     }
-                    held.extend(all.iter().map(|id| digest16(&[id.as_str().as_bytes()])));
+                    held.extend(all.iter().map(name));
                     self.walk(all, looked, &mut round).await?;
                 }
                 Err(failure) => {
@@ -138,7 +167,8 @@ impl Binder {
         }
         // What is gone is forgotten, unless a list is missing.
         if whole {
-            looked.0.retain(|id| held.contains(id));
+            looked.done.retain(|id| held.contains(id));
+            looked.waiting.retain(|id| held.contains(id));
         }
         Ok(round)
     }
@@ -169,8 +199,11 @@ impl Binder {
 
     /// Looks at what is new, and says what it is bound to. Stops where nothing more can be asked now.
     async fn walk(&self, all: Vec<CredentialId>, looked: &mut Looked, round: &mut Round) -> Result<(), journal::Error> {
-        let new: Vec<CredentialId> =
-            all.into_iter().filter(|id| !looked.0.contains(&digest16(&[id.as_str().as_bytes()]))).collect();
+        let mut new: Vec<CredentialId> = all.into_iter().filter(|id| !looked.done.contains(&name(id))).collect();
+        new.sort_by_cached_key(|id| looked.waiting.contains(&name(id)));
+        looked.waiting.extend(new.iter().skip(self.settings.at_once).map(name));
+        round.waits += new.len().saturating_sub(self.settings.at_once);
+        new.truncate(self.settings.at_once);
         let looks = futures::stream::iter(new).map(|id| async move {
             self.limit.until_ready().await;
             let found = self.look(&id).await;
@@ -184,7 +217,7 @@ impl Binder {
                     Ok(bound) => {
                         round.looked += 1;
                         events.extend(bound.map(|(seen, bound)| self.event(&id, &seen, bound)));
-                        done.push(digest16(&[id.as_str().as_bytes()]));
+                        done.push(name(&id));
                     }
                     Err(failure) => {
                         round.partial |= self.missed(&failure);
@@ -197,7 +230,10 @@ impl Binder {
                 round.bound += events.len();
                 self.intake.notice(events).await?;
             }
-            looked.0.extend(done);
+            for id in done {
+                looked.waiting.remove(&id);
+                looked.done.insert(id);
+            }
             if stop {
                 return Ok(());
             }
@@ -229,7 +265,9 @@ impl Binder {
 
     fn event(&self, id: &CredentialId, seen: &Observation, bound: Bound) -> Event {
         let now_ms = self.intake.clock.wall_ms();
-        Event::bound(self.settings.tenant.clone(), topic(&self.realm), id.clone(), bound, seen.expires_ms, now_ms)
+        let (tenure, expires_ms) = (self.settings.tenure, seen.expires_ms);
+        let grant = GrantSpec { credential: id.clone(), tenure, principal: None, expires_ms };
+        Event::bound(self.settings.tenant.clone(), topic(&self.realm), grant, bound, now_ms)
     }
 
     fn missed(&self, failure: &Failure) -> bool {

@@ -251,7 +251,7 @@ impl Metrics {
 
     /// `alarms_total{alarm}`: conflict, typo (registered but never seen), alive_again, mass_silence, clock, halted_partition,
     /// cleanup_pending (dead, and not removed: it owns objects), copy_not_updated, not_notified, kubernetes_refused,
-    /// kubernetes_other_cluster.
+    /// kubernetes_other_cluster, binding_blind (what an issuer holds is seen in part only).
     pub fn alarm(&self, alarm: &'static str) {
         self.alarms.with_label_values(&[alarm]).inc();
     }

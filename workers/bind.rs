@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use curfew::bind::{BindSettings, Binder};
+use curfew::case::Action;
 use curfew::config::Binding;
 use curfew::connector::vault;
 use curfew::guard::Mode;
+use curfew::task::Tenure;
 
 use crate::Failed;
 use crate::enforce::{login, refused, vault_settings};
@@ -13,6 +15,8 @@ use crate::process::Process;
 
 /// So many tokens, or secret_ids of one AppRole, are known at the most.
 const MOST: usize = 200_000;
+/// How long one list is looked at before it is listed again.
+const SECONDS: usize = 10;
 
 /// Starts it for each realm that has bindings; `realms` empty: for all.
 pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
@@ -38,6 +42,9 @@ async fn bind(process: &Process, binding: &Binding) -> Result<(), Failed> {
         every_ms: u64::try_from(binding.every_ms).unwrap_or(0),
         per_second: binding.per_second,
         most: MOST,
+        at_once: usize::try_from(binding.per_second).unwrap_or(1).saturating_mul(SECONDS),
+        // With less authority than to revoke, an end must not cut by the scheduler's authority what is only looked at.
+        tenure: if binding.strongest < Action::Revoke { Tenure::Standing } else { Tenure::Minted },
         rules: binding.rules.clone(),
     };
     let binder = Arc::new(Binder::new(process.intake.clone(), settings, name, opened));

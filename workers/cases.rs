@@ -64,7 +64,7 @@ pub async fn findings(config: &Config, which: Findings, json: bool) -> Result<()
     }
     if found.is_empty() {
         println!("no findings{}", if which.all { "" } else { " wait for a match" });
-        return Ok(());
+        return hint(config).await;
     }
     let now_ms = curfew::clock::System::shared().wall_ms();
     let mut table =
@@ -85,6 +85,18 @@ pub async fn findings(config: &Config, which: Findings, json: bool) -> Result<()
         ]);
     }
     println!("{table}");
+    hint(config).await
+}
+
+/// What stands elsewhere, and may be a finding as well.
+async fn hint(config: &Config) -> Result<(), Failed> {
+    let figures = link::ask(config, Request::Stats {}).await?;
+    match figures["stats"]["unbound"].as_i64() {
+        None | Some(0) => {}
+        Some(runs) => {
+            println!("\n{runs} runs ended in the last day and nobody said what they held: `curfew tasks --unbound`");
+        }
+    }
     Ok(())
 }
 

@@ -32,7 +32,7 @@ pub struct Bind {
     /// Look-ups per second.
     #[serde(default = "per_second")]
     pub per_second: std::num::NonZeroU32,
-    /// The strongest action that may rest on the word of these rules.
+    /// The strongest action that may rest on the word of these rules: less than `revoke`, and what is bound is only told.
     #[serde(default = "track")]
     pub strongest: Action,
     /// What is taken for what: the first that fits.
@@ -104,7 +104,7 @@ pub(super) fn bindings(
         let rules = one.rules.value.iter().filter_map(|rule| taken(c, *at, rule, realm, recipes)).collect();
         if one.strongest < Action::Revoke {
             c.warnings.push(format!(
-                "bindings of realm {}: what was bound to an ended run is held, not revoked (`strongest: revoke`)",
+                "bindings of realm {}: what is bound is only told, and ends with no run (`strongest: revoke`)",
                 said(&one.realm.value)
             ));
         }

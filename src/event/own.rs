@@ -39,17 +39,10 @@ impl Event {
         own(tenant, "/curfew/reconcile", id, now_ms, data, &[])
     }
 
-    /// The issuer's word on which run `credential` is of, on the authority of `topic`. Once: the same again is a duplicate.
-    pub fn bound(
-        tenant: Tenant,
-        topic: String,
-        credential: CredentialId,
-        to: Bound,
-        expires_ms: Option<i64>,
-        now_ms: i64,
-    ) -> Self {
-        let id = format!("{credential}:{}", to.run);
-        let grant = GrantSpec { credential, tenure: Tenure::Minted, principal: None, expires_ms };
+    /// The issuer's word on which run a credential is of, on the authority of `topic`. Once: the same again is a duplicate.
+    pub fn bound(tenant: Tenant, topic: String, grant: GrantSpec, to: Bound, now_ms: i64) -> Self {
+        let only_told = if grant.tenure == Tenure::Standing { ":told" } else { "" };
+        let id = format!("{}:{}{only_told}", grant.credential, to.run);
         let data = GrantRegistered { run: to.run, attempt: None, identity: to.identity, grant };
         let mut event = own(tenant, "/curfew/bind", id, now_ms, Data::GrantRegistered(data), &[]);
         event.at.topic = topic.into();

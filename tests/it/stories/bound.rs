@@ -170,6 +170,8 @@ async fn a_token_that_nobody_registered_dies_with_the_run_that_its_metadata_name
     })
     .await;
     assert_eq!(bound.figure("curfew_unbound_tasks").await, 2);
+    let hint = String::from_utf8(world.ask(&["findings"]).await.stdout).unwrap();
+    assert!(hint.contains("2 runs ended in the last day and nobody said what they held"), "{hint}");
     let after = bound.login("r5").await;
     bound.ended(&after).await;
     assert_eq!(bound.unbound().await, BTreeSet::from(["r4".to_owned()]));

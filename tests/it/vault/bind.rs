@@ -12,7 +12,8 @@ use curfew::bind::{BindSettings, Binder, Looked, topic};
 use curfew::connector::vault::Vault;
 use curfew::event::Limits;
 use curfew::intake::Intake;
-use curfew::journal::{Journal, TaskFilter, TaskLine};
+use curfew::journal::{Filter, Journal, TaskFilter, TaskLine};
+use curfew::task::Tenure;
 
 use super::*;
 use crate::store::Store;
@@ -20,6 +21,8 @@ use crate::store::Store;
 over_both! {
     metadata_binds_what_others_made,
     a_list_that_fails_or_is_too_long_says_nothing_of_the_rest,
+    what_is_new_goes_before_what_waits,
+    what_is_only_told_ends_with_no_run,
 }
 
 /// Who signs the tokens of workloads: a cluster, a CI server.
@@ -152,10 +155,8 @@ fn rule(origin: Origin, run: &str) -> Rule {
     Rule { origin, alias: false, when: BTreeMap::new(), run, identity: None }
 }
 
-/// Binds on the login of `token`.
-async fn binder(journal: &Arc<dyn Journal>, settings: VaultSettings, most: usize, rules: Vec<Rule>) -> Binder {
-    let vault = Vault::open(REALM, &settings, Mode::Observe, System::shared()).await.unwrap();
-    let intake = Intake {
+fn intake(journal: &Arc<dyn Journal>) -> Intake {
+    Intake {
         journal: journal.clone(),
         rules: Arc::default(),
         limits: Limits::default(),
@@ -164,8 +165,27 @@ async fn binder(journal: &Arc<dyn Journal>, settings: VaultSettings, most: usize
         stirred: Arc::default(),
         trust: None,
         types: None,
+    }
+}
+
+/// Binds on this login.
+async fn binder(
+    journal: &Arc<dyn Journal>,
+    settings: VaultSettings,
+    (most, at_once): (usize, usize),
+    rules: Vec<Rule>,
+) -> Binder {
+    let vault = Vault::open(REALM, &settings, Mode::Observe, System::shared()).await.unwrap();
+    let intake = intake(journal);
+    let settings = BindSettings {
+        tenant: "default".into(),
+        every_ms: 1_000,
+        per_second: 5_000,
+        most,
+        at_once,
+        tenure: Tenure::Minted,
+        rules,
     };
-    let settings = BindSettings { tenant: "default".into(), every_ms: 1_000, per_second: 5_000, most, rules };
     Binder::new(intake, settings, REALM, vault)
 }
 
@@ -279,7 +299,7 @@ async fn metadata_binds_what_others_made(store: Store) {
     let (_, fresh) = root.login(&format!("auth/{users}/login/writer"), password).await;
 
     let own = least(&root, &approle).await;
-    let binder = binder(&journal, own, 100_000, rules).await;
+    let binder = binder(&journal, own, (100_000, 100_000), rules).await;
     let mut looked = Looked::default();
     let round = binder.tick(&mut looked).await.unwrap();
     assert!(!round.partial, "{round:?}");
@@ -341,17 +361,17 @@ async fn a_list_that_fails_or_is_too_long_says_nothing_of_the_rest(store: Store)
     let proxy = Proxy::to(root.address.strip_prefix("http://").unwrap()).await;
     let mut own = least(&root, &approle).await;
     // Only what our policy names: not the other role.
-    let only = binder(&journal, own.clone(), 100, vec![of("ci-runner"), of("other")]).await;
+    let only = binder(&journal, own.clone(), (100, 100), vec![of("ci-runner"), of("other")]).await;
     let round = only.tick(&mut Looked::default()).await.unwrap();
     assert_eq!((round.bound, round.looked, round.partial), (5, 5, true), "the other role is not ours to list");
     // More than are known at a time.
-    let few = binder(&journal, own.clone(), 3, vec![of("ci-runner")]).await;
+    let few = binder(&journal, own.clone(), (3, 100), vec![of("ci-runner")]).await;
     let round = few.tick(&mut Looked::default()).await.unwrap();
     assert_eq!((round.bound, round.partial), (3, true));
 
     own.address = format!("http://{}", proxy.address);
     own.timeout_ms = 2_000;
-    let through = binder(&journal, own, 100, vec![of("ci-runner")]).await;
+    let through = binder(&journal, own, (100, 100), vec![of("ci-runner")]).await;
     let mut looked = Looked::default();
     assert_eq!(through.tick(&mut looked).await.unwrap().bound, 5);
     proxy.off();
@@ -364,6 +384,68 @@ async fn a_list_that_fails_or_is_too_long_says_nothing_of_the_rest(store: Store)
     assert_eq!((round.looked, round.bound, round.partial), (1, 1, false), "{round:?}");
     let lines = live(&journal).await;
     assert_eq!(lines.len(), 6);
+}
+
+/// Of many that were there before, however long they take: what a run has just been given is seen in the next round.
+async fn what_is_new_goes_before_what_waits(store: Store) {
+    let root = Root::shared();
+    let journal = store.open().await;
+    let approle = unique("approle");
+    root.put(&format!("sys/auth/{approle}"), json!({ "type": "approle" })).await;
+    root.put(&format!("auth/{approle}/role/ci-runner"), json!({ "secret_id_ttl": "10m" })).await;
+    let secret_id = async |run: &str| {
+        let body = json!({ "metadata": json!({ "run": run }).to_string() });
+        root.put(&format!("auth/{approle}/role/ci-runner/secret-id"), body).await;
+    };
+    for n in 0..6 {
+        secret_id(&format!("old-{n}")).await;
+    }
+    let rule = rule(Origin::SecretId(format!("{approle}/ci-runner")), "/ci:{run}");
+    let own = least(&root, &approle).await;
+    let slow = binder(&journal, own, (100, 2), vec![rule]).await;
+    let mut looked = Looked::default();
+    let round = slow.tick(&mut looked).await.unwrap();
+    assert_eq!((round.bound, round.waits, round.partial), (2, 4, false));
+    for run in ["new-1", "new-2"] {
+        secret_id(run).await;
+    }
+    let round = slow.tick(&mut looked).await.unwrap();
+    assert_eq!((round.bound, round.waits), (2, 4));
+    let lines = live(&journal).await;
+    assert_eq!((held(&lines, "/ci:new-1").len(), held(&lines, "/ci:new-2").len()), (1, 1));
+    for waits in [2, 0, 0] {
+        assert_eq!(slow.tick(&mut looked).await.unwrap().waits, waits);
+    }
+    assert_eq!(live(&journal).await.len(), 8);
+}
+
+async fn what_is_only_told_ends_with_no_run(store: Store) {
+    let root = Root::shared();
+    let journal = store.open().await;
+    let approle = unique("approle");
+    root.put(&format!("sys/auth/{approle}"), json!({ "type": "approle" })).await;
+    root.put(&format!("auth/{approle}/role/ci-runner"), json!({ "secret_id_ttl": "10m" })).await;
+    let body = json!({ "metadata": json!({ "run": "1" }).to_string() });
+    root.put(&format!("auth/{approle}/role/ci-runner/secret-id"), body).await;
+    let vault = Vault::open(REALM, &least(&root, &approle).await, Mode::Observe, System::shared()).await.unwrap();
+    let settings = BindSettings {
+        tenant: "default".into(),
+        every_ms: 1_000,
+        per_second: 5_000,
+        most: 100,
+        at_once: 100,
+        tenure: Tenure::Standing,
+        rules: vec![rule(Origin::SecretId(format!("{approle}/ci-runner")), "/ci:{run}")],
+    };
+    let tells = Binder::new(intake(&journal), settings, REALM, vault);
+    assert_eq!(tells.tick(&mut Looked::default()).await.unwrap().bound, 1);
+    let run = RunKey::new("/ci", "1");
+    assert_eq!(held(&live(&journal).await, "/ci:1").len(), 1);
+    crate::stage::record(journal.as_ref(), vec![crate::stage::ended(&run)]).await;
+    let all = TaskFilter { ended: true, unbound: false, source: None, identity: None, limit: 10 };
+    let over = journal.tasks(all).await.unwrap().remove(0);
+    assert!(over.task.ended_ms.is_some() && !over.task.unbound, "something is known of it");
+    assert_eq!(journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap().len(), 0);
 }
 
 #[tokio::test]
