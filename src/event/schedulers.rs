@@ -21,8 +21,7 @@ use super::envelope::is_text;
 use super::read::Fields;
 use super::tree::{self, Entries, Names, Node};
 use super::{
-    Data, Delivery, Event, Fault, Limits, RejectReason, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted, Type,
-    digest16,
+    Data, Delivery, Event, Fault, Limits, RejectReason, TaskEnded, TaskHeartbeat, TaskStarted, Type, digest16,
 };
 use crate::task::RunKey;
 
@@ -68,7 +67,7 @@ impl Format {
     pub const fn says(self) -> &'static [Type] {
         match self {
             Self::Curfew => &Type::INPUTS,
-            Self::Kubernetes => &[Type::TaskStarted, Type::TaskExtended, Type::TaskEnded],
+            Self::Kubernetes => &[Type::TaskStarted, Type::TaskEnded],
             _ => &[Type::TaskStarted, Type::TaskHeartbeat, Type::TaskEnded],
         }
     }
@@ -128,8 +127,6 @@ enum Moment {
     Starts { deadline_ms: Option<i64> },
     /// It lives.
     Lives,
-    /// It rests, and may go on; until when that is waited for.
-    Waits { until_ms: i64 },
     /// It is over, and how.
     Ends(&'static str),
 }
@@ -171,7 +168,6 @@ fn event(delivery: &Delivery, said: Said) -> Event {
             heartbeat_every_ms: None,
             grants: Vec::new(),
         }),
-        Moment::Waits { until_ms } => Data::TaskExtended(TaskExtended { run, deadline_ms: until_ms }),
         Moment::Lives => Data::TaskHeartbeat(TaskHeartbeat { run }),
         Moment::Ends(outcome) => Data::TaskEnded(TaskEnded {
             run,

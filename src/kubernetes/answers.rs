@@ -50,7 +50,11 @@ impl From<&kube::Error> for Fault {
             kube::Error::Api(status) => of_status(status),
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Foreign,
             kube::Error::Auth(_) => Self::Unknown,
-            kube::Error::RustlsTls(_) | kube::Error::TlsRequired | kube::Error::BuildRequest(_) => Self::Config,
+            kube::Error::RustlsTls(_)
+            | kube::Error::TlsRequired
+            | kube::Error::BuildRequest(_)
+            | kube::Error::ProxyProtocolUnsupported { .. }
+            | kube::Error::ProxyProtocolDisabled { .. } => Self::Config,
             _ => Self::Silent,
         }
     }

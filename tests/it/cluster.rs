@@ -76,6 +76,28 @@ impl Cluster {
         assert_eq!(self.as_who(&token, "/api/v1/namespaces").await, 403);
     }
 
+    /// From now on Curfew may list and watch here, and ask for nothing by its name.
+    pub async fn allow_lists_only(&self) {
+        let group = "rbac.authorization.k8s.io";
+        let root = format!("/apis/{group}/v1/namespaces/{}", self.namespace);
+        let rules = json!([{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["list", "watch"]}]);
+        self.make(&format!("{root}/roles"), json!({"metadata": {"name": "lists"}, "rules": rules})).await;
+        let subjects = json!([{"kind": "ServiceAccount", "name": "curfew", "namespace": "curfew"}]);
+        let role = json!({"apiGroup": group, "kind": "Role", "name": "lists"});
+        let binding = json!({"metadata": {"name": "lists"}, "roleRef": role, "subjects": subjects});
+        self.make(&format!("{root}/rolebindings"), binding).await;
+        let (status, answer) =
+            self.call(Method::DELETE, &format!("{root}/rolebindings/curfew-watch"), &Value::Null).await;
+        assert_eq!(status, 200, "{answer}");
+        let token = self.curfew_token().await;
+        let jobs = format!("/apis/batch/v1/namespaces/{}/jobs", self.namespace);
+        until("the rights", || async {
+            let may = (self.as_who(&token, &jobs).await, self.as_who(&token, &format!("{jobs}/x")).await);
+            (may == (200, 403)).then_some(())
+        })
+        .await;
+    }
+
     async fn as_who(&self, token: &str, path: &str) -> u16 {
         let request = self.http.get(format!("{}{path}", self.address)).bearer_auth(token);
         request.send().await.unwrap().status().as_u16()

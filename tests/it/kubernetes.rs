@@ -125,6 +125,7 @@ over_both![
     what_happens_while_the_watch_is_cut_is_heard_of_later,
     what_a_list_does_not_show_is_asked_for_by_its_name,
     what_may_not_be_read_ends_nothing,
+    what_may_not_be_asked_for_ends_nothing,
     another_cluster_ends_nothing
 ];
 
@@ -259,6 +260,34 @@ async fn what_may_not_be_read_ends_nothing(store: Store) {
     until("the refusal", || async { (lookout.alarms("kubernetes_refused") > before).then_some(()) }).await;
     lookout.stop().await;
     assert_eq!(lookout.task(&uid).await.unwrap().phase, Phase::Running);
+}
+
+async fn what_may_not_be_asked_for_ends_nothing(store: Store) {
+    let mut lookout = Lookout::new(store, Cluster::new().await).await;
+    let (gone, leaves) = (lookout.job("gone").await, lookout.job("leaves").await);
+    lookout.start();
+    lookout.is(&gone, Phase::Running).await;
+    lookout.is(&leaves, Phase::Running).await;
+    lookout.stop().await;
+    lookout.cluster.delete("jobs", "gone", 0).await;
+    lookout.cluster.allow_lists_only().await;
+    lookout.start();
+    until("the refusal", || async { (lookout.alarms("kubernetes_refused") > 0).then_some(()) }).await;
+    // What can be seen is seen; by its selector a deletion looks like any other change, so it is asked about as well.
+    let after = lookout.job("after").await;
+    lookout.is(&after, Phase::Running).await;
+    let before = lookout.alarms("kubernetes_refused");
+    lookout.cluster.delete("jobs", "leaves", 0).await;
+    until("the refusal", || async { (lookout.alarms("kubernetes_refused") > before).then_some(()) }).await;
+    assert_eq!(lookout.task(&gone).await.unwrap().phase, Phase::Running, "nobody said that it is gone");
+    assert_eq!(lookout.task(&leaves).await.unwrap().phase, Phase::Running);
+    assert_eq!(lookout.listed_s(), Some(0), "no list was compared");
+    lookout.stop().await;
+    lookout.cluster.allow().await;
+    lookout.start();
+    lookout.is(&gone, Phase::Ended).await;
+    lookout.is(&leaves, Phase::Ended).await;
+    lookout.stop().await;
 }
 
 async fn another_cluster_ends_nothing(store: Store) {

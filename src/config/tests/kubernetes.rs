@@ -23,7 +23,7 @@ fn a_cluster_speaks_as_a_topic_that_nobody_publishes_to() {
     assert!(config.read().read.contains("the.grants"));
     assert!(!config.read().read.contains("k8s"), "it would never be read, and hold all deadlines back");
     assert_eq!(config.authorities()["k8s"].strongest, Action::Revoke);
-    let says = [Type::TaskStarted, Type::TaskExtended, Type::TaskEnded];
+    let says = [Type::TaskStarted, Type::TaskEnded];
     assert_eq!(config.says()["k8s"].types, says.into());
     let all = parse(&cluster("pods: {}").replace("[ml]", "[\"*\"]")).unwrap();
     assert!(all.clusters[0].namespaces.is_empty());

@@ -59,8 +59,6 @@ pub(super) const NAMES: Names = Names(&[("type", None), ("kind", None), ("attemp
 
 /// Conditions, and containers, that are looked at. Kubernetes has fewer.
 const MANY: usize = 1_024;
-/// How long a suspended Job is waited for. Policy's longest life is nearer.
-const WAIT_MS: i64 = 366 * 86_400_000;
 /// Seconds: over it a deadline is none.
 const MAX_SECONDS: i64 = 1 << 40;
 /// Pods of these have no end of their own: they are services. A Node's is the mirror of what it runs without being asked.
@@ -172,10 +170,9 @@ impl<'t> Seen<'t> {
             let moment = Moment::Starts { deadline_ms };
             return Some(State { moment, attempt, at_ms: Some(begun_ms), why: "runs" });
         }
-        // Kubernetes took its start away with its Pods. It can go on, and its time begins anew then.
+        // Kubernetes took its start away with its Pods, and its deadline. It can go on: then that begins anew.
         let (true, since_ms) = self.condition("Suspended")? else { return None };
-        let moment = Moment::Waits { until_ms: since_ms.unwrap_or(0).saturating_add(WAIT_MS) };
-        Some(State { moment, attempt, at_ms: since_ms, why: "suspended" })
+        Some(State { moment: Moment::START, attempt, at_ms: since_ms, why: "suspended" })
     }
 
     /// Whether it is a Pod that ends with what it serves, not with a task.
@@ -228,13 +225,12 @@ impl<'t> Seen<'t> {
         all.into_iter().flatten().max()
     }
 
-    /// A Job that was suspended begins anew: its start tells the attempts apart, in seconds. A Pod is one attempt.
+    /// A Pod is one attempt, and so is a Job. Where that is suspended it waits as another one, and goes on as the next:
+    /// since when, in seconds, tells them apart.
     fn attempt(&self, begun_ms: Option<i64>) -> u32 {
-        match (self.kind, self.condition("Suspended")) {
-            (Sort::Pod, _) | (Sort::Job, None) => 1,
-            // What is over while it has no start is over for good.
-            (Sort::Job, Some(_)) => begun_ms.map_or(u32::MAX, |ms| u32::try_from(ms / 1_000).unwrap_or(u32::MAX)),
-        }
+        let changed = self.condition("Suspended").filter(|_| self.kind == Sort::Job);
+        let Some((_, since_ms)) = changed else { return 1 };
+        begun_ms.or(since_ms).and_then(|ms| u32::try_from(ms / 1_000).ok()).unwrap_or(1)
     }
 
     fn deadline_ms(&self, begun_ms: i64) -> Option<i64> {

@@ -17,8 +17,11 @@ struct Life {
 }
 
 fn condition(kind: &str, holds: bool) -> Value {
-    json!({"type": kind, "status": if holds { "True" } else { "False" }, "reason": "R",
-        "lastTransitionTime": "2027-01-15T08:00:09Z"})
+    since(kind, holds, "2027-01-15T08:20:00Z")
+}
+
+fn since(kind: &str, holds: bool, at: &str) -> Value {
+    json!({"type": kind, "status": if holds { "True" } else { "False" }, "reason": "R", "lastTransitionTime": at})
 }
 
 fn job(status: Value) -> Value {
@@ -32,7 +35,8 @@ fn pod(status: Value) -> Value {
 /// A Job that was suspended, and fails later on; one that is deleted while it is suspended; a Pod that is evicted.
 fn lives() -> [Life; 3] {
     let (first, second) = ("2027-01-15T08:00:00Z", "2027-01-15T08:20:00Z");
-    let suspended = || job(json!({"conditions": [condition("Suspended", true)]}));
+    let suspended =
+        |minute: u32| job(json!({"conditions": [since("Suspended", true, &format!("2027-01-15T08:{minute}:00Z"))]}));
     let resumed = |more: &[Value]| {
         let conditions = [&[condition("Suspended", false)], more].concat();
         job(json!({"startTime": second, "conditions": conditions}))
@@ -44,7 +48,7 @@ fn lives() -> [Life; 3] {
         states: vec![
             ("ADDED", job(json!({}))),
             ("MODIFIED", job(json!({"startTime": first, "active": 1}))),
-            ("MODIFIED", suspended()),
+            ("MODIFIED", suspended(10)),
             ("MODIFIED", resumed(&[])),
             ("MODIFIED", resumed(&interim)),
             ("MODIFIED", resumed(&failed)),
@@ -55,10 +59,10 @@ fn lives() -> [Life; 3] {
     let short = Life {
         sort: Sort::Job,
         states: vec![
-            ("ADDED", suspended()),
+            ("ADDED", suspended(10)),
             ("MODIFIED", resumed(&[])),
-            ("MODIFIED", suspended()),
-            ("DELETED", suspended()),
+            ("MODIFIED", suspended(30)),
+            ("DELETED", suspended(30)),
         ],
         over: 3,
     };
@@ -186,9 +190,9 @@ fn a_suspended_job_has_no_deadline_of_its_own_and_a_new_one_when_it_goes_on() {
             deadlines.push((task.deadline_ms - NOW, task.attempt));
         }
     }
-    let resumed = (NOW + 1_200_000) / 1_000;
-    let longest = world.rules.longest_life_ms;
-    assert_eq!(deadlines, [(HOUR, 1), (longest, 1), (1_200_000 + HOUR, u32::try_from(resumed).unwrap())]);
+    let attempt = |minutes: i64| u32::try_from((NOW + minutes * 60_000) / 1_000).unwrap();
+    let (waits, goes_on) = (HOUR / 6 + world.rules.longest_life_ms, HOUR / 3 + HOUR);
+    assert_eq!(deadlines, [(HOUR, 1), (waits, attempt(10)), (goes_on, attempt(20))]);
     // The deadline of its first start is nobody's any more.
     world.take(&Event::deadline_passed("acme".into(), key_of(0), NOW + HOUR, NOW + HOUR + 1));
     assert_eq!(world.view.tasks[&key_of(0)].phase, Phase::Running);

@@ -4,6 +4,8 @@
 use super::*;
 use crate::cluster::{Cluster, condition, now};
 
+const HOUR_MS: i64 = 3_600_000;
+
 struct Story {
     world: World,
     cluster: Cluster,
@@ -71,7 +73,7 @@ async fn what_a_cluster_s_jobs_and_pods_held_dies_with_them() {
     let failing = story.job("failing", json!({"activeDeadlineSeconds": 3600})).await;
     let away = story.job("away", json!({})).await;
     let done_away = story.job("done-away", json!({"ttlSecondsAfterFinished": 0})).await;
-    let rests = story.job("rests", json!({})).await;
+    let rests = story.job("rests", json!({"activeDeadlineSeconds": 3600})).await;
     let lives = story.job("lives", json!({})).await;
     let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "lives", "uid": lives.run, "controller": true});
     let try_one = story.granted(cluster.pod("try-1", json!({"metadata": {"ownerReferences": [owner]}})).await).await;
@@ -93,12 +95,9 @@ async fn what_a_cluster_s_jobs_and_pods_held_dies_with_them() {
     cluster.patch("jobs", "rests", json!({"spec": {"suspend": true}})).await;
     let suspended = json!([condition("Suspended", "JobSuspended")]);
     cluster.status("jobs", "rests", json!({"startTime": null, "active": 0, "conditions": suspended})).await;
-    let day_ms = 23 * 3_600_000;
-    story
-        .stands(&rests, |it| {
-            it["clamped_from_ms"].as_i64().is_some_and(|from| from > it["deadline_ms"].as_i64().unwrap() + day_ms)
-        })
-        .await;
+    let has =
+        |it: &Value, life_ms: i64| it["deadline_ms"].as_i64().unwrap() - it["started_ms"].as_i64().unwrap() == life_ms;
+    story.stands(&rests, |it| it["attempt"].as_u64().unwrap() > 1 && has(it, 24 * HOUR_MS)).await;
     cluster.completes("done").await;
     let first = [done];
     world.all_closed(&first, &running).await;
@@ -144,7 +143,7 @@ async fn what_a_cluster_s_jobs_and_pods_held_dies_with_them() {
         json!([{"type": "Suspended", "status": "False", "reason": "JobResumed", "lastTransitionTime": now()}]);
     cluster.patch("jobs", "rests", json!({"spec": {"suspend": false}})).await;
     cluster.status("jobs", "rests", json!({"startTime": now(), "active": 1, "conditions": resumed})).await;
-    story.stands(&rests, |it| it["attempt"].as_u64().unwrap() > 1 && it["clamped_from_ms"].is_null()).await;
+    story.stands(&rests, |it| it["attempt"].as_u64().unwrap() > 1 && has(it, HOUR_MS)).await;
     let fourth = [timed];
     world.all_closed(&fourth, &running).await;
     world.assert_all_dead(&fourth).await;

@@ -131,20 +131,21 @@ fn a_job_is_over_when_kubernetes_says_complete_or_failed() {
 }
 
 #[test]
-fn a_suspended_job_waits_and_begins_anew() {
+fn a_suspended_job_waits_without_a_deadline_and_begins_anew() {
     let suspended = job(json!({"conditions": [condition("Suspended", "True", "JobSuspended")]}));
-    let Some(Data::TaskExtended(it)) = says(&suspended) else { panic!("it waits") };
-    assert!(it.deadline_ms > BROKER_MS + 300 * 86_400_000);
-    let resumed = job(
-        json!({"startTime": "2026-09-01T09:30:00Z", "conditions": [condition("Suspended", "False", "JobResumed")]}),
-    );
+    let it = starts(&suspended);
+    assert_eq!((it.started_ms, it.deadline_ms), (Some(BROKER_MS - MINUTE), None));
+    assert_eq!(i64::from(it.attempt) * 1_000, BROKER_MS - MINUTE);
+    let mut resumed = job(json!({"conditions": [condition("Suspended", "False", "JobResumed")]}));
+    assert!(says(&resumed).is_none(), "it has no start yet");
+    resumed = with(&resumed, "/object/status/startTime", json!("2026-09-01T09:59:30Z"));
     let it = starts(&resumed);
-    assert_eq!(i64::from(it.attempt) * 1_000, BROKER_MS - 30 * MINUTE);
-    assert_eq!(it.deadline_ms, Some(BROKER_MS + 30 * MINUTE));
-    let Some(Data::TaskEnded(it)) = says(&with(&resumed, "/type", json!("DELETED"))) else { panic!("an end") };
-    assert_eq!(i64::from(it.attempt) * 1_000, BROKER_MS - 30 * MINUTE);
-    let Some(Data::TaskEnded(it)) = says(&with(&suspended, "/type", json!("DELETED"))) else { panic!("an end") };
-    assert_eq!(it.attempt, u32::MAX, "no attempt comes after it");
+    assert_eq!(i64::from(it.attempt) * 1_000, BROKER_MS - MINUTE / 2);
+    assert_eq!(it.deadline_ms, Some(BROKER_MS - MINUTE / 2 + 60 * MINUTE));
+    for (last, attempt_ms) in [(&resumed, BROKER_MS - MINUTE / 2), (&suspended, BROKER_MS - MINUTE)] {
+        let Some(Data::TaskEnded(it)) = says(&with(last, "/type", json!("DELETED"))) else { panic!("an end") };
+        assert_eq!(i64::from(it.attempt) * 1_000, attempt_ms);
+    }
 }
 
 #[test]
