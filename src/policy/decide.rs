@@ -25,6 +25,8 @@ const FACT_ID_BYTES: usize = 120;
 const LIST_AGE_MS: i64 = 60_000;
 /// How the outcome of a run begins that goes on under another key: what comes late for it belongs to that key.
 const CONTINUED: &str = "continued_as ";
+/// The outcome of a run whose end Curfew noticed and nobody told.
+const LOST: &str = "lost";
 
 /// What to do about `event`.
 pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {

@@ -166,11 +166,13 @@ pub(super) async fn put_tasks(db: &mut PgConnection, tasks: &[Task], missed: u32
          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
          $15::text[], $16::boolean[], $17::bigint[], $18::bigint[], $19::text[]) \
          ON CONFLICT (tenant, run) DO UPDATE SET \
-         source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, attempt=excluded.attempt, \
+         source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, \
+         attempt=excluded.attempt, \
          phase=excluded.phase, first_seen_ms=excluded.first_seen_ms, started_ms=excluded.started_ms, \
          deadline_ms=excluded.deadline_ms, clamped_from_ms=excluded.clamped_from_ms, \
          heartbeat_every_ms=excluded.heartbeat_every_ms, last_beat_ms=excluded.last_beat_ms, \
-         ended_ms=excluded.ended_ms, outcome=excluded.outcome, unbound=excluded.unbound, alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
+         ended_ms=excluded.ended_ms, outcome=excluded.outcome, unbound=excluded.unbound, \
+         alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
     )
     .bind(texts(tasks, |t| &*t.tenant))
     .bind(texts(tasks, |t| t.run.as_str()))

@@ -97,11 +97,13 @@ pub(super) fn put_task(db: &Connection, task: &Task, missed: u32) -> Result<(), 
         "INSERT INTO tasks (tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, deadline_ms, \
          clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound, alive_ms, due_ms) \
          VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET \
-         source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, attempt=excluded.attempt, \
+         source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, \
+         attempt=excluded.attempt, \
          phase=excluded.phase, first_seen_ms=excluded.first_seen_ms, started_ms=excluded.started_ms, \
          deadline_ms=excluded.deadline_ms, clamped_from_ms=excluded.clamped_from_ms, \
          heartbeat_every_ms=excluded.heartbeat_every_ms, last_beat_ms=excluded.last_beat_ms, \
-         ended_ms=excluded.ended_ms, outcome=excluded.outcome, unbound=excluded.unbound, alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
+         ended_ms=excluded.ended_ms, outcome=excluded.outcome, unbound=excluded.unbound, \
+         alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
         params![
             task.tenant,
             task.run.as_str(),

@@ -1,6 +1,6 @@
 //! What Curfew itself noticed, or an operator said.
 
-use super::{Blade, Draft, LIST_AGE_MS, last_sign_ms};
+use super::{Blade, Draft, LIST_AGE_MS, LOST, last_sign_ms};
 use crate::case::{Action, HoldReason, Trigger, Urgency};
 use crate::credential::CredentialId;
 use crate::event::GrantSpec;
@@ -36,7 +36,7 @@ impl Draft<'_> {
         let mut task = self.expect(run);
         task.phase = Phase::Ended;
         task.ended_ms = Some(end_ms);
-        task.outcome = Some("lost".into());
+        task.outcome = Some(LOST.into());
         self.tasks.insert(run.clone(), task);
         self.facts.insert("ended_ms".into(), end_ms.into());
         // All of its attempts: what was granted for one that never started is over with the run.

@@ -1,6 +1,6 @@
 //! Tasks: when they live, and what their events change.
 
-use super::{Blade, CONTINUED, Draft};
+use super::{Blade, CONTINUED, Draft, LOST};
 use crate::case::{Trigger, Urgency};
 use crate::credential::CredentialId;
 use crate::event::{GrantSpec, TaskEnded, TaskExtended, TaskStarted};
@@ -152,6 +152,7 @@ impl Draft<'_> {
         let mut task = self.expect(&it.run);
         task.name = it.task.clone().or(task.name);
         task.within = it.within.clone().filter(|whole| *whole != it.run).or(task.within);
+        self.has_part(task.within.as_ref());
         task.identity = it.identity.clone().or(task.identity);
         if late {
             if attempt == task.attempt && task.started_ms.is_none() {
@@ -318,21 +319,29 @@ impl Draft<'_> {
         }
     }
 
-    /// The whole may have ended before the start of its part is read.
-    fn end_with_whole(&mut self, task: &mut Task) {
-        let whole = task.within.as_ref().and_then(|whole| self.task(whole)).cloned();
-        let Some(whole) = whole.filter(|whole| whole.phase == Phase::Ended) else { return };
-        if let Some(end_ms) = whole.ended_ms {
+    /// The whole may have ended before the start of its part is read. One that was lost, or goes on under another key,
+    /// says nothing of its parts: they may live.
+    fn end_with_whole(&self, task: &mut Task) {
+        let whole = task.within.as_ref().and_then(|whole| self.task(whole));
+        let says = |whole: &&Task| {
+            let outcome = whole.outcome.as_deref().unwrap_or_default();
+            whole.phase == Phase::Ended && outcome != LOST && !outcome.starts_with(CONTINUED)
+        };
+        if let Some(end_ms) = whole.filter(says).and_then(|whole| whole.ended_ms) {
             task.end_with(end_ms);
         }
-        if whole.unbound {
+    }
+
+    /// What has parts holds nothing by itself: that nobody said what is no news of it.
+    fn has_part(&mut self, whole: Option<&RunKey>) {
+        if let Some(whole) = whole.and_then(|whole| self.task(whole)).filter(|whole| whole.unbound).cloned() {
             self.tasks.insert(whole.run.clone(), Task { unbound: false, ..whole });
         }
     }
 
     /// A run that is over, and of which nobody ever said what it held: not known is not nothing.
     pub(super) fn note_unbound(&mut self, run: &RunKey) {
-        // What has parts holds nothing by itself, as the run of a DAG.
+        // As the run of a DAG: see `has_part`.
         let has_parts = self.view.parts.contains_key(run);
         if has_parts || !self.held_by(run).is_empty() || self.rules.holds_nothing(run) {
             return;

@@ -67,6 +67,12 @@ fn a_whole_that_was_lost_or_goes_on_says_nothing_of_its_parts() {
             notice(&mut world, "dag");
         }
         assert_eq!(world.task("a").deadline_ms, NOW + world.rules.longest_life_ms);
+        // Nor of those whose start is told again, or only now.
+        world.tell(part("a", "dag", NOW));
+        world.tell(part("b", "dag", NOW));
+        for name in ["a", "b"] {
+            assert_eq!(world.task(name).deadline_ms, NOW + world.rules.longest_life_ms, "{name}, {goes_on}");
+        }
     }
 }
 
@@ -80,6 +86,11 @@ fn what_has_parts_holds_nothing_by_itself() {
     // Its part may be read after its end.
     world.tell(part("b", "other", NOW));
     assert!(!world.task("other").unbound);
+    // And after its own end.
+    world.tell(end("third", 1));
+    world.tell(end("c", 1));
+    world.tell(part("c", "third", NOW));
+    assert!(!world.task("third").unbound);
 }
 
 #[test]
