@@ -39,8 +39,8 @@ use crate::retry::Schedule;
 use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
-pub const KINDS: [&str; 6] =
-    ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "vault-approle", "vault-kv"];
+pub const KINDS: [&str; 7] =
+    ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "redis-user", "vault-approle", "vault-kv"];
 /// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.
 pub const TOKENS: &str = "token:";
 /// Where the container image finds an AppRole's `role-id` and `secret-id`.
@@ -268,7 +268,9 @@ pub struct Reconcile {
 pub struct Target {
     /// Its name.
     pub name: String,
-    /// Holds the URL of Curfew's own login at PostgreSQL.
+    /// What it is.
+    pub system: System,
+    /// Holds the URL of Curfew's own login there; of Redis one for each node.
     pub url_file: PathBuf,
     /// Of one call.
     pub timeout_ms: i64,
@@ -276,6 +278,28 @@ pub struct Target {
     pub bears: Budget,
     /// Whether its users may be rotated.
     pub mode: Mode,
+}
+
+/// What a target is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum System {
+    /// PostgreSQL.
+    Postgres,
+    /// Redis, of one or several nodes.
+    Redis {
+        /// PEM file with the authority of its certificates.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+impl System {
+    /// Its key in the configuration.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis { .. } => "redis",
+        }
+    }
 }
 
 /// Secrets of one Vault that are read to know them by their fingerprints.

@@ -6,9 +6,11 @@
 //! [`Failure`]; nowhere else is their text read.
 
 pub mod candidate;
+mod many;
 pub mod plan;
 pub mod postgres;
 pub mod recipe;
+pub mod redis;
 pub mod vault;
 pub mod webhook;
 

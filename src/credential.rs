@@ -24,6 +24,8 @@ pub enum Kind {
     VaultSecretId,
     /// The password of a PostgreSQL role, whoever picks it; its id is the role's name, of two in turn `<one>,<other>`.
     PostgresRole,
+    /// A password of a Redis ACL user; its id is the user's name.
+    RedisUser,
     /// The secret_id of a Vault AppRole that consumers read from a store; its id is `<auth mount>/<role>`.
     VaultApprole,
     /// A value in a Vault KV store (or of a static role) that no recipe names: known by its fingerprints, and rotated by a
@@ -41,6 +43,7 @@ impl Kind {
             Self::VaultToken => "vault-token",
             Self::VaultSecretId => "vault-secret-id",
             Self::PostgresRole => "postgres-role",
+            Self::RedisUser => "redis-user",
             Self::VaultApprole => "vault-approle",
             Self::VaultKv => "vault-kv",
             Self::Unserved => "unserved",
@@ -48,7 +51,7 @@ impl Kind {
     }
 
     /// Those of which another value can take the place of their value.
-    pub const ROTATED: [Self; 3] = [Self::PostgresRole, Self::VaultApprole, Self::VaultKv];
+    pub const ROTATED: [Self; 4] = [Self::PostgresRole, Self::RedisUser, Self::VaultApprole, Self::VaultKv];
 
     /// Whether another value can take the place of its value: what cannot is revoked where others are rotated.
     pub fn rotates(self) -> bool {
@@ -61,6 +64,7 @@ impl Kind {
             "vault-token" => Self::VaultToken,
             "vault-secret-id" => Self::VaultSecretId,
             "postgres-role" => Self::PostgresRole,
+            "redis-user" => Self::RedisUser,
             "vault-approle" => Self::VaultApprole,
             "vault-kv" => Self::VaultKv,
             _ => Self::Unserved,

@@ -140,6 +140,13 @@ fn instead(id: &CredentialId, recipe: Option<&Recipe>, realms: &[Realm]) -> (Opt
                 }
             }
         }
+        Kind::RedisUser => {
+            let needs = format!(
+                "a database engine at a Vault for {} (Redis plugin), whose users live as long as the task",
+                id.instance()
+            );
+            (None, Some(needs))
+        }
         Kind::VaultLease => {
             let role = own.rsplit_once('/').map_or(own.as_str(), |(role, _)| role);
             (Some(exec(&variable(role.rsplit('/').next().unwrap_or(role)), role)), None)

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use curfew::case::Action;
-use curfew::config::{Config, Login, Realm};
+use curfew::config::{Config, Login, Realm, System, Target};
 use curfew::connector::recipe::{Place, Recipe};
-use curfew::connector::{self, Registry, postgres, vault, webhook};
+use curfew::connector::{self, Connector, Registry, postgres, redis, vault, webhook};
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::journal::Served;
 use curfew::ops::freeze_file;
@@ -152,20 +152,13 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         registry.add(Arc::new(caller));
     }
     for target in config.targets.iter().filter(|target| realms.is_empty() || opened.contains(&target.name)) {
-        let settings = postgres::PostgresSettings {
-            url: None,
-            url_file: Some(target.url_file.clone()),
-            timeout_ms: u64::try_from(target.timeout_ms).unwrap_or(0),
-        };
-        let made = postgres::connect(&target.name, &settings, clock.clone()).await;
+        let rotated = rotated_at(config, &target.name);
+        let made = behind(target, !rotated.is_empty(), clock).await;
         let made = made.map_err(|error| refused(&format!("target {}", target.name), &error))?;
         made.into_iter().for_each(|one| registry.add(one));
-        let rotated = rotated_at(config, &target.name);
         if rotated.is_empty() {
             continue;
         }
-        let made = postgres::role::connect(&target.name, &settings, clock.clone()).await;
-        registry.add(made.map_err(|error| refused(&format!("target {}", target.name), &error))?);
         registry.add_realm(connector::Realm {
             name: target.name.clone(),
             mode: target.mode,
@@ -175,6 +168,31 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         rotated.into_iter().cloned().for_each(|recipe| registry.add_recipe(recipe));
     }
     Ok(registry)
+}
+
+/// The connectors of a target: for what leases open there, and where its users are rotated also for those.
+async fn behind(
+    target: &Target,
+    rotates: bool,
+    clock: &clock::Shared,
+) -> Result<Vec<Arc<dyn Connector>>, vault::ConnectError> {
+    let timeout_ms = u64::try_from(target.timeout_ms).unwrap_or(0);
+    let (name, url_file) = (&target.name, target.url_file.clone());
+    match &target.system {
+        System::Postgres => {
+            let settings = postgres::PostgresSettings { url: None, url_file: Some(url_file), timeout_ms };
+            let mut made = postgres::connect(name, &settings, clock.clone()).await?;
+            if rotates {
+                made.push(postgres::role::connect(name, &settings, clock.clone()).await?);
+            }
+            Ok(made)
+        }
+        System::Redis { ca_file } => {
+            let urls = redis::Urls::File(url_file);
+            let settings = redis::RedisSettings { urls, ca_file: ca_file.clone(), timeout_ms };
+            Ok(vec![redis::connect(name, &settings, clock.clone()).await?])
+        }
+    }
 }
 
 /// The recipes whose values open a system.

@@ -115,7 +115,7 @@ pub fn summary(config: &Config) -> String {
         lines.push(format!("realm     {}: {mode}, {}", realm.rules.name, realm.vault.address));
     }
     for target in &config.targets {
-        lines.push(format!("target    {}: postgres", target.name));
+        lines.push(format!("target    {}: {}", target.name, target.system.as_str()));
     }
     for recipe in &config.recipes {
         let (id, place) = (&recipe.credential, &recipe.place);

@@ -11,7 +11,7 @@ use super::ways::{http, is_safe_url, kafka, patterns, publish, topics};
 use super::webhooks::webhooks;
 use super::{
     Config, Database, Environment, Fingerprint, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention,
-    TOKENS, Target, Topic, Transit, Vault, bindings, file, kubernetes, rotations,
+    System, TOKENS, Target, Topic, Transit, Vault, bindings, file, kubernetes, rotations,
 };
 use crate::connector;
 use crate::credential::CredentialId;
@@ -181,10 +181,22 @@ fn targets(c: &mut Checks<'_>, raw: &[Spanned<file::Target>], most: usize) -> Ve
         if !names.insert(&target.name.value) {
             c.wrong(target.name.referenced, format!("there are two targets {}", said(&target.name.value)));
         }
+        let (system, url_file, timeout) = match (&target.postgres, &target.redis) {
+            (Some(postgres), None) => (System::Postgres, &postgres.url_file, &postgres.timeout),
+            (None, Some(redis)) => {
+                let ca_file = redis.ca_file.as_ref().map(|path| c.path(path));
+                (System::Redis { ca_file }, &redis.url_file, &redis.timeout)
+            }
+            _ => {
+                c.wrong(target.name.referenced, "a target is one system: it has either `postgres` or `redis`");
+                continue;
+            }
+        };
         targets.push(Target {
             name: target.name.value.clone(),
-            url_file: c.path(&target.postgres.url_file),
-            timeout_ms: target.postgres.timeout.value.0,
+            system,
+            url_file: c.path(url_file),
+            timeout_ms: timeout.value.0,
             bears: bears(&target.bears, most),
             mode: target.mode,
         });
@@ -218,6 +230,10 @@ fn realms(
                 let message = format!("there is no target {}", said(&opens.target.value));
                 let known = targets.iter().map(|target| target.name.as_str());
                 c.problems.push(Problem::new(opens.target.referenced, message).nearest(&opens.target.value, known));
+            }
+            let opened = targets.iter().find(|target| target.name == opens.target.value);
+            if opened.is_some_and(|target| target.system != System::Postgres) {
+                c.wrong(opens.target.referenced, "what a lease opens is looked at on PostgreSQL only");
             }
             if !realm.allowed_prefixes.iter().any(|allowed| opens.prefix.value.starts_with(allowed.as_str())) {
                 let message = format!("{} is not below any of `allowed_prefixes`", said(&opens.prefix.value));

@@ -399,7 +399,11 @@ pub struct Target {
     /// Its name.
     pub name: Spanned<String>,
     /// A PostgreSQL server.
-    pub postgres: Postgres,
+    #[serde(default)]
+    pub postgres: Option<Postgres>,
+    /// A Redis.
+    #[serde(default)]
+    pub redis: Option<Redis>,
     /// Whether its users may be rotated. What a lease opens there follows the lease's realm.
     #[serde(default)]
     pub mode: Mode,
@@ -415,11 +419,25 @@ pub struct Postgres {
     /// Holds the URL of Curfew's own login.
     pub url_file: PathBuf,
     /// Of one call.
-    #[serde(default = "postgres_timeout")]
+    #[serde(default = "target_timeout")]
     pub timeout: Spanned<Millis>,
 }
 
-fn postgres_timeout() -> Spanned<Millis> {
+/// `redis`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// Holds the URL of Curfew's own login at each node, one a line.
+    pub url_file: PathBuf,
+    /// PEM file with the authority of their certificates; absent: those that the system trusts.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Of one exchange.
+    #[serde(default = "target_timeout")]
+    pub timeout: Spanned<Millis>,
+}
+
+fn target_timeout() -> Spanned<Millis> {
     unplaced(Millis(10_000))
 }
 

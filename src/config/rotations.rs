@@ -8,7 +8,7 @@ use serde_saphyr::{Location, Spanned};
 use super::check::Checks;
 use super::file::{AppRole, Millis, unplaced};
 use super::problem::{Problem, said};
-use super::{Inventory, Realm, Target, Webhook};
+use super::{Inventory, Realm, System, Target, Webhook};
 use crate::ages;
 use crate::case::turn::Turn;
 use crate::connector::candidate::LENGTH;
@@ -29,7 +29,7 @@ pub struct Rotation {
     #[serde(default)]
     pub target: Option<Spanned<String>>,
     /// One user, or two that take turns.
-    #[serde(default)]
+    #[serde(default, alias = "users")]
     pub roles: Option<Spanned<Vec<String>>>,
     /// Instead of both: the AppRole that the stored secret_id is of.
     #[serde(default)]
@@ -391,7 +391,7 @@ fn holder(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm], t
     }
 }
 
-/// Users of a PostgreSQL.
+/// Users of a PostgreSQL or a Redis.
 fn at_target(
     c: &mut Checks<'_>,
     one: &Rotation,
@@ -399,7 +399,8 @@ fn at_target(
     place: &Place,
     targets: &[Target],
 ) -> Option<Holder> {
-    match targets.iter().find(|known| known.name == target.value) {
+    let found = targets.iter().find(|known| known.name == target.value);
+    match found {
         None => {
             let message = format!("there is no target {}", said(&target.value));
             let known = targets.iter().map(|target| target.name.as_str());
@@ -416,7 +417,17 @@ fn at_target(
             c.wrong(roles.referenced, "a role's name has 1 to 63 bytes, no comma and no control characters");
         }
     }
+    let redis = found.is_some_and(|known| matches!(known.system, System::Redis { .. }));
+    let kind = if redis { Kind::RedisUser } else { Kind::PostgresRole };
+    if redis && (place.keeper.mints() || place.user_field.is_some()) {
+        c.wrong(roles.referenced, "a password of a Redis user is stored in one field of a KV engine");
+    }
     let users = match roles.value.as_slice() {
+        [user] if redis => Users::Many(user.clone()),
+        _ if redis => {
+            c.wrong(roles.referenced, "`users` is one: a Redis user has the old and the new password at once");
+            return None;
+        }
         [role] => Users::One(role.clone()),
         [_, _] if place.keeper.mints() => {
             c.wrong(roles.referenced, "a static role is of one user");
@@ -434,7 +445,7 @@ fn at_target(
             return None;
         }
     };
-    Some(Holder { kind: Kind::PostgresRole, instance: target.value.clone(), users, at: roles.referenced })
+    Some(Holder { kind, instance: target.value.clone(), users, at: roles.referenced })
 }
 
 pub(super) fn known_realm(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {

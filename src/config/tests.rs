@@ -401,6 +401,42 @@ fn an_inventory_reads_paths_or_static_roles() {
 }
 
 #[test]
+fn a_target_is_one_system_and_a_redis_has_one_user() {
+    let appdb = "  - {name: appdb, postgres: {url_file: /path/with/url}}\n";
+    let parsed = |target: &str, more: &str| {
+        let targets = format!("{appdb}  - {{name: cache, {target}}}\n");
+        parse(&format!("{}{more}", WHOLE.replace(appdb, &targets)))
+    };
+    let with = |target: &str, rotation: &str| {
+        let store = "store: {realm: prod, path: apps/app}";
+        parsed(target, &format!("rotations:\n  - {{name: app, target: cache, {rotation}, {store}}}\n"))
+    };
+    let redis = "mode: enforce, redis: {url_file: cache.urls, ca_file: ca.pem}";
+    let config = with(redis, "users: [sessions]").unwrap();
+    let cache = config.targets.iter().find(|target| target.name == "cache").unwrap();
+    assert_eq!(cache.system, System::Redis { ca_file: Some("/etc/curfew/ca.pem".into()) });
+    let recipe = &config.recipes[0];
+    assert_eq!(recipe.credential.as_str(), "urn:curfew:cred:redis-user:cache:sessions");
+    assert_eq!(recipe.users, Users::Many("sessions".into()));
+    for (target, rotation, why) in [
+        (redis, "users: [a, b]", "`users` is one"),
+        (redis, "users: [a], roles: [b]", "duplicate"),
+        ("redis: {url_file: u}, postgres: {url_file: u}", "users: [a]", "a target is one system"),
+        ("mode: enforce", "users: [a]", "a target is one system"),
+        ("redis: {url_fiel: u}", "users: [a]", "url_file"),
+    ] {
+        let said = with(target, rotation).unwrap_err().to_string();
+        assert!(said.contains(why), "{target} {rotation}: {said}");
+    }
+    let field =
+        "rotations:\n  - {name: app, target: cache, users: [a], store: {realm: prod, path: a, user_field: u}}\n";
+    assert!(parsed(redis, field).unwrap_err().to_string().contains("in one field"));
+    let opens = WHOLE.replace("target: appdb}", "target: cache}");
+    let opens = opens.replace(appdb, &format!("{appdb}  - {{name: cache, redis: {{url_file: u}}}}\n"));
+    assert!(parse(&opens).unwrap_err().to_string().contains("on PostgreSQL only"));
+}
+
+#[test]
 fn a_rotation_is_of_users_or_of_an_approle() {
     let with = |rotation: &str| parse(&format!("{WHOLE}rotations:\n  - {{name: app, {rotation}}}\n"));
     let store = "store: {realm: prod, path: apps/app, field: secret_id}";

@@ -24,6 +24,7 @@ use crate::intake::{Pen, create};
 use crate::world::{env, unique, until};
 
 mod bound;
+mod cached;
 mod kubernetes;
 mod minted;
 mod panics;

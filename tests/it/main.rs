@@ -20,6 +20,7 @@ macro_rules! over_both {
     };
 }
 
+mod acl;
 mod admin;
 mod canary;
 mod capacity;

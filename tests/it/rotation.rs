@@ -5,6 +5,7 @@
 mod adoption;
 mod approles;
 mod ends;
+mod redis;
 pub mod spread;
 mod static_roles;
 mod stories;

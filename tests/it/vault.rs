@@ -144,7 +144,7 @@ async fn connected(settings: &VaultSettings) -> Vec<Arc<dyn Connector>> {
     connect(REALM, settings, Mode::Enforce, System::shared()).await.unwrap()
 }
 
-fn about(kind: Kind, id: &str) -> Subject {
+pub fn about(kind: Kind, id: &str) -> Subject {
     Subject {
         credential: CredentialId::new(kind, REALM, id).unwrap(),
         principal: None,

@@ -14,7 +14,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq as _;
 
 use super::answers::{Call, Meaning};
 use super::client::{self, Raw, Wiped};
@@ -24,7 +23,8 @@ use super::{Vault, exact, odd, unsupported};
 use crate::case::plan::Act;
 use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue, Sighting};
 use crate::connector::candidate::check;
-use crate::connector::recipe::{Rotation, Stored, Which, of_store};
+use crate::connector::many::{self, Going, Why};
+use crate::connector::recipe::{Rotation, Which, of_store};
 use crate::connector::{Connector, Failure, Gate, Subject};
 use crate::credential::Kind;
 use crate::probe::Settle;
@@ -32,12 +32,8 @@ use crate::probe::Settle;
 /// In a secret_id's metadata: the credential that it is a value of, and the key of the step that made it.
 const CREDENTIAL: &str = "curfew_credential";
 const KEY: &str = "curfew_key";
-/// Versions between the old and the new value that are looked at.
-const BETWEEN: i64 = 32;
 /// How often it is tried to end the token of a login of our own.
 const FAREWELLS: u32 = 3;
-/// How often it is looked whether consumers have left the old value.
-const ADOPTION_MS: i64 = 5_000;
 
 /// The AppRoles of one realm whose secret_ids are rotated.
 pub struct AppRoles {
@@ -89,10 +85,6 @@ fn rotation(subject: &Subject) -> Result<(&Rotation, Role<'_>), Failure> {
     let rotation = subject.rotation.as_ref().ok_or_else(|| refused("no recipe names its role"))?;
     let name = rotation.recipe.users.names().first().copied().unwrap_or_default();
     Ok((rotation, Role::of(name)?))
-}
-
-fn same(a: &SecretString, b: &SecretString) -> bool {
-    a.expose_secret().as_bytes().ct_eq(b.expose_secret().as_bytes()).into()
 }
 
 /// Checks a role's name.
@@ -193,17 +185,6 @@ impl AppRoles {
         own.is_some_and(|own| own.eq_ignore_ascii_case(&format!("{}/{}", role.mount, role.name)))
     }
 
-    async fn read(&self, rotation: &Rotation, which: Which) -> Result<Option<Stored>, Failure> {
-        rotation.store.read(&rotation.recipe.place, which).await.map_err(of_store)
-    }
-
-    async fn old(&self, rotation: &Rotation) -> Result<Option<Stored>, Failure> {
-        match &rotation.turn.old {
-            Some(old) => self.read(rotation, Which::Version(old.version)).await,
-            None => Ok(None),
-        }
-    }
-
     /// The role; and once the store was seen, which secret_id the old value is: `<accessor>` or `<accessor>,<key>`.
     async fn look(&self, subject: &Subject) -> Result<Observation, Failure> {
         let (rotation, role) = rotation(subject)?;
@@ -211,7 +192,7 @@ impl AppRoles {
         seen.presence = if self.role_id(&role).await?.is_some() { Presence::Present } else { Presence::Gone };
         seen.protected = self.is_own(&role);
         if seen.presence == Presence::Present
-            && let Some(old) = self.old(rotation).await?
+            && let Some(old) = many::old(rotation).await?
             && let Some(known) = self.find(subject, &role, &old.value).await?
         {
             let key = known.key.filter(|_| known.is_ours).map(|key| format!(",{key}")).unwrap_or_default();
@@ -224,7 +205,7 @@ impl AppRoles {
         let (rotation, role) = rotation(subject)?;
         let recipe = &rotation.recipe;
         let candidate = rotation.candidate().await.map_err(of_store)?;
-        let current = self.read(rotation, Which::Current).await?;
+        let current = many::read(rotation, Which::Current).await?;
         check(&candidate, current.as_ref(), role.name, &recipe.password)?;
         let key = candidate.key.map(|key| key.to_string()).unwrap_or_default();
         let done = |request_ids| Output { done_ms: Some(self.vault.clock.wall_ms()), request_ids, ..Output::default() };
@@ -262,54 +243,18 @@ impl AppRoles {
         }
     }
 
-    /// Vault does not show who logs in with what: consumers have their time.
-    fn adopted(&self, rotation: &Rotation) -> Gate {
-        let now_ms = self.vault.clock.wall_ms();
-        let since_ms = now_ms.saturating_sub(rotation.turn.set_ms.unwrap_or(now_ms));
-        let left_ms = rotation.recipe.adoption.within_ms.saturating_sub(since_ms);
-        if left_ms <= 0 {
-            return Gate::Late;
-        }
-        Gate::Shut { again_ms: now_ms.saturating_add(left_ms.min(ADOPTION_MS)) }
-    }
-
-    /// What consumers go on reading: it stays.
-    fn kept<'a>(rotation: &Rotation, current: Option<&'a Stored>) -> Option<&'a Stored> {
-        let turn = &rotation.turn;
-        let replaced = turn.new.is_some() && !rotation.ends && !(rotation.contains && turn.refuted);
-        current.filter(|current| replaced && turn.old.as_ref().is_none_or(|old| old.version != current.version))
-    }
-
     /// Destroys the old secret_id, and what this credential's cases made beside the one that stays.
     async fn cut(&self, subject: &Subject) -> Result<Output, Failure> {
         let (rotation, role) = rotation(subject)?;
         if self.is_own(&role) {
             return Err(refused("by this role we log in ourselves"));
         }
-        let old = self.old(rotation).await?;
-        let current = self.read(rotation, Which::Current).await?;
-        let kept = Self::kept(rotation, current.as_ref());
-        if let (None, Some(seen)) = (&old, accessor_of(subject)) {
+        if let (None, Some(seen)) = (many::old(rotation).await?, accessor_of(subject)) {
             self.destroy(&role, seen.0).await?;
         }
-        let from = rotation.turn.old.as_ref().map_or(0, |old| old.version);
-        let to = current.as_ref().map_or(0, |current| current.version);
-        let mut others: Vec<Stored> = Vec::new();
-        for version in (from + 1..to).take(usize::try_from(BETWEEN).unwrap_or_default()) {
-            others.extend(self.read(rotation, Which::Version(version)).await?);
-        }
-        if kept.is_none() || rotation.contains {
-            others.extend(self.read(rotation, Which::Candidate).await?);
-        }
-        let current = current.as_ref().filter(|_| kept.is_none());
-        // P6: the value that goes, by its version; of all others only those that we made. Nothing takes its place: both.
-        let all = old.iter().map(|stored| (stored, true)).chain(others.iter().map(|stored| (stored, false)));
-        for (stored, named) in all.chain(current.map(|stored| (stored, rotation.ends))) {
-            if kept.is_some_and(|kept| same(&kept.value, &stored.value)) {
-                continue;
-            }
+        for Going { stored, why } in &many::going(rotation).await? {
             if let Some(known) = self.find(subject, &role, &stored.value).await?
-                && (known.is_ours || named)
+                && (known.is_ours || *why == Why::Named)
             {
                 self.destroy(&role, &known.accessor).await?;
             }
@@ -320,8 +265,8 @@ impl AppRoles {
     /// Ends the tokens that the old secret_id gave, as far as metadata tells.
     async fn derived(&self, subject: &Subject) -> Result<Output, Failure> {
         let (rotation, role) = rotation(subject)?;
-        let current = self.read(rotation, Which::Current).await?;
-        let kept = match Self::kept(rotation, current.as_ref()) {
+        let current = many::read(rotation, Which::Current).await?;
+        let kept = match many::kept(rotation, current.as_ref()) {
             Some(kept) => self.find(subject, &role, &kept.value).await?.and_then(|known| known.key),
             None => None,
         };
@@ -350,9 +295,7 @@ impl AppRoles {
     /// The candidate goes, unless consumers read it.
     async fn restore(&self, subject: &Subject) -> Result<Output, Failure> {
         let (rotation, role) = rotation(subject)?;
-        let current = self.read(rotation, Which::Current).await?;
-        if let Some(candidate) = self.read(rotation, Which::Candidate).await?
-            && !current.is_some_and(|current| same(&current.value, &candidate.value))
+        if let Some(candidate) = many::taken_back(rotation).await?
             && let Some(known) = self.find(subject, &role, &candidate.value).await?
             && known.is_ours
         {
@@ -365,8 +308,7 @@ impl AppRoles {
     async fn sight(&self, subject: &Subject) -> Result<(Answer, bool, Level), Failure> {
         let (rotation, role) = rotation(subject)?;
         let unknown = (Answer::Unknown, false, Level::Target);
-        let current = self.read(rotation, Which::Current).await?;
-        let old = self.old(rotation).await?;
+        let (new, tried) = many::tried(rotation).await?;
         let Some(role_id) = self.role_id(&role).await? else {
             // Without the role none of its secret_ids lets anybody in.
             return Ok((Answer::Refused, self.vault.is_living().await, Level::Issuer));
@@ -374,9 +316,7 @@ impl AppRoles {
         if !self.vault.is_living().await {
             return Ok(unknown);
         }
-        let new =
-            current.as_ref().filter(|now| !rotation.ends && old.as_ref().is_none_or(|old| old.version != now.version));
-        if let Some(new) = new.filter(|_| rotation.turn.new.is_some()) {
+        if let Some(new) = &new {
             // A login that is let in takes back what failed ones counted towards a lock.
             let known = self.find(subject, &role, &new.value).await?;
             if known.is_none_or(|known| known.is_bounded) || self.log_in(&role, &role_id, &new.value).await != Login::In
@@ -384,10 +324,6 @@ impl AppRoles {
                 return Ok(unknown);
             }
         }
-        let mut tried: Vec<&Stored> = old.iter().collect();
-        tried.extend(
-            current.as_ref().filter(|now| rotation.ends && old.as_ref().is_none_or(|old| old.version != now.version)),
-        );
         for stored in &tried {
             match self.log_in(&role, &role_id, &stored.value).await {
                 Login::In => return Ok((Answer::Accepted, true, Level::Target)),
@@ -457,7 +393,7 @@ impl Connector for AppRoles {
     async fn pass(&self, act: Act, subject: &Subject) -> Result<Gate, Failure> {
         match act {
             Act::Test => self.vault.bounded(false, self.test(subject)).await,
-            Act::Adopt => Ok(self.adopted(rotation(subject)?.0)),
+            Act::Adopt => Ok(many::adopted(rotation(subject)?.0, self.vault.clock.wall_ms())),
             _ => Err(unsupported()),
         }
     }
