@@ -311,6 +311,30 @@ mod turned {
     }
 
     #[test]
+    fn what_was_to_go_before_is_not_forgotten_when_what_came_goes_too() {
+        let version = |version| Generation { version, user: None };
+        use crate::case::turn::Turn;
+        let mut turn = Turn { old: Some(version(3)), new: Some(version(4)), is_set: true, ..Turn::default() };
+        turn.go_on(Some(3));
+        assert_eq!(
+            (turn.new.clone(), turn.left.len(), turn.first()),
+            (Some(version(4)), 0, Some(3)),
+            "about the old one"
+        );
+        turn.go_on(Some(4));
+        assert_eq!(turn, Turn { left: vec![version(3)], ..Turn::default() });
+        turn.saw(Some(&version(4)));
+        assert_eq!((turn.old.clone(), turn.first()), (Some(version(4)), Some(3)));
+        // However often: the newest are remembered.
+        for n in 5..100 {
+            turn.new = Some(version(n));
+            turn.go_on(Some(n));
+            turn.saw(Some(&version(n)));
+        }
+        assert_eq!((turn.left.len(), turn.first()), (Turn::LEFT, Some(99 - 32)));
+    }
+
+    #[test]
     fn after_a_refuted_containment_all_of_it_is_done_again() {
         let mut proving = at(2, Act::Prove);
         let step = proving.step;

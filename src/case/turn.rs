@@ -14,6 +14,9 @@ pub struct Turn {
     /// The value that was current when the case first looked: it goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old: Option<Generation>,
+    /// Values that were to go before that one, when the one that took their place had to go as well: they end with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Generation>,
     /// The value that consumers read since the promotion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Generation>,
@@ -45,6 +48,8 @@ impl Turn {
     pub const CANDIDATES: u32 = 3;
     /// So many consumers are remembered.
     pub const CONSUMERS: usize = 64;
+    /// So many values are remembered that are left to end, the newest.
+    pub const LEFT: usize = 32;
 
     pub(super) fn is_blank(&self) -> bool {
         *self == Self::default()
@@ -99,7 +104,15 @@ impl Turn {
     pub(super) fn go_on(&mut self, generation: Option<i64>) {
         (self.rejected, self.unhealthy) = (0, false);
         if generation.is_some() && generation == self.new.as_ref().map(|new| new.version) {
-            *self = Self::default();
+            let mut left = std::mem::take(&mut self.left);
+            left.extend(self.old.take());
+            let surplus = left.len().saturating_sub(Self::LEFT);
+            *self = Self { left: left.split_off(surplus), ..Self::default() };
         }
+    }
+
+    /// The oldest version that goes.
+    pub fn first(&self) -> Option<i64> {
+        self.left.iter().chain(&self.old).map(|goes| goes.version).min()
     }
 }

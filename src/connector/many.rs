@@ -9,6 +9,8 @@ use super::{Failure, Gate};
 
 /// Versions between the old and the new value that are looked at.
 const BETWEEN: usize = 32;
+/// Values that were left to end before and are tried as well: few wrong logins in a row lock a role.
+const LEFT: usize = 2;
 /// How often it is looked whether consumers have left the old value.
 const ADOPTION_MS: i64 = 5_000;
 
@@ -72,7 +74,7 @@ pub(super) struct Going {
 pub(super) async fn going(rotation: &Rotation) -> Result<Vec<Going>, Failure> {
     let old = old(rotation).await?;
     let current = read(rotation, Which::Current).await?;
-    let from = rotation.turn.old.as_ref().map_or(0, |old| old.version);
+    let from = rotation.turn.first().unwrap_or(0);
     let to = current.as_ref().map_or(0, |current| current.version);
     let stays = kept(rotation, current.as_ref()).is_some();
     let mut all: Vec<Going> = Vec::new();
@@ -86,6 +88,9 @@ pub(super) async fn going(rotation: &Rotation) -> Result<Vec<Going>, Failure> {
         }
     };
     add(old, Why::Named);
+    for left in &rotation.turn.left {
+        add(read(rotation, Which::Version(left.version)).await?, Why::Named);
+    }
     for version in (from + 1..to).take(BETWEEN) {
         add(read(rotation, Which::Version(version)).await?, Why::Superseded);
     }
@@ -120,6 +125,9 @@ pub(super) async fn tried(rotation: &Rotation) -> Result<(Option<Stored>, Vec<St
     let current = read(rotation, Which::Current).await?;
     let mut tried: Vec<Stored> = old(rotation).await?.into_iter().collect();
     let newer = current.filter(|current| tried.is_empty() || is_newer(rotation, current));
+    for left in rotation.turn.left.iter().rev().take(LEFT) {
+        tried.extend(read(rotation, Which::Version(left.version)).await?);
+    }
     if rotation.ends {
         tried.extend(newer);
         return Ok((None, tried));

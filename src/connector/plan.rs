@@ -153,6 +153,10 @@ fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Pla
             step(Act::Test, target, false),
             step(Act::Promote, store, false),
         ]);
+        // Who has the new value now may be whose value was to go before: sessions of that one came until a moment ago.
+        if ends == Act::Disable && !state.turn.left.is_empty() {
+            steps.push(step(derived, target, true));
+        }
     }
     // The old value is dead: nobody is kept alive by waiting for a place that cannot have the new one.
     steps.extend(copied(recipe, true).chain(called(recipe)));

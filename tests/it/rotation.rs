@@ -186,6 +186,17 @@ impl Victim {
         (text("username"), text("password"))
     }
 
+    /// The versions that are not destroyed.
+    pub async fn kept(&self) -> Vec<i64> {
+        let Place { mount, path, .. } = &self.recipe.place;
+        let (_, meta) = self.admin.call("GET", &format!("{mount}/metadata/{path}"), Value::Null).await;
+        let versions = meta["data"]["versions"].as_object().unwrap().iter();
+        let kept = versions.filter(|(_, version)| version["destroyed"] == false);
+        let mut kept: Vec<i64> = kept.map(|(version, _)| version.parse().unwrap()).collect();
+        kept.sort_unstable();
+        kept
+    }
+
     /// The candidate at the side path, if there is one.
     pub async fn candidate(&self) -> Option<(String, String)> {
         let Place { mount, path, .. } = &self.recipe.place;

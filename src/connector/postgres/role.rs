@@ -151,6 +151,17 @@ fn going(rotation: &Rotation) -> Result<Vec<&str>, Failure> {
     }
 }
 
+/// Those users, and those whose value was to go before: sessions of it may be left, though the user has another by now.
+fn with_left<'a>(mut users: Vec<&'a str>, rotation: &'a Rotation) -> Vec<&'a str> {
+    for left in rotation.turn.left.iter().filter_map(|left| left.user.as_deref()) {
+        // No name that the recipe does not know.
+        if !users.contains(&left) && rotation.recipe.users.names().contains(&left) {
+            users.push(left);
+        }
+    }
+    users
+}
+
 /// The OID that was recorded of `user`: those of all users are, in the recipe's order. `0`: there was no such role.
 fn recorded(subject: &Subject, users: &Users, user: &str) -> Option<i64> {
     let place = users.names().iter().position(|name| *name == user)?;

@@ -303,9 +303,12 @@ impl Secrets {
                     }
                 }
                 (Some(old), Some(new)) if old.version < new.version && old.version != versions.newest => {
-                    doomed.push(old.version);
-                    let between = versions.all.range(old.version + 1..new.version);
-                    let between: Vec<i64> = between.map(|(version, _)| *version).filter(stored).collect();
+                    let goes =
+                        |version: &i64| rotation.turn.left.iter().chain([old]).any(|goes| goes.version == *version);
+                    let first = rotation.turn.first().unwrap_or(old.version);
+                    let all = versions.all.range(first..new.version).map(|(version, _)| *version).filter(stored);
+                    let (known, between): (Vec<i64>, Vec<i64>) = all.partition(goes);
+                    doomed.extend(known);
                     if between.len() > BETWEEN {
                         output.residue.push(Residue::OldValueStored);
                     }

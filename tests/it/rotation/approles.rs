@@ -17,7 +17,7 @@ use curfew::journal::{CaseLine, Journal};
 use serde_json::{Value, json};
 
 use super::adoption::{consumers, every_kill_of, is_held, is_promoted, killed_on_the_way_back, run_until, says};
-use super::{Ground, Victim, assert_one_end, finding, open_case, registered};
+use super::{Ground, Victim, assert_one_end, finding, finding_of, open_case, registered};
 use crate::endure::{self, Trial};
 use crate::stage::{Between, Stage, case_of, ended, now_ms, record, started};
 use crate::store::Store;
@@ -180,6 +180,7 @@ over_both! {
     an_approle_rolled_over_survives_every_fault,
     the_tokens_of_the_old_secret_id_end_and_those_of_others_live,
     a_rollover_of_an_approle_that_is_taken_over_leaves_no_candidate,
+    a_new_secret_id_that_leaks_before_the_old_one_is_cut_takes_both_with_it,
     a_candidate_that_is_refused_is_destroyed_and_the_old_one_works_on,
     an_approle_that_is_revoked_has_its_one_secret_id_destroyed,
     a_consumer_that_cannot_log_in_with_the_new_secret_id_gets_the_old_one_back,
@@ -285,6 +286,23 @@ async fn a_rollover_of_an_approle_that_is_taken_over_leaves_no_candidate(store: 
         assert_one_end(&journal, &line, "taken over").await;
         ours.assert_rotated(&format!("taken over at {until_act:?}")).await;
     }
+}
+
+async fn a_new_secret_id_that_leaks_before_the_old_one_is_cut_takes_both_with_it(store: Store) {
+    let ground = Ground::new().await;
+    let ours = ground.approle(consumers(3_600_000, Late::Hold)).await;
+    let victim = &ours.victim;
+    let stage = Stage::new(store, victim.registry.clone());
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), victim, Action::Rollover).await;
+    run_until(&stage, &journal, victim, "the promotion", is_promoted).await;
+    let second = victim.stored().await.2;
+    record(journal.as_ref(), vec![registered(victim, 2), finding_of(victim, 2, "active")]).await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    assert_one_end(&journal, &line, "both leaked").await;
+    ours.assert_rotated("both leaked").await;
+    assert!(ours.log_in(&second).await.is_none(), "the second one still works");
+    assert_eq!(victim.kept().await, [3]);
 }
 
 /// A gate that always says the same.

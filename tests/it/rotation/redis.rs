@@ -17,7 +17,7 @@ use curfew::journal::{CaseLine, Journal};
 use serde_json::json;
 
 use super::adoption::{consumers, every_kill_of, is_held, is_promoted, killed_on_the_way_back, run_until, says};
-use super::{Ground, Victim, assert_one_end, finding, open_case, registered};
+use super::{Ground, Victim, assert_one_end, finding, finding_of, open_case, registered};
 use crate::acl::{Node, settings};
 use crate::endure::{self, Trial};
 use crate::stage::{Stage, case_of, ended, new_run, record, started};
@@ -196,6 +196,7 @@ over_both! {
     nodes_of_a_cluster_count_as_well,
     connections_that_were_open_end,
     a_redis_user_that_is_revoked_loses_its_one_password,
+    a_new_password_that_leaks_before_the_old_one_is_cut_takes_both_with_it,
     administrators_are_never_touched,
     who_is_let_in_anyway_is_parked,
     a_consumer_that_cannot_log_in_gets_the_old_password_back,
@@ -401,6 +402,23 @@ async fn a_redis_user_that_is_revoked_loses_its_one_password(store: Store) {
     cache.assert_everywhere(&cache.victim.old.1, false, "its own").await;
     cache.assert_everywhere(BYSTANDER, true, "P6: never all of the user").await;
     assert_eq!(cache.passwords().await, [1, 1]);
+}
+
+async fn a_new_password_that_leaks_before_the_old_one_is_cut_takes_both_with_it(store: Store) {
+    let (ground, nodes) = (Ground::new().await, two_nodes().await);
+    let cache = ground.cache(&nodes, consumers(3_600_000, Late::Hold)).await;
+    let victim = &cache.victim;
+    let stage = Stage::new(store, victim.registry.clone());
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), victim, Action::Rollover).await;
+    run_until(&stage, &journal, victim, "the promotion", is_promoted).await;
+    let second = victim.stored().await.2;
+    record(journal.as_ref(), vec![registered(victim, 2), finding_of(victim, 2, "active")]).await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    assert_one_end(&journal, &line, "both leaked").await;
+    cache.assert_rotated("both leaked").await;
+    cache.assert_everywhere(&second, false, "the second one").await;
+    assert_eq!(victim.kept().await, [3]);
 }
 
 async fn administrators_are_never_touched(store: Store) {

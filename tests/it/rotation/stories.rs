@@ -17,7 +17,8 @@ use curfew::journal::Filter;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
-use super::{Ground, Shape, assert_one_end, finding, open_case, registered};
+use super::adoption::{consumers, is_promoted, run_until};
+use super::{Ground, Shape, assert_one_end, finding, finding_of, open_case, registered};
 use crate::stage::{Between, Stage, case_of, ended, event, record, started};
 use crate::store::Store;
 use crate::world::until;
@@ -26,6 +27,7 @@ over_both! {
     ten_findings_of_one_credential_are_one_rotation,
     a_finding_of_a_value_that_was_replaced_is_looked_at_and_closed_as_dead,
     a_rollover_that_runs_is_taken_over_by_a_containment,
+    a_new_value_that_leaks_before_the_old_one_is_cut_takes_both_with_it,
     every_candidate_is_rejected_and_the_old_value_works_on,
     a_user_whom_nothing_lets_in_gets_its_old_value_back,
     a_store_that_is_down_between_set_and_promote_delays_and_loses_nothing,
@@ -114,6 +116,37 @@ impl Between for Picky {
             return Err(Failure::new(FailureKind::Rejected, "injected: not this one"));
         }
         inner.pass(act, subject).await
+    }
+}
+
+/// The new value is promoted, the old one lives for those who have not adopted it; then the new one is found as well.
+async fn a_new_value_that_leaks_before_the_old_one_is_cut_takes_both_with_it(store: Store) {
+    let ground = Ground::new().await;
+    let waits = consumers(3_600_000, Late::Hold);
+    for shape in [Shape::One, Shape::Two, Shape::Spread] {
+        let victim = ground.victim(shape, waits.clone()).await;
+        let stage = Stage::new(store.fresh(), victim.registry.clone());
+        let journal = stage.open().await;
+        open_case(journal.as_ref(), &victim, Action::Rollover).await;
+        run_until(&stage, &journal, &victim, "the promotion", is_promoted).await;
+        let second = victim.stored().await;
+        assert_eq!(second.0, 2);
+        let session = if victim.works(&victim.old).await { Some(victim.old.clone()) } else { None };
+        let session = match &session {
+            Some((user, value)) => Some(victim.pg.login(user, value).await.unwrap()),
+            None => None,
+        };
+        assert_eq!(session.is_some(), shape != Shape::One, "of one user the old value is dead by now");
+        record(journal.as_ref(), vec![registered(&victim, 2), finding_of(&victim, 2, "active")]).await;
+        let line = stage.run_until_closed(&journal, victim.credential()).await;
+        let what = format!("{shape:?}");
+        assert_one_end(&journal, &line, &what).await;
+        victim.assert_rotated(&what).await;
+        assert!(!victim.works(&(second.1, second.2)).await, "{what}: the second value still works");
+        assert_eq!(victim.kept().await, [3], "{what}: the versions that are stored");
+        if let Some(mut session) = session {
+            assert!(sqlx::query("SELECT 1").execute(&mut session).await.is_err(), "{what}: a session lives");
+        }
     }
 }
 

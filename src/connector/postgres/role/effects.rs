@@ -3,7 +3,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::sessions::{IN_USE, Scope, TERMINATE, before};
-use super::{PostgresRole, Role, VERSION, going, of_store, recorded, refused, value};
+use super::{PostgresRole, Role, VERSION, going, of_store, recorded, refused, value, with_left};
 use crate::case::record::{FailureKind, Output};
 use crate::connector::candidate::check;
 use crate::connector::postgres::{LOOKS, quoted};
@@ -136,7 +136,8 @@ impl PostgresRole {
         let mut output = Output::default();
         // Before a containment's new value is set, nobody has a right to a session: the leaked value may be of either.
         let all = rotation.contains && (rotation.turn.new.is_none() || rotation.turn.refuted);
-        for user in if all { rotation.recipe.users.names() } else { going(rotation)? } {
+        let users = if all { rotation.recipe.users.names() } else { with_left(going(rotation)?, rotation) };
+        for user in users {
             output.derived += self.end_sessions_of(subject, rotation, user).await?;
         }
         Ok(output)

@@ -1,7 +1,7 @@
 //! Whether the old value still opens anything. At most three logins for each look, below what locks a user out.
 
 use super::sessions::Scope;
-use super::{PostgresRole, Role, of_store, recorded, value};
+use super::{PostgresRole, Role, of_store, recorded, value, with_left};
 use crate::case::record::{Answer, Level, Residue};
 use crate::connector::postgres::SELF;
 use crate::connector::postgres::answers::Login;
@@ -91,8 +91,9 @@ impl PostgresRole {
         if sight.answer != Answer::Refused {
             return Ok(sight);
         }
-        let all = rotation.recipe.users.names();
-        for user in user.filter(|_| !rotation.ends).map_or(all, |user| vec![user]) {
+        let all = || rotation.recipe.users.names();
+        let whose = user.filter(|_| !rotation.ends).map(|user| with_left(vec![user], rotation));
+        for user in whose.unwrap_or_else(all) {
             self.count_sessions(subject, rotation, user, may_end, &mut sight).await?;
         }
         if rotation.ends && sight.answer == Answer::Refused && self.own_objects(subject, rotation).await? {

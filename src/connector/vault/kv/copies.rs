@@ -109,7 +109,7 @@ async fn gone(rotation: &Rotation) -> Result<Vec<Stored>, Failure> {
         (Some(old), None) if rotation.contains => old.version,
         _ => return Ok(Vec::new()),
     };
-    let first = old.map_or(last, |old| old.version);
+    let first = rotation.turn.first().unwrap_or(last);
     let mut values = Vec::new();
     for version in window(last).filter(|version| *version >= first) {
         values.extend(first_place(rotation, version).await?);
