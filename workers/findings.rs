@@ -22,6 +22,7 @@ pub async fn publish(config: &Config, what: PublishFindings, json: bool) -> Resu
     let report = match what.from {
         Format::Gitleaks => read(config, &what, Adapter::Gitleaks).await?,
         Format::Trufflehog => read(config, &what, Adapter::TruffleHog).await?,
+        Format::Gitlab => read(config, &what, Adapter::GitLab).await?,
         Format::Canonical => {
             let is_finding = |kind| matches!(kind, Type::FindingObserved | Type::FindingClosed);
             Report { events: checked(&what.files, is_finding)?, ..Report::default() }

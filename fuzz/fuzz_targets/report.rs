@@ -1,4 +1,4 @@
-//! What the targets of both scanners do.
+//! What the targets of all scanners do.
 
 use std::sync::LazyLock;
 

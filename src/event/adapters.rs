@@ -11,9 +11,12 @@
 //! same event, which is a duplicate. What a scanner *verified* is a fresh look, and said anew each day (UTC).
 
 mod finding;
+mod gitlab;
 mod gitleaks;
 mod hide;
 mod items;
+mod object;
+pub mod revocations;
 #[cfg(test)]
 mod tests;
 mod trufflehog;
@@ -21,7 +24,9 @@ mod trufflehog;
 use std::io::Read;
 
 use crate::fingerprint::Keys;
+use finding::By;
 use items::{Items, Piece};
+use object::{Object, Wiped};
 
 /// Bytes of one finding in a report at most.
 pub const MAX_ITEM_BYTES: usize = 1024 * 1024;
@@ -36,14 +41,20 @@ pub enum Adapter {
     Gitleaks,
     /// TruffleHog v3: `--json`.
     TruffleHog,
+    /// GitLab's secret detection: `gl-secret-detection-report.json`, schemas 14 and 15.
+    GitLab,
 }
 
 impl Adapter {
+    /// All that there are.
+    pub const ALL: [Self; 3] = [Self::Gitleaks, Self::TruffleHog, Self::GitLab];
+
     /// The name in paths and on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gitleaks => "gitleaks",
             Self::TruffleHog => "trufflehog",
+            Self::GitLab => "gitlab",
         }
     }
 
@@ -52,12 +63,22 @@ impl Adapter {
         match self {
             Self::Gitleaks => "/scanners/gitleaks",
             Self::TruffleHog => "/scanners/trufflehog",
+            Self::GitLab => "/scanners/gitlab",
         }
+    }
+
+    const fn by(self) -> By {
+        By { tool: self.as_str(), source: self.source() }
+    }
+
+    /// Whether its reports say what was scanned.
+    const fn names_repository(self) -> bool {
+        matches!(self, Self::TruffleHog)
     }
 
     /// The adapter of this name.
     pub fn of_name(name: &str) -> Option<Self> {
-        [Self::Gitleaks, Self::TruffleHog].into_iter().find(|one| one.as_str() == name)
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
     }
 }
 
@@ -66,7 +87,7 @@ impl Adapter {
 pub struct Given<'a> {
     /// By which secrets are fingerprinted; without them a finding is known by place and public names only.
     pub keys: Option<&'a Keys>,
-    /// What was scanned. Gitleaks' reports do not say it; where TruffleHog's do, they are right.
+    /// What was scanned. Gitleaks' and GitLab's reports do not say it; where TruffleHog's do, they are right.
     pub repository: Option<&'a str>,
     /// Now.
     pub now_ms: i64,
@@ -110,8 +131,8 @@ pub enum Why {
     /// The report ends within it.
     #[error("the report ends in the middle of a finding")]
     Cut,
-    /// Neither a list nor lines of objects.
-    #[error("a report is a JSON array, or one JSON object a line")]
+    /// Not framed as reports of its scanner are.
+    #[error("a report is a JSON array, or one JSON object a line; GitLab's an object with `vulnerabilities`")]
     NoReport,
     /// Not JSON, or a name stands twice.
     #[error("not JSON")]
@@ -126,24 +147,33 @@ pub enum Why {
     #[error("a finding nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
     /// No rule or detector: another tool's, or one of another version.
-    #[error("not a finding of Gitleaks v8 or TruffleHog v3: the rule or detector is missing")]
+    #[error(
+        "not a finding of Gitleaks v8, TruffleHog v3 or GitLab's secret detection: the rule or detector is missing"
+    )]
     NoDetector,
 }
 
-/// Gitleaks' reports do not say which repository they are about.
+/// Some scanners' reports do not say which repository they are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a report of gitleaks does not name its repository, and findings of two would be taken for one: name it")]
-pub struct NoRepository;
+#[error("a report of {0} does not name its repository, and findings of two would be taken for one: name it")]
+pub struct NoRepository(
+    /// Whose.
+    pub &'static str,
+);
 
 /// Reads a report, finding by finding.
 ///
 /// # Errors
 /// [`NoRepository`].
 pub fn read<R: Read>(adapter: Adapter, report: R, given: Given<'_>) -> Result<Report<'_, R>, NoRepository> {
-    if adapter == Adapter::Gitleaks && given.repository.is_none_or(|name| name.trim().is_empty()) {
-        return Err(NoRepository);
+    if !adapter.names_repository() && given.repository.is_none_or(|name| name.trim().is_empty()) {
+        return Err(NoRepository(adapter.as_str()));
     }
-    Ok(Report { adapter, given, items: Items::new(report) })
+    let items = match adapter {
+        Adapter::Gitleaks | Adapter::TruffleHog => Items::new(report),
+        Adapter::GitLab => Items::within(report, gitlab::LIST),
+    };
+    Ok(Report { adapter, given, items })
 }
 
 /// The findings of a report, in its order.
@@ -171,22 +201,28 @@ impl<R: Read> Iterator for Report<'_, R> {
     }
 }
 
-/// One finding. `None`: it is none, and not meant to be.
-fn item(adapter: Adapter, bytes: &[u8], given: &Given<'_>) -> Result<Option<Converted>, Why> {
+/// One piece of a report, as JSON.
+fn parsed(bytes: &[u8]) -> Result<Wiped<'_>, Why> {
     let text = std::str::from_utf8(bytes).map_err(|_| Why::NoJson)?;
     let node = super::tree::parse(text, MAX_DEPTH).map_err(|reason| match reason {
         super::RejectReason::TooDeep => Why::TooDeep,
         _ => Why::NoJson,
     })?;
-    let node = items::Wiped(node);
-    let object = items::Object::of(&node.0).ok_or(Why::NoDetector)?;
+    Ok(Wiped(node))
+}
+
+/// One finding. `None`: it is none, and not meant to be.
+fn item(adapter: Adapter, bytes: &[u8], given: &Given<'_>) -> Result<Option<Converted>, Why> {
+    let node = parsed(bytes)?;
+    let object = Object::of(&node.0).ok_or(Why::NoDetector)?;
     let found = match adapter {
         Adapter::Gitleaks => gitleaks::found(object, given.repository.unwrap_or_default())?,
+        Adapter::GitLab => gitlab::found(object, given.repository.unwrap_or_default())?,
         Adapter::TruffleHog => match trufflehog::found(object, given.repository)? {
             Some(found) => found,
             None => return Ok(None),
         },
     };
     let day = given.now_ms.div_euclid(DAY_MS);
-    Ok(Some(found.event(adapter, given.keys, day)))
+    Ok(Some(found.event(adapter.by(), given.keys, day)))
 }

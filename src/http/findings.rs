@@ -38,8 +38,8 @@ pub struct Findings {
     pub keys: Option<Keyring>,
 }
 
-/// `POST /findings`: one structured CloudEvent. `POST /findings/gitleaks?repository=…` and `POST /findings/trufflehog`: a
-/// report as the scanner wrote it.
+/// `POST /findings`: one structured CloudEvent. `POST /findings/gitleaks?repository=…`, `POST /findings/gitlab?repository=…`
+/// and `POST /findings/trufflehog`: a report as the scanner wrote it.
 pub fn findings(findings: Findings) -> Router {
     let events = Router::new().route("/findings", post(event)).with_state(findings.door.clone());
     let reports = Router::new().route("/findings/{scanner}", post(report)).with_state(findings);
@@ -62,7 +62,8 @@ async fn report(
         return refuse(StatusCode::UNAUTHORIZED, "token");
     }
     let Some(adapter) = Adapter::of_name(&scanner) else {
-        return explain(StatusCode::NOT_FOUND, "scanner", "there are /findings/gitleaks and /findings/trufflehog");
+        let known = Adapter::ALL.map(|one| format!("/findings/{}", one.as_str())).join(", ");
+        return explain(StatusCode::NOT_FOUND, "scanner", &format!("there are {known}"));
     };
     let Some(keyring) = &state.keys else {
         let say = "without a fingerprint key no finding could be matched with a credential: make one by \
@@ -87,27 +88,26 @@ async fn report(
         let now_ms = state.door.intake.clock.wall_ms();
         let read = tokio::task::spawn_blocking(move || read(adapter, &report, &keys, repository.as_deref(), now_ms));
         match read.await.map_err(|error| Failed::Died(died(&error)))? {
-            Ok(read) => record(&state.door, read).await,
+            Ok(Read { made, bad }) => {
+                let counts = record(&state.door, made).await?;
+                Ok(Counts { unreadable: bad.iter().map(|bad| bad.line).collect(), ..counts })
+            }
             Err(failed) => Err(failed),
         }
     });
     match recorded.await.unwrap_or_else(|error| Err(Failed::Died(died(&error)))) {
         Ok(counts) => counts.answer(),
         Err(Failed::NoRepository) => {
-            let say = "a report of gitleaks does not name its repository: say ?repository=…";
-            explain(StatusCode::BAD_REQUEST, "repository", say)
+            let say = format!("a report of {} does not name its repository: say ?repository=…", adapter.as_str());
+            explain(StatusCode::BAD_REQUEST, "repository", &say)
         }
         Err(Failed::TooMany) => {
             let say =
                 "a report over HTTP has at most 20 000 findings: send it in parts, or by `curfew publish finding`";
             explain(StatusCode::PAYLOAD_TOO_LARGE, "too_many", say)
         }
-        Err(Failed::Journal(error)) => {
-            tracing::error!(%error, "findings over HTTP were not all recorded");
-            unavailable()
-        }
-        Err(Failed::Died(why)) => {
-            tracing::error!(why, "recording findings over HTTP died");
+        Err(failed @ (Failed::Journal(_) | Failed::Died(_))) => {
+            failed.log("findings over HTTP");
             unavailable()
         }
     }
@@ -116,16 +116,27 @@ async fn report(
 /// Small ones grow when they are converted: what one request may hold is bounded by their number as well.
 const MAX_FINDINGS: usize = 20_000;
 
-enum Failed {
+pub(super) enum Failed {
     NoRepository,
     TooMany,
     Journal(journal::Error),
     Died(&'static str),
 }
 
+impl Failed {
+    /// Says that `what` was not all recorded; what its sender did wrong is not said here.
+    pub(super) fn log(&self, what: &str) {
+        match self {
+            Self::Journal(error) => tracing::error!(%error, "{what}: not all was recorded"),
+            Self::Died(why) => tracing::error!(why, "{what}: recording died"),
+            Self::NoRepository | Self::TooMany => {}
+        }
+    }
+}
+
 /// The report, in one buffer of its full size from the start: one that grows leaves copies behind. Of one that is too
 /// large the rest is read and forgotten, so that the caller hears the answer, unless it has no end.
-async fn whole(body: Body, headers: &HeaderMap) -> Result<Zeroizing<Vec<u8>>, Response> {
+pub(super) async fn whole(body: Body, headers: &HeaderMap) -> Result<Zeroizing<Vec<u8>>, Response> {
     let says = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let room = says.unwrap_or(MAX_REPORT_BYTES).min(MAX_REPORT_BYTES);
     let mut report = Zeroizing::new(Vec::with_capacity(room));
@@ -155,7 +166,7 @@ struct Read {
 fn read(adapter: Adapter, report: &[u8], keys: &Keys, repository: Option<&str>, now_ms: i64) -> Result<Read, Failed> {
     let mut read = Read::default();
     let items = adapters::read(adapter, report, Given { keys: Some(keys), repository, now_ms });
-    for item in items.map_err(|NoRepository| Failed::NoRepository)? {
+    for item in items.map_err(|NoRepository(_)| Failed::NoRepository)? {
         if read.made.len() + read.bad.len() >= MAX_FINDINGS {
             return Err(Failed::TooMany);
         }
@@ -168,24 +179,22 @@ fn read(adapter: Adapter, report: &[u8], keys: &Keys, repository: Option<&str>, 
 }
 
 #[derive(Default)]
-struct Counts {
-    accepted: usize,
-    duplicates: usize,
-    rejected: usize,
+pub(super) struct Counts {
+    pub(super) accepted: usize,
+    pub(super) duplicates: usize,
+    pub(super) rejected: usize,
     forbidden: usize,
     without_fingerprint: usize,
     unreadable: Vec<u64>,
 }
 
-async fn record(door: &Door, read: Read) -> Result<Counts, Failed> {
-    let mut counts = Counts {
-        without_fingerprint: read.made.iter().filter(|made| made.fingerprints == 0).count(),
-        unreadable: read.bad.iter().map(|bad| bad.line).collect(),
-        ..Counts::default()
-    };
+/// Makes findings durable.
+pub(super) async fn record(door: &Door, made: Vec<Converted>) -> Result<Counts, Failed> {
+    let mut counts =
+        Counts { without_fingerprint: made.iter().filter(|made| made.fingerprints == 0).count(), ..Counts::default() };
     let at = Coordinates { cluster: "http".into(), topic: door.topic.clone(), partition: -1, offset: -1 };
     let kind = Bytes::from_static(b"application/cloudevents+json");
-    let mut made = read.made.into_iter().peekable();
+    let mut made = made.into_iter().peekable();
     while made.peek().is_some() {
         let delivery = |made: Converted| Delivery {
             at: at.clone(),

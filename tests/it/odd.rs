@@ -104,18 +104,18 @@ fn delivery(payload: Vec<u8>, content_type: &str, attributes: &[(&str, Vec<u8>)]
     }
 }
 
-/// Of both scanners.
+/// Of each scanner.
 static REPORTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let folder = crate::repository().join("fuzz/samples");
-    ["gitleaks.json", "trufflehog.jsonl"].map(|name| std::fs::read(folder.join(name)).unwrap()).into()
+    ["gitleaks.json", "trufflehog.jsonl", "gitlab.json"].map(|name| std::fs::read(folder.join(name)).unwrap()).into()
 });
 
-/// Reads it as either scanner's; what comes out, intake takes. How many findings.
+/// Reads it as each scanner's; what comes out, intake takes. How many findings.
 fn read_report(report: &[u8]) -> usize {
     static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::parse(format!("k1 {}", "1".repeat(64)).as_bytes()).unwrap());
     let given = Given { keys: Some(&KEYS), repository: Some("o/r"), now_ms: 1_788_256_800_000 };
     let of = |adapter| adapters::read(adapter, report, given).unwrap().flatten();
-    let all = of(Adapter::Gitleaks).chain(of(Adapter::TruffleHog));
+    let all = Adapter::ALL.into_iter().flat_map(of);
     all.map(|made| assert!(read_event(&delivery(made.body, "application/cloudevents+json", &[])))).count()
 }
 
@@ -193,7 +193,7 @@ fn the_examples_get_all_the_way() {
     let kind = "application/cloudevents+json";
     let good = EVENTS.iter().filter(|event| read_event(&delivery((*event).clone(), kind, &[]))).count();
     assert!(good >= 8, "{good} of {}", EVENTS.len());
-    assert_eq!(REPORTS.iter().map(|report| read_report(report)).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(REPORTS.iter().map(|report| read_report(report)).collect::<Vec<_>>(), [1, 2, 2]);
     assert!(SCHEDULERS.iter().all(|(format, event)| read_scheduled(*format, event.clone())));
     assert!(URNS.iter().all(|urn| read_urn(urn)) && FILES.iter().all(|file| read_file(file)));
 }

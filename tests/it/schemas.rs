@@ -132,7 +132,8 @@ fn what_adapters_make_of_reports_is_as_the_schema_says() {
     let keys = format!("k2 {}\nk1 {}\n", "2".repeat(64), "1".repeat(64));
     let keys = curfew::fingerprint::Keys::parse(keys.as_bytes()).unwrap();
     let sample = |name: &str| std::fs::read(crate::repository().join("fuzz/samples").join(name)).unwrap();
-    let mut reports = vec![("gitleaks", sample("gitleaks.json")), ("trufflehog", sample("trufflehog.jsonl"))];
+    let samples = [("gitleaks", "gitleaks.json"), ("trufflehog", "trufflehog.jsonl"), ("gitlab", "gitlab.json")];
+    let mut reports = samples.map(|(name, file)| (name, sample(file))).to_vec();
     reports.extend(crate::canary::scans::reports("c4nary/+0123456789").map(|(name, _, report)| (name, report)));
     let mut seen = 0;
     for (name, report) in reports {
@@ -144,7 +145,7 @@ fn what_adapters_make_of_reports_is_as_the_schema_says() {
             }
         }
     }
-    assert_eq!(seen, 10);
+    assert_eq!(seen, 16);
 }
 
 #[test]

@@ -101,7 +101,7 @@ pub struct PublishFindings {
     /// Whose report it is
     #[arg(long, value_name = "FORMAT")]
     pub from: Format,
-    /// What was scanned; gitleaks does not say it
+    /// What was scanned; gitleaks and gitlab do not say it
     #[arg(long, value_name = "NAME")]
     pub repository: Option<String>,
     /// Holds the keys of fingerprints; without it, the configured one
@@ -125,6 +125,8 @@ pub enum Format {
     Gitleaks,
     /// TruffleHog v3, `--json`
     Trufflehog,
+    /// GitLab's `gl-secret-detection-report.json`
+    Gitlab,
     /// `finding.observed` and `finding.closed` as CloudEvents JSON
     Canonical,
 }

@@ -4,10 +4,11 @@ use serde_json::{Map, Value, json};
 
 use secrecy::zeroize::Zeroizing;
 
+use super::Converted;
 use super::hide::Hide;
-use super::{Adapter, Converted};
 use crate::event::read::MAX_EXACT;
 use crate::event::{Identifier, Type, digest16};
+use crate::finding::Validity;
 use crate::fingerprint::{ALGORITHM, Fingerprint, Keys};
 
 /// Fingerprints in one event.
@@ -18,6 +19,15 @@ const MAX_IDENTIFIERS: usize = 16;
 const ACCESS_KEY_ID: &str = "aws_access_key_id";
 /// What stands for a text of which nothing may be said.
 const NOTHING: &str = "***";
+
+/// Who found it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct By {
+    /// The tool.
+    pub(super) tool: &'static str,
+    /// The CloudEvents source.
+    pub(super) source: &'static str,
+}
 
 /// A part of a secret, to be fingerprinted and forgotten.
 pub(super) struct Secret {
@@ -47,8 +57,12 @@ pub(super) struct Found<'t> {
     pub(super) column: Option<i64>,
     pub(super) native_id: Option<&'t str>,
     pub(super) owner: Option<&'t str>,
-    /// Somebody tried it, and it worked.
-    pub(super) active: bool,
+    /// Where the scanner says so.
+    pub(super) severity: Option<&'static str>,
+    /// Whether somebody tried it, and what came of it.
+    pub(super) validity: Validity,
+    /// The public can see it.
+    pub(super) public: bool,
     pub(super) honeytoken: bool,
     /// Checked to be what they are called.
     pub(super) identifiers: Vec<Identifier>,
@@ -74,7 +88,7 @@ impl Found<'_> {
     }
 
     /// The event, without any secret. `day` since 1970.
-    pub(super) fn event(self, adapter: Adapter, keys: Option<&Keys>, day: i64) -> Converted {
+    pub(super) fn event(self, by: By, keys: Option<&Keys>, day: i64) -> Converted {
         let hide = Hide::new(self.secrets.iter().map(|secret| secret.value.as_str()));
         let fingerprints = self.fingerprints(keys);
         // What it is called is decided by what may be said only: else the names could be tried against guesses.
@@ -94,7 +108,7 @@ impl Found<'_> {
         };
         let line = self.line.filter(|line| (0..=MAX_EXACT).contains(line));
         let line_text = line.map(|line| line.to_string()).unwrap_or_default();
-        let mut named: Vec<&str> = vec!["finding.v1", adapter.as_str(), &detector, &known_by, &line_text];
+        let mut named: Vec<&str> = vec!["finding.v1", by.tool, &detector, &known_by, &line_text];
         named.extend(location.iter().map(|(_, text)| text.as_deref().unwrap_or_default()));
         let key = hex::encode(digest16(&named.iter().map(|text| text.as_bytes()).collect::<Vec<_>>()));
 
@@ -107,8 +121,9 @@ impl Found<'_> {
             ("provider", provider(&detector).map(str::to_owned)),
             ("detector", Some(detector)),
             ("owner_hint", self.owner.and_then(|text| hide.text(text))),
+            ("severity", self.severity.map(str::to_owned)),
         ]);
-        let tool = Some(adapter.as_str().to_owned());
+        let tool = Some(by.tool.to_owned());
         let prints = fingerprints.iter().map(|(part, one)| {
             let part = hide.text(part);
             json!({"kid": one.kid(), "alg": ALGORITHM, "value": one.digits(), "part": part})
@@ -118,8 +133,11 @@ impl Found<'_> {
             one.kind == ACCESS_KEY_ID || hide.text(&one.value).as_ref() == Some(&one.value)
         });
         let identifiers = identifiers.map(|one| json!({"kind": one.kind, "value": one.value}));
-        let validity =
-            if self.active { json!({"state": "active", "by": adapter.as_str()}) } else { json!({"state": "unknown"}) };
+        let validity = match self.validity {
+            Validity::Unknown => json!({"state": "unknown"}),
+            Validity::Active => json!({"state": "active", "by": by.tool}),
+            Validity::Inactive => json!({"state": "inactive", "by": by.tool}),
+        };
         for (name, value) in [
             ("source", Value::Object(object([("tool", tool), ("native_id", native_id)]))),
             ("location", Value::Object(place)),
@@ -130,14 +148,17 @@ impl Found<'_> {
         ] {
             data.insert(name.to_owned(), value);
         }
+        if self.public {
+            data.insert("exposure".to_owned(), json!({"public": true}));
+        }
         let data = Value::Object(data);
-        let day = if self.active { day.to_string() } else { String::new() };
+        let day = if self.validity == Validity::Active { day.to_string() } else { String::new() };
         let id = digest16(&[b"finding.observed.v1", data.to_string().as_bytes(), day.as_bytes()]);
         let name = Type::FindingObserved.as_str();
         let event = json!({
             "specversion": "1.0",
             "type": format!("dev.curfew.{name}.v1"),
-            "source": adapter.source(),
+            "source": by.source,
             "id": hex::encode(id),
             "subject": key,
             "datacontenttype": "application/json",

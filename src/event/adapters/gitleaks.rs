@@ -5,7 +5,7 @@
 
 use super::Why;
 use super::finding::{Found, Secret};
-use super::items::Object;
+use super::object::Object;
 
 /// The finding in one item of a report about `repository`.
 pub(super) fn found<'t>(item: Object<'t, '_>, repository: &'t str) -> Result<Found<'t>, Why> {

@@ -1,13 +1,13 @@
-//! A report cut into its findings: a JSON array, or one JSON object a line. One finding at a time is in memory, in a
-//! buffer that never moves and is wiped after use, as is what was read ahead.
+//! A report cut into its findings: a JSON array, alone or in an object, or one JSON object a line. One finding at a time is
+//! in memory, in a buffer that never moves and is wiped after use, as is what was read ahead.
 
-use std::borrow::Cow;
+mod inside;
+
 use std::io::{ErrorKind, Read};
 
 use secrecy::zeroize::{Zeroize as _, Zeroizing};
 
 use super::{BadItem, MAX_ITEM_BYTES, Why};
-use crate::event::tree::{self, Entries, Node};
 
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -36,6 +36,8 @@ pub(super) struct Items<R> {
     too_large: bool,
     line: u64,
     framing: Framing,
+    /// The name of the list in the report's one object; `None`: the report is the list.
+    list: Option<&'static str>,
 }
 
 impl<R: Read> Items<R> {
@@ -48,6 +50,7 @@ impl<R: Read> Items<R> {
             too_large: false,
             line: 1,
             framing: Framing::Unknown,
+            list: None,
         }
     }
 
@@ -63,9 +66,7 @@ impl<R: Read> Items<R> {
 
     /// Finds the next one. What is wrong with the frame around the findings ends the report.
     pub(super) fn next(&mut self) -> Option<Result<Piece, BadItem>> {
-        self.item.as_mut_slice().zeroize();
-        self.item.clear();
-        self.too_large = false;
+        self.forget();
         match self.step() {
             Ok(None) => {
                 self.framing = Framing::Over;
@@ -80,10 +81,21 @@ impl<R: Read> Items<R> {
         }
     }
 
+    fn forget(&mut self) {
+        self.item.as_mut_slice().zeroize();
+        self.item.clear();
+        self.too_large = false;
+    }
+
     /// The line of the next finding.
     fn step(&mut self) -> Result<Option<u64>, Why> {
         if self.framing == Framing::Over {
             return Ok(None);
+        }
+        if self.framing == Framing::Unknown
+            && let Some(name) = self.list
+        {
+            self.enter(name)?;
         }
         let Some(mut first) = self.skip_space()? else {
             return if matches!(self.framing, Framing::Array(_)) { Err(Why::Cut) } else { Ok(None) };
@@ -104,6 +116,9 @@ impl<R: Read> Items<R> {
         };
         if first == b']' {
             self.take()?;
+            if let Some(name) = self.list {
+                self.leave(name)?;
+            }
             return if self.skip_space()?.is_none() { Ok(None) } else { Err(Why::NoReport) };
         }
         if between {
@@ -114,7 +129,7 @@ impl<R: Read> Items<R> {
             self.skip_space()?.ok_or(Why::Cut)?;
         }
         self.framing = Framing::Array(true);
-        self.value().map(Some)
+        self.value(b']').map(Some)
     }
 
     /// To the end of the line.
@@ -129,13 +144,13 @@ impl<R: Read> Items<R> {
         Ok(line)
     }
 
-    /// To the end of the object; of anything else, to what ends it.
-    fn value(&mut self) -> Result<u64, Why> {
+    /// To the end of the object or list; of anything else, to the comma after it or to what ends what it stands in.
+    fn value(&mut self, end: u8) -> Result<u64, Why> {
         let line = self.line;
         let (mut depth, mut in_text, mut escaped) = (0_u64, false, false);
         loop {
             let byte = self.peek()?.ok_or(Why::Cut)?;
-            if depth == 0 && !in_text && matches!(byte, b',' | b']') {
+            if depth == 0 && !in_text && (byte == b',' || byte == end) {
                 return Ok(line);
             }
             self.take()?;
@@ -205,83 +220,5 @@ impl<R: Read> Items<R> {
             }
         }
         Ok(self.chunk.get(self.at).copied())
-    }
-}
-
-/// JSON whose own copies of texts are wiped when it is dropped. What it borrows, its owner wipes.
-pub(super) struct Wiped<'a>(pub(super) Node<'a>);
-
-impl Drop for Wiped<'_> {
-    fn drop(&mut self) {
-        wipe(&mut self.0);
-    }
-}
-
-fn wipe(node: &mut Node<'_>) {
-    match node {
-        Node::Text(text) => wipe_text(text),
-        Node::List(items) => items.iter_mut().for_each(wipe),
-        Node::Object(entries) => entries.iter_mut().for_each(|(name, node)| {
-            wipe_text(name);
-            wipe(node);
-        }),
-        Node::Null | Node::Bool(_) | Node::Int(_) | Node::Uint(_) | Node::Float(_) => {}
-    }
-}
-
-fn wipe_text(text: &mut Cow<'_, str>) {
-    if let Cow::Owned(text) = text {
-        text.zeroize();
-    }
-}
-
-/// An object, read by name; what has another type than asked for is not there.
-#[derive(Clone, Copy)]
-pub(super) struct Object<'t, 'a>(&'t Entries<'a>);
-
-impl<'t, 'a> Object<'t, 'a> {
-    pub(super) fn of(node: &'t Node<'a>) -> Option<Self> {
-        if let Node::Object(entries) = node { Some(Self(entries)) } else { None }
-    }
-
-    /// A text that is not empty.
-    pub(super) fn text(self, name: &str) -> Option<&'t str> {
-        match tree::get(self.0, name)? {
-            Node::Text(text) if !text.is_empty() => Some(text),
-            _ => None,
-        }
-    }
-
-    pub(super) fn integer(self, name: &str) -> Option<i64> {
-        match tree::get(self.0, name)? {
-            Node::Int(number) => Some(*number),
-            _ => None,
-        }
-    }
-
-    /// `true`, or the word: Go's maps of texts have it so.
-    pub(super) fn is_true(self, name: &str) -> bool {
-        match tree::get(self.0, name) {
-            Some(Node::Bool(flag)) => *flag,
-            Some(Node::Text(text)) => text.eq_ignore_ascii_case("true"),
-            _ => false,
-        }
-    }
-
-    pub(super) fn object(self, name: &str) -> Option<Self> {
-        Self::of(tree::get(self.0, name)?)
-    }
-
-    /// The first object in it, with its name.
-    pub(super) fn first_object(self) -> Option<(&'t str, Self)> {
-        self.0.iter().find_map(|(name, node)| Some((name.as_ref(), Self::of(node)?)))
-    }
-
-    /// Its texts that are not empty, with their names.
-    pub(super) fn texts(self) -> impl Iterator<Item = (&'t str, &'t str)> {
-        self.0.iter().filter_map(|(name, node)| match node {
-            Node::Text(text) if !text.is_empty() => Some((name.as_ref(), text.as_ref())),
-            _ => None,
-        })
     }
 }

@@ -25,10 +25,21 @@ fn all(adapter: Adapter, report: &str, keys: Option<&Keys>, now_ms: i64) -> Vec<
     read(adapter, report.as_bytes(), given).unwrap().collect()
 }
 
+/// A report of this one finding.
+fn whole(adapter: Adapter, finding: &Value) -> Value {
+    match adapter {
+        Adapter::Gitleaks => json!([finding]),
+        Adapter::TruffleHog => finding.clone(),
+        Adapter::GitLab => {
+            json!({"version": "15.2.1", "remediations": [{"diff": SECRET}], "vulnerabilities": [finding],
+            "scan": {"type": "secret_detection", "status": "success", "options": [{"name": "x", "value": SECRET}]}})
+        }
+    }
+}
+
 #[track_caller]
 fn one(adapter: Adapter, report: &Value) -> (Converted, FindingObserved) {
-    let report = if adapter == Adapter::Gitleaks { json!([report]) } else { report.clone() };
-    let mut found = all(adapter, &report.to_string(), Some(&keys()), NOW_MS);
+    let mut found = all(adapter, &whole(adapter, report).to_string(), Some(&keys()), NOW_MS);
     assert_eq!(found.len(), 1);
     let made = found.remove(0).unwrap();
     let data = decoded(&made);
@@ -76,6 +87,19 @@ fn trufflehog() -> Value {
         "StructuredData": {"x": SECRET}, "SecretParts": {"access_key_id": KEY_ID, "secret_access_key": SECRET}})
 }
 
+/// As the schema has it, with the SHA-256 that GitLab's analyzer writes into `cve`.
+fn gitlab() -> Value {
+    json!({"id": "5f2fe26d5029737fcd2d131b5f881ddb32edf7ebc003dfab8b5bcd4f05640f98", "category": "secret_detection",
+        "name": "Generic API Key", "message": format!("{SECRET} detected"), "description": SECRET,
+        "cve": format!("conf/aws.tf:1a5d44a2dca19669d72edf4c4f1c27c4c1ca4b4408fbb17f6ce4ad452d78ddb3:{SECRET}"),
+        "severity": "Critical", "confidence": "Unknown", "raw_source_code_extract": SECRET,
+        "scanner": {"id": "gitleaks", "name": "Gitleaks"},
+        "location": {"file": "conf/aws.tf", "commit": {"author": "a@x.test", "date": "2026-06-02T09:13:09Z",
+            "message": format!("add {SECRET}"), "sha": "74d5c1"}, "start_line": 2, "end_line": 2},
+        "identifiers": [{"type": "gitleaks_rule_id", "name": SECRET, "value": "Generic API Key"},
+            {"type": "other", "name": "x", "value": SECRET}], "details": {"x": {"type": "text", "value": SECRET}}})
+}
+
 fn prints(data: &FindingObserved) -> Vec<(String, String)> {
     let one = |one: &crate::event::PartFingerprint| (one.part.clone().unwrap(), one.fingerprint.to_string());
     data.fingerprints.iter().map(one).collect()
@@ -91,9 +115,11 @@ fn identifiers(data: &FindingObserved) -> Vec<(&str, &str)> {
 
 #[test]
 fn samples_become_events() {
-    for (name, adapter, sample) in
-        [("gitleaks", Adapter::Gitleaks, gitleaks()), ("trufflehog", Adapter::TruffleHog, trufflehog())]
-    {
+    for (name, adapter, sample) in [
+        ("gitleaks", Adapter::Gitleaks, gitleaks()),
+        ("trufflehog", Adapter::TruffleHog, trufflehog()),
+        ("gitlab", Adapter::GitLab, gitlab()),
+    ] {
         let (made, _) = one(adapter, &sample);
         let event: Value = serde_json::from_slice(&made.body).unwrap();
         insta::assert_json_snapshot!(name, event);
@@ -103,7 +129,7 @@ fn samples_become_events() {
 #[test]
 fn gitleaks_says_no_repository_and_may_mask() {
     let given = Given { keys: None, repository: Some(" "), now_ms: NOW_MS };
-    assert_eq!(read(Adapter::Gitleaks, io::empty(), given).err(), Some(NoRepository));
+    assert_eq!(read(Adapter::Gitleaks, io::empty(), given).err(), Some(NoRepository("gitleaks")));
     let (plain, data) = one(Adapter::Gitleaks, &gitleaks());
     assert_eq!(prints(&data), of("secret", SECRET));
     assert_eq!((data.validity.as_str(), data.owner_hint.as_deref()), ("unknown", Some("a@x.test")));
@@ -122,6 +148,93 @@ fn gitleaks_says_no_repository_and_may_mask() {
     public["Secret"] = KEY_ID.into();
     let (_, data) = one(Adapter::Gitleaks, &public);
     assert_eq!((identifiers(&data), data.fingerprints.len()), (vec![("aws_access_key_id", KEY_ID)], 0));
+}
+
+#[test]
+fn gitlab_says_where_and_quotes_what_it_saw() {
+    let given = Given { keys: None, repository: None, now_ms: NOW_MS };
+    assert_eq!(read(Adapter::GitLab, io::empty(), given).err(), Some(NoRepository("gitlab")));
+    let with = |pointer: &str, value: Value| {
+        let mut sample = gitlab();
+        *sample.pointer_mut(pointer).unwrap() = value;
+        one(Adapter::GitLab, &sample)
+    };
+    let (plain, data) = one(Adapter::GitLab, &gitlab());
+    assert_eq!(prints(&data), of("secret", SECRET));
+    assert_eq!((data.severity.as_deref(), data.validity.as_str()), (Some("critical"), "unknown"));
+    assert!(data.source.unwrap().native_id.is_none(), "it may be a hash of the secret");
+    assert_eq!(with("/severity", json!("Unknown")).1.severity, None);
+    // Without a history there is no commit.
+    let (_, data) = with("/location/commit/sha", json!("0000000"));
+    let place = data.location.unwrap();
+    assert_eq!((place.kind.as_deref(), place.commit), (Some("file"), None));
+    // The samples of GitLab's own analyzer: a heading, a key's id, a URL.
+    let (headed, data) = with("/raw_source_code_extract", json!("-----BEGIN OPENSSH PRIVATE KEY-----"));
+    assert!(data.fingerprints.is_empty());
+    assert_ne!(headed.key, plain.key);
+    let (_, data) = with("/raw_source_code_extract", json!(KEY_ID));
+    assert_eq!((identifiers(&data), data.fingerprints.len()), (vec![("aws_access_key_id", KEY_ID)], 0));
+    let url = "https://random:pass%40word@endpoint.test/path";
+    let (_, data) = with("/raw_source_code_extract", json!(url));
+    let parts = [of("password", "pass@word"), of("password", "pass%40word"), of("secret", url)].concat();
+    assert_eq!(prints(&data), parts);
+    let mut bare = gitlab();
+    bare.as_object_mut().unwrap().remove("raw_source_code_extract");
+    assert!(one(Adapter::GitLab, &bare).1.fingerprints.is_empty());
+    // Another scanner's extract is code.
+    for pointer in ["/location/commit", "/location", "/identifiers"] {
+        let mut other = gitlab();
+        *other.pointer_mut(pointer).unwrap() = Value::Null;
+        let report = whole(Adapter::GitLab, &other).to_string();
+        let found = all(Adapter::GitLab, &report, None, NOW_MS);
+        assert_eq!(found, [Err(BadItem { line: 1, why: Why::NoDetector })], "{pointer}");
+    }
+}
+
+#[test]
+fn a_list_in_an_object_is_found_wherever_it_stands() {
+    let of = |text: &str| -> Vec<Option<Why>> {
+        all(Adapter::GitLab, text, None, NOW_MS).into_iter().map(|one| one.err().map(|bad| bad.why)).collect()
+    };
+    let one = gitlab().to_string();
+    for text in [
+        format!("{{\"vulnerabilities\": [{one}]}}"),
+        format!(" {{\"a\": {{\"vulnerabilities\": [1]}}, \"b\": \"}}],\\\"\", \"vulnerabilities\":[{one}] }}\n"),
+        format!("{{\"a\":1,\"vulnerabilities\" : [ {one} ] , \"z\": [[], \"]\"], \"y\": null}}"),
+    ] {
+        assert_eq!(of(&text), [None], "{text}");
+    }
+    assert_eq!(of("{\"vulnerabilities\": []}"), []);
+    for text in [
+        "",
+        "[]",
+        "{}",
+        "{\"vulnerabilities\": null}",
+        "{\"vulnerabilities\": {}}",
+        "{\"a\": [{}]}",
+        "{\"vulnerabilities\": [], \"vulnerabilities\": []}",
+        "{\"vulnerabilities\": []} x",
+        "{\"vulnerabilities\": [] 1}",
+        "{\"vulnerabilitie\\u0073\": []}",
+        "{\"vulnerabilities2\": []}",
+        "{1: []}",
+        "{\"a\" []}",
+        "x",
+    ] {
+        assert_eq!(of(text), [Some(Why::NoReport)], "{text}");
+    }
+    for text in [
+        "{",
+        "{\"vul",
+        "{\"vulnerabilities\"",
+        "{\"vulnerabilities\": ",
+        "{\"vulnerabilities\": [",
+        "{\"a\": \"",
+        "{\"vulnerabilities\": []",
+        "{\"vulnerabilities\": [], \"a\": 1",
+    ] {
+        assert_eq!(of(text), [Some(Why::Cut)], "{text}");
+    }
 }
 
 #[test]
@@ -175,7 +288,7 @@ fn not_verified_is_not_inactive_and_bait_is_bait() {
 fn a_scan_that_sees_the_same_says_the_same() {
     let keys = keys();
     let at = |adapter, sample: &Value, now_ms| {
-        let text = if adapter == Adapter::Gitleaks { json!([sample]) } else { sample.clone() }.to_string();
+        let text = whole(adapter, sample).to_string();
         let made = all(adapter, &text, Some(&keys), now_ms).remove(0).unwrap();
         (made.key.clone(), id(&made), made.body)
     };
@@ -302,6 +415,13 @@ fn any_json() -> impl Strategy<Value = Value> {
         "account",
         "name",
         "Verified",
+        "vulnerabilities",
+        "raw_source_code_extract",
+        "identifiers",
+        "value",
+        "location",
+        "commit",
+        "sha",
     ];
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -341,8 +461,8 @@ fn spelt(secret: &str, how: usize) -> String {
 proptest! {
     #[test]
     fn no_report_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), value in any_json()) {
-        for adapter in [Adapter::Gitleaks, Adapter::TruffleHog] {
-            let texts = [bytes.clone(), value.to_string().into_bytes(), json!([value]).to_string().into_bytes()];
+        for adapter in Adapter::ALL {
+            let texts = [bytes.clone(), value.to_string().into_bytes(), whole(adapter, &value).to_string().into_bytes()];
             for text in texts {
                 let given = Given { keys: Some(&keys()), repository: Some("r"), now_ms: NOW_MS };
                 for made in read(adapter, &text[..], given).unwrap().flatten() {
@@ -365,8 +485,11 @@ proptest! {
                 "commit": at(5), "email": at(6), "link": at(7)}}}, "Redacted": at(8),
             "SecretParts": {at(9): secret}, "ExtraData": {"name": at(10), "arn": format!("arn:aws:iam::1:user/{}", at(11)),
             "account": secret}, "DecoderName": "PLAIN"});
-        for (adapter, item) in [(Adapter::Gitleaks, json!([leak])), (Adapter::TruffleHog, hog)] {
-            for made in all(adapter, &item.to_string(), Some(&keys()), NOW_MS) {
+        let lab = json!({"id": at(0), "name": at(1), "cve": at(2), "severity": at(3), "description": at(4),
+            "raw_source_code_extract": secret, "identifiers": [{"type": at(5), "name": at(6), "value": at(7)}],
+            "location": {"file": at(8), "start_line": 1, "commit": {"sha": at(9), "author": at(10), "message": at(11)}}});
+        for (adapter, item) in [(Adapter::Gitleaks, leak), (Adapter::TruffleHog, hog), (Adapter::GitLab, lab)] {
+            for made in all(adapter, &whole(adapter, &item).to_string(), Some(&keys()), NOW_MS) {
                 let body = String::from_utf8(made.unwrap().body).unwrap();
                 let value: Value = serde_json::from_str(&body).unwrap();
                 for how in 0..9 {

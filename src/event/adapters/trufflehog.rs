@@ -9,7 +9,8 @@ use secrecy::zeroize::Zeroizing;
 
 use super::Why;
 use super::finding::{Found, Secret};
-use super::items::Object;
+use super::object::Object;
+use crate::finding::Validity;
 
 /// What sources call a repository, and what else is one.
 const REPOSITORIES: [&str; 9] =
@@ -44,7 +45,7 @@ pub(super) fn found<'t>(item: Object<'t, '_>, repository: Option<&'t str>) -> Re
         commit: of(&["commit", "layer"]),
         line: place.and_then(|place| place.integer("line")),
         owner: of(&["email"]),
-        active: item.is_true("Verified"),
+        validity: if item.is_true("Verified") { Validity::Active } else { Validity::Unknown },
         ..Found::default()
     };
     if let Some(extra) = extra {

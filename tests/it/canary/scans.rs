@@ -159,7 +159,7 @@ log: {{level: trace}}
 }
 
 /// One report of each scanner, with `secret` in each field: as it is, and in other spellings.
-pub fn reports(secret: &str) -> [(&'static str, &'static str, Vec<u8>); 2] {
+pub fn reports(secret: &str) -> [(&'static str, &'static str, Vec<u8>); 3] {
     let url = percent_encode(secret.as_bytes(), NON_ALPHANUMERIC).to_string();
     let (base64, hex) = (STANDARD.encode(format!("user:{secret}")), hex::encode(secret));
     let leak = json!([{
@@ -180,9 +180,26 @@ pub fn reports(secret: &str) -> [(&'static str, &'static str, Vec<u8>); 2] {
             "account": secret, "user_id": secret},
         "StructuredData": {"x": [{"y": secret}]}, "SecretParts": {"token": secret, secret: url},
     });
+    let lab = json!({
+        "version": "15.2.1", "schema": format!("https://x/{secret}"), "remediations": [{"summary": secret, "diff": base64}],
+        "vulnerabilities": [{
+            "id": hex, "category": "secret_detection", "name": secret, "message": secret, "description": format!("{url} {base64}"),
+            "cve": format!("conf/{secret}:{hex}:rule"), "severity": "Critical", "solution": secret,
+            "raw_source_code_extract": secret, "scanner": {"id": secret, "name": secret},
+            "identifiers": [{"type": secret, "name": secret, "value": format!("rule {hex}"), "url": format!("https://x/?{url}")}],
+            "links": [{"url": format!("https://x/{secret}")}], "details": {secret: {"type": "text", "value": secret}},
+            "tracking": {"type": "source", "items": [{"file": secret, "signatures": [{"algorithm": "x", "value": base64}]}]},
+            "location": {"file": format!("conf/{secret}/{url}.tf"), "start_line": 2, "end_line": 2, "class": secret,
+                "commit": {"author": format!("{secret} <{hex}@x>"), "date": secret, "message": format!("add {secret}"),
+                    "sha": format!("74d5{base64}")}},
+        }],
+        "scan": {"type": "secret_detection", "status": "success", "messages": [{"level": "info", "value": secret}],
+            "options": [{"name": "x", "value": secret}]},
+    });
     [
         ("gitleaks", "application/json", serde_json::to_vec_pretty(&leak).unwrap()),
         ("trufflehog", "application/x-ndjson", format!("{hog}\n").into_bytes()),
+        ("gitlab", "application/json", serde_json::to_vec_pretty(&lab).unwrap()),
     ]
 }
 
@@ -225,10 +242,10 @@ async fn no_secret_of_a_report_goes_on() {
         let (status, _) = lab.post(&format!("/findings/{name}?repository={url}&repository=x"), kind, report).await;
         assert_eq!(status, 400);
     }
-    lab.holds("finding.observed", 2).await;
+    lab.holds("finding.observed", 3).await;
     let found = lab.findings();
     let expected = lab.keys().of(&secret);
-    assert_eq!((found.len(), expected.len()), (2, 2));
+    assert_eq!((found.len(), expected.len()), (3, 2));
     for finding in &found {
         let has =
             |one: &curfew::fingerprint::Fingerprint| finding.fingerprints.iter().any(|known| known.fingerprint == *one);
