@@ -9,6 +9,7 @@ pub mod file;
 pub mod kubernetes;
 pub mod problem;
 pub mod rotations;
+pub mod scanners;
 pub mod ways;
 pub mod webhooks;
 
@@ -168,6 +169,17 @@ pub struct Http {
     pub topic: String,
     /// The same for findings.
     pub findings: String,
+    /// GitLab's token revocation service, where it is served.
+    pub gitlab: Option<Revocations>,
+}
+
+/// GitLab's token revocation service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocations {
+    /// Holds the token that GitLab sends.
+    pub token_file: PathBuf,
+    /// The types of tokens that it may send.
+    pub types: Vec<String>,
 }
 
 /// Where the keys of fingerprints are.

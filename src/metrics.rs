@@ -50,6 +50,7 @@ pub struct Metrics {
     registry: Registry,
     events: IntCounterVec,
     rejected: IntCounterVec,
+    webhooks: IntCounterVec,
     journal_commit: Histogram,
     step: HistogramVec,
     step_failures: IntCounterVec,
@@ -120,6 +121,11 @@ impl Metrics {
         let made = Self {
             events: counters("events_total", "Deliveries by topic and what became of them.", &["topic", "result"]),
             rejected: counters("rejected_total", "Deliveries that were not accepted, by reason.", &["reason"]),
+            webhooks: counters(
+                "webhooks_total",
+                "Calls of GitHub and GitLab about leaked secrets, and what became of them.",
+                &["source", "result"],
+            ),
             journal_commit: histogram("journal_commit_seconds", "One durable intake transaction.", &COMMIT),
             step: histograms(
                 "step_duration_seconds",
@@ -199,6 +205,12 @@ impl Metrics {
     /// `rejected_total{reason}`.
     pub fn rejected(&self, reason: &'static str) {
         self.rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// `webhooks_total{source,result}`: accepted, replayed, ignored, forged (signature or token), stale, unreadable, refused
+    /// (by the topic), busy, unavailable.
+    pub fn webhook(&self, source: &'static str, result: &'static str) {
+        self.webhooks.with_label_values(&[source, result]).inc();
     }
 
     /// `journal_commit_seconds`.

@@ -1,7 +1,7 @@
 //! Role `serve`: operators' socket and intake over HTTP. And what each process has, whatever its roles: `/metrics`,
 //! `/healthz`, `/readyz`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use curfew::fingerprint::Keyring;
 use curfew::http::findings::Findings;
+use curfew::http::gitlab::Revocations;
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
 use curfew::journal::Journal;
@@ -30,24 +31,40 @@ pub fn operators(process: &Process) -> Result<(), Failed> {
     Ok(())
 }
 
+fn wrong(error: http::Error) -> Failed {
+    Failed::Unavailable(error.to_string())
+}
+
+/// The token that `whose` calls must carry, made where there is none.
+fn token(file: &Path, whose: &str) -> Result<Arc<SecretString>, Failed> {
+    if !file.exists() {
+        http::create_token(file).map_err(wrong)?;
+        tracing::info!(file = %file.display(), "made a token for {whose}");
+    }
+    Ok(Arc::new(http::read_token(file).map_err(wrong)?))
+}
+
 /// Intake over HTTP, where it is configured.
 pub async fn events(process: &Process, keys: Option<Keyring>) -> Result<(), Failed> {
     let config = &process.config;
     let Some(settings) = &config.http else { return Ok(()) };
-    let wrong = |error: http::Error| Failed::Unavailable(error.to_string());
-    if !settings.token_file.exists() {
-        http::create_token(&settings.token_file).map_err(wrong)?;
-        tracing::info!(file = %settings.token_file.display(), "made a token for the intake");
-    }
-    let token: Arc<SecretString> = Arc::new(http::read_token(&settings.token_file).map_err(wrong)?);
+    let token = self::token(&settings.token_file, "the intake")?;
     let door = |topic: &String| Door {
         intake: process.intake.clone(),
         token: token.clone(),
         topic: topic.as_str().into(),
         tenant: config.topics.get(topic).map_or_else(|| "default".into(), |topic| topic.tenant.clone()),
     };
-    let findings = Findings { door: door(&settings.findings), keys };
-    let router = http::events(door(&settings.topic)).merge(http::findings::findings(findings));
+    let findings = Findings { door: door(&settings.findings), keys: keys.clone() };
+    let mut router = http::events(door(&settings.topic)).merge(http::findings::findings(findings));
+    if let (Some(gitlab), Some(keys)) = (&settings.gitlab, &keys) {
+        router = router.merge(http::gitlab::revocations(Revocations {
+            door: door(&settings.findings),
+            keys: keys.clone(),
+            token: self::token(&gitlab.token_file, "GitLab")?,
+            types: gitlab.types.clone().into(),
+        }));
+    }
     let listener = http::listen(settings.listen).await.map_err(wrong)?;
     tracing::info!(at = %settings.listen, topic = settings.topic, findings = settings.findings, "intake over HTTP");
     let tasks = &process.tasks;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{bindings, kubernetes, rotations, webhooks};
+use super::{bindings, kubernetes, rotations, scanners, webhooks};
 use crate::case::Action;
 use crate::event::Format;
 use crate::guard::Mode;
@@ -233,6 +233,8 @@ section! {
         topic: Spanned<String> = unplaced("curfew.tasks".to_owned()),
         /// The same for findings; absent: `curfew.findings` where there is such a topic, else `topic`.
         findings: Option<Spanned<String>> = None,
+        /// GitLab's token revocation service; absent: not served.
+        gitlab: Option<Spanned<scanners::GitLab>> = None,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::check::Checks;
 use super::problem::said;
-use super::{Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file};
+use super::{Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file, scanners};
 use crate::bind;
 use crate::case::Action;
 use crate::event::{self, Format, Says, Type};
@@ -199,6 +199,7 @@ pub(super) fn http(
     raw: Option<file::Http>,
     only_way_in: bool,
     topics: &BTreeMap<String, Topic>,
+    has_keys: bool,
 ) -> Option<Http> {
     let given = raw.is_some();
     let mut raw = raw.or_else(|| only_way_in.then(file::Http::default))?;
@@ -224,5 +225,9 @@ pub(super) fn http(
     let usual = Some(FINDINGS).filter(|name| topics.contains_key(*name)).map(str::to_owned);
     let findings = raw.findings.map(|named| named.value).or(usual).unwrap_or_else(|| raw.topic.value.clone());
     let token_file = c.path(&raw.token_file);
-    Some(Http { listen: raw.listen.value, token_file, topic: raw.topic.value, findings })
+    let gitlab = raw.gitlab.as_ref().map(|raw| {
+        scanners::needs_keys(c, raw.referenced, "gitlab", has_keys);
+        scanners::gitlab(c, raw)
+    });
+    Some(Http { listen: raw.listen.value, token_file, topic: raw.topic.value, findings, gitlab })
 }
