@@ -31,6 +31,7 @@ use crate::connector::recipe::Recipe;
 use crate::connector::webhook::Webhook;
 use crate::credential::Kind;
 use crate::event::{self, Format, Says};
+use crate::github::Api;
 use crate::guard::{Authority, Mode};
 use crate::journal;
 use crate::kubernetes::Watched;
@@ -171,6 +172,19 @@ pub struct Http {
     pub findings: String,
     /// GitLab's token revocation service, where it is served.
     pub gitlab: Option<Revocations>,
+    /// GitHub's webhooks, where they are heard.
+    pub github: Option<Webhooks>,
+}
+
+/// GitHub's webhooks about alerts of secret scanning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhooks {
+    /// Holds what they are signed with.
+    pub secret_file: PathBuf,
+    /// How old an event may be.
+    pub max_age_ms: i64,
+    /// Where the secrets of alerts are asked for.
+    pub api: Option<Api>,
 }
 
 /// GitLab's token revocation service.

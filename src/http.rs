@@ -1,6 +1,7 @@
 //! HTTP on loopback: events in (2xx means durable), and what is seen from outside.
 
 pub mod findings;
+pub mod github;
 pub mod gitlab;
 mod schedulers;
 

@@ -32,6 +32,7 @@ pub mod exec;
 pub mod executor;
 pub mod finding;
 pub mod fingerprint;
+pub mod github;
 pub mod guard;
 pub mod http;
 pub mod intake;

@@ -207,8 +207,8 @@ impl Metrics {
         self.rejected.with_label_values(&[reason]).inc();
     }
 
-    /// `webhooks_total{source,result}`: accepted, replayed, ignored, forged (signature or token), stale, unreadable, refused
-    /// (by the topic), busy, unavailable.
+    /// `webhooks_total{source,result}`: accepted, without_fingerprint, replayed, ignored, forged (signature or token), stale,
+    /// unreadable, refused (by the topic), busy, unavailable.
     pub fn webhook(&self, source: &'static str, result: &'static str) {
         self.webhooks.with_label_values(&[source, result]).inc();
     }

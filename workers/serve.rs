@@ -10,6 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use curfew::fingerprint::Keyring;
 use curfew::http::findings::Findings;
+use curfew::http::github::Webhooks;
 use curfew::http::gitlab::Revocations;
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
@@ -63,6 +64,16 @@ pub async fn events(process: &Process, keys: Option<Keyring>) -> Result<(), Fail
             keys: keys.clone(),
             token: self::token(&gitlab.token_file, "GitLab")?,
             types: gitlab.types.clone().into(),
+        }));
+    }
+    if let (Some(github), Some(keys)) = (&settings.github, &keys) {
+        let api = github.api.clone().map(curfew::github::connect).transpose().map_err(Failed::Unavailable)?;
+        router = router.merge(http::github::webhooks(Webhooks {
+            door: door(&settings.findings),
+            keys: keys.clone(),
+            secret: self::token(&github.secret_file, "GitHub's webhooks")?,
+            max_age_ms: github.max_age_ms,
+            api: api.map(Arc::new),
         }));
     }
     let listener = http::listen(settings.listen).await.map_err(wrong)?;

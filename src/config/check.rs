@@ -71,7 +71,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let kafka = kafka(&mut c, raw.kafka.as_ref(), over);
     let topics = topics(&mut c, raw.topics);
     let publish = publish(&mut c, &raw.publish, &topics);
-    let http = http(&mut c, raw.http, kafka.is_none(), &topics, raw.fingerprint.is_some());
+    let http = http(&mut c, raw.http, kafka.is_none(), &topics, (raw.fingerprint.is_some(), raw.retention.value.seen));
     let most = raw.limits.calls_per_system.value;
     let targets = targets(&mut c, &raw.targets, most);
     let mut realms = realms(&mut c, &raw.realms, &targets, &topics, most);

@@ -91,6 +91,8 @@ macro_rules! section {
     };
 }
 
+pub(super) use section;
+
 /// A value whose place in the file is not known: a default.
 pub fn unplaced<T>(value: T) -> Spanned<T> {
     Spanned { value, referenced: serde_saphyr::Location::UNKNOWN, defined: serde_saphyr::Location::UNKNOWN }
@@ -235,6 +237,8 @@ section! {
         findings: Option<Spanned<String>> = None,
         /// GitLab's token revocation service; absent: not served.
         gitlab: Option<Spanned<scanners::GitLab>> = None,
+        /// GitHub's webhooks; absent: not heard.
+        github: Option<Spanned<scanners::GitHub>> = None,
     }
 }
 

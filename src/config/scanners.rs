@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use serde_saphyr::{Location, Spanned};
 
-use super::Revocations;
 use super::check::Checks;
+use super::file::{Millis, section, unplaced};
+use super::ways::is_safe_url;
+use super::{Revocations, Webhooks};
+use crate::github::Api;
 
 /// `http.gitlab`
 #[derive(Debug, Clone, serde::Deserialize)]
@@ -16,6 +19,43 @@ pub struct GitLab {
     pub token_file: PathBuf,
     /// The types of tokens that it may send.
     pub types: Vec<Spanned<String>>,
+}
+
+section! {
+    /// `http.github`
+    GitHub {
+        /// Holds the webhook's secret, readable by its owner only.
+        secret_file: PathBuf = "github.secret".into(),
+        /// How old an event may be.
+        max_age: Spanned<Millis> = unplaced(Millis(7 * 86_400_000)),
+        /// Where the secrets of alerts are asked for; absent: findings have no fingerprint.
+        api: Option<GitHubApi> = None,
+    }
+}
+
+/// `http.github.api`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitHubApi {
+    /// Its address.
+    #[serde(default = "url")]
+    pub url: Spanned<String>,
+    /// Holds a token that may read alerts of secret scanning, readable by its owner only.
+    pub token_file: PathBuf,
+    /// PEM file with the authority of its certificate.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Of one call.
+    #[serde(default = "timeout")]
+    pub timeout: Spanned<Millis>,
+}
+
+fn url() -> Spanned<String> {
+    unplaced("https://api.github.com".to_owned())
+}
+
+fn timeout() -> Spanned<Millis> {
+    unplaced(Millis(4_000))
 }
 
 fn token_file() -> PathBuf {
@@ -47,4 +87,26 @@ pub(super) fn gitlab(c: &mut Checks<'_>, raw: &Spanned<GitLab>) -> Revocations {
     }
     let types = raw.types.iter().map(|one| one.value.clone()).collect();
     Revocations { token_file: c.path(&raw.token_file), types }
+}
+
+/// GitHub's webhooks. What the journal does not remember any more must be too old to be heard again.
+pub(super) fn github(c: &mut Checks<'_>, raw: &GitHub, remembered: Millis) -> Webhooks {
+    if raw.max_age.value.0 < 60_000 || raw.max_age.value > remembered {
+        c.wrong(raw.max_age.referenced, "`http.github.max_age` is at least 1m, and at most `retention.seen`");
+    }
+    let api = raw.api.as_ref().map(|api| {
+        if !is_safe_url(&api.url.value) {
+            c.wrong(api.url.referenced, "`http.github.api.url` is an https:// URL, or http:// on loopback");
+        }
+        if !(100..=8_000).contains(&api.timeout.value.0) {
+            c.wrong(api.timeout.referenced, "`timeout` is 100ms to 8s: GitHub waits 10s for the answer");
+        }
+        Api {
+            url: api.url.value.trim_end_matches('/').to_owned(),
+            token_file: c.path(&api.token_file),
+            ca_file: api.ca_file.as_ref().map(|file| c.path(file)),
+            timeout_ms: api.timeout.value.0,
+        }
+    });
+    Webhooks { secret_file: c.path(&raw.secret_file), max_age_ms: raw.max_age.value.0, api }
 }

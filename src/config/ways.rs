@@ -199,7 +199,7 @@ pub(super) fn http(
     raw: Option<file::Http>,
     only_way_in: bool,
     topics: &BTreeMap<String, Topic>,
-    has_keys: bool,
+    (has_keys, remembered): (bool, file::Millis),
 ) -> Option<Http> {
     let given = raw.is_some();
     let mut raw = raw.or_else(|| only_way_in.then(file::Http::default))?;
@@ -229,5 +229,9 @@ pub(super) fn http(
         scanners::needs_keys(c, raw.referenced, "gitlab", has_keys);
         scanners::gitlab(c, raw)
     });
-    Some(Http { listen: raw.listen.value, token_file, topic: raw.topic.value, findings, gitlab })
+    let github = raw.github.as_ref().map(|raw| {
+        scanners::needs_keys(c, raw.referenced, "github", has_keys);
+        scanners::github(c, &raw.value, remembered)
+    });
+    Some(Http { listen: raw.listen.value, token_file, topic: raw.topic.value, findings, gitlab, github })
 }

@@ -11,6 +11,7 @@
 //! same event, which is a duplicate. What a scanner *verified* is a fresh look, and said anew each day (UTC).
 
 mod finding;
+pub mod github;
 mod gitlab;
 mod gitleaks;
 mod hide;
@@ -23,6 +24,7 @@ mod trufflehog;
 
 use std::io::Read;
 
+use crate::finding::Validity;
 use crate::fingerprint::Keys;
 use finding::By;
 use items::{Items, Piece};
@@ -223,6 +225,8 @@ fn item(adapter: Adapter, bytes: &[u8], given: &Given<'_>) -> Result<Option<Conv
             None => return Ok(None),
         },
     };
-    let day = given.now_ms.div_euclid(DAY_MS);
-    Ok(Some(found.event(adapter.by(), given.keys, day)))
+    // What somebody tried is a fresh look.
+    let is_tried = found.validity == Validity::Active;
+    let day = if is_tried { given.now_ms.div_euclid(DAY_MS).to_string() } else { String::new() };
+    Ok(Some(found.event(adapter.by(), given.keys, &day)))
 }

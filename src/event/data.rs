@@ -236,6 +236,8 @@ pub struct FindingObserved {
     pub public: bool,
     /// A honeytoken is never touched.
     pub honeytoken: bool,
+    /// It was closed, and counts again.
+    pub reopened: bool,
     /// Of the parts of the secret, by each live key of who found it.
     pub fingerprints: Vec<PartFingerprint>,
     /// What names the credential in public, such as the id of an access key.

@@ -302,7 +302,7 @@ fn a_finding_is_read_whole() {
         "location": {"kind": "git", "repo": "https://github.com/o/r", "path": "keys", "commit": "0a1b", "line": 4.0,
             "url": "https://x"},
         "validity": {"state": "active", "checked_at": "2026-09-01T10:00:00.5Z", "by": "trufflehog"},
-        "exposure": {"public": true}, "StructuredData": {"secret": "x"}});
+        "exposure": {"public": true}, "reopened": true, "StructuredData": {"secret": "x"}});
     let Data::FindingObserved(found) = read(&binary("finding.observed", &data.to_string())).data else { panic!() };
     let some = |text: &str| Some(text.to_owned());
     let print = |kid: &str| crate::fingerprint::Fingerprint::parse(&format!("{kid}:{DIGITS}")).unwrap();
@@ -315,6 +315,7 @@ fn a_finding_is_read_whole() {
         checked_by: some("trufflehog"),
         public: true,
         honeytoken: true,
+        reopened: true,
         fingerprints: vec![
             PartFingerprint { fingerprint: print("k1"), part: some("secret_access_key") },
             PartFingerprint { fingerprint: print("k2"), part: None },

@@ -79,9 +79,13 @@ async fn report(
         return explain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", say);
     }
     let Ok(Query(Asked { repository })) = asked else { return refuse(StatusCode::BAD_REQUEST, "repository") };
-    let report = match whole(body, &headers).await {
+    let report = match whole(body, &headers, MAX_REPORT_BYTES).await {
         Ok(report) => report,
-        Err(refused) => return refused,
+        Err(NotWhole::Broken) => return refuse(StatusCode::BAD_REQUEST, "body"),
+        Err(NotWhole::TooLarge) => {
+            let say = "a report over HTTP has at most 16 MiB: send it in parts, or by `curfew publish finding`";
+            return explain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", say);
+        }
     };
     // A caller that hangs up must not undo half a step: the record goes on without it.
     let recorded = tokio::spawn(async move {
@@ -134,27 +138,32 @@ impl Failed {
     }
 }
 
-/// The report, in one buffer of its full size from the start: one that grows leaves copies behind. Of one that is too
-/// large the rest is read and forgotten, so that the caller hears the answer, unless it has no end.
-pub(super) async fn whole(body: Body, headers: &HeaderMap) -> Result<Zeroizing<Vec<u8>>, Response> {
+/// Why a body is not there.
+pub(super) enum NotWhole {
+    /// Its sender broke off.
+    Broken,
+    /// Larger than it may be.
+    TooLarge,
+}
+
+/// A body that may hold secrets, in one buffer of its full size from the start: one that grows leaves copies behind. Of one
+/// that has more than `most` bytes the rest is read and forgotten, so that the caller hears the answer, unless it has no
+/// end.
+pub(super) async fn whole(body: Body, headers: &HeaderMap, most: usize) -> Result<Zeroizing<Vec<u8>>, NotWhole> {
     let says = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let room = says.unwrap_or(MAX_REPORT_BYTES).min(MAX_REPORT_BYTES);
-    let mut report = Zeroizing::new(Vec::with_capacity(room));
+    let room = says.unwrap_or(most).min(most);
+    let mut whole = Zeroizing::new(Vec::with_capacity(room));
     let (mut pieces, mut size) = (body.into_data_stream(), 0);
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|_| refuse(StatusCode::BAD_REQUEST, "body"))?;
+        let piece = piece.map_err(|_| NotWhole::Broken)?;
         size += piece.len();
         if size <= room {
-            report.extend_from_slice(&piece);
-        } else if size > FORGOTTEN * MAX_REPORT_BYTES {
+            whole.extend_from_slice(&piece);
+        } else if size > FORGOTTEN * most {
             break;
         }
     }
-    if size > room {
-        let say = "a report over HTTP has at most 16 MiB: send it in parts, or by `curfew publish finding`";
-        return Err(explain(StatusCode::PAYLOAD_TOO_LARGE, "too_large", say));
-    }
-    Ok(report)
+    if size > room { Err(NotWhole::TooLarge) } else { Ok(whole) }
 }
 
 #[derive(Default)]

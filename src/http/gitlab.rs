@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::findings::{self, Failed};
+use super::findings::{self, Failed, NotWhole};
 use super::{Door, explain, is_authorised, is_token, loopback_only, media, refuse, unavailable};
 use crate::event::adapters::Given;
 use crate::event::adapters::revocations::{self, Refused};
@@ -85,9 +85,10 @@ async fn taken(it: Revocations, room: Arc<Semaphore>, headers: HeaderMap, body: 
     let Some(keys) = it.keys.now() else {
         return ("unavailable", later(StatusCode::SERVICE_UNAVAILABLE, "fingerprint_key"));
     };
-    let body = match findings::whole(body, &headers).await {
+    let body = match findings::whole(body, &headers, findings::MAX_REPORT_BYTES).await {
         Ok(body) => body,
-        Err(refused) => return ("unreadable", refused),
+        Err(NotWhole::Broken) => return ("unreadable", refuse(StatusCode::BAD_REQUEST, "body")),
+        Err(NotWhole::TooLarge) => return ("unreadable", refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large")),
     };
     // A caller that hangs up must not undo half a step: the record goes on without it.
     let recorded = tokio::spawn(async move {

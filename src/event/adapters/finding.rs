@@ -64,6 +64,10 @@ pub(super) struct Found<'t> {
     /// The public can see it.
     pub(super) public: bool,
     pub(super) honeytoken: bool,
+    /// The finding's key, where its scanner has a name for it that stays; else it is made of what is known.
+    pub(super) key: Option<String>,
+    /// It was closed, and counts again.
+    pub(super) reopened: bool,
     /// Checked to be what they are called.
     pub(super) identifiers: Vec<Identifier>,
     /// Also those that are too short or masked: they are hidden, and not fingerprinted.
@@ -87,8 +91,8 @@ impl Found<'_> {
         }
     }
 
-    /// The event, without any secret. `day` since 1970.
-    pub(super) fn event(self, by: By, keys: Option<&Keys>, day: i64) -> Converted {
+    /// The event, without any secret. On another `occasion` the same words are another event.
+    pub(super) fn event(self, by: By, keys: Option<&Keys>, occasion: &str) -> Converted {
         let hide = Hide::new(self.secrets.iter().map(|secret| secret.value.as_str()));
         let fingerprints = self.fingerprints(keys);
         // What it is called is decided by what may be said only: else the names could be tried against guesses.
@@ -110,7 +114,8 @@ impl Found<'_> {
         let line_text = line.map(|line| line.to_string()).unwrap_or_default();
         let mut named: Vec<&str> = vec!["finding.v1", by.tool, &detector, &known_by, &line_text];
         named.extend(location.iter().map(|(_, text)| text.as_deref().unwrap_or_default()));
-        let key = hex::encode(digest16(&named.iter().map(|text| text.as_bytes()).collect::<Vec<_>>()));
+        let made = || hex::encode(digest16(&named.iter().map(|text| text.as_bytes()).collect::<Vec<_>>()));
+        let key = self.key.clone().unwrap_or_else(made);
 
         let mut place = object(location);
         if let Some(line) = line {
@@ -151,21 +156,10 @@ impl Found<'_> {
         if self.public {
             data.insert("exposure".to_owned(), json!({"public": true}));
         }
-        let data = Value::Object(data);
-        let day = if self.validity == Validity::Active { day.to_string() } else { String::new() };
-        let id = digest16(&[b"finding.observed.v1", data.to_string().as_bytes(), day.as_bytes()]);
-        let name = Type::FindingObserved.as_str();
-        let event = json!({
-            "specversion": "1.0",
-            "type": format!("dev.curfew.{name}.v1"),
-            "source": by.source,
-            "id": hex::encode(id),
-            "subject": key,
-            "datacontenttype": "application/json",
-            "dataschema": format!("urn:curfew:schema:{name}.v1"),
-            "data": data,
-        });
-        Converted { line: 0, key, body: event.to_string().into_bytes(), fingerprints: fingerprints.len() }
+        if self.reopened {
+            data.insert("reopened".to_owned(), true.into());
+        }
+        said(by, Type::FindingObserved, key, Value::Object(data), occasion, fingerprints.len())
     }
 
     /// By the newest key first; of as many parts as there is room for, by all keys.
@@ -182,6 +176,23 @@ impl Found<'_> {
         }
         all
     }
+}
+
+/// The event of this type that says `data` about the finding `key`.
+pub(super) fn said(by: By, kind: Type, key: String, data: Value, occasion: &str, fingerprints: usize) -> Converted {
+    let name = kind.as_str();
+    let id = digest16(&[format!("{name}.v1").as_bytes(), data.to_string().as_bytes(), occasion.as_bytes()]);
+    let event = json!({
+        "specversion": "1.0",
+        "type": format!("dev.curfew.{name}.v1"),
+        "source": by.source,
+        "id": hex::encode(id),
+        "subject": key,
+        "datacontenttype": "application/json",
+        "dataschema": format!("urn:curfew:schema:{name}.v1"),
+        "data": data,
+    });
+    Converted { line: 0, key, body: event.to_string().into_bytes(), fingerprints }
 }
 
 fn object<const N: usize>(texts: [(&str, Option<String>); N]) -> Map<String, Value> {

@@ -66,6 +66,11 @@ impl<'t, 'a> Object<'t, 'a> {
         }
     }
 
+    /// `false`, and not left out.
+    pub(super) fn is_false(self, name: &str) -> bool {
+        matches!(tree::get(self.0, name), Some(Node::Bool(false)))
+    }
+
     pub(super) fn object(self, name: &str) -> Option<Self> {
         Self::of(tree::get(self.0, name)?)
     }

@@ -52,7 +52,7 @@ pub fn read(body: &[u8], types: &[String], given: Given<'_>) -> Result<Vec<Conve
         if !types.iter().any(|known| known == kind) {
             return Err(Refused::Type(line));
         }
-        let event = found(token, kind).event(Adapter::GitLab.by(), given.keys, 0);
+        let event = found(token, kind).event(Adapter::GitLab.by(), given.keys, "");
         made.push(Converted { line, ..event });
     }
     Ok(made)

@@ -30,6 +30,7 @@ impl Fields<'_> {
                 None => false,
             },
             honeytoken: self.flag("honeytoken", false)?,
+            reopened: self.flag("reopened", false)?,
             fingerprints: self.fingerprints()?,
             identifiers: self.list("identifiers", "/data/identifiers", MAX_PARTS, |one| {
                 Ok(Identifier { kind: one.required("kind")?, value: one.required("value")? })

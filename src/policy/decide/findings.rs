@@ -24,7 +24,8 @@ impl Draft<'_> {
             self.findings.push(finding);
             return self.say(Verb::Ignore, Reason::Honeytoken);
         }
-        if finding.phase == Phase::Closed {
+        // Closed is closed, unless who closed it says otherwise.
+        if finding.phase == Phase::Closed && !it.reopened {
             self.findings.push(finding);
             return self.say(Verb::Track, Reason::FindingClosed);
         }

@@ -143,6 +143,11 @@ fn honeytokens_and_closed_findings_are_left_alone() {
     assert_eq!(world.tell(closed("f")).reason, Reason::FindingClosed);
     assert!(world.tell(observed("f", 9, "active", true)).directives.is_empty());
     assert!(world.tell(registered(role(), 9, 1, true)).directives.is_empty(), "closed ones do not wait");
+    let again = |key: &str| FindingObserved { reopened: true, ..seen(key, 9, "active", true) };
+    let reopened = world.tell(Data::FindingObserved(Box::new(again("f"))));
+    assert_eq!((reopened.reason, asked(&reopened)), (Reason::FindingMatched, vec![(Action::Contain, Some(1))]));
+    let bait = FindingObserved { honeytoken: false, ..again("h") };
+    assert!(world.tell(Data::FindingObserved(Box::new(bait))).directives.is_empty(), "bait is not reopened");
 }
 
 #[test]
