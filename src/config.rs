@@ -185,6 +185,8 @@ pub struct Webhooks {
     pub max_age_ms: i64,
     /// Where the secrets of alerts are asked for.
     pub api: Option<Api>,
+    /// Whether alerts are resolved there once their secret was seen dead.
+    pub resolves: bool,
 }
 
 /// GitLab's token revocation service.

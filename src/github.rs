@@ -1,15 +1,18 @@
-//! GitHub's REST API, as far as alerts of secret scanning need it: one alert is asked for, by names that were checked.
+//! GitHub's REST API, as far as alerts of secret scanning need it: one alert is asked for, or resolved, by names that were
+//! checked.
 //!
 //! The address is the configuration's, never a webhook's. What an answer says is read by [`crate::event::adapters::github`].
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::StatusCode;
+use reqwest::{Method, RequestBuilder, StatusCode};
 use secrecy::ExposeSecret as _;
 use secrecy::zeroize::Zeroizing;
+use serde_json::json;
 
-use crate::event::adapters::github::{Alert, Shown, shown};
+use crate::case::CaseId;
+use crate::event::adapters::github::{Alert, Shown, is_resolved, shown};
 use crate::http;
 
 /// Bytes of an answer at most: an alert has some thousands.
@@ -22,7 +25,7 @@ const VERSION: &str = "2022-11-28";
 pub struct Api {
     /// `https://api.github.com`, or `https://HOST/api/v3` of GitHub Enterprise Server; without a slash at the end.
     pub url: String,
-    /// Holds the token, which reads alerts of secret scanning.
+    /// Holds the token, which reads alerts of secret scanning, and writes them where they are to be resolved.
     pub token_file: PathBuf,
     /// PEM file with the authority of its certificate, instead of the system's.
     pub ca_file: Option<PathBuf>,
@@ -48,8 +51,8 @@ pub enum Silent {
     /// It does not show us this alert.
     #[error("GitHub does not show this alert to our token (status {0})")]
     Denied(u16),
-    /// An answer without the secret of this alert.
-    #[error("GitHub's answer is not this alert with its secret")]
+    /// An answer without what was asked of this alert.
+    #[error("GitHub's answer is not this alert with what was asked for")]
     Unclear,
 }
 
@@ -94,27 +97,48 @@ impl Client {
     /// # Errors
     /// [`Silent`].
     pub async fn secret_of(&self, alert: &Alert) -> Result<Shown, Silent> {
+        let answer = whole(self.asked(Method::GET, &alert.path())?).await?;
+        shown(&answer, alert).ok_or(Silent::Unclear)
+    }
+
+    /// Resolves an alert as revoked. One that is resolved already stays as whoever resolved it left it.
+    ///
+    /// # Errors
+    /// [`Silent`]: whether it is resolved is not known. It can be asked for again.
+    pub async fn resolve(&self, alert: &Alert, case: CaseId) -> Result<(), Silent> {
+        let now = whole(self.asked(Method::GET, &format!("{}?hide_secret=true", alert.path()))?).await?;
+        if is_resolved(&now, alert).ok_or(Silent::Unclear)? {
+            return Ok(());
+        }
+        let said = json!({"state": "resolved", "resolution": "revoked",
+            "resolution_comment": format!("Seen refused by Curfew, case {case}")});
+        let answer = whole(self.asked(Method::PATCH, &alert.path())?.json(&said)).await?;
+        if is_resolved(&answer, alert) == Some(true) { Ok(()) } else { Err(Silent::Unclear) }
+    }
+
+    fn asked(&self, method: Method, path: &str) -> Result<RequestBuilder, Silent> {
         // Read each time: it may be rotated as well.
         let token = http::read_token(&self.api.token_file).map_err(|error| Silent::Token(error.to_string()))?;
-        let request = self
-            .client
-            .get(format!("{}{}", self.api.url, alert.path()))
-            .bearer_auth(token.expose_secret())
-            .header("accept", "application/vnd.github+json")
-            .header("x-github-api-version", VERSION);
-        let mut answer = request.send().await.map_err(|_| Silent::Away)?;
-        if answer.status() != StatusCode::OK {
-            return Err(meaning(answer.status().as_u16()));
-        }
-        let mut whole = Zeroizing::new(Vec::with_capacity(MAX_ANSWER_BYTES));
-        while let Some(piece) = answer.chunk().await.map_err(|_| Silent::Away)? {
-            if whole.len() + piece.len() > MAX_ANSWER_BYTES {
-                return Err(Silent::Unclear);
-            }
-            whole.extend_from_slice(&piece);
-        }
-        shown(&whole, alert).ok_or(Silent::Unclear)
+        let request = self.client.request(method, format!("{}{path}", self.api.url));
+        let request = request.bearer_auth(token.expose_secret()).header("accept", "application/vnd.github+json");
+        Ok(request.header("x-github-api-version", VERSION))
     }
+}
+
+/// The body of a 200.
+async fn whole(request: RequestBuilder) -> Result<Zeroizing<Vec<u8>>, Silent> {
+    let mut answer = request.send().await.map_err(|_| Silent::Away)?;
+    if answer.status() != StatusCode::OK {
+        return Err(meaning(answer.status().as_u16()));
+    }
+    let mut whole = Zeroizing::new(Vec::with_capacity(MAX_ANSWER_BYTES));
+    while let Some(piece) = answer.chunk().await.map_err(|_| Silent::Away)? {
+        if whole.len() + piece.len() > MAX_ANSWER_BYTES {
+            return Err(Silent::Unclear);
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole)
 }
 
 /// What a status other than 200 means. 403 is also what GitHub says to who asks too often.

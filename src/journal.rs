@@ -599,6 +599,9 @@ pub trait Journal: Send + Sync + 'static {
     async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskLine>, Error>;
     /// Findings for people, at most `max`: those that are unmatched, the oldest first, or all, the newest first.
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error>;
+    /// Findings that are matched and whose id begins with `prefix`, in the order of when they were last seen, then of their
+    /// ids: those behind `after`, at most `max`.
+    async fn matched(&self, prefix: String, after: (i64, String), max: u32) -> Result<Vec<Finding>, Error>;
     /// Overrun of each credential that a task held.
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error>;
     /// Credentials that are not dead and end with no task, at most `max`: those of kinds that are rotated, and of the others

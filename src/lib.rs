@@ -16,7 +16,7 @@
 //!
 //! Besides: [`deadlines`], [`ages`] and [`reconcile`] notice what no producer said, and make events of it; [`bind`] learns
 //! from the issuer which run a credential is of; [`inventory`] reads what stores hold, as fingerprints; [`kubernetes`]
-//! watches Jobs and Pods, and says what schedulers say elsewhere.
+//! watches Jobs and Pods, and says what schedulers say elsewhere; [`feedback`] tells GitHub whose secret died.
 //! `policy`, `case`, `guard`, `limit`, `retry` and `probe` are pure; what does I/O decides nothing.
 
 pub mod ages;
@@ -30,6 +30,7 @@ pub mod deadlines;
 pub mod event;
 pub mod exec;
 pub mod executor;
+pub mod feedback;
 pub mod finding;
 pub mod fingerprint;
 pub mod github;

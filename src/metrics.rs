@@ -51,6 +51,7 @@ pub struct Metrics {
     events: IntCounterVec,
     rejected: IntCounterVec,
     webhooks: IntCounterVec,
+    feedback: IntCounterVec,
     journal_commit: Histogram,
     step: HistogramVec,
     step_failures: IntCounterVec,
@@ -125,6 +126,11 @@ impl Metrics {
                 "webhooks_total",
                 "Calls of GitHub and GitLab about leaked secrets, and what became of them.",
                 &["source", "result"],
+            ),
+            feedback: counters(
+                "feedback_total",
+                "Alerts of GitHub whose secret was seen dead, and whether GitHub was told.",
+                &["result"],
             ),
             journal_commit: histogram("journal_commit_seconds", "One durable intake transaction.", &COMMIT),
             step: histograms(
@@ -211,6 +217,11 @@ impl Metrics {
     /// unreadable, refused (by the topic), busy, unavailable.
     pub fn webhook(&self, source: &'static str, result: &'static str) {
         self.webhooks.with_label_values(&[source, result]).inc();
+    }
+
+    /// `feedback_total{result}`: resolved, unavailable (tried again soon), refused (tried again in an hour).
+    pub fn feedback(&self, result: &'static str) {
+        self.feedback.with_label_values(&[result]).inc();
     }
 
     /// `journal_commit_seconds`.

@@ -8,6 +8,7 @@ mod cases;
 mod deadlines;
 mod enforce;
 mod exec;
+mod feedback;
 mod findings;
 mod intake;
 mod inventory;

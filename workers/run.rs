@@ -17,7 +17,9 @@ use uuid::Uuid;
 
 use crate::args::Role;
 use crate::process::{Process, Tasks};
-use crate::{Failed, bind, deadlines, enforce, intake, inventory, keys, kubernetes, link, reconcile, relay, serve};
+use crate::{
+    Failed, bind, deadlines, enforce, feedback, intake, inventory, keys, kubernetes, link, reconcile, relay, serve,
+};
 
 /// Which part of the work is this process's.
 #[derive(Debug, Clone)]
@@ -124,6 +126,7 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
     relay::hold_if_older(process).await?;
     if share.has(Role::Relay) {
         relay::start(process)?;
+        feedback::start(process)?;
     }
     if share.has(Role::Intake) {
         intake::start(process, share.has(Role::Relay))?;

@@ -48,6 +48,9 @@ pub struct GitHubApi {
     /// Of one call.
     #[serde(default = "timeout")]
     pub timeout: Spanned<Millis>,
+    /// Whether alerts are resolved as revoked once their secret was seen dead.
+    #[serde(default)]
+    pub resolve: bool,
 }
 
 fn url() -> Spanned<String> {
@@ -108,5 +111,6 @@ pub(super) fn github(c: &mut Checks<'_>, raw: &GitHub, remembered: Millis) -> We
             timeout_ms: api.timeout.value.0,
         }
     });
-    Webhooks { secret_file: c.path(&raw.secret_file), max_age_ms: raw.max_age.value.0, api }
+    let resolves = raw.api.as_ref().is_some_and(|api| api.resolve);
+    Webhooks { secret_file: c.path(&raw.secret_file), max_age_ms: raw.max_age.value.0, api, resolves }
 }

@@ -18,7 +18,7 @@ topics:
   curfew.tasks: {tenant: default, events: [task.started, task.ended], kinds: [vault-lease, vault-token], strongest: revoke}
   curfew.findings: {events: [finding.observed, finding.closed], kinds: [vault-lease], strongest: track}
 publish: {outcomes: curfew.outcomes, states: curfew.outcomes, rejected: curfew.rejected}
-http: {listen: "127.0.0.1:8484", token_file: intake.token, topic: curfew.tasks, findings: curfew.findings}
+http: {listen: "127.0.0.1:8484", token_file: intake.token, topic: curfew.tasks, gitlab: {token_file: gitlab.token, types: [gitleaks_rule_id_aws]}, github: {secret_file: github.secret, max_age: 3d, api: {url: "https://ghe.test/api/v3/", token_file: t, ca_file: ca.pem, timeout: 2s, resolve: true}}, findings: curfew.findings}
 fingerprint: {key_file: fingerprint.keys, transit: {realm: prod, token_file: unwrap.token}}
 metrics: {listen: "127.0.0.1:9464"}
 socket: curfew.sock
@@ -49,7 +49,20 @@ fn the_whole_file_is_read() {
     let transit = fingerprint.transit.as_ref().unwrap();
     assert_eq!((&*transit.realm, &*transit.mount, &*transit.key), ("prod", "transit", "curfew-fingerprint"));
     assert!(matches!(&transit.login, Login::TokenFile(file) if file == Path::new("/etc/curfew/unwrap.token")));
-    assert_eq!(config.http.as_ref().unwrap().findings, "curfew.findings");
+    let http = config.http.as_ref().unwrap();
+    assert_eq!(http.findings, "curfew.findings");
+    let gitlab = http.gitlab.as_ref().unwrap();
+    assert_eq!(
+        (&*gitlab.token_file, &*gitlab.types),
+        (Path::new("/etc/curfew/gitlab.token"), &["gitleaks_rule_id_aws".to_owned()][..])
+    );
+    let github = http.github.as_ref().unwrap();
+    let api = github.api.as_ref().unwrap();
+    assert_eq!((&*github.secret_file, github.max_age_ms), (Path::new("/etc/curfew/github.secret"), 3 * 86_400_000));
+    assert_eq!(
+        (&*api.url, &*api.token_file, api.timeout_ms),
+        ("https://ghe.test/api/v3", Path::new("/etc/curfew/t"), 2_000)
+    );
     let day_ms = 86_400_000;
     assert_eq!((config.retention.events_ms, config.retention.closed_ms), (30 * day_ms, 400 * day_ms));
     let realm = &config.realms[0];
@@ -61,6 +74,31 @@ fn the_whole_file_is_read() {
     assert_eq!(config.authorities()[event::OWN].strongest, Action::Revoke);
     assert_eq!(config.authorities()["curfew.findings"].strongest, Action::Track);
     assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn those_who_call_about_leaks_need_keys_bounds_and_a_safe_way_back() {
+    let of = |http: &str, keys: bool| {
+        let keys = if keys { "fingerprint: {key_file: k}\n" } else { "" };
+        let problems = parse(&format!("http: {{{http}}}\n{keys}")).err().map(|invalid| invalid.to_string());
+        problems.unwrap_or_default()
+    };
+    for (http, wanted) in [
+        ("gitlab: {types: [gitleaks_rule_id_aws]}", ""),
+        ("gitlab: {types: []}", "is empty"),
+        ("gitlab: {types: [Gitleaks rule]}", "as GitLab does"),
+        ("github: {}", ""),
+        ("github: {max_age: 15d}", "at most `retention.seen`"),
+        ("github: {max_age: 1s}", "at least 1m"),
+        ("github: {api: {token_file: t}}", ""),
+        ("github: {api: {token_file: t, url: \"http://ghe.test\"}}", "https://"),
+        ("github: {api: {token_file: t, timeout: 10s}}", "100ms to 8s"),
+        ("github: {api: {}}", "`token_file` is missing"),
+    ] {
+        let said = of(http, true);
+        assert!(said.contains(wanted) && said.is_empty() == wanted.is_empty(), "{http}: {said}");
+        assert!(of(http, false).contains("fingerprint.key_file") || wanted.contains("is missing"), "{http}");
+    }
 }
 
 #[test]

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Coordinates, CredentialRegistered, Data, Event, GrantRegistered, GrantSpec, Type, digest16};
+use super::{
+    Coordinates, CredentialRegistered, Data, Event, FindingClosed, GrantRegistered, GrantSpec, Type, digest16,
+};
 use crate::bind::rule::Bound;
+use crate::case::CaseId;
 use crate::credential::CredentialId;
+use crate::finding::Finding;
 use crate::task::{RunKey, Tenant, Tenure};
 
 /// Cluster and topic of own events.
@@ -46,6 +50,15 @@ impl Event {
         let data = GrantRegistered { run: to.run, attempt: None, identity: to.identity, grant };
         let mut event = own(tenant, "/curfew/bind", id, now_ms, Data::GrantRegistered(data), &[]);
         event.at.topic = topic.into();
+        event
+    }
+
+    /// What leaked was seen dead in `case`, and whoever told of `finding` knows: it is closed, as by the topic that observed it.
+    pub fn told_dead(finding: &Finding, case: CaseId, now_ms: i64) -> Self {
+        let id = format!("{}:{case}", finding.id());
+        let data = FindingClosed { finding_key: finding.key.clone(), reason: "revoked".to_owned() };
+        let mut event = own(finding.tenant.clone(), "/curfew/feedback", id, now_ms, Data::FindingClosed(data), &[]);
+        event.at.topic = finding.topic.as_str().into();
         event
     }
 

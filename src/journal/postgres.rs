@@ -478,6 +478,10 @@ impl Journal for Postgres {
         findings::list(&self.inner.pool, unmatched, max).await
     }
 
+    async fn matched(&self, prefix: String, after: (i64, String), max: u32) -> Result<Vec<Finding>, Error> {
+        findings::matched(&self.inner.pool, &prefix, &after, max).await
+    }
+
     async fn standing(&self, max: u32) -> Result<Vec<Standing>, Error> {
         read::standing(&self.inner.pool, max).await
     }

@@ -361,6 +361,10 @@ impl Journal for Sqlite {
         Self::read(&self.people, move |db| findings::list(db, unmatched, max)).await
     }
 
+    async fn matched(&self, prefix: String, after: (i64, String), max: u32) -> Result<Vec<Finding>, Error> {
+        Self::read(&self.people, move |db| findings::matched(db, &prefix, &after, max)).await
+    }
+
     async fn standing(&self, max: u32) -> Result<Vec<Standing>, Error> {
         Self::read(&self.people, move |db| read::standing(db, max)).await
     }

@@ -31,6 +31,7 @@ mod panics;
 pub mod scans;
 mod schedulers;
 mod spread;
+mod webhooks;
 mod wrapped;
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=UTF-8";

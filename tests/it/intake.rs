@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{env, unique, until};
 
+mod github;
+mod gitlab;
 mod http;
 mod out;
 mod place;

@@ -31,6 +31,7 @@ mod crash;
 mod endure;
 mod exec;
 mod executor;
+mod github;
 mod intake;
 mod journal;
 mod kubernetes;

@@ -308,6 +308,7 @@ journal_that_dies! {
     timeline(case: CaseId) -> Option<Timeline>;
     tasks(filter: curfew::journal::TaskFilter) -> Vec<curfew::journal::TaskLine>;
     findings(unmatched: bool, max: u32) -> Vec<curfew::finding::Finding>;
+    matched(prefix: String, after: (i64, String), max: u32) -> Vec<curfew::finding::Finding>;
     overrun(now_ms: i64) -> Vec<Overrun>;
     standing(max: u32) -> Vec<curfew::journal::Standing>;
     stats(now_ms: i64) -> Stats;

@@ -20,8 +20,8 @@ use crate::event::{Type, digest16};
 use crate::finding::Validity;
 use crate::fingerprint::Keys;
 
-/// What such a key begins with.
-const KEY: &str = "github/";
+/// What the keys of its findings begin with.
+pub const KEY: &str = "github/";
 const BY: By = By { tool: "github", source: "/scanners/github" };
 /// The two kinds of events that are read, as `X-GitHub-Event` names them.
 pub const EVENTS: [&str; 2] = ["secret_scanning_alert", "secret_scanning_alert_location"];
@@ -85,6 +85,12 @@ impl Alert {
         format!("{KEY}{}/{}", self.repository, self.number)
     }
 
+    /// The alert that a finding's key names.
+    pub fn of_key(key: &str) -> Option<Self> {
+        let (repository, number) = key.strip_prefix(KEY)?.rsplit_once('/')?;
+        Self::of(repository, number.parse().ok()?)
+    }
+
     /// Below the API's address.
     pub fn path(&self) -> String {
         format!("/repos/{}/secret-scanning/alerts/{}", self.repository, self.number)
@@ -130,7 +136,11 @@ pub fn read(body: &[u8]) -> Result<Heard, Why> {
         // A place that was found today is of an alert that may be old.
         at_ms: if location.is_some() { None } else { times.into_iter().flatten().max() },
         detector: kind.to_owned(),
-        validity: Validity::of(alert.text("validity").unwrap_or_default()),
+        // A place is no check, and known by its body alone: it must not make an old check look like a new one.
+        validity: match location {
+            Some(_) => Validity::Unknown,
+            None => Validity::of(alert.text("validity").unwrap_or_default()),
+        },
         public: leaked || repository.is_false("private"),
         leaked,
         owner: person("assigned_to").or_else(|| person("push_protection_bypassed_by")),
@@ -231,6 +241,17 @@ pub fn shown(answer: &[u8], alert: &Alert) -> Option<Shown> {
     }
     values.push(Zeroizing::new(secret.to_owned()));
     Some(Shown(values))
+}
+
+/// Whether GitHub's API says that `alert` is resolved, whatever as. `None`: it says neither.
+pub fn is_resolved(answer: &[u8], alert: &Alert) -> Option<bool> {
+    let node = parsed(answer).ok()?;
+    let it = Object::of(&node.0).filter(|it| it.integer("number") == Some(alert.number))?;
+    match it.text("state")? {
+        "resolved" => Some(true),
+        "open" => Some(false),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -87,6 +87,20 @@ pub(super) async fn list(pool: &PgPool, unmatched: bool, max: u32) -> Result<Vec
     bodies.iter().map(|body| json("findings", body)).collect()
 }
 
+/// See [`crate::journal::Journal::matched`].
+pub(super) async fn matched(
+    pool: &PgPool,
+    prefix: &str,
+    (ms, id): &(i64, String),
+    max: u32,
+) -> Result<Vec<Finding>, Error> {
+    let sql = "SELECT body FROM findings WHERE phase > 0 AND phase = 1 AND (last_ms, key COLLATE \"C\") > ($1, $2) \
+               AND starts_with(key, $3) ORDER BY last_ms, key COLLATE \"C\" LIMIT $4";
+    let query = sqlx::query_scalar(sql).bind(ms).bind(id).bind(prefix).bind(i64::from(max));
+    let bodies: Vec<String> = query.fetch_all(pool).await?;
+    bodies.iter().map(|body| json("findings", body)).collect()
+}
+
 /// Writes findings and marks.
 pub(super) async fn put(db: &mut PgConnection, findings: &[Finding], marks: &[Mark]) -> Result<(), Error> {
     if !findings.is_empty() {

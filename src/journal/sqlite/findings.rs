@@ -65,6 +65,19 @@ pub(super) fn list(db: &Connection, unmatched: bool, max: u32) -> Result<Vec<Fin
     bodies.iter().map(|body| json("findings", body)).collect()
 }
 
+/// See [`crate::journal::Journal::matched`].
+pub(super) fn matched(
+    db: &Connection,
+    prefix: &str,
+    (ms, id): &(i64, String),
+    max: u32,
+) -> Result<Vec<Finding>, Error> {
+    let sql = "SELECT body FROM findings WHERE phase > 0 AND phase = 1 AND last_ms >= ? AND (last_ms, key) > (?, ?) \
+               AND substr(key, 1, length(?)) = ? ORDER BY last_ms, key LIMIT ?";
+    let bodies = all(db, sql, params![ms, ms, id, prefix, prefix, max], |row| row.get::<_, String>(0))?;
+    bodies.iter().map(|body| json("findings", body)).collect()
+}
+
 /// Writes findings and marks.
 pub(super) fn put(w: &Writer, findings: &[Finding], marks: &[Mark]) -> Result<(), Error> {
     for finding in findings {

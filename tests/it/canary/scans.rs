@@ -5,6 +5,12 @@ use curfew::event::{Coordinates, Data, Delivery, FindingObserved, Format, Limits
 use curfew::fingerprint::Keys;
 
 use super::*;
+use crate::github::GitHub;
+
+/// The type of tokens that GitLab may send.
+pub const TOKENS: &str = "gitleaks_rule_id_our_token";
+/// What callers and Curfew know each other by: none of it is to be seen either.
+const TOKEN_FILES: [&str; 4] = ["intake.token", "gitlab.token", "github.secret", "api.token"];
 
 /// A running Curfew that takes findings over Kafka and HTTP, and logs all that it can.
 pub struct Lab {
@@ -14,6 +20,8 @@ pub struct Lab {
     pub topic: String,
     /// Of each scheduler's own events: its format, its topic.
     pub schedulers: Vec<(Format, String)>,
+    /// What the alerts' secrets are asked from.
+    pub github: GitHub,
     http: u16,
     metrics: u16,
     /// All that was written by commands and answers.
@@ -41,6 +49,9 @@ impl Lab {
             theirs += &format!("  {topic}: {{format: {}, strongest: track}}\n", format.as_str());
         }
         let (http, metrics) = (port(), port());
+        let token = made_up("");
+        private(home.join("api.token"), &token);
+        let github = GitHub::start(&token).await;
         let config = format!(
             r#"
 kafka: {{brokers: "{brokers}", group: {group}}}
@@ -48,13 +59,19 @@ topics:
   {topic}: {{events: [finding.observed, finding.closed], strongest: track}}
   {tasks}: {{strongest: track}}
 {theirs}publish: {{outcomes: {outcomes}, states: {outcomes}, rejected: {rejected}}}
-http: {{listen: "127.0.0.1:{http}", topic: {tasks}, findings: {topic}}}
+http:
+  listen: "127.0.0.1:{http}"
+  topic: {tasks}
+  findings: {topic}
+  gitlab: {{types: [{TOKENS}]}}
+  github: {{api: {{url: "{github}", token_file: api.token}}}}
 fingerprint: {{key_file: fingerprint.keys}}
 metrics: {{listen: "127.0.0.1:{metrics}"}}
 log: {{level: trace}}
 {more}"#,
             brokers = env("CURFEW_TEST_KAFKA"),
             group = unique("scan"),
+            github = github.url,
         );
         fs::write(home.join("curfew.yaml"), config).unwrap();
         let mut written = Written::default();
@@ -64,7 +81,7 @@ log: {{level: trace}}
         command.arg("run");
         let mut running = Running::start(command, home.join("log"));
         running.says("curfew runs").await;
-        Self { folder, running, topic, schedulers, http, metrics, written }
+        Self { folder, running, topic, schedulers, github, http, metrics, written }
     }
 
     pub fn home(&self) -> &Path {
@@ -88,15 +105,31 @@ log: {{level: trace}}
         headers: &[(String, &str)],
         report: Vec<u8>,
     ) -> (u16, Value) {
-        let token = fs::read_to_string(self.home().join("intake.token")).unwrap();
-        let request =
-            reqwest::Client::new().post(format!("http://127.0.0.1:{}{path}", self.http)).bearer_auth(token.trim());
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(name, *value));
-        let answer = request.header("content-type", kind).body(report).send().await.unwrap();
+        let bearer = ("authorization".to_owned(), format!("Bearer {}", self.known_by("intake.token")));
+        let kind = ("content-type".to_owned(), kind.to_owned());
+        let theirs = headers.iter().map(|(name, value)| (name.clone(), (*value).to_owned()));
+        self.send(path, [bearer, kind].into_iter().chain(theirs), report).await
+    }
+
+    /// With these headers alone.
+    pub async fn send(
+        &mut self,
+        path: &str,
+        headers: impl IntoIterator<Item = (String, String)>,
+        body: Vec<u8>,
+    ) -> (u16, Value) {
+        let request = reqwest::Client::new().post(format!("http://127.0.0.1:{}{path}", self.http)).body(body);
+        let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let text = answer.text().await.unwrap();
         self.written.put("answers of the intake", text.as_bytes());
-        (status, serde_json::from_str(&text).unwrap())
+        (status, serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    /// What one of the token files holds.
+    pub fn known_by(&self, file: &str) -> String {
+        fs::read_to_string(self.home().join(file)).unwrap().trim().to_owned()
     }
 
     /// The findings of the topic, as intake reads them.
@@ -153,6 +186,9 @@ log: {{level: trace}}
         let mut all = secrets.clone();
         for (kid, key) in key.lines().map(|line| line.split_once(' ').unwrap()) {
             all.insert(format!("the fingerprint key {kid}"), key.to_owned());
+        }
+        for file in TOKEN_FILES {
+            all.insert(format!("what is in {file}"), self.known_by(file));
         }
         self.written.assert_clean(&Scanner::new(&all));
     }

@@ -152,6 +152,9 @@ impl Journal for Knows {
     async fn tasks(&self, _: curfew::journal::TaskFilter) -> Result<Vec<curfew::journal::TaskLine>, Error> {
         unimplemented!()
     }
+    async fn matched(&self, _: String, _: (i64, String), _: u32) -> Result<Vec<curfew::finding::Finding>, Error> {
+        unimplemented!()
+    }
     async fn findings(&self, _: bool, _: u32) -> Result<Vec<curfew::finding::Finding>, Error> {
         unimplemented!()
     }

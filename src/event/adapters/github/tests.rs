@@ -73,6 +73,7 @@ fn an_alert_is_one_finding_from_its_first_word_to_its_last() {
     let (placed, event) = made(&location(), Some(SECRET)).unwrap();
     assert_eq!(placed.key, first.key);
     let Data::FindingObserved(data) = event.data else { panic!() };
+    assert_eq!(data.validity, "unknown", "a place is no check");
     let place = data.location.unwrap();
     assert_eq!((place.kind.as_deref(), place.path.as_deref(), place.line), (Some("git"), Some("conf/a.yaml"), Some(7)));
 
@@ -179,6 +180,28 @@ fn an_answer_is_about_the_alert_that_was_asked_for() {
     assert_eq!(of(json!({"number": 43, "secret": SECRET})), None);
     assert_eq!(of(json!({"number": 42, "secret": null})), None);
     assert!(shown(b"<html>", &alert).is_none());
+    let state = |answer: Value| is_resolved(answer.to_string().as_bytes(), &alert);
+    assert_eq!(state(json!({"number": 42, "state": "resolved", "resolution": "wont_fix"})), Some(true));
+    assert_eq!(state(json!({"number": 42, "state": "open"})), Some(false));
+    for odd in [json!({"number": 43, "state": "open"}), json!({"number": 42}), json!({"number": 42, "state": "x"})] {
+        assert_eq!(state(odd.clone()), None, "{odd}");
+    }
+}
+
+#[test]
+fn a_key_names_its_alert_and_no_other_does() {
+    let alert = heard(&webhook("created")).alert;
+    assert_eq!(Alert::of_key(&alert.key()), Some(alert));
+    for key in [
+        "github/octo/hello",
+        "github/octo/hello/x",
+        "github/octo/hello/0",
+        "github/o/../hello/1",
+        "octo/hello/42",
+        "fe74",
+    ] {
+        assert_eq!(Alert::of_key(key), None, "{key}");
+    }
 }
 
 proptest! {
