@@ -27,6 +27,7 @@ use crate::stage::{Between, Stage, TOPIC, case_of, ended, new_run, now_ms, recor
 use crate::store::Store;
 use crate::world::until;
 
+mod feedback;
 mod full;
 mod half;
 mod lost;

@@ -2,12 +2,13 @@
 //! GitHub runs here.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::hmac;
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -32,6 +33,8 @@ pub enum Says {
 struct Inner {
     token: String,
     alerts: Mutex<BTreeMap<i64, Says>>,
+    /// How alerts were resolved.
+    resolved: Mutex<BTreeMap<i64, Value>>,
     calls: AtomicUsize,
 }
 
@@ -44,10 +47,14 @@ pub struct GitHub {
 impl GitHub {
     /// It answers to who has `token`.
     pub async fn start(token: &str) -> Self {
-        let inner = Inner { token: token.to_owned(), alerts: Mutex::default(), calls: AtomicUsize::new(0) };
-        let inner = Arc::new(inner);
+        let inner = Arc::new(Inner {
+            token: token.to_owned(),
+            alerts: Mutex::default(),
+            resolved: Mutex::default(),
+            calls: AtomicUsize::new(0),
+        });
         let path = "/repos/{owner}/{repo}/secret-scanning/alerts/{number}";
-        let router = Router::new().route(path, get(alert)).with_state(inner.clone());
+        let router = Router::new().route(path, get(alert).patch(alert)).with_state(inner.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
@@ -60,6 +67,16 @@ impl GitHub {
         self.inner.alerts.lock().unwrap().insert(number, what);
     }
 
+    /// Somebody else resolves it.
+    pub fn resolve(&self, number: i64, how: Value) {
+        self.inner.resolved.lock().unwrap().insert(number, how);
+    }
+
+    /// How it was resolved.
+    pub fn resolution(&self, number: i64) -> Option<Value> {
+        self.inner.resolved.lock().unwrap().get(&number).cloned()
+    }
+
     /// How often it was asked.
     pub fn calls(&self) -> usize {
         self.inner.calls.load(Ordering::SeqCst)
@@ -69,7 +86,9 @@ impl GitHub {
 async fn alert(
     State(inner): State<Arc<Inner>>,
     Path((owner, repo, number)): Path<(String, String, i64)>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
+    body: String,
 ) -> Response {
     inner.calls.fetch_add(1, Ordering::SeqCst);
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default();
@@ -80,7 +99,21 @@ async fn alert(
     assert_eq!(header("x-github-api-version"), "2022-11-28");
     let says = inner.alerts.lock().unwrap().get(&number).cloned();
     match says.unwrap_or(Says::Status(404)) {
-        Says::Secret(secret) => axum::Json(shown(&owner, &repo, number, &secret)).into_response(),
+        Says::Secret(secret) => {
+            let mut resolved = inner.resolved.lock().unwrap();
+            if !body.is_empty() {
+                resolved.insert(number, serde_json::from_str(&body).unwrap());
+            }
+            let mut shown = shown(&owner, &repo, number, &secret);
+            if query.as_deref() == Some("hide_secret=true") {
+                shown["secret"] = "*****".into();
+            }
+            if let Some(how) = resolved.get(&number) {
+                shown["state"] = "resolved".into();
+                shown["resolution"] = how["resolution"].clone();
+            }
+            axum::Json(shown).into_response()
+        }
         Says::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
         Says::Text(text) => text.into_response(),
         Says::Elsewhere => {
@@ -95,6 +128,11 @@ fn shown(owner: &str, repo: &str, number: i64, secret: &str) -> Value {
         "url": format!("https://api.github.com/repos/{owner}/{repo}/secret-scanning/alerts/{number}"),
         "secret_type": "adafruit_io_key", "secret": secret, "validity": "unknown", "is_base64_encoded": false,
         "first_location_detected": {"path": format!("conf/{secret}"), "start_line": 1}})
+}
+
+/// The way to it, with the token in `token_file`.
+pub fn api(url: &str, token_file: PathBuf) -> curfew::github::Api {
+    curfew::github::Api { url: url.to_owned(), token_file, ca_file: None, timeout_ms: 1_000 }
 }
 
 /// An alert as a webhook tells it, at `at_ms`.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio_util::sync::DropGuard;
 
 use super::*;
-use crate::github::{GitHub, Says, signature, webhook};
+use crate::github::{GitHub, Says, api, signature, webhook};
 
 const DAY_MS: i64 = 86_400_000;
 const SECRET: &str = "c4nary-r8Ft2pXq9Lm4Zs7Vb3N";
@@ -36,12 +36,7 @@ impl Hook {
         };
         let (secret, token) = (made("secret"), made("token"));
         let github = GitHub::start(&token).await;
-        let api = curfew::github::Api {
-            url: github.url.clone(),
-            token_file: dir.path().join("token"),
-            ca_file: None,
-            timeout_ms: 1_000,
-        };
+        let api = api(&github.url, dir.path().join("token"));
         let read = |name: &str| Arc::new(http::read_token(&dir.path().join(name)).unwrap());
         let router = webhooks(Webhooks {
             door: Door {
