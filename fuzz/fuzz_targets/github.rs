@@ -16,7 +16,7 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
 // The body; behind a zero byte, the answer.
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(2, |byte| *byte == 0);
-    let Ok(heard) = read(parts.next().unwrap_or_default()) else { return };
+    let Ok(heard) = read(parts.next().unwrap_or_default(), "m") else { return };
     let secret = shown(parts.next().unwrap_or_default(), &heard.alert);
     let Some(made) = heard.event(secret, Some(&KEYS)) else { return };
     let delivery = Delivery {

@@ -83,9 +83,9 @@ async fn taken(served: Served, headers: &HeaderMap, body: Body) -> (&'static str
         Err(NotWhole::Broken) => return unreadable("body"),
         Err(NotWhole::TooLarge) => return ("unreadable", refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large")),
     };
-    if !is_signed(headers, &body, &it.secret) {
+    let Some(mac) = signature(headers, &body, &it.secret) else {
         return ("forged", refuse(StatusCode::UNAUTHORIZED, "signature"));
-    }
+    };
     let kind = headers.get(EVENT).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !EVENTS.contains(&kind) {
         return ("ignored", Json(json!({"result": "ignored"})).into_response());
@@ -94,7 +94,8 @@ async fn taken(served: Served, headers: &HeaderMap, body: Body) -> (&'static str
         let say = "set the webhook's content type to application/json";
         return ("unreadable", explain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", say));
     }
-    let Ok(heard) = read(&body) else { return unreadable("event") };
+    // The signature is a mark that nobody has a guess at without the webhook's secret.
+    let Ok(heard) = read(&body, &hex::encode(mac)) else { return unreadable("event") };
     drop(body);
     if !heard.is_timely(it.door.intake.clock.wall_ms(), it.max_age_ms) {
         return ("stale", refuse(StatusCode::FORBIDDEN, "time"));
@@ -107,14 +108,13 @@ async fn taken(served: Served, headers: &HeaderMap, body: Body) -> (&'static str
     })
 }
 
-/// Whether the one signature is the body's. Compared in constant time.
-fn is_signed(headers: &HeaderMap, body: &[u8], secret: &SecretString) -> bool {
+/// The one signature, where it is the body's. Compared in constant time.
+fn signature(headers: &HeaderMap, body: &[u8], secret: &SecretString) -> Option<Vec<u8>> {
     let mut given = headers.get_all(SIGNATURE).iter();
-    let (Some(one), None) = (given.next(), given.next()) else { return false };
-    let digits = one.as_bytes().strip_prefix(b"sha256=").unwrap_or_default();
-    let Ok(mac) = hex::decode(digits) else { return false };
+    let (Some(one), None) = (given.next(), given.next()) else { return None };
+    let mac = hex::decode(one.as_bytes().strip_prefix(b"sha256=")?).ok()?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
-    hmac::verify(&key, body, &mac).is_ok()
+    hmac::verify(&key, body, &mac).ok().map(|()| mac)
 }
 
 /// Asks for the secret, where it is needed, and makes it durable.
@@ -177,7 +177,7 @@ mod tests {
             for value in values {
                 headers.append(SIGNATURE, HeaderValue::from_str(value).unwrap());
             }
-            is_signed(&headers, body, &secret)
+            signature(&headers, body, &secret).is_some()
         };
         assert!(is(&[right], b"Hello, World!"));
         assert!(!is(&[right], b"Hello, World."));

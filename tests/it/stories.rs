@@ -4,6 +4,7 @@
 mod airflow;
 mod bound;
 mod findings;
+mod github;
 mod kubernetes;
 mod lineage;
 mod owner;

@@ -15,8 +15,8 @@ use serde_json::json;
 use super::finding::{By, Found, Secret, said};
 use super::object::Object;
 use super::{Converted, Why, parsed};
+use crate::event::Type;
 use crate::event::time;
-use crate::event::{Type, digest16};
 use crate::finding::Validity;
 use crate::fingerprint::Keys;
 
@@ -56,8 +56,8 @@ pub struct Heard {
     owner: Option<String>,
     place: Option<Place>,
     secret: Option<Zeroizing<String>>,
-    /// Of the body: by this the same event is known when it comes again.
-    digest: String,
+    /// Only this body has it.
+    mark: String,
 }
 
 /// An alert, by name.
@@ -107,11 +107,12 @@ impl Alert {
     }
 }
 
-/// Reads the body of an event, whose signature was right.
+/// Reads the body of an event, whose signature was right. By `mark`, which only that body has, the same event is known
+/// when it comes again. No plain hash: older servers send the secret along, and guesses could be tried against it.
 ///
 /// # Errors
 /// It is no event about an alert.
-pub fn read(body: &[u8]) -> Result<Heard, Why> {
+pub fn read(body: &[u8], mark: &str) -> Result<Heard, Why> {
     let node = parsed(body)?;
     let event = Object::of(&node.0).ok_or(Why::NoDetector)?;
     let alert = event.object("alert").ok_or(Why::NoDetector)?;
@@ -128,13 +129,15 @@ pub fn read(body: &[u8]) -> Result<Heard, Why> {
         _ => Word::Nothing,
     };
     let times = ["updated_at", "created_at", "resolved_at"].map(|name| alert.text(name).and_then(time::parse));
+    let newest = times.into_iter().flatten().max();
+    // A place that was found today is of an alert that may be old.
+    let at_ms = if location.is_some() { None } else { Some(newest.ok_or(Why::NoDetector)?) };
     let leaked = action == "publicly_leaked" || alert.is_true("publicly_leaked");
     let person = |name| Some(alert.object(name)?.text("login")?.to_owned());
     Ok(Heard {
         word,
         alert: named,
-        // A place that was found today is of an alert that may be old.
-        at_ms: if location.is_some() { None } else { times.into_iter().flatten().max() },
+        at_ms,
         detector: kind.to_owned(),
         // A place is no check, and known by its body alone: it must not make an old check look like a new one.
         validity: match location {
@@ -146,7 +149,7 @@ pub fn read(body: &[u8]) -> Result<Heard, Why> {
         owner: person("assigned_to").or_else(|| person("push_protection_bypassed_by")),
         place: location.map(place),
         secret: alert.text("secret").map(|secret| Zeroizing::new(secret.to_owned())),
-        digest: hex::encode(digest16(&[body])),
+        mark: mark.to_owned(),
     })
 }
 
@@ -191,7 +194,7 @@ impl Heard {
             Word::Closed(reason) => {
                 let key = self.alert.key();
                 let data = json!({"finding_key": key, "reason": reason});
-                Some(said(BY, Type::FindingClosed, key, data, &self.digest, 0))
+                Some(said(BY, Type::FindingClosed, key, data, &self.mark, 0))
             }
             Word::Open | Word::Reopened => Some(self.observed(shown, keys)),
         }
@@ -222,7 +225,7 @@ impl Heard {
                 found.secrets.push(Secret::new("secret", value));
             }
         }
-        found.event(BY, keys, &self.digest)
+        found.event(BY, keys, &self.mark)
     }
 }
 

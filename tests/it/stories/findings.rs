@@ -5,13 +5,13 @@ use super::*;
 use crate::rotation::{Ground, Shape, Victim};
 
 /// What a scanner's topics, two stored passwords and their database need.
-struct Post {
-    folder: TempDir,
+pub(super) struct Post {
+    pub(super) folder: TempDir,
     ground: Ground,
-    first: Victim,
+    pub(super) first: Victim,
     /// Its secret comes into the store later.
     second: Victim,
-    findings: String,
+    pub(super) findings: String,
     others: String,
     outcomes: String,
     rejected: String,
@@ -21,7 +21,7 @@ struct Post {
 }
 
 impl Post {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let ground = Ground::new().await;
         let first = ground.victim(Shape::One, Default::default()).await;
         let second = ground.victim(Shape::Two, Default::default()).await;
@@ -40,8 +40,12 @@ impl Post {
         post
     }
 
-    /// With the target in this mode.
     fn configure(&self, mode: &str) {
+        fs::write(self.folder.path().join("curfew.yaml"), self.config(mode).to_string()).unwrap();
+    }
+
+    /// With the target in this mode.
+    pub(super) fn config(&self, mode: &str) -> Value {
         let takes = json!({
             "events": ["finding.observed", "finding.closed"], "kinds": ["postgres-role"], "strongest": "contain",
         });
@@ -54,7 +58,7 @@ impl Post {
                           "user_field": place.user_field},
             })
         });
-        let config = json!({
+        json!({
             "journal": {"path": "curfew.db"},
             "kafka": {
                 "brokers": brokers(),
@@ -80,8 +84,7 @@ impl Post {
             "retry": {"first": "50ms", "ceiling": "500ms"},
             "limits": {"effects_per_minute": null},
             "log": {"level": "info,curfew=debug"},
-        });
-        fs::write(self.folder.path().join("curfew.yaml"), config.to_string()).unwrap();
+        })
     }
 
     /// What a command says that succeeds.
@@ -124,7 +127,7 @@ impl Post {
     }
 
     /// Waits until all findings stand so, the newest first.
-    async fn stand(&self, phases: &[&str]) -> Vec<Value> {
+    pub(super) async fn stand(&self, phases: &[&str]) -> Vec<Value> {
         let mut wanted = phases.to_vec();
         wanted.sort_unstable();
         until(&format!("findings that stand {wanted:?}"), || async {
@@ -149,7 +152,7 @@ impl Post {
     }
 
     /// The outcome of the credential's only case, as the topic has it.
-    async fn outcome(&self, victim: &Victim) -> Value {
+    pub(super) async fn outcome(&self, victim: &Victim) -> Value {
         until("its outcome", || async {
             let outcomes = self.told.of("dev.curfew.outcome.v1");
             outcomes.into_iter().find(|event| event["data"]["cred_id"] == victim.credential().as_str())

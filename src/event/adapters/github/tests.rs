@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::event::{Coordinates, Data, Delivery, Event, Format, Limits, decode};
+use crate::event::{Coordinates, Data, Delivery, Event, Format, Limits, decode, digest16};
 
 const NOW_MS: i64 = 1_788_256_800_000;
 const SECRET: &str = "r8Ft2-pXq9Lm4Zs7Vb3N";
@@ -36,7 +36,8 @@ fn location() -> Value {
 }
 
 fn heard(event: &Value) -> Heard {
-    read(event.to_string().as_bytes()).unwrap()
+    let body = event.to_string();
+    read(body.as_bytes(), &hex::encode(digest16(&[body.as_bytes()]))).unwrap()
 }
 
 fn answer(secret: &str) -> Shown {
@@ -147,11 +148,13 @@ fn what_is_about_no_alert_of_secrets_is_none() {
     let without = |pointer: &str, value: Value| {
         let mut event = webhook("created");
         *event.pointer_mut(pointer).unwrap() = value;
-        read(event.to_string().as_bytes()).err()
+        read(event.to_string().as_bytes(), "m").err()
     };
     for (pointer, value) in [
         ("/alert", Value::Null),
         ("/alert/secret_type", Value::Null),
+        ("/alert/created_at", Value::Null),
+        ("/alert/created_at", json!("yesterday")),
         ("/alert/number", json!("42")),
         ("/alert/number", json!(0)),
         ("/repository", Value::Null),
@@ -164,7 +167,7 @@ fn what_is_about_no_alert_of_secrets_is_none() {
     ] {
         assert_eq!(without(pointer, value.clone()), Some(Why::NoDetector), "{pointer} {value}");
     }
-    assert_eq!(read(b"x").err(), Some(Why::NoJson));
+    assert_eq!(read(b"x", "m").err(), Some(Why::NoJson));
 }
 
 #[test]
@@ -221,7 +224,7 @@ proptest! {
 
     #[test]
     fn no_body_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok(heard) = read(&bytes) {
+        if let Ok(heard) = read(&bytes, "m") {
             heard.event(None, None);
         }
     }
