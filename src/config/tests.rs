@@ -18,7 +18,7 @@ topics:
   curfew.tasks: {tenant: default, events: [task.started, task.ended], kinds: [vault-lease, vault-token], strongest: revoke}
   curfew.findings: {events: [finding.observed, finding.closed], kinds: [vault-lease], strongest: track}
 publish: {outcomes: curfew.outcomes, states: curfew.outcomes, rejected: curfew.rejected}
-http: {listen: "127.0.0.1:8484", token_file: intake.token, topic: curfew.tasks, gitlab: {token_file: gitlab.token, types: [gitleaks_rule_id_aws]}, github: {secret_file: github.secret, max_age: 3d, api: {url: "https://ghe.test/api/v3/", token_file: t, ca_file: ca.pem, timeout: 2s, resolve: true}}, findings: curfew.findings}
+http: {listen: "127.0.0.1:8484", token_file: intake.token, topic: curfew.tasks, gitlab: {token_file: gitlab.token, types: [gitleaks_rule_id_aws]}, github: {secret_file: github.secret, max_age: 1d, api: {url: "https://ghe.test/api/v3/", token_file: t, ca_file: ca.pem, timeout: 2s, resolve: true}}, findings: curfew.findings}
 fingerprint: {key_file: fingerprint.keys, transit: {realm: prod, token_file: unwrap.token}}
 metrics: {listen: "127.0.0.1:9464"}
 socket: curfew.sock
@@ -58,7 +58,7 @@ fn the_whole_file_is_read() {
     );
     let github = http.github.as_ref().unwrap();
     let api = github.api.as_ref().unwrap();
-    assert_eq!((&*github.secret_file, github.max_age_ms), (Path::new("/etc/curfew/github.secret"), 3 * 86_400_000));
+    assert_eq!((&*github.secret_file, github.max_age_ms), (Path::new("/etc/curfew/github.secret"), 86_400_000));
     assert_eq!(
         (&*api.url, &*api.token_file, api.timeout_ms),
         ("https://ghe.test/api/v3", Path::new("/etc/curfew/t"), 2_000)
