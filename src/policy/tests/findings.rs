@@ -247,7 +247,8 @@ fn a_finding_of_the_value_that_came_takes_the_case_over() {
     assert_eq!(meet(&case, &again(Some(1))), Meeting::Join, "the value that goes anyway");
     assert_eq!(meet(&case, &again(Some(2))), Meeting::Supersede);
     let state = case.state.next(&Record::Superseded { by: again(Some(2)) }).unwrap();
-    assert_eq!(state.turn, Turn::default(), "a turn of its own");
+    let left = vec![Generation { version: 1, user: None }];
+    assert_eq!(state.turn, Turn { left, ..Turn::default() }, "a turn of its own, which ends the value before as well");
 }
 
 #[test]
