@@ -24,6 +24,9 @@ pub const SEQ_HEADER: &str = "curfew-seq";
 
 /// Rows that are under way at most.
 const ROUND: usize = 500;
+/// How long a record may be under way. A producer can stop for good while the broker is there again (seen by the chaos run,
+/// after a restart of the broker): then a new one takes its place, and at worst repeats.
+const GIVE_UP: Duration = Duration::from_secs(60);
 /// How often the outbox is looked at unasked.
 const POLL: Duration = Duration::from_millis(200);
 /// Records that are looked at, at the end of each partition, to find our newest one among other journals'.
@@ -149,7 +152,7 @@ impl Relay {
             tokio::time::sleep(POLL).await;
         };
         let mut wait = POLL;
-        let mut producer = Producer::new(&self.connection, None)?;
+        let mut producer = Producer::new(&self.connection, Some(GIVE_UP))?;
         while !stop.is_cancelled() {
             let published = tokio::select! {
                 () = stop.cancelled() => break,
@@ -164,7 +167,7 @@ impl Relay {
                 Err(error) => {
                     // An idempotent producer that failed once may have lost its sequence: a new one begins a new one.
                     tracing::error!(%error, "outcomes are not published; trying again");
-                    std::mem::replace(&mut producer, Producer::new(&self.connection, None)?).close().await;
+                    std::mem::replace(&mut producer, Producer::new(&self.connection, Some(GIVE_UP))?).close().await;
                     wait = (wait * 2).min(Duration::from_secs(10));
                     tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(wait) => {} }
                 }

@@ -72,7 +72,7 @@ enum End {
 
 pub struct Load {
     servers: Arc<Servers>,
-    producer: FutureProducer,
+    producer: Mutex<FutureProducer>,
     pub ledger: Mutex<Ledger>,
     /// Held by what takes Vault or PostgreSQL away: nothing is minted meanwhile, so that nothing is minted by halves.
     pub outage: tokio::sync::RwLock<()>,
@@ -104,15 +104,7 @@ pub async fn create_topics(brokers: &str) {
 
 impl Load {
     pub fn new(servers: Arc<Servers>) -> Arc<Self> {
-        // What is sent arrives once and in order, also over a restart of the broker.
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", servers.brokers())
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "1")
-            .set("message.timeout.ms", "300000")
-            .set("reconnect.backoff.max.ms", "500")
-            .create()
-            .unwrap();
+        let producer = Mutex::new(producer(servers.brokers()));
         Arc::new(Self { servers, producer, ledger: Mutex::default(), outage: tokio::sync::RwLock::default() })
     }
 
@@ -363,7 +355,15 @@ impl Load {
             let kind = Header { key: "content-type", value: Some("application/cloudevents+json") };
             let record = FutureRecord::<(), [u8]>::to(topic).partition(partition).payload(body);
             let record = record.headers(OwnedHeaders::new().insert(kind));
-            let delivered = self.producer.send(record, Timeout::Never).await.map_err(|(error, _)| error).unwrap();
+            let sender = self.producer.lock().unwrap().clone();
+            let delivered = match sender.send(record, Timeout::Never).await {
+                Ok(delivered) => delivered,
+                // Some stop for good when the broker restarts, as Curfew's own may. If it was sent all the same, the log tells.
+                Err(_) => {
+                    *self.producer.lock().unwrap() = producer(self.servers.brokers());
+                    continue;
+                }
+            };
             // Without a place it may be lost: a broker that starts can take it for a repeat. If it is not, the log tells.
             if delivered.offset >= 0 {
                 return (delivered.partition, delivered.offset);
@@ -387,6 +387,18 @@ impl Key {
             Self::Token(token) => token,
         }
     }
+}
+
+/// What it sends arrives in order, also over a restart of the broker.
+fn producer(brokers: &str) -> FutureProducer {
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "1")
+        .set("message.timeout.ms", "30000")
+        .set("reconnect.backoff.max.ms", "500")
+        .create()
+        .unwrap()
 }
 
 fn grants(held: &[Held]) -> Value {
