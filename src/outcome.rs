@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::case::Case;
 use crate::case::plan::Act;
-use crate::case::record::{Generation, Output, Verdict};
+use crate::case::record::{Generation, Output, UnknownWhy, Verdict};
 use crate::connector::recipe::{self, Recipe};
 use crate::event::{Reject, digest16};
 use crate::probe;
@@ -295,6 +295,7 @@ fn proof(verdict: &Verdict) -> Value {
         }),
         Verdict::DiesAt { at_ms } => json!({ "state": state, "at": time(*at_ms) }),
         Verdict::Alive { by } => json!({ "state": state, "by": by }),
+        Verdict::Unknown { why: UnknownWhy::Held(by) } => json!({ "state": state, "why": "held", "by": by }),
         Verdict::Unknown { why } => json!({ "state": state, "why": why }),
         Verdict::NotFound | Verdict::Obsolete => json!({ "state": state }),
     }

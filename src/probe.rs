@@ -71,6 +71,8 @@ pub fn judge(case: &Case, settle: Settle, now_ms: i64) -> Judgement {
 pub fn standing(case: &Case) -> Verdict {
     match &case.state.phase {
         Phase::Closed { verdict } => verdict.clone(),
+        // Held in the middle of it, nobody's decision keeps it alive.
+        Phase::Held { reason } if case.state.may_be_dead() => Verdict::Unknown { why: UnknownWhy::Held(*reason) },
         Phase::Held { reason } => Verdict::Alive { by: *reason },
         Phase::Abandoned => Verdict::Unknown { why: UnknownWhy::Abandoned },
         Phase::Open => {

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use curfew::case::CaseId;
-use curfew::case::record::{Level, Verdict};
+use curfew::case::record::{Level, UnknownWhy, Verdict};
 use curfew::config::Config;
 use curfew::connector::recipe::Place;
 use jiff::Timestamp;
@@ -58,6 +58,7 @@ pub fn verdict(verdict: &Verdict) -> String {
         }
         Verdict::DiesAt { at_ms } => format!("dies at {}", time(*at_ms)),
         Verdict::Alive { by } => format!("alive ({})", by.as_str()),
+        Verdict::Unknown { why: UnknownWhy::Held(by) } => format!("unknown (held: {})", by.as_str()),
         Verdict::Unknown { why } => format!("unknown ({})", snake(&format!("{why:?}"))),
         other => other.as_str().to_owned(),
     }

@@ -253,6 +253,8 @@ pub enum UnknownWhy {
     Proving,
     /// An operator gave up on acting; probing goes on.
     Abandoned,
+    /// It was held when something had been done that may have ended it, and nothing proves that yet.
+    Held(HoldReason),
 }
 
 /// One thing that happened to a case.

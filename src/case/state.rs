@@ -248,6 +248,18 @@ impl State {
         spent && self.plan.as_ref().is_some_and(|plan| !plan.undoes)
     }
 
+    /// Whether what was done, or may have been, can have ended it: of a value that another one replaces at its target, from
+    /// the moment on at which the target has that one, unless the two overlap.
+    pub fn may_be_dead(&self) -> bool {
+        let doubt = self.in_doubt
+            && self.current().is_some_and(|step| matches!(step.act, Act::Disable | Act::Revoke | Act::Mint));
+        let cuts = |step: &Step| matches!(step.act, Act::Disable | Act::Revoke);
+        let overlaps =
+            self.plan.as_ref().is_some_and(|plan| plan.steps.get(self.step..).unwrap_or_default().iter().any(cuts));
+        let replaced = (self.turn.is_set || self.turn.new.is_some()) && !overlaps;
+        self.killed || self.fenced || doubt || replaced
+    }
+
     /// Whether the old value can still be given back after the promotion: it works until its consumers were waited for. Those
     /// that hear of the new value may answer before the last of its places has it.
     pub fn may_go_back(&self) -> bool {

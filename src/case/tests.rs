@@ -310,6 +310,31 @@ mod turned {
         assert!(matches!(frozen.next(&answered(true)).unwrap().phase, Phase::Held { .. }), "a freeze stands");
     }
 
+    /// P8: `alive` is a decision. Of what was cut and not seen dead, nobody decided that.
+    #[test]
+    fn what_is_held_in_the_middle_of_it_is_not_called_alive() {
+        let held = |state: State| state.next(&Record::Held { reason: HoldReason::Frozen }).unwrap().may_be_dead();
+        let done = |state: State| {
+            let step = state.step;
+            started(state).next(&Record::Succeeded { step, output: Output::default() }).unwrap()
+        };
+        for shape in [0, 2] {
+            assert!(!held(at(shape, Act::Disable)), "{shape}: nothing was done");
+            assert!(held(done(at(shape, Act::Disable))), "{shape}: it is shut out");
+            assert!(held(started(at(shape, Act::Disable))), "{shape}: perhaps");
+        }
+        assert!(held(started(at(1, Act::Revoke))) && held(done(at(1, Act::Revoke))), "revoked, and not seen dead");
+        // A switch: what is set at the target takes the old one's place. Of a pair the old one is cut later.
+        assert!(!held(at(3, Act::Set)) && held(done(at(3, Act::Set))));
+        let mut pair = done(at(3, Act::Set));
+        pair.plan.as_mut().unwrap().steps.push(step(Act::Disable, "pg"));
+        assert!(!held(pair));
+        // Undone, nothing is left of it.
+        let mut undone = done(at(3, Act::Set));
+        undone.turn.did(Act::Restore, &Output::default());
+        assert!(!held(undone));
+    }
+
     #[test]
     fn what_was_to_go_before_is_not_forgotten_when_what_came_goes_too() {
         let version = |version| Generation { version, user: None };

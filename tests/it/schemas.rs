@@ -381,9 +381,21 @@ fn each_state_is_as_its_schema_says() {
             case.state.phase = phase.clone();
             case.state.in_doubt = in_doubt;
             case.state.residue = vec![Residue::NotFenced];
-            let message = outcome::standing(&case, BROKER_MS);
-            assert_eq!(message.id, format!("{}:7", case.id));
-            holds(&validator, &sent(&message));
+            for killed in [false, true] {
+                case.state.killed = killed;
+                let message = outcome::standing(&case, BROKER_MS);
+                assert_eq!(message.id, format!("{}:7", case.id));
+                let sent = sent(&message);
+                holds(&validator, &sent);
+                if let Phase::Held { reason } = &phase {
+                    let verdict = &sent["data"]["verdict"];
+                    let state = if killed { "unknown" } else { "alive" };
+                    assert_eq!(
+                        (verdict["state"].as_str(), verdict["by"].as_str()),
+                        (Some(state), Some(reason.as_str()))
+                    );
+                }
+            }
         }
     }
     let mut batch = a_case();
