@@ -25,8 +25,9 @@ use serde::{Deserialize, Serialize};
 use crate::task::Tenant;
 
 pub use data::{
-    CredentialAdopted, CredentialRegistered, Data, FindingClosed, FindingObserved, GrantRegistered, GrantReleased,
-    GrantSpec, Identifier, Location, PartFingerprint, Scanner, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted,
+    ACCESS_KEY_ID, CredentialAdopted, CredentialRegistered, Data, FindingClosed, FindingObserved, GrantRegistered,
+    GrantReleased, GrantSpec, Identifier, Location, PartFingerprint, Scanner, TaskEnded, TaskExtended, TaskHeartbeat,
+    TaskStarted, access_key_mark,
 };
 pub use own::OWN;
 pub use says::{Says, Unheard, is_like, run_among};

@@ -5,6 +5,8 @@
 //! from a journal or a topic says nothing about a secret. The key's id stands in it, so that keys can be replaced: two
 //! live at once, every secret has a fingerprint by each, and what was matched by the older one is still matched.
 //!
+//! What names a credential in public, as the id of an access key does, has a fingerprint without a key, of the same shape.
+//!
 //! In its file a key may be wrapped by Vault's transit engine: then a process unwraps it at its start, by its own login,
 //! and the file alone opens nothing. Fingerprints are made here in either case: no secret travels to be fingerprinted.
 
@@ -29,6 +31,8 @@ pub use usable::{MIN_BYTES, Unusable, usable};
 
 /// The algorithm's name in events.
 pub const ALGORITHM: &str = "hmac-sha256";
+/// What stands before a public name.
+const PUBLIC_DOMAIN: &[u8] = b"curfew.public.v1\0";
 /// Bytes of a fingerprint.
 const MAC_BYTES: usize = 32;
 /// The longest id of a key.
@@ -87,6 +91,18 @@ impl Fingerprint {
         let mut mac = [0; MAC_BYTES];
         hex::decode_to_slice(digits, &mut mac).map_err(|_| Malformed::Digits)?;
         Ok(Self { kid: kid.into(), mac })
+    }
+
+    /// What a public name of a credential is known by, such as the id of an access key. It is no secret, and producers
+    /// that hold no key name it: so it is under none. In the place of a key's id stands the kind of name.
+    pub(crate) fn of_public(kind: &str, name: &str) -> Self {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for part in [PUBLIC_DOMAIN, kind.as_bytes(), b"\0", name.as_bytes()] {
+            context.update(part);
+        }
+        let mut mac = [0; MAC_BYTES];
+        mac.copy_from_slice(context.finish().as_ref());
+        Self { kid: kind.into(), mac }
     }
 
     /// The id of its key.

@@ -271,14 +271,12 @@ pub fn keys(event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
 }
 
 /// The findings and fingerprints by which a view is loaded as well.
-pub fn finding_keys(event: &Event) -> (Option<String>, Vec<&Fingerprint>) {
+pub fn finding_keys(event: &Event) -> (Option<String>, Vec<Fingerprint>) {
     let id = |key: &str| Some(finding::id(&event.at.topic, key));
     match &event.data {
-        Data::FindingObserved(it) => {
-            (id(&it.finding_key), it.fingerprints.iter().map(|part| &part.fingerprint).collect())
-        }
+        Data::FindingObserved(it) => (id(&it.finding_key), it.marks().collect()),
         Data::FindingClosed(it) => (id(&it.finding_key), Vec::new()),
-        Data::CredentialRegistered(it) => (None, it.fingerprints.iter().map(|part| &part.fingerprint).collect()),
+        Data::CredentialRegistered(it) => (None, it.fingerprints.iter().map(|part| part.fingerprint.clone()).collect()),
         _ => (None, Vec::new()),
     }
 }

@@ -256,6 +256,25 @@ pub struct FindingObserved {
     pub detected_ms: Option<i64>,
 }
 
+impl FindingObserved {
+    /// By what it is matched: the fingerprints of its secrets, and those of what names its credential alone.
+    pub fn marks(&self) -> impl Iterator<Item = Fingerprint> {
+        let named = self.identifiers.iter().filter(|one| one.kind == ACCESS_KEY_ID);
+        let named = named.filter_map(|one| access_key_mark(&one.value));
+        named.chain(self.fingerprints.iter().map(|part| part.fingerprint.clone()))
+    }
+}
+
+/// The kind of identifier that names one access key of AWS.
+pub const ACCESS_KEY_ID: &str = "aws_access_key_id";
+
+/// By what a long-lived access key is known; `None`: that is no id of one.
+pub fn access_key_mark(id: &str) -> Option<Fingerprint> {
+    let is_upper = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit();
+    let is_id = (16..=128).contains(&id.len()) && id.starts_with("AKIA") && id.bytes().all(is_upper);
+    is_id.then(|| Fingerprint::of_public(ACCESS_KEY_ID, id))
+}
+
 /// What names a credential in public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identifier {

@@ -7,7 +7,7 @@ use secrecy::zeroize::Zeroizing;
 use super::Converted;
 use super::hide::Hide;
 use crate::event::read::MAX_EXACT;
-use crate::event::{Identifier, Type, digest16};
+use crate::event::{ACCESS_KEY_ID, Identifier, Type, digest16};
 use crate::finding::Validity;
 use crate::fingerprint::{ALGORITHM, Fingerprint, Keys};
 
@@ -15,8 +15,6 @@ use crate::fingerprint::{ALGORITHM, Fingerprint, Keys};
 const MAX_FINGERPRINTS: usize = 16;
 /// Identifiers in one event.
 const MAX_IDENTIFIERS: usize = 16;
-/// The kind of identifier that names one credential alone.
-const ACCESS_KEY_ID: &str = "aws_access_key_id";
 /// What stands for a text of which nothing may be said.
 const NOTHING: &str = "***";
 

@@ -24,7 +24,7 @@ pub(super) async fn load(
     for event in events {
         let (key, fingerprints) = policy::finding_keys(event);
         keys.extend(key);
-        marks.extend(fingerprints.into_iter().map(Fingerprint::to_string));
+        marks.extend(fingerprints.iter().map(Fingerprint::to_string));
     }
     let marks: Vec<String> = marks.into_iter().collect();
     let mut credentials = BTreeSet::new();

@@ -198,7 +198,7 @@ impl Loaded {
         }
         for fingerprint in fingerprints {
             if self.marks.insert(fingerprint.clone()) {
-                credentials.extend(findings::load_marks(w, &mut self.view, &event.tenant, fingerprint)?);
+                credentials.extend(findings::load_marks(w, &mut self.view, &event.tenant, &fingerprint)?);
             }
         }
         for id in credentials {

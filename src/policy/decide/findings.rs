@@ -83,9 +83,9 @@ impl Draft<'_> {
         finding.place = it.location.as_ref().and_then(short).or(finding.place);
         finding.first_ms = finding.first_ms.min(event.broker_ms);
         finding.last_ms = finding.last_ms.max(event.broker_ms);
-        for part in &it.fingerprints {
-            if finding.fingerprints.len() < MOST_FINGERPRINTS && !finding.fingerprints.contains(&part.fingerprint) {
-                finding.fingerprints.push(part.fingerprint.clone());
+        for mark in it.marks() {
+            if finding.fingerprints.len() < MOST_FINGERPRINTS && !finding.fingerprints.contains(&mark) {
+                finding.fingerprints.push(mark);
             }
         }
         finding
