@@ -3,6 +3,7 @@
 //! [`mod@file`] is how it is written, [`mod@check`] what must hold between the parts, [`Config`] what the process
 //! works with. Relative paths in a file are relative to the file's folder; secrets stand in files of their own.
 
+mod aws;
 pub mod bindings;
 pub mod check;
 pub mod file;
@@ -41,8 +42,18 @@ use crate::retry::Schedule;
 use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
-pub const KINDS: [&str; 7] =
-    ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "redis-user", "vault-approle", "vault-kv"];
+pub const KINDS: [&str; 8] = [
+    "vault-lease",
+    "vault-token",
+    "vault-secret-id",
+    "postgres-role",
+    "redis-user",
+    "aws-access-key",
+    "vault-approle",
+    "vault-kv",
+];
+/// Calls of one step at an account of AWS, one after another.
+pub const AWS_CALLS: i64 = 4;
 /// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.
 pub const TOKENS: &str = "token:";
 /// Where the container image finds an AppRole's `role-id` and `secret-id`.
@@ -298,8 +309,6 @@ pub struct Target {
     pub name: String,
     /// What it is.
     pub system: System,
-    /// Holds the URL of Curfew's own login there; of Redis one for each node.
-    pub url_file: PathBuf,
     /// Of one call.
     pub timeout_ms: i64,
     /// What it bears.
@@ -312,21 +321,62 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum System {
     /// PostgreSQL.
-    Postgres,
+    Postgres {
+        /// Holds the URL of Curfew's own login there.
+        url_file: PathBuf,
+    },
     /// Redis, of one or several nodes.
     Redis {
+        /// Holds the URLs of Curfew's own login, one for each node.
+        url_file: PathBuf,
         /// PEM file with the authority of its certificates.
         ca_file: Option<PathBuf>,
     },
+    /// An account of AWS. It is a realm as well: systems with one authority.
+    Aws(Aws),
+}
+
+/// An account of AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aws {
+    /// Its twelve digits.
+    pub account: String,
+    /// Whose endpoints are called.
+    pub region: String,
+    /// Whose keys are known to the inventory; `None`: of several tenants, and nobody says which.
+    pub tenant: Option<Tenant>,
+    /// Holds Curfew's own login; `None`: what the machine has.
+    pub credentials_file: Option<PathBuf>,
+    /// Instead of AWS's own endpoints.
+    pub endpoint: Option<String>,
+    /// Users whose keys may be touched.
+    pub users: Vec<String>,
+    /// Lists their keys.
+    pub inventory: Option<KeyList>,
+}
+
+/// How the keys of an account are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyList {
+    /// Holds a login of its own; `None`: the account's.
+    pub credentials_file: Option<PathBuf>,
+    /// How often.
+    pub every_ms: i64,
 }
 
 impl System {
     /// Its key in the configuration.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Postgres => "postgres",
+            Self::Postgres { .. } => "postgres",
             Self::Redis { .. } => "redis",
+            Self::Aws(_) => "aws",
         }
+    }
+
+    /// So many calls one step makes at the most, each within the time-out.
+    fn calls(&self) -> i64 {
+        if matches!(self, Self::Aws(_)) { AWS_CALLS } else { 1 }
     }
 }
 
@@ -531,6 +581,14 @@ impl Config {
         self.realms.iter().find(|known| known.rules.name == realm)?.tenant.as_ref()
     }
 
+    /// The accounts of AWS, each with its target.
+    pub fn accounts(&self) -> impl Iterator<Item = (&Target, &Aws)> {
+        self.targets.iter().filter_map(|target| match &target.system {
+            System::Aws(aws) => Some((target, aws)),
+            System::Postgres { .. } | System::Redis { .. } => None,
+        })
+    }
+
     /// Where the truth is kept, for people.
     pub fn journal_name(&self) -> String {
         match &self.database {
@@ -542,6 +600,7 @@ impl Config {
     /// Whether anything acts.
     pub fn enforces(&self) -> bool {
         self.realms.iter().any(|realm| realm.rules.mode == Mode::Enforce)
+            || self.accounts().any(|(target, _)| target.mode == Mode::Enforce)
     }
 }
 

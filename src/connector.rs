@@ -5,6 +5,8 @@
 //! as success. No secret material is returned. One file per connector maps the provider's answers to
 //! [`Failure`]; nowhere else is their text read.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod candidate;
 mod many;
 pub mod plan;

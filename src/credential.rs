@@ -26,6 +26,9 @@ pub enum Kind {
     PostgresRole,
     /// A password of a Redis ACL user; its id is the user's name.
     RedisUser,
+    /// A long-lived access key of an IAM user; its id is `<path><user name>/<access key id>`, the path without its first
+    /// slash.
+    AwsAccessKey,
     /// The secret_id of a Vault AppRole that consumers read from a store; its id is `<auth mount>/<role>`.
     VaultApprole,
     /// A value in a Vault KV store (or of a static role) that no recipe names: known by its fingerprints, and rotated by a
@@ -44,6 +47,7 @@ impl Kind {
             Self::VaultSecretId => "vault-secret-id",
             Self::PostgresRole => "postgres-role",
             Self::RedisUser => "redis-user",
+            Self::AwsAccessKey => "aws-access-key",
             Self::VaultApprole => "vault-approle",
             Self::VaultKv => "vault-kv",
             Self::Unserved => "unserved",
@@ -65,6 +69,7 @@ impl Kind {
             "vault-secret-id" => Self::VaultSecretId,
             "postgres-role" => Self::PostgresRole,
             "redis-user" => Self::RedisUser,
+            "aws-access-key" => Self::AwsAccessKey,
             "vault-approle" => Self::VaultApprole,
             "vault-kv" => Self::VaultKv,
             _ => Self::Unserved,

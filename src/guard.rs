@@ -140,7 +140,7 @@ pub const TOKENS: &str = "token:";
 pub const APPROLES: &str = "approle:";
 
 /// Whether a realm's allowed prefixes reach this credential. Leases by `<mount>/creds/<role>/`, secret_ids by
-/// `<mount>/<role>/`, tokens only by the explicit entry [`TOKENS`]. A prefix ends at a path segment, so that one role
+/// `<mount>/<role>/`, access keys by [`names_user`], tokens only by the explicit entry [`TOKENS`]. A prefix ends at a path segment, so that one role
 /// does not allow another whose name looks alike; an id with empty, `.` or `..` segments is allowed by none.
 pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
     let kind = credential.kind();
@@ -148,6 +148,9 @@ pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
         return prefixes.iter().any(|prefix| prefix == TOKENS);
     }
     let id = credential.id();
+    if kind == Kind::AwsAccessKey {
+        return id.rsplit_once('/').is_some_and(|(user, _)| names_user(prefixes, user));
+    }
     if kind == Kind::VaultApprole {
         return prefixes.iter().any(|prefix| prefix.strip_prefix(APPROLES) == Some(&*id));
     }
@@ -159,6 +162,16 @@ pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
         id.strip_prefix(prefix.as_str())
             .is_some_and(|rest| prefix.ends_with('/') || rest.starts_with('/') || rest.is_empty())
     })
+}
+
+/// Whether `users` name the user of IAM at `<path><name>`: as it is, or by a path that ends in `/`. A name allows nobody
+/// below a path that looks like it.
+pub fn names_user(users: &[String], user: &str) -> bool {
+    if user.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return false;
+    }
+    let names = |one: &String| user == one || (one.len() > 1 && one.ends_with('/') && user.starts_with(one.as_str()));
+    users.iter().any(names)
 }
 
 /// Whether the issuer's metadata names this run: with a colon in it by the whole key, else by the run id alone.

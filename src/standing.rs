@@ -147,6 +147,11 @@ fn instead(id: &CredentialId, recipe: Option<&Recipe>, realms: &[Realm]) -> (Opt
             );
             (None, Some(needs))
         }
+        Kind::AwsAccessKey => {
+            let needs = "a role that whoever runs the task may assume for its time: what it runs on has one, or a web \
+                         identity of its platform";
+            (None, Some(needs.to_owned()))
+        }
         Kind::VaultLease => {
             let role = own.rsplit_once('/').map_or(own.as_str(), |(role, _)| role);
             (Some(exec(&variable(role.rsplit('/').next().unwrap_or(role)), role)), None)

@@ -13,8 +13,8 @@ use curfew::ops::freeze_file;
 use curfew::reconcile::Registrar;
 use curfew::{clock, guard};
 
-use crate::Failed;
 use crate::process::Process;
+use crate::{Failed, accounts};
 
 /// Look-ups of newly registered credentials per second.
 const LOOKUPS_PER_SECOND: u32 = 50;
@@ -32,6 +32,8 @@ impl Part {
     /// All realms that it names are configured.
     pub fn check(&self, config: &Config) -> Result<(), Failed> {
         let known: Vec<&str> = config.realms.iter().map(|realm| realm.rules.name.as_str()).collect();
+        let accounts = config.accounts().map(|(target, _)| target.name.as_str());
+        let known: Vec<&str> = known.into_iter().chain(accounts).collect();
         if let Some(name) = self.realms.iter().find(|name| !known.contains(&name.as_str())) {
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             return Err(Failed::Usage(format!(
@@ -78,6 +80,7 @@ pub async fn start(process: &Process, part: &Part, apart: bool) -> Result<(), Fa
 fn served(config: &Config, part: &Part, apart: bool) -> Option<Served> {
     let chosen = |name: &String| part.realms.is_empty() || part.realms.contains(name);
     let realms = config.realms.iter().map(|realm| realm.rules.name.clone()).filter(chosen);
+    let realms = realms.chain(config.accounts().map(|(target, _)| target.name.clone()).filter(chosen));
     let rotated = config.recipes.iter().filter(|recipe| chosen(&recipe.place.realm));
     let systems = realms.chain(rotated.map(|recipe| recipe.credential.instance().to_owned())).collect();
     let actions = (!part.actions.is_empty()).then(|| part.actions.iter().copied().collect());
@@ -151,6 +154,9 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         let caller = caller.map_err(|why| Failed::Data(format!("webhook {}: {why}", webhook.name)))?;
         registry.add(Arc::new(caller));
     }
+    for (target, aws) in config.accounts().filter(|(target, _)| chosen(&target.name)) {
+        accounts::connect(&mut registry, target, aws, clock).await?;
+    }
     for target in config.targets.iter().filter(|target| realms.is_empty() || opened.contains(&target.name)) {
         let rotated = rotated_at(config, &target.name);
         let made = behind(target, !rotated.is_empty(), clock).await;
@@ -177,21 +183,23 @@ async fn behind(
     clock: &clock::Shared,
 ) -> Result<Vec<Arc<dyn Connector>>, vault::ConnectError> {
     let timeout_ms = u64::try_from(target.timeout_ms).unwrap_or(0);
-    let (name, url_file) = (&target.name, target.url_file.clone());
+    let name = &target.name;
     match &target.system {
-        System::Postgres => {
-            let settings = postgres::PostgresSettings { url: None, url_file: Some(url_file), timeout_ms };
+        System::Postgres { url_file } => {
+            let settings = postgres::PostgresSettings { url: None, url_file: Some(url_file.clone()), timeout_ms };
             let mut made = postgres::connect(name, &settings, clock.clone()).await?;
             if rotates {
                 made.push(postgres::role::connect(name, &settings, clock.clone()).await?);
             }
             Ok(made)
         }
-        System::Redis { ca_file } => {
-            let urls = redis::Urls::File(url_file);
+        System::Redis { url_file, ca_file } => {
+            let urls = redis::Urls::File(url_file.clone());
             let settings = redis::RedisSettings { urls, ca_file: ca_file.clone(), timeout_ms };
             Ok(vec![redis::connect(name, &settings, clock.clone()).await?])
         }
+        // A realm of its own: connected as such.
+        System::Aws(_) => Ok(Vec::new()),
     }
 }
 

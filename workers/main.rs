@@ -1,5 +1,6 @@
 //! The command line of Curfew: each command is a short module; what it knows is in the library.
 
+mod accounts;
 mod args;
 mod audit;
 mod bind;

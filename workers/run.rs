@@ -18,7 +18,8 @@ use uuid::Uuid;
 use crate::args::Role;
 use crate::process::{Process, Tasks};
 use crate::{
-    Failed, bind, deadlines, enforce, feedback, intake, inventory, keys, kubernetes, link, reconcile, relay, serve,
+    Failed, accounts, bind, deadlines, enforce, feedback, intake, inventory, keys, kubernetes, link, reconcile, relay,
+    serve,
 };
 
 /// Which part of the work is this process's.
@@ -146,6 +147,7 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
     }
     if share.has(Role::Inventory) {
         inventory::start(process, &share.part.realms, fingerprints.as_ref()).await?;
+        accounts::start(process, &share.part.realms).await?;
     }
     if share.has(Role::Bind) {
         bind::start(process, &share.part.realms).await?;

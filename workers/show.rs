@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use curfew::case::CaseId;
 use curfew::case::record::{Level, UnknownWhy, Verdict};
-use curfew::config::Config;
+use curfew::config::{Config, System};
 use curfew::connector::recipe::Place;
 use jiff::Timestamp;
 
@@ -116,7 +116,15 @@ pub fn summary(config: &Config) -> String {
         lines.push(format!("realm     {}: {mode}, {}", realm.rules.name, realm.vault.address));
     }
     for target in &config.targets {
-        lines.push(format!("target    {}: {}", target.name, target.system.as_str()));
+        let system = target.system.as_str();
+        let more = match &target.system {
+            System::Aws(aws) => {
+                let mode = snake(&format!("{:?}", target.mode));
+                format!(" {}, {mode}, users {}", aws.account, aws.users.join(", "))
+            }
+            System::Postgres { .. } | System::Redis { .. } => String::new(),
+        };
+        lines.push(format!("target    {}: {system}{more}", target.name));
     }
     for recipe in &config.recipes {
         let (id, place) = (&recipe.credential, &recipe.place);

@@ -114,6 +114,8 @@ pub enum Residue {
     CopyNotUpdated,
     /// Who was to be called about the new value was not reached.
     NotNotified,
+    /// It is disabled, not destroyed: who administers its issuer can enable it again.
+    Disabled,
 }
 
 /// How a call failed: all that the executor reads.

@@ -463,6 +463,21 @@ mod guarded {
         }
         assert!(is_allowed(&id(Kind::VaultToken, "acc"), &[TOKENS.to_owned()]));
         assert!(!is_allowed(&id(Kind::VaultLease, "token:x"), &[TOKENS.to_owned(), String::new()]));
+        let users = ["ci/".to_owned(), "alone".to_owned(), "team/bot".to_owned(), "/".to_owned()];
+        for (text, expected) in [
+            ("ci/deployer/AKIAIOSFODNN7EXAMPLE", true),
+            ("ci/build/deployer/AKIAIOSFODNN7EXAMPLE", true),
+            ("alone/AKIAIOSFODNN7EXAMPLE", true),
+            ("team/bot/AKIAIOSFODNN7EXAMPLE", true),
+            ("cix/AKIAIOSFODNN7EXAMPLE", false),
+            ("ci/AKIAIOSFODNN7EXAMPLE", false),
+            ("ci/../root/AKIAIOSFODNN7EXAMPLE", false),
+            ("alone/payments/AKIAIOSFODNN7EXAMPLE", false),
+            ("bot/AKIAIOSFODNN7EXAMPLE", false),
+            ("AKIAIOSFODNN7EXAMPLE", false),
+        ] {
+            assert_eq!(is_allowed(&id(Kind::AwsAccessKey, text), &users), expected, "{text}");
+        }
         // The rotation of a role's secret_id, and not the revocation of each that it has.
         let rotated = [format!("{APPROLES}approle/ci")];
         assert!(is_allowed(&id(Kind::VaultApprole, "approle/ci"), &rotated));

@@ -11,7 +11,7 @@ use super::ways::{http, is_safe_url, kafka, patterns, publish, topics};
 use super::webhooks::webhooks;
 use super::{
     Config, Database, Environment, Fingerprint, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention,
-    System, TOKENS, Target, Topic, Transit, Vault, bindings, file, kubernetes, rotations,
+    System, TOKENS, Target, Topic, Transit, Vault, aws, bindings, file, kubernetes, rotations,
 };
 use crate::connector;
 use crate::credential::CredentialId;
@@ -73,7 +73,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let publish = publish(&mut c, &raw.publish, &topics);
     let http = http(&mut c, raw.http, kafka.is_none(), &topics, (raw.fingerprint.is_some(), raw.retention.value.seen));
     let most = raw.limits.calls_per_system.value;
-    let targets = targets(&mut c, &raw.targets, most);
+    let targets = targets(&mut c, &raw.targets, &topics, most);
     let mut realms = realms(&mut c, &raw.realms, &targets, &topics, most);
     if raw.realms.is_empty()
         && let Some(realm) = default_realm(&mut c, env, most)
@@ -103,7 +103,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     if raw.log.level.parse::<tracing_subscriber::filter::Targets>().is_err() {
         c.wrong(Location::UNKNOWN, "`log.level` is no level and no filter, such as `info` or `info,curfew=debug`");
     }
-    if realms.is_empty() {
+    if realms.is_empty() && !targets.iter().any(|target| matches!(target.system, System::Aws(_))) {
         c.warnings.push("no realm: cases are opened and held, nothing can be revoked (set VAULT_ADDR)".to_owned());
     }
     let journal = over.journal.clone().unwrap_or_else(|| c.path(&raw.journal.path));
@@ -174,28 +174,35 @@ fn bears(raw: &file::Bears, most: usize) -> Budget {
     Budget { calls: raw.calls.map_or(most, u32::from), per_second: raw.per_second.map(u32::from) }
 }
 
-fn targets(c: &mut Checks<'_>, raw: &[Spanned<file::Target>], most: usize) -> Vec<Target> {
+fn targets(
+    c: &mut Checks<'_>,
+    raw: &[Spanned<file::Target>],
+    topics: &BTreeMap<String, Topic>,
+    most: usize,
+) -> Vec<Target> {
     let mut names = HashSet::new();
     let mut targets = Vec::new();
     for Spanned { value: target, .. } in raw {
         if !names.insert(&target.name.value) {
             c.wrong(target.name.referenced, format!("there are two targets {}", said(&target.name.value)));
         }
-        let (system, url_file, timeout) = match (&target.postgres, &target.redis) {
-            (Some(postgres), None) => (System::Postgres, &postgres.url_file, &postgres.timeout),
-            (None, Some(redis)) => {
-                let ca_file = redis.ca_file.as_ref().map(|path| c.path(path));
-                (System::Redis { ca_file }, &redis.url_file, &redis.timeout)
+        let (system, timeout) = match (&target.postgres, &target.redis, &target.aws) {
+            (Some(postgres), None, None) => {
+                (System::Postgres { url_file: c.path(&postgres.url_file) }, &postgres.timeout)
             }
+            (None, Some(redis), None) => {
+                let ca_file = redis.ca_file.as_ref().map(|path| c.path(path));
+                (System::Redis { url_file: c.path(&redis.url_file), ca_file }, &redis.timeout)
+            }
+            (None, None, Some(raw)) => (System::Aws(aws::account(c, &target.name, raw, topics)), &raw.timeout),
             _ => {
-                c.wrong(target.name.referenced, "a target is one system: it has either `postgres` or `redis`");
+                c.wrong(target.name.referenced, "a target is one system: it has one of `postgres`, `redis` and `aws`");
                 continue;
             }
         };
         targets.push(Target {
             name: target.name.value.clone(),
             system,
-            url_file: c.path(url_file),
             timeout_ms: timeout.value.0,
             bears: bears(&target.bears, most),
             mode: target.mode,
@@ -232,7 +239,7 @@ fn realms(
                 c.problems.push(Problem::new(opens.target.referenced, message).nearest(&opens.target.value, known));
             }
             let opened = targets.iter().find(|target| target.name == opens.target.value);
-            if opened.is_some_and(|target| target.system != System::Postgres) {
+            if opened.is_some_and(|target| !matches!(target.system, System::Postgres { .. })) {
                 c.wrong(opens.target.referenced, "what a lease opens is looked at on PostgreSQL only");
             }
             if !realm.allowed_prefixes.iter().any(|allowed| opens.prefix.value.starts_with(allowed.as_str())) {
@@ -339,7 +346,7 @@ fn fingerprint(c: &mut Checks<'_>, raw: &file::Fingerprint, realms: &[Realm]) ->
     Fingerprint { key_file: c.path(&raw.key_file), transit }
 }
 
-fn positive(c: &mut Checks<'_>, ms: &Spanned<file::Millis>, what: &str) -> i64 {
+pub(super) fn positive(c: &mut Checks<'_>, ms: &Spanned<file::Millis>, what: &str) -> i64 {
     if ms.value.0 < 1 {
         c.wrong(ms.referenced, format!("`{what}` must be longer than 0"));
     }
@@ -383,7 +390,11 @@ fn default_realm(c: &mut Checks<'_>, env: &Environment, most: usize) -> Option<R
 }
 
 fn limits(c: &mut Checks<'_>, raw: &file::Limits, realms: &[Realm], targets: &[Target]) -> Limits {
-    let slowest = realms.iter().map(|r| r.vault.timeout_ms).chain(targets.iter().map(|t| t.timeout_ms)).max();
+    let slowest = realms
+        .iter()
+        .map(|r| r.vault.timeout_ms)
+        .chain(targets.iter().map(|t| t.timeout_ms.saturating_mul(t.system.calls())));
+    let slowest = slowest.max();
     let least = file::Millis(executor::least_claim_ms(slowest.unwrap_or(0)));
     if raw.claim_lease.value < least {
         let at = raw.claim_lease.referenced;

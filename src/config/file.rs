@@ -410,6 +410,9 @@ pub struct Target {
     /// A Redis.
     #[serde(default)]
     pub redis: Option<Redis>,
+    /// An account of AWS.
+    #[serde(default)]
+    pub aws: Option<Aws>,
     /// Whether its users may be rotated. What a lease opens there follows the lease's realm.
     #[serde(default)]
     pub mode: Mode,
@@ -441,6 +444,47 @@ pub struct Redis {
     /// Of one exchange.
     #[serde(default = "target_timeout")]
     pub timeout: Spanned<Millis>,
+}
+
+/// `aws`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Aws {
+    /// Its twelve digits, in quotes.
+    pub account: Spanned<String>,
+    /// Such as `eu-west-1`: IAM has one endpoint for each partition, STS one for each region.
+    pub region: Spanned<String>,
+    /// Whose keys are known to the inventory; absent: of the only tenant of the topics.
+    #[serde(default)]
+    pub tenant: Option<Spanned<String>>,
+    /// Holds Curfew's own login, as AWS's tools write it; absent: what the machine has.
+    #[serde(default)]
+    pub credentials_file: Option<PathBuf>,
+    /// Instead of AWS's own endpoints: on loopback only.
+    #[serde(default)]
+    pub endpoint: Option<Spanned<String>>,
+    /// Of one call.
+    #[serde(default = "aws_timeout")]
+    pub timeout: Spanned<Millis>,
+    /// Users whose keys may be touched: `<path><name>` without the first slash; what ends in `/` stands for all below it.
+    pub users: Spanned<Vec<String>>,
+    /// Lists their keys, so that findings are known to be of them.
+    #[serde(default)]
+    pub inventory: Option<KeyList>,
+}
+
+fn aws_timeout() -> Spanned<Millis> {
+    unplaced(Millis(5_000))
+}
+
+section! {
+    /// `inventory` of an account
+    KeyList {
+        /// Holds a login of its own, which can only list; absent: the account's.
+        credentials_file: Option<PathBuf> = None,
+        /// How often.
+        every: Spanned<Millis> = unplaced(Millis(300_000)),
+    }
 }
 
 fn target_timeout() -> Spanned<Millis> {

@@ -406,6 +406,10 @@ fn at_target(
             let known = targets.iter().map(|target| target.name.as_str());
             c.problems.push(Problem::new(target.referenced, message).nearest(&target.value, known));
         }
+        Some(known) if matches!(known.system, System::Aws(_)) => {
+            c.wrong(target.referenced, "access keys of AWS are disabled when they leak; they are not rotated yet");
+            return None;
+        }
         Some(known) if known.mode == Mode::Observe => c.warnings.push(format!(
             "rotation {}: target {} observes (`mode: enforce` there lets it be rotated)",
             one.name.value, known.name

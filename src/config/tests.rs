@@ -1,3 +1,5 @@
+#[path = "tests/aws.rs"]
+mod aws;
 #[path = "tests/kubernetes.rs"]
 mod kubernetes;
 

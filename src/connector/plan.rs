@@ -43,6 +43,7 @@ pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> 
     match (action, parts.recipe) {
         (Action::Verify, recipe) => Some(verify(parts, recipe.map(|(_, store)| store))),
         (Action::Revoke, Some((recipe, store))) => Some(retire(recipe, parts.issuer, store)),
+        (Action::Revoke | Action::Track, None) if parts.kind == Kind::AwsAccessKey => Some(disable(parts.issuer)),
         (Action::Revoke | Action::Track, None) => Some(revoke(parts)),
         (Action::Contain, Some((recipe, store))) => Some(contain(recipe, parts.issuer, store, state)),
         (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store)),
@@ -71,6 +72,17 @@ fn revoke(parts: Parts<'_>) -> Plan {
     }
     steps.push(step(Act::Prove, target.unwrap_or(issuer), false));
     plan(steps)
+}
+
+/// Ends a credential at an issuer that can give it back: it stays there, disabled. What was opened with it is ended after
+/// that, so that nothing is opened in between.
+fn disable(issuer: At<'_>) -> Plan {
+    plan(vec![
+        step(Act::Observe, issuer, false),
+        step(Act::Disable, issuer, false),
+        step(Act::EndSessions, issuer, true),
+        step(Act::Prove, issuer, false),
+    ])
 }
 
 /// Looks whether it is as dead as was recorded.

@@ -47,7 +47,10 @@ pub fn half_made(case: &Case) -> Option<HalfMade> {
     }
     let id = &case.directive.credential;
     let principal = case.principal.as_deref();
-    let (what, at, by_hand) = if id.kind().rotates() {
+    let (what, at, by_hand) = if id.kind() == Kind::AwsAccessKey {
+        let (what, at) = disabled(state)?;
+        (what, Some(at), vec![enables(id)])
+    } else if id.kind().rotates() {
         let (what, at) = rotating(state)?;
         (what, at, Vec::new())
     } else if state.killed {
@@ -99,6 +102,30 @@ fn fenced(state: &State, principal: Option<&str>) -> Option<(&'static str, Optio
         std::cmp::Ordering::Greater => "the user is NOLOGIN, its lease is not revoked",
     };
     Some((what, Some(step.system.clone())))
+}
+
+/// Between a key that is disabled and the end of what was opened with it.
+fn disabled(state: &State) -> Option<(&'static str, String)> {
+    let plan = state.plan.as_ref()?;
+    let ends = plan.find(Act::EndSessions)?;
+    let at = plan.steps.get(ends)?.system.clone();
+    let what = match state.current()?.act {
+        Act::Disable if state.in_doubt => "the key may be disabled, its user's sessions are open",
+        Act::EndSessions if state.fenced => "the key is disabled, its user's sessions may be open",
+        Act::EndSessions => "the key is gone, its user's sessions may be open",
+        _ => return None,
+    };
+    Some((what, at))
+}
+
+/// Which account it is of, the shell's own login says.
+fn enables(id: &CredentialId) -> Option<ByHand> {
+    let name = id.id();
+    let (user, key) = name.rsplit_once('/')?;
+    let user = for_shell(user.rsplit('/').next().unwrap_or(user));
+    let key = for_shell(key);
+    let run = format!("aws iam update-access-key --user-name {user} --access-key-id {key} --status Active");
+    Some(ByHand { to: "undo it", run })
 }
 
 /// What may still be open though the credential was revoked.

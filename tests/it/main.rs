@@ -22,6 +22,7 @@ macro_rules! over_both {
 
 mod acl;
 mod admin;
+mod aws;
 mod canary;
 mod capacity;
 mod chaos;

@@ -48,8 +48,16 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(store: Store, registry: Registry) -> Self {
-        let kinds =
-            ["vault-lease", "vault-token", "vault-secret-id", "postgres-role", "redis-user", "vault-approle", "toy"];
+        let kinds = [
+            "vault-lease",
+            "vault-token",
+            "vault-secret-id",
+            "postgres-role",
+            "redis-user",
+            "aws-access-key",
+            "vault-approle",
+            "toy",
+        ];
         let kinds = kinds.map(str::to_owned).into();
         let authority = Authority { kinds, strongest: Action::Revoke };
         let settings = Settings {

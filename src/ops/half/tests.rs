@@ -120,6 +120,25 @@ fn where_the_user_was_not_fenced_nothing_is() {
 }
 
 #[test]
+fn a_key_that_is_disabled_may_have_open_sessions() {
+    let acts = [Act::Observe, Act::Disable, Act::EndSessions, Act::Prove];
+    let steps = acts.map(|act| step(act, "aws")).to_vec();
+    let plan = Record::Planned { no: 1, plan: Plan { steps, pivot: 3, undoes: false } };
+    let with = |more: &[Record]| {
+        let records = [&[plan.clone(), saw(0)], more].concat();
+        half_made(&case(Kind::AwsAccessKey, "ci/bot/AKIAIOSFODNN7EXAMPLE", None, &records))
+    };
+    assert_eq!(with(&[held()]), None, "nothing was changed");
+    let perhaps = with(&[starts(1)]).unwrap();
+    assert_eq!(perhaps.what, "the key may be disabled, its user's sessions are open");
+    let half = with(&[starts(1), done(1), held()]).unwrap();
+    assert_eq!((half.what, half.at.as_deref()), ("the key is disabled, its user's sessions may be open", Some("aws")));
+    let undo = "aws iam update-access-key --user-name bot --access-key-id AKIAIOSFODNN7EXAMPLE --status Active";
+    assert_eq!(half.by_hand, [ByHand { to: "undo it", run: undo.to_owned() }]);
+    assert_eq!(with(&[starts(1), done(1), starts(2), done(2)]), None, "only the proof is left");
+}
+
+#[test]
 fn one_effect_at_vault_has_no_half_state() {
     let plan = planned(&[(Act::Observe, "prod"), (Act::Revoke, "prod"), (Act::Prove, "prod")]);
     for kind in [Kind::VaultLease, Kind::VaultToken] {

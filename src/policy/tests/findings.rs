@@ -4,7 +4,7 @@ use super::*;
 use crate::case::record::{Generation, Record};
 use crate::case::state::State;
 use crate::case::turn::Turn;
-use crate::event::{CredentialAdopted, FindingClosed, PartFingerprint};
+use crate::event::{ACCESS_KEY_ID, CredentialAdopted, FindingClosed, Identifier, PartFingerprint, access_key_mark};
 use crate::finding::{Phase as Stand, Validity};
 use crate::fingerprint::Fingerprint;
 use crate::policy::rules::{FindingRule, Response, When};
@@ -87,6 +87,44 @@ fn a_finding_waits_for_the_inventory_and_is_matched_when_that_learns_of_it() {
     );
     assert_eq!(world.view.findings["curfew.tasks:f"].phase, Stand::Matched);
     assert!(world.tell(registered(role(), 7, 2, true)).directives.is_empty(), "once");
+}
+
+/// A scanner that has no key names what it found in public.
+#[test]
+fn an_access_key_is_matched_by_its_id_alone() {
+    let key = |id: &str| CredentialId::new(Kind::AwsAccessKey, "aws", &format!("ci/bot/{id}")).unwrap();
+    let [first, second] = ["AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLF"];
+    let listed = |id: &str| {
+        let mark = PartFingerprint { fingerprint: access_key_mark(id).unwrap(), part: None };
+        Data::CredentialRegistered(CredentialRegistered {
+            credential: key(id),
+            fingerprints: vec![mark],
+            version: None,
+            current: true,
+            issued_ms: None,
+            owner: None,
+            environment: None,
+        })
+    };
+    let found = |name: &str, kind: &str, id: &str| {
+        let identifiers = vec![Identifier { kind: kind.into(), value: id.into() }];
+        let seen = FindingObserved { fingerprints: Vec::new(), identifiers, ..seen(name, 0, "active", false) };
+        Data::FindingObserved(Box::new(seen))
+    };
+    let mut world = World::new();
+    world.tell(listed(second));
+    // Before the list has it, it waits; a name of another kind names nothing.
+    assert_eq!(world.tell(found("f", ACCESS_KEY_ID, first)).reason, Reason::FindingUnmatched);
+    assert_eq!(world.tell(found("g", "user_name", second)).reason, Reason::FindingUnmatched);
+    let matched = world.tell(listed(first));
+    assert_eq!(asked(&matched), [(Action::Revoke, None)], "nothing replaces it");
+    assert_eq!(matched.directives[0].credential, key(first), "and not the user's other key");
+    let second = world.tell(found("h", ACCESS_KEY_ID, second));
+    assert_eq!(second.directives.len(), 1);
+    // What is no id of a long-lived key is no mark.
+    for id in ["ASIAIOSFODNN7EXAMPLE", "AKIA", "akiaiosfodnn7example", ""] {
+        assert_eq!(access_key_mark(id), None, "{id}");
+    }
 }
 
 #[test]

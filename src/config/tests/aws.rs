@@ -1,0 +1,65 @@
+//! Accounts of AWS.
+
+use super::*;
+use crate::config::{AWS_CALLS, System};
+
+const ACCOUNT: &str = "topics: {curfew.findings: {strongest: revoke}}\n\
+    targets: [{name: aws-prod, mode: enforce, aws: {account: \"012345678901\", region: eu-west-1, \
+    users: [ci/, alone], inventory: {}}}]\n";
+
+#[test]
+fn an_account_is_a_target_and_a_realm_of_its_own() {
+    let config = parse(ACCOUNT).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert!(config.enforces());
+    let (target, aws) = config.accounts().next().unwrap();
+    assert_eq!((target.timeout_ms, &*aws.account, aws.tenant.as_deref()), (5_000, "012345678901", Some("default")));
+    assert_eq!(aws.inventory.as_ref().map(|list| (list.every_ms, &list.credentials_file)), Some((300_000, &None)));
+    assert!(matches!(&target.system, System::Aws(aws) if aws.credentials_file.is_none()));
+    let files = ACCOUNT.replace("users:", "credentials_file: own, endpoint: \"http://127.0.0.1:5000/\", users:");
+    let config = parse(&files).unwrap();
+    let (_, aws) = config.accounts().next().unwrap();
+    assert_eq!(aws.credentials_file.as_deref(), Some(Path::new("/etc/curfew/own")));
+    assert_eq!(aws.endpoint.as_deref(), Some("http://127.0.0.1:5000"));
+}
+
+#[test]
+fn what_is_wrong_with_an_account_is_said() {
+    for (was, is, why) in [
+        ("\"012345678901\"", "\"12345678901\"", "12 digits"),
+        ("eu-west-1", "\"EU (Ireland)\"", "`region`"),
+        ("[ci/, alone]", "[]", "opt-in"),
+        ("[ci/, alone]", "[/]", "opt-in"),
+        ("[ci/, alone]", "[\"/ci/\"]", "opt-in"),
+        ("[ci/, alone]", "[ci/../admin]", "opt-in"),
+        ("users:", "endpoint: \"https://iam.amazonaws.com\", users:", "loopback"),
+        ("users:", "endpoint: \"http://u:p@127.0.0.1\", users:", "loopback"),
+        ("users:", "timeout: 0s, users:", "longer than 0"),
+        ("users:", "tenant: nobody, users:", "no topic is of the tenant"),
+        ("aws: {", "redis: {url_file: r}, aws: {", "one of `postgres`, `redis` and `aws`"),
+        ("aws-prod", "\"aws:prod\"", "stands in credential ids"),
+        ("{strongest: revoke}}", "{strongest: revoke}, b: {tenant: b}}", "write `tenant`"),
+    ] {
+        let text = ACCOUNT.replace(was, is);
+        assert_ne!(text, ACCOUNT, "{was}");
+        let said = parse(&text).unwrap_err().to_string();
+        assert!(said.contains(why), "{is}: {said}");
+    }
+}
+
+#[test]
+fn a_claim_lasts_as_long_as_all_calls_of_a_step() {
+    let slow = ACCOUNT.replace("users:", "timeout: 15s, users:");
+    let said = parse(&slow).unwrap_err().to_string();
+    let least = executor::least_claim_ms(AWS_CALLS * 15_000);
+    assert!(said.contains("claim_lease") && said.contains(&file::Millis(least).to_string()), "{said}");
+    assert!(parse(&format!("{slow}limits: {{claim_lease: {least}ms}}\n")).is_ok());
+}
+
+#[test]
+fn an_access_key_is_not_rotated() {
+    let rotation = "realms: [{name: prod, vault: {address: \"http://127.0.0.1:8200\", token_file: t}}]\n\
+        rotations: [{name: key, target: aws-prod, users: [ci/bot], store: {realm: prod, path: a}}]\n";
+    let said = parse(&format!("{ACCOUNT}{rotation}")).unwrap_err().to_string();
+    assert!(said.contains("not rotated yet"), "{said}");
+}

@@ -1,0 +1,200 @@
+//! `aws-access-key`: a long-lived access key of an IAM user, disabled and not deleted. It is dead when IAM shows it as
+//! disabled over the whole settle window: IAM answers from copies, and one that is late shows a key that still works.
+//!
+//! P6: exactly the key that was matched, by its id and its user; only of users that the configuration names, never of our
+//! own, and never with the authority of its victim: each call is signed by our own login. Sessions that the user opened
+//! ask for no key any more: a policy of ours on the user denies them ([`sessions`]).
+//!
+//! Each call is made once: the journal owns the retries, so those of the SDK are off. Its timeouts are ours.
+//!
+//! Facts: AWS's IAM API reference and user guide (2010-05-08 API), and moto for what it has of them. Never run against AWS
+//! itself.
+
+pub mod access_key;
+pub mod answers;
+mod client;
+pub mod login;
+pub mod name;
+pub mod sessions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_iam::types::StatusType;
+
+use super::vault::ConnectError;
+use super::{Connector, Failure};
+use crate::clock;
+use crate::probe::Settle;
+pub use client::Client;
+pub use login::Login;
+use name::KeyName;
+
+/// How long IAM may go on showing what it was told to end: deleted keys were reported to work for about four seconds.
+pub const SETTLE: Settle = Settle { window_ms: 15_000, sightings: 4 };
+/// Calls of one step, one after another.
+const CALLS: i64 = crate::config::AWS_CALLS;
+/// Keys that IAM lets one user have.
+pub const MOST_KEYS: usize = 2;
+
+/// How an account is reached.
+#[derive(Debug, Clone)]
+pub struct AwsSettings {
+    /// The twelve digits that it must say of itself.
+    pub account: String,
+    /// Whose endpoints are called; IAM has one for each partition.
+    pub region: String,
+    /// Instead of AWS's own: for tests, on loopback.
+    pub endpoint: Option<String>,
+    /// How Curfew logs in.
+    pub login: Login,
+    /// An upper bound of one call.
+    pub timeout_ms: u64,
+    /// Users whose keys may be touched: `<path><name>` without the first slash; what ends in `/` stands for all below it.
+    pub users: Vec<String>,
+    /// When a key counts as dead.
+    pub settle: Settle,
+}
+
+impl AwsSettings {
+    /// With the usual bounds.
+    pub fn new(account: &str, region: &str, login: Login, users: Vec<String>) -> Self {
+        let (account, region) = (account.to_owned(), region.to_owned());
+        Self { account, region, endpoint: None, login, timeout_ms: 5_000, users, settle: SETTLE }
+    }
+}
+
+/// One account, through one login.
+pub struct Account {
+    target: String,
+    users: Vec<String>,
+    settle: Settle,
+    timeout: Duration,
+    client: Client,
+    clock: clock::Shared,
+}
+
+/// A user's key, as IAM lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// `<path><name>/<key id>`
+    pub name: KeyName,
+    /// Whether it lets in.
+    pub active: bool,
+    /// When it was made.
+    pub created_ms: Option<i64>,
+}
+
+/// A user, as it is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct User {
+    /// `<path><name>` without the first slash.
+    full: String,
+    /// IAM's immutable id.
+    id: String,
+}
+
+/// Makes an account's connector. Nothing is called before it is needed.
+///
+/// # Errors
+/// [`ConnectError::Settings`].
+pub async fn connect(
+    target: &str,
+    settings: &AwsSettings,
+    clock: clock::Shared,
+) -> Result<Arc<dyn Connector>, ConnectError> {
+    Ok(Arc::new(Account::open(target, settings, clock).await?))
+}
+
+impl Account {
+    /// As [`connect`], for who only reads.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn open(target: &str, settings: &AwsSettings, clock: clock::Shared) -> Result<Self, ConnectError> {
+        let client = Client::new(settings).await?;
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        let (target, users) = (target.to_owned(), settings.users.clone());
+        Ok(Self { target, users, settle: settings.settle, timeout, client, clock })
+    }
+
+    /// What the user is now. `None`: IAM has no such user.
+    async fn user(&self, name: &str) -> Result<Option<User>, Failure> {
+        let call = self.client.iam.get_user().user_name(name).send();
+        let Some(found) = self.client.look("iam:GetUser", call).await? else { return Ok(None) };
+        let user = found.user.ok_or_else(answers::odd)?;
+        Ok(Some(User { full: name::full(user.path(), user.user_name()), id: user.user_id().to_owned() }))
+    }
+
+    /// The keys of a user. `None`: IAM has no such user.
+    ///
+    /// # Errors
+    /// Also where the list is a part of one: what it does not show may be there.
+    async fn keys(&self, user: &str) -> Result<Option<Vec<Listed>>, Failure> {
+        let name = user.rsplit('/').next().unwrap_or(user);
+        let call = self.client.iam.list_access_keys().user_name(name).send();
+        let Some(list) = self.client.look("iam:ListAccessKeys", call).await? else { return Ok(None) };
+        if list.is_truncated() {
+            return Err(answers::odd());
+        }
+        let keys = list.access_key_metadata().iter().filter_map(|key| {
+            Some(Listed {
+                name: KeyName::new(user, key.access_key_id()?)?,
+                active: !matches!(key.status(), Some(StatusType::Inactive | StatusType::Expired)),
+                created_ms: key.create_date().and_then(|at| at.to_millis().ok()),
+            })
+        });
+        let keys: Vec<Listed> = keys.collect();
+        if keys.len() > MOST_KEYS {
+            // More than IAM allows: somebody's quota was raised, or the answer is none of IAM's.
+            tracing::warn!(
+                target = self.target,
+                user,
+                keys = keys.len(),
+                "a user has more access keys than IAM allows"
+            );
+        }
+        Ok(Some(keys))
+    }
+
+    /// The keys of all users that the configuration names, one user after another.
+    ///
+    /// # Errors
+    /// The first call that fails: half a list is none.
+    pub async fn inventory(&self) -> Result<Vec<Listed>, Failure> {
+        self.client.identity().await?;
+        let mut users = Vec::new();
+        for allowed in &self.users {
+            match allowed.strip_suffix('/') {
+                Some(_) => users.extend(self.below(allowed).await?),
+                None => {
+                    let name = allowed.rsplit('/').next().unwrap_or(allowed);
+                    users.extend(self.user(name).await?.filter(|user| user.full == *allowed).map(|user| user.full));
+                }
+            }
+        }
+        users.sort();
+        users.dedup();
+        let mut all = Vec::new();
+        for user in users {
+            all.extend(self.keys(&user).await?.unwrap_or_default());
+        }
+        Ok(all)
+    }
+
+    /// The users below a path.
+    async fn below(&self, path: &str) -> Result<Vec<String>, Failure> {
+        let (mut users, mut marker) = (Vec::new(), None);
+        loop {
+            let call = self.client.iam.list_users().path_prefix(format!("/{path}")).set_marker(marker.take()).send();
+            let page = self.client.look("iam:ListUsers", call).await?.ok_or_else(answers::odd)?;
+            let named = page.users().iter().map(|user| name::full(user.path(), user.user_name()));
+            // Not all that speak this API read the prefix.
+            users.extend(named.filter(|user| user.starts_with(path)));
+            match page.marker().filter(|_| page.is_truncated()) {
+                Some(next) => marker = Some(next.to_owned()),
+                None => return Ok(users),
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The connector of access keys: looks, disables, denies sessions, and looks until IAM shows nothing else any more.
+
+use async_trait::async_trait;
+
+use aws_sdk_iam::operation::RequestId as _;
+use aws_sdk_iam::types::StatusType;
+
+use super::name::KeyName;
+use super::{Account, CALLS, sessions};
+use crate::case::plan::Act;
+use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue, Sighting};
+use crate::connector::{Connector, Failure, Subject};
+use crate::credential::Kind;
+use crate::guard;
+use crate::probe::Settle;
+
+fn refused<T>(note: &str) -> Result<T, Failure> {
+    Err(Failure::new(FailureKind::Refused, note))
+}
+
+fn named(subject: &Subject) -> Result<KeyName, Failure> {
+    let name = KeyName::parse(&subject.credential.id());
+    name.ok_or_else(|| Failure::new(FailureKind::Refused, "an access key is `<path><user>/<access key id>`"))
+}
+
+impl Account {
+    /// Whether the user is not ours to touch: our own, or one that the configuration does not name.
+    async fn protects(&self, name: &KeyName) -> Result<bool, Failure> {
+        let own = self.client.identity().await?;
+        // Two users never have one name, whatever their paths.
+        let is_own = own
+            .user
+            .is_some_and(|own| own.rsplit('/').next().is_some_and(|own| own.eq_ignore_ascii_case(name.user_name())));
+        Ok(is_own || !guard::names_user(&self.users, name.user()))
+    }
+
+    /// The user, where it is ours to touch and still stands at its path.
+    async fn ours(&self, name: &KeyName) -> Result<(), Failure> {
+        if self.protects(name).await? {
+            return refused("our own user, or one that `users` does not name: never touched");
+        }
+        match self.user(name.user_name()).await? {
+            Some(user) if user.full == name.user() => Ok(()),
+            Some(_) => refused("the user has another path by now"),
+            None => Err(Failure::new(FailureKind::Gone, "the user is gone")),
+        }
+    }
+
+    async fn look(&self, name: &KeyName) -> Result<Observation, Failure> {
+        let mut seen = Observation { at_ms: self.clock.wall_ms(), ..Observation::default() };
+        seen.protected = self.protects(name).await?;
+        seen.presence = Presence::Gone;
+        let Some(user) = self.user(name.user_name()).await? else { return Ok(seen) };
+        if user.full != name.user() {
+            return refused("the user has another path by now");
+        }
+        seen.principal_id = Some(user.id);
+        let listed = self.keys(name.user()).await?.unwrap_or_default();
+        if let Some(key) = listed.into_iter().find(|key| key.name == *name) {
+            seen.presence = Presence::Present;
+            seen.issued_ms = key.created_ms;
+        }
+        Ok(seen)
+    }
+
+    /// Disabled, not deleted: what turns out to be needed can be given back by who administers the account.
+    async fn disable(&self, name: &KeyName) -> Result<Output, Failure> {
+        self.ours(name).await?;
+        let call = self.client.iam.update_access_key();
+        let call = call.user_name(name.user_name()).access_key_id(name.key()).status(StatusType::Inactive).send();
+        let done = self.client.ask("iam:UpdateAccessKey", true, call).await?;
+        let request_ids = done.request_id().map(str::to_owned).into_iter().collect();
+        Ok(Output { request_ids, ..Output::default() })
+    }
+
+    /// Denies what the user's keys opened. Also what they open until the key is seen dead: so long it may still be let in.
+    async fn deny_sessions(&self, name: &KeyName) -> Result<Output, Failure> {
+        self.ours(name).await?;
+        let cut_ms = self.clock.wall_ms().saturating_add(self.settle.window_ms);
+        let Some(policy) = sessions::policy(cut_ms) else { return refused("our clock shows no time") };
+        let call = self.client.iam.put_user_policy();
+        let call = call.user_name(name.user_name()).policy_name(sessions::NAME).policy_document(policy).send();
+        let done = self.client.ask("iam:PutUserPolicy", true, call).await?;
+        let request_ids = done.request_id().map(str::to_owned).into_iter().collect();
+        // Nothing lists them, and roles that the user assumed are not reached.
+        Ok(Output { request_ids, residue: vec![Residue::DerivedUnknown], ..Output::default() })
+    }
+
+    /// Whether the key lets in, as IAM lists it, and whether that can be believed.
+    async fn sight(&self, subject: &Subject) -> Result<(Answer, bool, Vec<Residue>), Failure> {
+        let name = named(subject)?;
+        // The control of what is not there any more: the account that we mean answers us, and tells its users apart.
+        self.client.identity().await?;
+        let Some(listed) = self.keys(name.user()).await? else {
+            self.client.ask_identity().await?;
+            return Ok((Answer::Refused, true, Vec::new()));
+        };
+        Ok(match listed.iter().find(|key| key.name == name) {
+            Some(key) if key.active => (Answer::Accepted, true, Vec::new()),
+            Some(_) => (Answer::Refused, true, vec![Residue::Disabled]),
+            None => (Answer::Refused, true, Vec::new()),
+        })
+    }
+
+    async fn within<T>(
+        &self,
+        kind: FailureKind,
+        call: impl Future<Output = Result<T, Failure>> + Send,
+    ) -> Result<T, Failure> {
+        let late = |_| Err(Failure::new(kind, "no answer in time"));
+        let whole = self.timeout * u32::try_from(CALLS).unwrap_or(1);
+        tokio::time::timeout(whole, Box::pin(call)).await.unwrap_or_else(late)
+    }
+}
+
+#[async_trait]
+impl Connector for Account {
+    fn name(&self) -> &'static str {
+        Kind::AwsAccessKey.as_str()
+    }
+
+    fn system(&self) -> &str {
+        &self.target
+    }
+
+    fn call_timeout_ms(&self) -> i64 {
+        i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX).saturating_mul(CALLS)
+    }
+
+    fn settle(&self) -> Settle {
+        self.settle
+    }
+
+    async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
+        let name = named(subject)?;
+        self.within(FailureKind::Unavailable, self.look(&name)).await
+    }
+
+    async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        let name = named(subject)?;
+        match act {
+            Act::Disable => self.within(FailureKind::Unknown, self.disable(&name)).await,
+            Act::EndSessions => self.within(FailureKind::Unknown, self.deny_sessions(&name)).await,
+            _ => refused("this connector has no such step"),
+        }
+    }
+
+    async fn probe(&self, subject: &Subject) -> Sighting {
+        let at_ms = self.clock.wall_ms();
+        let sight = self.within(FailureKind::Unavailable, self.sight(subject)).await;
+        let (answer, control, residue) = sight.unwrap_or((Answer::Unknown, false, Vec::new()));
+        Sighting { level: Level::Issuer, answer, at_ms, control, residue, request_id: None }
+    }
+
+    /// Our login works, and is of the account that it must be of.
+    async fn self_check(&self) -> Result<(), Failure> {
+        self.within(FailureKind::Unavailable, self.client.ask_identity()).await.map(|_| ())
+    }
+}

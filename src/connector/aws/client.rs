@@ -1,0 +1,157 @@
+//! The SDK as it is used here: signs and sends once, with our timeouts; and who we are.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_iam::config::http::HttpResponse;
+use aws_sdk_iam::error::{ProvideErrorMetadata, SdkError};
+
+use super::answers::{Meaning, meaning, odd};
+use super::login::{Login, Own};
+use super::{AwsSettings, name};
+use crate::case::record::FailureKind;
+use crate::connector::Failure;
+use crate::connector::vault::ConnectError;
+
+/// How long it is believed who we are.
+const IDENTITY_FOR: Duration = Duration::from_secs(60);
+
+/// Who signs our calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `<path><name>` of our own user; `None`: a role's session.
+    pub user: Option<String>,
+}
+
+/// IAM and STS, by one login.
+pub struct Client {
+    /// IAM's calls.
+    pub(super) iam: aws_sdk_iam::Client,
+    sts: aws_sdk_sts::Client,
+    account: String,
+    known: Mutex<Option<(Instant, Identity)>>,
+}
+
+impl Client {
+    /// Nothing is called yet. Of the environment only the machine's login is read: no endpoint.
+    pub(super) async fn new(settings: &AwsSettings) -> Result<Self, ConnectError> {
+        let is_account = settings.account.len() == 12 && settings.account.bytes().all(|b| b.is_ascii_digit());
+        if !is_account {
+            return Err(ConnectError::Settings("an account of AWS has 12 digits".to_owned()));
+        }
+        let region = Region::new(settings.region.clone());
+        let login = match &settings.login {
+            Login::Machine => {
+                let chain = DefaultCredentialsChain::builder().region(region.clone()).build().await;
+                SharedCredentialsProvider::new(chain)
+            }
+            own => SharedCredentialsProvider::new(Own(own.clone())),
+        };
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(timeout)
+            .operation_attempt_timeout(timeout)
+            .operation_timeout(timeout)
+            .build();
+        let mut config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(region)
+            .credentials_provider(login)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
+        config.set_endpoint_url(settings.endpoint.clone());
+        let config = config.build();
+        Ok(Self {
+            iam: aws_sdk_iam::Client::new(&config),
+            sts: aws_sdk_sts::Client::new(&config),
+            account: settings.account.clone(),
+            known: Mutex::new(None),
+        })
+    }
+
+    /// Who we are: asked once a minute.
+    ///
+    /// # Errors
+    /// As [`Self::ask_identity`].
+    pub async fn identity(&self) -> Result<Identity, Failure> {
+        let known = self.lock().clone();
+        match known {
+            Some((at, identity)) if at.elapsed() < IDENTITY_FOR => Ok(identity),
+            _ => self.ask_identity().await,
+        }
+    }
+
+    /// Who we are, asked now.
+    ///
+    /// # Errors
+    /// `Denied` where the login is of another account, or the account's root.
+    pub async fn ask_identity(&self) -> Result<Identity, Failure> {
+        *self.lock() = None;
+        let denied = |note: &str| Err(Failure::new(FailureKind::Denied, note));
+        let said = match Box::pin(self.sts.get_caller_identity().send()).await {
+            Ok(said) => said,
+            Err(error) => {
+                return match meaning(&error, false) {
+                    Meaning::Failed(failure) => Err(failure),
+                    Meaning::Forbidden | Meaning::Gone => denied("AWS refuses our own login"),
+                };
+            }
+        };
+        let (Some(account), Some(arn)) = (said.account(), said.arn()) else { return Err(odd()) };
+        if account != self.account {
+            return denied("our login is of another account than `account` says");
+        }
+        if name::is_root(arn) {
+            return denied("our login is the account's root: Curfew never works as root");
+        }
+        let identity = Identity { user: name::user_of(arn).map(str::to_owned) };
+        *self.lock() = Some((Instant::now(), identity.clone()));
+        Ok(identity)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Identity)>> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A call that only looks; `right`: what it needs. `None`: there is nothing of the kind.
+    pub(super) async fn look<T, E: ProvideErrorMetadata>(
+        &self,
+        right: &str,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<Option<T>, Failure> {
+        match self.ask(right, false, call).await {
+            Err(failure) if failure.kind == FailureKind::Gone => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
+    /// A call, sent once.
+    pub(super) async fn ask<T, E: ProvideErrorMetadata>(
+        &self,
+        right: &str,
+        has_effect: bool,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, Failure> {
+        let error = match Box::pin(call).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        match meaning(&error, has_effect) {
+            Meaning::Failed(failure) => Err(failure),
+            Meaning::Gone => Err(Failure::new(FailureKind::Gone, "IAM has no such user or key")),
+            // Nothing was done. Our login may be refused as such, or it lacks this one right.
+            Meaning::Forbidden => match Box::pin(self.ask_identity()).await {
+                Ok(_) => {
+                    let note = format!("our own login lacks `{right}` here: see deploy/aws");
+                    Err(Failure::new(FailureKind::Refused, note))
+                }
+                Err(failure) => Err(failure),
+            },
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Accounts of AWS: their connectors, and the lists by which their keys are known.
+
+use curfew::clock;
+use curfew::config::{Aws, Target};
+use curfew::connector::Registry;
+
+use crate::Failed;
+use crate::process::Process;
+
+#[cfg(feature = "aws")]
+mod with {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use curfew::connector::aws::{self, Account, AwsSettings, Listed, Login};
+    use curfew::connector::{self, vault};
+    use curfew::credential::{CredentialId, Kind};
+    use curfew::event::{ACCESS_KEY_ID, CredentialRegistered, Event, PartFingerprint, access_key_mark};
+    use curfew::intake::Intake;
+    use curfew::task::Tenant;
+    use tokio_util::sync::CancellationToken;
+
+    use super::{Aws, Failed, Process, Registry, Target, clock};
+    use crate::enforce::refused;
+
+    /// Keys that are recorded together.
+    const CHUNK: usize = 100;
+
+    fn settings(target: &Target, aws: &Aws, login: Option<&PathBuf>) -> AwsSettings {
+        let login = login.cloned().map_or(Login::Machine, Login::File);
+        AwsSettings {
+            endpoint: aws.endpoint.clone(),
+            timeout_ms: u64::try_from(target.timeout_ms).unwrap_or(0),
+            ..AwsSettings::new(&aws.account, &aws.region, login, aws.users.clone())
+        }
+    }
+
+    fn wrong(target: &Target, error: &vault::ConnectError) -> Failed {
+        refused(&format!("target {}", target.name), error)
+    }
+
+    /// Adds the account to the registry.
+    pub async fn connect(
+        registry: &mut Registry,
+        target: &Target,
+        aws: &Aws,
+        clock: &clock::Shared,
+    ) -> Result<(), Failed> {
+        let settings = settings(target, aws, aws.credentials_file.as_ref());
+        let made = aws::connect(&target.name, &settings, clock.clone()).await;
+        registry.add(made.map_err(|error| wrong(target, &error))?);
+        registry.add_realm(connector::Realm {
+            name: target.name.clone(),
+            mode: target.mode,
+            allowed_prefixes: aws.users.clone(),
+            targets: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// Lists the keys of the accounts `realms` (empty: of all) again and again, one process at a time for each.
+    pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
+        let chosen = |name: &String| realms.is_empty() || realms.contains(name);
+        for (target, aws) in process.config.accounts().filter(|(target, _)| chosen(&target.name)) {
+            let (Some(list), Some(tenant)) = (&aws.inventory, &aws.tenant) else { continue };
+            let login = list.credentials_file.as_ref().or(aws.credentials_file.as_ref());
+            let account = Account::open(&target.name, &settings(target, aws, login), process.clock.clone()).await;
+            let lists = Arc::new(Lists {
+                name: target.name.clone(),
+                account: account.map_err(|error| wrong(target, &error))?,
+                intake: process.intake.clone(),
+                tenant: tenant.clone(),
+                every: Duration::from_millis(u64::try_from(list.every_ms).unwrap_or(300_000)),
+            });
+            process.lead_one("inventory", &target.name, move |cancel| {
+                let lists = lists.clone();
+                async move { lists.run(cancel).await }
+            });
+        }
+        Ok(())
+    }
+
+    struct Lists {
+        name: String,
+        account: Account,
+        intake: Intake,
+        tenant: Tenant,
+        every: Duration,
+    }
+
+    impl Lists {
+        async fn run(&self, cancel: CancellationToken) {
+            while !cancel.is_cancelled() {
+                tokio::select! {
+                    () = self.round() => {}
+                    () = cancel.cancelled() => return,
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(self.every) => {}
+                    () = cancel.cancelled() => return,
+                }
+            }
+        }
+
+        /// What was registered before is a duplicate.
+        async fn round(&self) {
+            let listed = match self.account.inventory().await {
+                Ok(listed) => listed,
+                Err(failure) => {
+                    tracing::warn!(target = self.name, note = failure.note, "the access keys cannot be listed");
+                    return;
+                }
+            };
+            let now_ms = self.intake.clock.wall_ms();
+            let events: Vec<Event> = listed.iter().filter_map(|key| self.event(key, now_ms)).collect();
+            for chunk in events.chunks(CHUNK) {
+                if let Err(error) = self.intake.notice(chunk.to_vec()).await {
+                    tracing::warn!(target = self.name, %error, "what the inventory read waits for the journal");
+                    return;
+                }
+            }
+            tracing::debug!(target = self.name, keys = listed.len(), "the access keys were listed");
+        }
+
+        fn event(&self, key: &Listed, now_ms: i64) -> Option<Event> {
+            let data = CredentialRegistered {
+                credential: CredentialId::new(Kind::AwsAccessKey, &self.name, &key.name.id()).ok()?,
+                fingerprints: vec![PartFingerprint {
+                    fingerprint: access_key_mark(key.name.key())?,
+                    part: Some(ACCESS_KEY_ID.to_owned()),
+                }],
+                version: None,
+                current: true,
+                issued_ms: key.created_ms,
+                owner: None,
+                environment: None,
+            };
+            Some(Event::registered(self.tenant.clone(), data, now_ms))
+        }
+    }
+}
+
+#[cfg(feature = "aws")]
+pub use with::{connect, start};
+
+/// The configuration has refused accounts already.
+#[cfg(not(feature = "aws"))]
+pub async fn connect(_: &mut Registry, _: &Target, _: &Aws, _: &clock::Shared) -> Result<(), Failed> {
+    Ok(())
+}
+
+/// The configuration has refused accounts already.
+#[cfg(not(feature = "aws"))]
+pub async fn start(_: &Process, _: &[String]) -> Result<(), Failed> {
+    Ok(())
+}
