@@ -4,6 +4,8 @@
 //! memory and dropped; what comes out says where it is stored, in which version, and which fingerprints it has.
 
 pub mod alike;
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod vault;
 
 use serde::Deserialize;

@@ -13,14 +13,22 @@ use tracing_subscriber::{Layer as _, fmt};
 use crate::config::Log;
 
 /// The most that these may say. `vaultrs` logs Vault's errors in Vault's words, and prints tokens in `{:?}`; `kube` logs
-/// whole lists that it cannot read.
-const CAPS: [(&str, LevelFilter); 17] = [
+/// whole lists that it cannot read; AWS's SDK logs requests as they are sent, with the tokens of sessions.
+const CAPS: [(&str, LevelFilter); 25] = [
     ("vaultrs", LevelFilter::OFF),
     ("rustify", LevelFilter::OFF),
     ("rustify_derive", LevelFilter::OFF),
     ("kube_client", LevelFilter::OFF),
     ("kube_core", LevelFilter::OFF),
     ("kube_runtime", LevelFilter::OFF),
+    ("aws_smithy_runtime", LevelFilter::OFF),
+    ("aws_smithy_runtime_api", LevelFilter::OFF),
+    ("aws_smithy_http_client", LevelFilter::OFF),
+    ("aws_sigv4", LevelFilter::OFF),
+    ("aws_runtime", LevelFilter::OFF),
+    ("aws_sdk_iam", LevelFilter::OFF),
+    ("aws_sdk_sts", LevelFilter::OFF),
+    ("aws_config", LevelFilter::WARN),
     ("hyper", LevelFilter::INFO),
     ("hyper_util", LevelFilter::INFO),
     ("h2", LevelFilter::INFO),
@@ -100,7 +108,7 @@ mod tests {
             ["trace", "info,vaultrs=trace", "trace,vaultrs::client=trace,rustify::endpoint=debug", "vault=trace"]
         {
             let filter = filter(asked).unwrap();
-            for target in ["vaultrs", "vaultrs::client", "rustify::endpoint"] {
+            for target in ["vaultrs", "vaultrs::client", "rustify::endpoint", "aws_smithy_runtime::client"] {
                 assert!(!filter.would_enable(target, &Level::ERROR), "{asked} {target}");
             }
             assert!(!filter.would_enable("hyper::proto", &Level::DEBUG), "{asked}");

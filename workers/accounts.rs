@@ -9,6 +9,7 @@ use crate::process::Process;
 
 #[cfg(feature = "aws")]
 mod with {
+    use std::num::NonZeroU32;
     use std::path::PathBuf;
     use std::sync::Arc;
     use std::time::Duration;
@@ -18,14 +19,16 @@ mod with {
     use curfew::credential::{CredentialId, Kind};
     use curfew::event::{ACCESS_KEY_ID, CredentialRegistered, Event, PartFingerprint, access_key_mark};
     use curfew::intake::Intake;
+    use curfew::inventory::aws::{PER_SECOND, scan};
     use curfew::task::Tenant;
     use tokio_util::sync::CancellationToken;
 
     use super::{Aws, Failed, Process, Registry, Target, clock};
     use crate::enforce::refused;
 
-    /// Keys that are recorded together.
+    /// Users whose keys are recorded together.
     const CHUNK: usize = 100;
+    const PACE: NonZeroU32 = NonZeroU32::new(PER_SECOND).expect("not zero");
 
     fn settings(target: &Target, aws: &Aws, login: Option<&PathBuf>) -> AwsSettings {
         let login = login.cloned().map_or(Login::Machine, Login::File);
@@ -103,24 +106,38 @@ mod with {
             }
         }
 
-        /// What was registered before is a duplicate.
         async fn round(&self) {
-            let listed = match self.account.inventory().await {
-                Ok(listed) => listed,
-                Err(failure) => {
-                    tracing::warn!(target = self.name, note = failure.note, "the access keys cannot be listed");
-                    return;
+            let (sender, mut listed) = tokio::sync::mpsc::channel(CHUNK);
+            let scanned = async {
+                let scan = scan(&self.account, PACE, &sender).await;
+                drop(sender);
+                scan
+            };
+            let recorded = async {
+                let mut some = Vec::with_capacity(CHUNK);
+                while listed.recv_many(&mut some, CHUNK).await > 0 {
+                    self.register(std::mem::take(&mut some).into_iter().flatten().collect()).await;
                 }
             };
-            let now_ms = self.intake.clock.wall_ms();
-            let events: Vec<Event> = listed.iter().filter_map(|key| self.event(key, now_ms)).collect();
-            for chunk in events.chunks(CHUNK) {
-                if let Err(error) = self.intake.notice(chunk.to_vec()).await {
-                    tracing::warn!(target = self.name, %error, "what the inventory read waits for the journal");
-                    return;
-                }
+            let (scan, ()) = tokio::join!(scanned, recorded);
+            for fault in &scan.faults {
+                tracing::warn!(
+                    target = self.name,
+                    path = fault.path,
+                    note = fault.note,
+                    "the inventory cannot list this"
+                );
             }
-            tracing::debug!(target = self.name, keys = listed.len(), "the access keys were listed");
+            tracing::debug!(target = self.name, users = scan.secrets, "the access keys were listed");
+        }
+
+        /// What was registered before is a duplicate.
+        async fn register(&self, keys: Vec<Listed>) {
+            let now_ms = self.intake.clock.wall_ms();
+            let events: Vec<Event> = keys.iter().filter_map(|key| self.event(key, now_ms)).collect();
+            if let Err(error) = self.intake.notice(events).await {
+                tracing::warn!(target = self.name, %error, "what the inventory read is read again");
+            }
         }
 
         fn event(&self, key: &Listed, now_ms: i64) -> Option<Event> {

@@ -130,7 +130,7 @@ impl Account {
     ///
     /// # Errors
     /// Also where the list is a part of one: what it does not show may be there.
-    async fn keys(&self, user: &str) -> Result<Option<Vec<Listed>>, Failure> {
+    pub async fn keys(&self, user: &str) -> Result<Option<Vec<Listed>>, Failure> {
         let name = user.rsplit('/').next().unwrap_or(user);
         let call = self.client.iam.list_access_keys().user_name(name).send();
         let Some(list) = self.client.look("iam:ListAccessKeys", call).await? else { return Ok(None) };
@@ -157,11 +157,11 @@ impl Account {
         Ok(Some(keys))
     }
 
-    /// The keys of all users that the configuration names, one user after another.
+    /// The users that the configuration names and that there are, as `<path><name>`.
     ///
     /// # Errors
-    /// The first call that fails: half a list is none.
-    pub async fn inventory(&self) -> Result<Vec<Listed>, Failure> {
+    /// The first call that fails.
+    pub async fn users(&self) -> Result<Vec<String>, Failure> {
         self.client.identity().await?;
         let mut users = Vec::new();
         for allowed in &self.users {
@@ -175,11 +175,7 @@ impl Account {
         }
         users.sort();
         users.dedup();
-        let mut all = Vec::new();
-        for user in users {
-            all.extend(self.keys(&user).await?.unwrap_or_default());
-        }
-        Ok(all)
+        Ok(users)
     }
 
     /// The users below a path.

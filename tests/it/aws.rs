@@ -3,6 +3,7 @@
 mod dead;
 mod keys;
 mod proxy;
+mod report;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -301,7 +301,8 @@ pub fn made_up(prefix: &str) -> String {
 /// As loud as it can be asked to be, past the caps too.
 const LOUD: &str = "trace,curfew=trace,vaultrs=trace,rustify=trace,rustify::clients=trace,hyper=trace,hyper_util=trace,\
     reqwest=trace,rustls=trace,sqlx=trace,sqlx::query=trace,h2=trace,axum=trace,tower_http=trace,rdkafka=trace,\
-    librdkafka=trace";
+    librdkafka=trace,aws_smithy_runtime=trace,aws_smithy_http_client=trace,aws_sigv4=trace,aws_runtime=trace,\
+    aws_config=trace";
 
 pub fn curfew(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_curfew"));

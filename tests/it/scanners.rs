@@ -9,11 +9,11 @@ use crate::canary::scans::Lab;
 use crate::world::{env, installed};
 
 /// Gitleaks, as `tests/servers/servers` built it.
-fn gitleaks() -> PathBuf {
+pub fn gitleaks() -> PathBuf {
     installed("gitleaks").join("gitleaks")
 }
 
-fn git(folder: &Path, args: &[&str]) {
+pub fn git(folder: &Path, args: &[&str]) {
     let who = ["-c", "user.name=Ana", "-c", "user.email=ana@example.test", "-c", "init.defaultBranch=main"];
     let mut command = Command::new("git");
     command.current_dir(folder).env("GIT_CONFIG_GLOBAL", "/dev/null").args(who).args(args);

@@ -52,7 +52,7 @@ pub fn full(path: &str, name: &str) -> String {
 /// The user in the ARN of a caller: of a role's session or a service none.
 pub fn user_of(arn: &str) -> Option<&str> {
     let rest = arn.splitn(6, ':').nth(5)?;
-    rest.strip_prefix("user/").filter(|_| arn.splitn(6, ':').nth(2) == Some("iam"))
+    rest.strip_prefix("user/").filter(|_| arn.split(':').nth(2) == Some("iam"))
 }
 
 /// Whether the ARN of a caller is the account itself.

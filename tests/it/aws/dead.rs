@@ -129,6 +129,7 @@ over_both! {
     users_that_nobody_named_are_held,
     a_key_that_is_not_there_any_more_is_dead_by_others,
     sessions_that_may_not_be_denied_are_said,
+    a_key_that_was_enabled_again_dies_again,
 }
 
 async fn a_leaked_key_survives_every_kill(store: Store) {
@@ -272,4 +273,28 @@ async fn sessions_that_may_not_be_denied_are_said(store: Store) {
     assert!(residue.contains(&Residue::Sessions), "{residue:?}");
     assert_eq!(line.case.directive.action, Action::Revoke);
     assert_eq!(moto.lets_in(&leak.victim, &leak.victim.key.id).await, Some(false));
+}
+
+/// Recorded death is no evidence for ever: a finding of a dead key looks, and what lives again is disabled again.
+async fn a_key_that_was_enabled_again_dies_again(store: Store) {
+    let moto = Moto::start().await;
+    let leak = Leak::new(&moto).await;
+    let stage = Stage::new(store, leak.registry.clone());
+    let journal = stage.open().await;
+    leaked(journal.as_ref(), &leak.victim).await;
+    let first = stage.run_until_closed(&journal, &leak.credential).await;
+    let enables = moto.root.update_access_key().user_name(leak.victim.name()).access_key_id(&leak.victim.key.id);
+    enables.status(aws_sdk_iam::types::StatusType::Active).send().await.unwrap();
+    record(journal.as_ref(), vec![finding(&leak.victim.key.id, "active")]).await;
+    let executor = stage.executor(journal.clone());
+    let filter =
+        || curfew::journal::Filter { credential: Some(leak.credential.clone()), closed: true, ..Default::default() };
+    let again = until("the second case to close", || async {
+        executor.drain().await.unwrap();
+        let lines = journal.cases(filter()).await.unwrap();
+        lines.into_iter().find(|line| line.case.id != first.case.id && line.closed_ms.is_some())
+    })
+    .await;
+    assert!(matches!(again.verdict, Verdict::Dead { by: KilledBy::Curfew, .. }), "{:?}", again.verdict);
+    leak.assert_contained("again").await;
 }

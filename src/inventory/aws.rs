@@ -1,0 +1,81 @@
+//! Lists the access keys of an account's users, one user after another, at a pace that leaves IAM to others. What was listed
+//! is said at once: that a key was not listed says nothing.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::mpsc;
+
+use super::{Fault, Scan};
+use crate::case::record::FailureKind;
+use crate::connector::Failure;
+use crate::connector::aws::{Account, Listed};
+
+/// Users per second: IAM serves a whole account's tools from one budget.
+pub const PER_SECOND: u32 = 10;
+/// How long a throttled list waits, where AWS does not say.
+const PAUSE_MS: i64 = 5_000;
+/// The longest that it waits.
+const LONGEST_PAUSE_MS: i64 = 60_000;
+/// How often one user is asked for again.
+const TRIES: u32 = 3;
+/// Faults that are told of one by one.
+const FAULTS: usize = 100;
+
+/// Lists what the account's `users` have. `secrets` of the scan are its users.
+pub async fn scan(account: &Account, per_second: NonZeroU32, out: &mpsc::Sender<Vec<Listed>>) -> Scan {
+    let mut scan = Scan::default();
+    let users = match account.users().await {
+        Ok(users) => users,
+        Err(failure) => {
+            fault(&mut scan, "users", &failure);
+            return scan;
+        }
+    };
+    let limit: DefaultDirectRateLimiter = RateLimiter::direct(Quota::per_second(per_second));
+    for user in users {
+        limit.until_ready().await;
+        scan.secrets += 1;
+        match patiently(account, &user).await {
+            Ok(keys) if keys.is_empty() => {}
+            Ok(keys) => {
+                scan.changed += 1;
+                if out.send(keys).await.is_err() {
+                    scan.partial = true;
+                    return scan;
+                }
+            }
+            Err(failure) => {
+                fault(&mut scan, &user, &failure);
+                // A user that is refused is one user; what is denied, down or throttled is so for all of them.
+                if failure.kind != FailureKind::Refused {
+                    return scan;
+                }
+            }
+        }
+    }
+    scan
+}
+
+/// The keys of one user, also where AWS throttles for a while.
+async fn patiently(account: &Account, user: &str) -> Result<Vec<Listed>, Failure> {
+    let mut tried = 1;
+    loop {
+        match account.keys(user).await {
+            Err(Failure { kind: FailureKind::Throttled { after_ms }, .. }) if tried < TRIES => {
+                tried += 1;
+                let pause_ms = after_ms.unwrap_or(PAUSE_MS).clamp(0, LONGEST_PAUSE_MS);
+                tokio::time::sleep(Duration::from_millis(u64::try_from(pause_ms).unwrap_or(0))).await;
+            }
+            answer => return Ok(answer?.unwrap_or_default()),
+        }
+    }
+}
+
+fn fault(scan: &mut Scan, path: &str, failure: &Failure) {
+    scan.partial = true;
+    if scan.faults.len() < FAULTS {
+        scan.faults.push(Fault { path: path.to_owned(), note: failure.note.clone() });
+    }
+}
