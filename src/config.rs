@@ -54,6 +54,8 @@ pub const KINDS: [&str; 8] = [
 ];
 /// Calls of one step at an account of AWS, one after another.
 pub const AWS_CALLS: i64 = 4;
+/// The same of PostgreSQL and Redis: looks, and the effect.
+pub const DATABASE_CALLS: i64 = 3;
 /// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.
 pub const TOKENS: &str = "token:";
 /// Where the container image finds an AppRole's `role-id` and `secret-id`.
@@ -376,7 +378,7 @@ impl System {
 
     /// So many calls one step makes at the most, each within the time-out.
     fn calls(&self) -> i64 {
-        if matches!(self, Self::Aws(_)) { AWS_CALLS } else { 1 }
+        if matches!(self, Self::Aws(_)) { AWS_CALLS } else { DATABASE_CALLS }
     }
 }
 

@@ -454,7 +454,10 @@ fn a_target_is_one_system_and_a_redis_has_one_user() {
     let redis = "mode: enforce, redis: {url_file: cache.urls, ca_file: ca.pem}";
     let config = with(redis, "users: [sessions]").unwrap();
     let cache = config.targets.iter().find(|target| target.name == "cache").unwrap();
-    assert_eq!(cache.system, System::Redis { ca_file: Some("/etc/curfew/ca.pem".into()) });
+    assert_eq!(
+        cache.system,
+        System::Redis { url_file: "/etc/curfew/cache.urls".into(), ca_file: Some("/etc/curfew/ca.pem".into()) }
+    );
     let recipe = &config.recipes[0];
     assert_eq!(recipe.credential.as_str(), "urn:curfew:cred:redis-user:cache:sessions");
     assert_eq!(recipe.users, Users::Many("sessions".into()));
