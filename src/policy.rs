@@ -276,7 +276,7 @@ pub fn finding_keys(event: &Event) -> (Option<String>, Vec<Fingerprint>) {
     match &event.data {
         Data::FindingObserved(it) => (id(&it.finding_key), it.marks().collect()),
         Data::FindingClosed(it) => (id(&it.finding_key), Vec::new()),
-        Data::CredentialRegistered(it) => (None, it.fingerprints.iter().map(|part| part.fingerprint.clone()).collect()),
+        Data::CredentialRegistered(it) => (None, it.marks().collect()),
         _ => (None, Vec::new()),
     }
 }

@@ -17,7 +17,7 @@ mod with {
     use curfew::connector::aws::{self, Account, AwsSettings, Listed, Login};
     use curfew::connector::{self, vault};
     use curfew::credential::{CredentialId, Kind};
-    use curfew::event::{ACCESS_KEY_ID, CredentialRegistered, Event, PartFingerprint, access_key_mark};
+    use curfew::event::{CredentialRegistered, Event};
     use curfew::intake::Intake;
     use curfew::inventory::aws::{PER_SECOND, scan};
     use curfew::task::Tenant;
@@ -143,10 +143,8 @@ mod with {
         fn event(&self, key: &Listed, now_ms: i64) -> Option<Event> {
             let data = CredentialRegistered {
                 credential: CredentialId::new(Kind::AwsAccessKey, &self.name, &key.name.id()).ok()?,
-                fingerprints: vec![PartFingerprint {
-                    fingerprint: access_key_mark(key.name.key())?,
-                    part: Some(ACCESS_KEY_ID.to_owned()),
-                }],
+                // Its id says by what it is known: nobody here has its value.
+                fingerprints: Vec::new(),
                 version: None,
                 current: true,
                 issued_ms: key.created_ms,

@@ -1,6 +1,6 @@
 //! What each type of event says, as plain facts.
 
-use crate::credential::CredentialId;
+use crate::credential::{CredentialId, Kind};
 use crate::fingerprint::Fingerprint;
 use crate::task::{RunKey, Tenure};
 
@@ -193,6 +193,20 @@ pub struct CredentialRegistered {
     pub owner: Option<String>,
     /// Where it is used, such as `prod`.
     pub environment: Option<String>,
+}
+
+impl CredentialRegistered {
+    /// By what findings of it are known: what its own id names alone, and the fingerprints of its value.
+    pub fn marks(&self) -> impl Iterator<Item = Fingerprint> {
+        let id = (self.credential.kind() == Kind::AwsAccessKey).then(|| self.credential.id());
+        let named = id.and_then(|id| access_key_mark(id.rsplit('/').next().unwrap_or_default()));
+        let given = self.fingerprints.iter().map(|part| part.fingerprint.clone());
+        let given = given.filter({
+            let named = named.clone();
+            move |mark| named.as_ref() != Some(mark)
+        });
+        named.into_iter().chain(given)
+    }
 }
 
 /// `credential.adopted`: a consumer answers `credential.rotated`.

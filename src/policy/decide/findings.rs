@@ -205,10 +205,11 @@ impl Draft<'_> {
             known.owner = it.owner.clone().or(known.owner.take());
         }
         let mut waiting: BTreeMap<String, ()> = BTreeMap::new();
-        for part in &it.fingerprints {
+        for fingerprint in it.marks() {
+            waiting.extend(self.view.waiting.get(&fingerprint).into_iter().flatten().map(|key| (key.clone(), ())));
             let mark = Mark {
                 tenant: self.event.tenant.clone(),
-                fingerprint: part.fingerprint.clone(),
+                fingerprint,
                 credential: it.credential.clone(),
                 version: it.version.unwrap_or(0).max(0),
             };
@@ -216,7 +217,6 @@ impl Draft<'_> {
             if !known {
                 self.marks.push(mark);
             }
-            waiting.extend(self.view.waiting.get(&part.fingerprint).into_iter().flatten().map(|key| (key.clone(), ())));
         }
         let mut said = (Verb::Track, Reason::Noted);
         for key in waiting.into_keys() {
