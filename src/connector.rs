@@ -18,6 +18,7 @@ pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -50,6 +51,16 @@ impl Failure {
     pub fn new(kind: FailureKind, note: impl Into<String>) -> Self {
         Self { kind, note: note.into(), blocks_system: kind == FailureKind::Denied }
     }
+}
+
+/// A call within `limit`; `kind` when it strikes.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    kind: FailureKind,
+    call: impl Future<Output = Result<T, Failure>> + Send,
+) -> Result<T, Failure> {
+    let late = |_| Err(Failure::new(kind, "no answer in time"));
+    tokio::time::timeout(limit, call).await.unwrap_or_else(late)
 }
 
 /// What a call is about.

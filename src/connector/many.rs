@@ -57,8 +57,9 @@ pub(super) enum Why {
     Named,
     /// It stood at the recipe's place after that one, or was to: a candidate, or one that was replaced since.
     Superseded,
-    /// Consumers read it, and it may be somebody else's: it goes only where that can be excluded.
-    Current,
+    /// Consumers read it, or did after what we know of, and it may be somebody else's: it goes only where that can be
+    /// excluded.
+    Foreign,
 }
 
 /// A value that goes.
@@ -91,8 +92,11 @@ pub(super) async fn going(rotation: &Rotation) -> Result<Vec<Going>, Failure> {
     for left in &rotation.turn.left {
         add(read(rotation, Which::Version(left.version)).await?, Why::Named);
     }
+    // What we promoted followed on what we knew; what came after it somebody else wrote.
+    let known = rotation.turn.new.as_ref().or(rotation.turn.old.as_ref()).map_or(0, |one| one.version);
     for version in (from + 1..to).take(BETWEEN) {
-        add(read(rotation, Which::Version(version)).await?, Why::Superseded);
+        let why = if version <= known { Why::Superseded } else { Why::Foreign };
+        add(read(rotation, Which::Version(version)).await?, why);
     }
     if !stays || rotation.contains {
         add(read(rotation, Which::Candidate).await?, Why::Superseded);
@@ -101,7 +105,7 @@ pub(super) async fn going(rotation: &Rotation) -> Result<Vec<Going>, Failure> {
         let is_ours = |stored: &Stored| rotation.turn.new.as_ref().is_some_and(|new| new.version == stored.version);
         // Nothing takes its place, or what we promoted did not replace the old one.
         let goes = rotation.ends || current.as_ref().is_some_and(is_ours);
-        let why = if goes { Why::Named } else { Why::Current };
+        let why = if goes { Why::Named } else { Why::Foreign };
         add(read(rotation, Which::Current).await?, why);
     }
     Ok(all)

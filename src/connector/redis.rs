@@ -26,7 +26,7 @@ use super::candidate::check;
 use super::many::{self, Why};
 use super::recipe::{Rotation, Which, of_store};
 use super::vault::ConnectError;
-use super::{Connector, Failure, Gate, Subject};
+use super::{Connector, Failure, Gate, Subject, within};
 use crate::case::plan::Act;
 use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Sighting};
 use crate::clock;
@@ -144,7 +144,14 @@ fn rotation(subject: &Subject) -> Result<(&Rotation, &str), Failure> {
     Ok((rotation, name))
 }
 
-/// A failure at one node, when others were changed before.
+/// A failure at one node, when others have taken the same away. What never will work, and what is about our access, is said
+/// as it is: the value lives there.
+fn beside_others(failure: Failure, changed: bool) -> Failure {
+    let may_work = matches!(failure.kind, FailureKind::Unavailable | FailureKind::Throttled { .. });
+    after_others(failure, changed && may_work)
+}
+
+/// A failure at one node, when others were changed before: what was begun is in doubt, whatever the reason.
 fn after_others(failure: Failure, changed: bool) -> Failure {
     if !changed || failure.kind == FailureKind::Unknown {
         return failure;
@@ -172,8 +179,7 @@ impl RedisUsers {
         kind: FailureKind,
         call: impl Future<Output = Result<T, Failure>> + Send,
     ) -> Result<T, Failure> {
-        let late = |_| Err(Failure::new(kind, "no answer in time"));
-        tokio::time::timeout(self.whole(), call).await.unwrap_or_else(late)
+        within(self.whole(), kind, call).await
     }
 
     async fn sessions(&self) -> Vec<Result<Session<'_>, Failure>> {
@@ -281,7 +287,7 @@ impl RedisUsers {
         };
         let taken = join_all(self.sessions().await.into_iter().map(take)).await;
         let changed = taken.iter().any(Result::is_ok);
-        taken.into_iter().collect::<Result<(), _>>().map_err(|failure| after_others(failure, changed))?;
+        taken.into_iter().collect::<Result<(), _>>().map_err(|failure| beside_others(failure, changed))?;
         Ok(Output::default())
     }
 
@@ -289,7 +295,7 @@ impl RedisUsers {
         let (rotation, name) = rotation(subject)?;
         let going = many::going(rotation).await?;
         let values: Vec<Stored> =
-            going.into_iter().filter(|one| one.why != Why::Current).map(|one| one.stored).collect();
+            going.into_iter().filter(|one| one.why != Why::Foreign).map(|one| one.stored).collect();
         if values.is_empty() {
             return refused("the value that goes is not stored any more: take it away from the user by hand");
         }
@@ -317,7 +323,7 @@ impl RedisUsers {
         let ended = join_all(self.sessions().await.into_iter().map(end)).await;
         let changed = ended.iter().any(Result::is_ok);
         let ended = ended.into_iter().collect::<Result<Vec<u32>, _>>();
-        let derived = ended.map_err(|failure| after_others(failure, changed))?.iter().sum();
+        let derived = ended.map_err(|failure| beside_others(failure, changed))?.iter().sum();
         Ok(Output { derived, ..Output::default() })
     }
 

@@ -9,7 +9,7 @@ use super::name::KeyName;
 use super::{Account, CALLS, sessions};
 use crate::case::plan::Act;
 use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue, Sighting};
-use crate::connector::{Connector, Failure, Subject};
+use crate::connector::{Connector, Failure, Subject, within};
 use crate::credential::Kind;
 use crate::guard;
 use crate::probe::Settle;
@@ -107,9 +107,8 @@ impl Account {
         kind: FailureKind,
         call: impl Future<Output = Result<T, Failure>> + Send,
     ) -> Result<T, Failure> {
-        let late = |_| Err(Failure::new(kind, "no answer in time"));
         let whole = self.timeout * u32::try_from(CALLS).unwrap_or(1);
-        tokio::time::timeout(whole, Box::pin(call)).await.unwrap_or_else(late)
+        within(whole, kind, Box::pin(call)).await
     }
 }
 

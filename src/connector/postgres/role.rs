@@ -32,7 +32,7 @@ use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
 use crate::clock;
 use crate::connector::recipe::{Rotation, Users, of_store};
 use crate::connector::vault::ConnectError;
-use crate::connector::{Connector, Failure, Gate, Subject};
+use crate::connector::{Connector, Failure, Gate, Subject, within};
 use crate::probe::Settle;
 
 /// A role: OID, name, whether it can log in, whether it is protected.
@@ -167,16 +167,6 @@ fn recorded(subject: &Subject, users: &Users, user: &str) -> Option<i64> {
     let place = users.names().iter().position(|name| *name == user)?;
     let ids = [&subject.seen, &subject.issuer].into_iter().flatten().find_map(|seen| seen.principal_id.as_deref())?;
     ids.split(',').nth(place)?.parse().ok().filter(|oid| *oid > 0)
-}
-
-/// A call within `limit`; `kind` when it strikes.
-async fn within<T>(
-    limit: Duration,
-    kind: FailureKind,
-    call: impl Future<Output = Result<T, Failure>> + Send,
-) -> Result<T, Failure> {
-    let late = |_| Err(Failure::new(kind, "no answer in time"));
-    tokio::time::timeout(limit, call).await.unwrap_or_else(late)
 }
 
 #[async_trait]

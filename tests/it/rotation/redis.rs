@@ -197,6 +197,7 @@ over_both! {
     connections_that_were_open_end,
     a_redis_user_that_is_revoked_loses_its_one_password,
     a_new_password_that_leaks_before_the_old_one_is_cut_takes_both_with_it,
+    what_others_wrote_after_the_new_password_stays,
     administrators_are_never_touched,
     who_is_let_in_anyway_is_parked,
     a_consumer_that_cannot_log_in_gets_the_old_password_back,
@@ -419,6 +420,37 @@ async fn a_new_password_that_leaks_before_the_old_one_is_cut_takes_both_with_it(
     cache.assert_rotated("both leaked").await;
     cache.assert_everywhere(&second, false, "the second one").await;
     assert_eq!(victim.kept().await, [3]);
+}
+
+/// P6: while consumers move, somebody stores passwords of his own, twice. They are nobody's business.
+async fn what_others_wrote_after_the_new_password_stays(store: Store) {
+    let (ground, nodes) = (Ground::new().await, two_nodes().await);
+    let cache = ground.cache(&nodes, consumers(3_600_000, Late::Hold)).await;
+    let victim = &cache.victim;
+    let stage = Stage::new(store, victim.registry.clone());
+    let journal = stage.open().await;
+    open_case(journal.as_ref(), victim, Action::Rollover).await;
+    run_until(&stage, &journal, victim, "the promotion", is_promoted).await;
+    let ours = victim.stored().await.2;
+    for theirs in ["somebodys-first-password", "somebodys-second-password"] {
+        for node in &nodes {
+            node.done(&format!("ACL SETUSER {} >{theirs}", cache.user)).await;
+        }
+        let secret = json!({"data": {"username": cache.user, "password": theirs, "host": "db.example"}});
+        ground.admin.done("POST", &format!("{}/data/{}", ground.mount, victim.recipe.place.path), secret).await;
+    }
+    record(journal.as_ref(), vec![says(victim, 2, "billing", false), says(victim, 2, "web", false)]).await;
+    let line = stage.run_until_closed(&journal, victim.credential()).await;
+    assert!(matches!(line.verdict, Verdict::Dead { .. }), "{:?}", line.verdict);
+    for (password, lets_in) in [
+        (victim.old.1.as_str(), false),
+        (ours.as_str(), false),
+        ("somebodys-first-password", true),
+        ("somebodys-second-password", true),
+        (BYSTANDER, true),
+    ] {
+        cache.assert_everywhere(password, lets_in, password).await;
+    }
 }
 
 async fn administrators_are_never_touched(store: Store) {
