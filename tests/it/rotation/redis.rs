@@ -576,9 +576,11 @@ async fn what_redis_answers_is_taken_for_what_it_is() {
     assert_eq!(kind().await, Ok(Presence::Present));
     nodes[0].done(&format!("ACL DELUSER {}", cache.user)).await;
     assert_eq!(kind().await, Ok(Presence::Gone));
-    // Full of others: told before anything else.
-    nodes[0].done("CONFIG SET maxclients 1").await;
+    // Full of others, by one that stays: told before anything else.
+    let mut other = nodes[0].root().await;
+    ::redis::cmd("CONFIG").arg(&["SET", "maxclients", "1"]).exec_async(&mut other).await.unwrap();
     assert_eq!(kind().await, Err(FailureKind::Unavailable));
+    drop(other);
     nodes[0].kill();
     assert_eq!(kind().await, Err(FailureKind::Unavailable));
     assert_eq!(connector.probe(&subject).await.answer, curfew::case::record::Answer::Unknown);
