@@ -175,13 +175,13 @@ pub async fn measure(table: &mut Table) {
 const CREDENTIAL: &str = "urn:curfew:cred:postgres-role:appdb:app-";
 
 /// What puts known credentials there, with the fingerprint of a value of each; see [`known::sqlite`].
-fn fill(numbers: &str, padded: &dyn Fn(u8) -> String) -> String {
-    let (now, name, digits) = (now_ms(), padded(8), padded(64));
+fn fill(numbers: &str, sql: &known::Dialect) -> String {
+    let (now, name) = (now_ms(), (sql.padded)(8));
+    let mark = (sql.digest16)(&["'default'".to_owned(), format!("'k1:' || {}", (sql.padded)(64))]);
     format!(
         "INSERT INTO credentials (tenant, id, registered_ms, seen_ms, version) \
          SELECT 'default', '{CREDENTIAL}' || {name}, {now}, {now}, 1 {numbers}; \
-         INSERT INTO marks (tenant, fingerprint, credential, version) \
-         SELECT 'default', 'k1:' || {digits}, '{CREDENTIAL}' || {name}, 1 {numbers};"
+         INSERT INTO marks (name, credential, version) SELECT {mark}, '{CREDENTIAL}' || {name}, 1 {numbers} ORDER BY 1;"
     )
 }
 

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::schema::Schema;
 use crate::stage::now_ms;
+use crate::store::give_digest16;
 use crate::table::{Goal, Table};
 use crate::usage;
 
@@ -29,8 +30,8 @@ const RUNS: usize = 5;
 const CREDENTIAL: &str = "urn:curfew:cred:vault-lease:prod:database/creds/app/";
 
 /// What puts known credentials there, with the live tasks that hold them; see [`sqlite`].
-fn fill(numbers: &str, padded: &dyn Fn(u8) -> String) -> String {
-    let (now, due, padded) = (now_ms(), now_ms() + 86_400_000, padded(8));
+fn fill(numbers: &str, sql: &Dialect) -> String {
+    let (now, due, padded) = (now_ms(), now_ms() + 86_400_000, (sql.padded)(8));
     format!(
         "INSERT INTO tasks (tenant, run, source, attempt, phase, first_seen_ms, started_ms, deadline_ms, alive_ms, due_ms) \
          SELECT 'default', '/old:run-' || {padded}, '/old', 1, 1, {now}, {now}, {due} + i, {now}, {due} + i {numbers}; \
@@ -42,8 +43,29 @@ fn fill(numbers: &str, padded: &dyn Fn(u8) -> String) -> String {
     )
 }
 
-/// Makes SQL of where the numbers `i` come from, and of what makes a text of `i`, so many digits long.
-pub type Fill = fn(&str, &dyn Fn(u8) -> String) -> String;
+/// How a store writes what both have.
+pub struct Dialect {
+    /// A text of the number `i`, so many digits long.
+    pub padded: fn(u8) -> String,
+    /// The key of some texts, as [`curfew::event::digest16`] makes it.
+    pub digest16: fn(&[String]) -> String,
+}
+
+/// Makes SQL of where the numbers `i` come from.
+pub type Fill = fn(&str, &Dialect) -> String;
+
+const SQLITE: Dialect = Dialect {
+    padded: |digits| format!("printf('%0{digits}d', i)"),
+    digest16: |texts| format!("digest16({})", texts.join(", ")),
+};
+
+const POSTGRES: Dialect = Dialect {
+    padded: |digits| format!("lpad(i::text, {digits}, '0')"),
+    digest16: |texts| {
+        let each = |text: &String| format!("int8send(octet_length({text})) || convert_to({text}, 'UTF8')");
+        format!("substr(sha256({}), 1, 16)", texts.iter().map(each).collect::<Vec<_>>().join(" || "))
+    },
+};
 
 /// A journal with what `fill` puts there `count` times, in the order of the keys: that is quick.
 pub async fn sqlite(path: &Path, count: usize, fill: Fill) -> Arc<dyn Journal> {
@@ -52,7 +74,8 @@ pub async fn sqlite(path: &Path, count: usize, fill: Fill) -> Arc<dyn Journal> {
     let numbers = format!(
         "FROM (WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {count} - 1) SELECT i FROM n)"
     );
-    db.execute_batch(&fill(&numbers, &|digits| format!("printf('%0{digits}d', i)"))).unwrap();
+    give_digest16(&db);
+    db.execute_batch(&fill(&numbers, &SQLITE)).unwrap();
     db.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     Sqlite::open(path, Settings::default()).unwrap()
 }
@@ -60,7 +83,7 @@ pub async fn sqlite(path: &Path, count: usize, fill: Fill) -> Arc<dyn Journal> {
 /// As [`sqlite`].
 pub async fn postgres(schema: &mut Schema, count: usize, fill: Fill) -> Arc<dyn Journal> {
     let numbers = format!("FROM generate_series(0, {count} - 1) i");
-    schema.execute(fill(&numbers, &|digits| format!("lpad(i::text, {digits}, '0')"))).await;
+    schema.execute(fill(&numbers, &POSTGRES)).await;
     schema.settle().await;
     schema.open().await
 }

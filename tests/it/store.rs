@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use curfew::case::Case;
 use curfew::case::record::Record;
+use curfew::event::digest16;
 use curfew::journal::sqlite::{self, Sqlite};
 use curfew::journal::{Journal, postgres};
 use rusqlite::Connection;
+use rusqlite::functions::{Context, FunctionFlags};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Executor as _};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::admin;
-use crate::world::unique;
+use crate::world::{repository, unique};
 
 /// A place for a journal that nobody else has.
 pub enum Store {
@@ -66,6 +68,15 @@ const FALL_BACK: &str = "DO $$ DECLARE one text; every text; epoch bigint; copy 
     EXECUTE format('SELECT last_value FROM %I.epochs', copy) INTO epoch; \
     PERFORM setval('epochs', epoch); END $$";
 
+/// The function that Curfew gives to SQLite.
+pub fn give_digest16(db: &Connection) {
+    let digest = |row: &Context<'_>| {
+        let parts: Vec<&[u8]> = (0..row.len()).map(|i| row.get_raw(i).as_bytes()).collect::<Result<_, _>>()?;
+        Ok(digest16(&parts).to_vec())
+    };
+    db.create_scalar_function("digest16", -1, FunctionFlags::SQLITE_DETERMINISTIC, digest).unwrap();
+}
+
 impl Store {
     pub fn sqlite() -> Self {
         Self::Sqlite(tempfile::tempdir().unwrap())
@@ -81,6 +92,28 @@ impl Store {
         match self {
             Self::Sqlite(_) => Self::sqlite(),
             Self::Postgres(_) => Self::postgres(),
+        }
+    }
+
+    /// As an earlier version left it, whose schema had `count` parts, and then `sql`.
+    pub async fn older(&self, count: usize, sql: &str) {
+        let kind = if matches!(self, Self::Sqlite(_)) { "sqlite" } else { "postgres" };
+        let folder = repository().join("schemas/journal").join(kind);
+        let mut parts: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        parts.sort();
+        let parts: String = parts[..count].iter().map(|part| std::fs::read_to_string(part).unwrap()).collect();
+        match self {
+            Self::Sqlite(_) => {
+                let db = self.connect();
+                give_digest16(&db);
+                db.execute_batch(&format!("{parts} PRAGMA user_version = {count}; {sql}")).unwrap();
+            }
+            Self::Postgres(schema) => {
+                let name = &schema.name;
+                let version = format!("INSERT INTO meta VALUES ('schema', '{count}')");
+                let all = format!("CREATE SCHEMA {name}; {parts}; {version}; {sql}");
+                schema.side.execute(AssertSqlSafe(all)).await.unwrap();
+            }
         }
     }
 

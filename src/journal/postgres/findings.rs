@@ -1,17 +1,22 @@
 //! Findings, the fingerprints that wait for a match, and the marks that match them, in sets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use sqlx::postgres::{PgConnection, PgPool};
 
 use super::Error;
 use super::rows::{column, json, text, texts};
 use crate::credential::CredentialId;
-use crate::event::Event;
+use crate::event::{Event, digest16};
 use crate::finding::{Finding, MOST_SHARERS, MOST_WAITING, Mark, Phase};
 use crate::fingerprint::Fingerprint;
 use crate::policy::{self, View};
 use crate::task::Tenant;
+
+/// What a fingerprint is looked up by.
+fn name(tenant: &Tenant, fingerprint: &Fingerprint) -> Vec<u8> {
+    digest16(&[tenant.as_bytes(), fingerprint.to_string().as_bytes()]).to_vec()
+}
 
 /// What the batch's events may look at of findings; returns the credentials that it leads to.
 pub(super) async fn load(
@@ -24,37 +29,33 @@ pub(super) async fn load(
     for event in events {
         let (key, fingerprints) = policy::finding_keys(event);
         keys.extend(key);
-        marks.extend(fingerprints.iter().map(Fingerprint::to_string));
+        marks.extend(fingerprints);
     }
-    let marks: Vec<String> = marks.into_iter().collect();
     let mut credentials = BTreeSet::new();
     if !marks.is_empty() {
-        let rows: Vec<(String, String, i64)> = sqlx::query_as(
-            "SELECT f.name, m.credential, m.version FROM unnest($2::text[]) f(name) CROSS JOIN LATERAL (SELECT credential, \
-             max(version) AS version FROM marks WHERE tenant = $1 AND fingerprint = f.name GROUP BY credential \
-             ORDER BY credential LIMIT $3) m",
+        let names: HashMap<Vec<u8>, &Fingerprint> = marks.iter().map(|mark| (name(tenant, mark), mark)).collect();
+        let rows: Vec<(Vec<u8>, String, i64)> = sqlx::query_as(
+            "SELECT f.name, m.credential, m.version FROM unnest($1::bytea[]) f(name) CROSS JOIN LATERAL (SELECT credential, \
+             max(version) AS version FROM marks WHERE name = f.name GROUP BY credential ORDER BY credential LIMIT $2) m",
         )
-        .bind(&**tenant)
-        .bind(&marks)
+        .bind(names.keys().map(Vec::as_slice).collect::<Vec<_>>())
         .bind(MOST_SHARERS)
         .fetch_all(&mut *db)
         .await?;
-        for (fingerprint, credential, version) in rows {
-            let bad = Error::Corrupt { what: "marks" };
-            let (Ok(fingerprint), Ok(credential)) =
-                (Fingerprint::parse(&fingerprint), CredentialId::parse(&credential))
-            else {
-                return Err(bad);
+        for (name, credential, version) in rows {
+            let (Some(fingerprint), Ok(credential)) = (names.get(&name), CredentialId::parse(&credential)) else {
+                return Err(Error::Corrupt { what: "marks" });
             };
             credentials.insert(credential.clone());
-            view.put_mark(Mark { tenant: tenant.clone(), fingerprint, credential, version });
+            let (tenant, fingerprint) = (tenant.clone(), (*fingerprint).clone());
+            view.put_mark(Mark { tenant, fingerprint, credential, version });
         }
         let waiting: Vec<String> = sqlx::query_scalar(
             "SELECT w.key FROM unnest($2::text[]) f(name) CROSS JOIN LATERAL (SELECT key FROM waiting \
              WHERE tenant = $1 AND fingerprint = f.name LIMIT $3) w",
         )
         .bind(&**tenant)
-        .bind(&marks)
+        .bind(marks.iter().map(Fingerprint::to_string).collect::<Vec<_>>())
         .bind(MOST_WAITING)
         .fetch_all(&mut *db)
         .await?;
@@ -152,11 +153,10 @@ pub(super) async fn put(db: &mut PgConnection, findings: &[Finding], marks: &[Ma
     }
     if !marks.is_empty() {
         sqlx::query(
-            "INSERT INTO marks (tenant, fingerprint, credential, version) SELECT * FROM unnest($1::text[], $2::text[], \
-             $3::text[], $4::bigint[]) ON CONFLICT DO NOTHING",
+            "INSERT INTO marks (name, credential, version) SELECT * FROM unnest($1::bytea[], $2::text[], $3::bigint[]) \
+             ON CONFLICT DO NOTHING",
         )
-        .bind(texts(marks, |m| &*m.tenant))
-        .bind(marks.iter().map(|m| m.fingerprint.to_string()).collect::<Vec<_>>())
+        .bind(column(marks, |m| name(&m.tenant, &m.fingerprint)))
         .bind(texts(marks, |m| m.credential.as_str()))
         .bind(column(marks, |m| m.version))
         .execute(db)

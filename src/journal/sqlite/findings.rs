@@ -12,7 +12,7 @@ use crate::fingerprint::Fingerprint;
 use crate::policy::View;
 use crate::task::Tenant;
 
-/// What findings, and the fingerprints that they wait for, are looked up by: short, since each lies on a page of its own.
+/// What findings and fingerprints are looked up by: short, since each lies on a page of its own.
 fn name(tenant: &Tenant, text: &str) -> [u8; 16] {
     digest16(&[tenant.as_bytes(), text.as_bytes()])
 }
@@ -36,10 +36,9 @@ pub(super) fn load_marks(
     tenant: &Tenant,
     fingerprint: &Fingerprint,
 ) -> Result<Vec<CredentialId>, Error> {
-    let text = fingerprint.to_string();
-    let sql = "SELECT credential, max(version) FROM marks WHERE tenant=? AND fingerprint=? GROUP BY credential \
-               ORDER BY credential LIMIT ?";
-    let rows = all(&w.db, sql, params![tenant, text, MOST_SHARERS], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+    let name = name(tenant, &fingerprint.to_string());
+    let sql = "SELECT credential, max(version) FROM marks WHERE name=? GROUP BY credential ORDER BY credential LIMIT ?";
+    let rows = all(&w.db, sql, params![name, MOST_SHARERS], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
     let mut credentials = Vec::with_capacity(rows.len());
     for (credential, version) in rows {
         let credential = CredentialId::parse(&credential).map_err(|_| Error::Corrupt { what: "marks" })?;
@@ -48,7 +47,7 @@ pub(super) fn load_marks(
         view.put_mark(Mark { tenant, fingerprint, credential, version });
     }
     let sql = "SELECT f.key FROM waiting w JOIN findings f ON f.id = w.finding WHERE w.name=? LIMIT ?";
-    for key in all(&w.db, sql, params![name(tenant, &text), MOST_WAITING], |row| row.get::<_, String>(0))? {
+    for key in all(&w.db, sql, params![name, MOST_WAITING], |row| row.get::<_, String>(0))? {
         load(w, view, tenant, &key)?;
     }
     Ok(credentials)
@@ -110,8 +109,8 @@ pub(super) fn put(w: &Writer, findings: &[Finding], marks: &[Mark]) -> Result<()
     for mark in marks {
         exec(
             &w.db,
-            "INSERT INTO marks (tenant, fingerprint, credential, version) VALUES (?,?,?,?) ON CONFLICT DO NOTHING",
-            params![mark.tenant, mark.fingerprint.to_string(), mark.credential.as_str(), mark.version],
+            "INSERT INTO marks (name, credential, version) VALUES (?,?,?) ON CONFLICT DO NOTHING",
+            params![name(&mark.tenant, &mark.fingerprint.to_string()), mark.credential.as_str(), mark.version],
         )?;
     }
     Ok(())

@@ -13,12 +13,13 @@ use super::Error;
 use crate::event::digest16;
 
 /// In order; the file's `user_version` is how many of them it has.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../../../schemas/journal/sqlite/0001_spine.sql"),
     include_str!("../../../schemas/journal/sqlite/0002_findings.sql"),
     include_str!("../../../schemas/journal/sqlite/0003_compact_findings.sql"),
     include_str!("../../../schemas/journal/sqlite/0004_parts.sql"),
     include_str!("../../../schemas/journal/sqlite/0005_unbound.sql"),
+    include_str!("../../../schemas/journal/sqlite/0006_compact_marks.sql"),
 ];
 
 impl From<rusqlite::Error> for Error {

@@ -227,12 +227,8 @@ async fn findings_of_an_older_file_are_found_by_their_names_again() {
     let (tenant, key, phase, body) = row.unwrap();
 
     let older = Store::sqlite();
+    older.older(2, "").await;
     let db = older.connect();
-    for schema in ["0001_spine", "0002_findings"] {
-        let sql = crate::repository().join(format!("schemas/journal/sqlite/{schema}.sql"));
-        db.execute_batch(&std::fs::read_to_string(sql).unwrap()).unwrap();
-    }
-    db.pragma_update(None, "user_version", 2).unwrap();
     let values = format!("INSERT INTO findings ({columns}) VALUES (?, ?, ?, 1, 2, ?)");
     db.execute(&values, rusqlite::params![tenant, key, phase, body]).unwrap();
     let named = "INSERT INTO waiting (tenant, fingerprint, key) VALUES (?, ?, ?)";

@@ -24,6 +24,31 @@ over_both! {
     what_a_case_looks_at_by_itself_is_not_looked_up,
     due_tasks_lookups_and_pruning,
     what_led_to_no_case_goes_sooner_and_stays_counted,
+    values_that_an_earlier_version_knew_are_matched,
+}
+
+/// By the schema before marks became short.
+async fn values_that_an_earlier_version_knew_are_matched(store: Store) {
+    let of = |digits: &str| curfew::fingerprint::Fingerprint::of_parts("k1", &digits.repeat(32)).unwrap();
+    let sql: String = [("t", "ab", 1), ("t", "ab", 2), ("u", "cd", 1)]
+        .map(|(tenant, digits, version)| {
+            let (credential, fingerprint) = (cred(9), of(digits));
+            format!("INSERT INTO marks VALUES ('{tenant}', '{fingerprint}', '{credential}', {version});")
+        })
+        .concat();
+    store.older(if matches!(store, Store::Sqlite(_)) { 5 } else { 4 }, &sql).await;
+    let journal = store.open().await;
+    for digits in ["ab", "cd"] {
+        let mut found = finding(digits, 9);
+        let Data::FindingObserved(data) = &mut found.data else { unreachable!() };
+        data.credential = None;
+        data.fingerprints = vec![curfew::event::PartFingerprint { fingerprint: of(digits), part: None }];
+        put(&journal, vec![found]).await;
+    }
+    let mut all = journal.findings(false, 9).await.unwrap();
+    all.sort_by(|a, b| a.key.cmp(&b.key));
+    let seen: Vec<_> = all.iter().map(|one| (&*one.key, one.credentials.clone())).collect();
+    assert_eq!(seen, [("ab", vec![cred(9)]), ("cd", vec![])], "a value of another tenant's is nothing to this one");
 }
 
 async fn a_moved_position_leaves_nothing(store: Store) {
