@@ -7,10 +7,10 @@ pub fn full() -> bool {
     std::env::var("CURFEW_BENCH_FULL").is_ok_and(|value| value == "1")
 }
 
-/// Memory of this process that is in RAM.
+/// Memory of this process's own that is in RAM. Pages of files that it looks at are the kernel's, which takes them back.
 pub fn resident_mb() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1_024.0
 }
 

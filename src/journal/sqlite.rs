@@ -17,6 +17,8 @@ mod read;
 mod rows;
 mod schema;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};
