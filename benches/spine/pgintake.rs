@@ -59,14 +59,19 @@ impl Rows {
     /// What decisions look at.
     async fn look(&self, db: &mut PgConnection) {
         for sql in [
-            "SELECT * FROM tasks WHERE tenant = $1 AND run = ANY($2)",
-            "SELECT * FROM grants WHERE tenant = $1 AND run = ANY($2)",
+            "SELECT t.* FROM unnest($2::text[]) r(run) CROSS JOIN LATERAL (SELECT * FROM tasks WHERE tenant = $1 \
+             AND run = r.run LIMIT 1) t",
+            "SELECT g.* FROM unnest($2::text[]) r(run) CROSS JOIN LATERAL (SELECT * FROM grants WHERE tenant = $1 \
+             AND run = r.run OFFSET 0) g",
         ] {
             look(sqlx::query(sql).bind("default").bind(&self.runs), db).await;
         }
         for sql in [
-            "SELECT body FROM cases WHERE tenant = $1 AND credential = ANY($2) AND closed_ms IS NULL ORDER BY id FOR UPDATE",
-            "SELECT * FROM credentials WHERE tenant = $1 AND id = ANY($2) ORDER BY id FOR UPDATE",
+            "SELECT body FROM cases WHERE id = ANY(ARRAY(SELECT c.id FROM unnest($2::text[]) u(credential) CROSS JOIN LATERAL \
+             (SELECT id FROM cases WHERE tenant = $1 AND credential = u.credential AND closed_ms IS NULL LIMIT 1) c)) \
+             AND closed_ms IS NULL ORDER BY id FOR UPDATE",
+            "SELECT c.* FROM (SELECT id FROM unnest($2::text[]) u(id) ORDER BY id OFFSET 0) i CROSS JOIN LATERAL \
+             (SELECT * FROM credentials WHERE tenant = $1 AND id = i.id FOR UPDATE) c",
             "SELECT g.* FROM unnest($2::text[]) c(id) CROSS JOIN LATERAL (SELECT * FROM grants WHERE tenant = $1 \
              AND credential = c.id ORDER BY phase LIMIT 256) g",
         ] {
@@ -102,15 +107,16 @@ impl Rows {
 
     async fn put_tasks(&self, db: &mut PgConnection) {
         let sql = "INSERT INTO tasks (tenant, run, source, name, identity, attempt, phase, first_seen_ms, started_ms, \
-             deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, alive_ms, due_ms) \
-             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], \
+             deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, alive_ms, due_ms, \
+             unbound, within) SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], \
              $7::smallint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], \
-             $14::bigint[], $15::text[], $16::bigint[], $17::bigint[]) ON CONFLICT (tenant, run) DO UPDATE SET \
+             $14::bigint[], $15::text[], $16::bigint[], $17::bigint[], $18::boolean[], $19::text[]) ON CONFLICT (tenant, run) DO UPDATE SET \
              source=excluded.source, name=excluded.name, identity=excluded.identity, attempt=excluded.attempt, \
              phase=excluded.phase, first_seen_ms=excluded.first_seen_ms, started_ms=excluded.started_ms, \
              deadline_ms=excluded.deadline_ms, clamped_from_ms=excluded.clamped_from_ms, \
              heartbeat_every_ms=excluded.heartbeat_every_ms, last_beat_ms=excluded.last_beat_ms, \
-             ended_ms=excluded.ended_ms, outcome=excluded.outcome, alive_ms=excluded.alive_ms, due_ms=excluded.due_ms";
+             ended_ms=excluded.ended_ms, outcome=excluded.outcome, alive_ms=excluded.alive_ms, due_ms=excluded.due_ms, \
+             unbound=excluded.unbound, within=excluded.within";
         let due_ms = self.now_ms + 86_400_000;
         let query = sqlx::query(sql)
             .bind(self.all("default"))
@@ -129,7 +135,9 @@ impl Rows {
             .bind(self.all(None::<i64>))
             .bind(self.all(None::<String>))
             .bind(self.all(self.now_ms))
-            .bind(self.all(due_ms));
+            .bind(self.all(due_ms))
+            .bind(self.all(false))
+            .bind(self.all(None::<String>));
         query.execute(db).await.unwrap();
     }
 
@@ -152,10 +160,12 @@ impl Rows {
 
     async fn put_credentials(&self, db: &mut PgConnection) {
         let sql = "INSERT INTO credentials (tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms, \
-             lookup_due_ms) SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], \
-             $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[]) ON CONFLICT (tenant, id) DO UPDATE SET \
+             lookup_due_ms, version, environment, owner) SELECT * FROM unnest($1::text[], $2::text[], $3::text[], \
+             $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], \
+             $11::text[], $12::text[]) ON CONFLICT (tenant, id) DO UPDATE SET \
              principal=excluded.principal, registered_ms=excluded.registered_ms, seen_ms=excluded.seen_ms, \
-             issued_ms=excluded.issued_ms, expires_ms=excluded.expires_ms, dead_ms=excluded.dead_ms";
+             issued_ms=excluded.issued_ms, expires_ms=excluded.expires_ms, dead_ms=excluded.dead_ms, version=excluded.version, \
+             environment=excluded.environment, owner=excluded.owner";
         let query = sqlx::query(sql)
             .bind(self.all("default"))
             .bind(&self.credentials)
@@ -165,7 +175,10 @@ impl Rows {
             .bind(self.all(None::<i64>))
             .bind(self.all(None::<i64>))
             .bind(self.all(None::<i64>))
-            .bind(self.all(self.now_ms));
+            .bind(self.all(self.now_ms))
+            .bind(self.all(None::<i64>))
+            .bind(self.all(None::<String>))
+            .bind(self.all(None::<String>));
         query.execute(db).await.unwrap();
     }
 }

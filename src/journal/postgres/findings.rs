@@ -63,11 +63,14 @@ pub(super) async fn load(
     }
     if !keys.is_empty() {
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let bodies: Vec<String> = sqlx::query_scalar("SELECT body FROM findings WHERE tenant = $1 AND key = ANY($2)")
-            .bind(&**tenant)
-            .bind(keys)
-            .fetch_all(db)
-            .await?;
+        let bodies: Vec<String> = sqlx::query_scalar(
+            "SELECT f.body FROM unnest($2::text[]) k(key) CROSS JOIN LATERAL (SELECT body FROM findings \
+             WHERE tenant = $1 AND key = k.key LIMIT 1) f",
+        )
+        .bind(&**tenant)
+        .bind(keys)
+        .fetch_all(db)
+        .await?;
         for body in bodies {
             let finding: Finding = json("findings", &body)?;
             credentials.extend(finding.credentials.iter().cloned());

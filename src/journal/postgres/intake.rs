@@ -192,6 +192,9 @@ impl Seen {
 
 /// Everything that decisions on a tenant's events may look at. Open cases and credentials stay locked: what executors
 /// learn of them meanwhile waits, or was waited for.
+///
+/// Each key is looked up by itself: of `key = ANY(…)` PostgreSQL may think, where its statistics are older than the rows,
+/// that to look through all rows of the tenant is cheaper.
 async fn load(db: &mut PgConnection, tenant: &Tenant, events: &[&Event]) -> Result<View, Error> {
     let mut view = View::default();
     let (mut runs, mut credentials) = (HashSet::new(), BTreeSet::new());
@@ -208,12 +211,15 @@ async fn load(db: &mut PgConnection, tenant: &Tenant, events: &[&Event]) -> Resu
     load_tasks(db, tenant, next.iter(), &mut view).await?;
     runs.extend(next);
     load_parts(db, tenant, events.iter().filter_map(|event| policy::whole_run(event)), &mut view).await?;
-    let grants: Vec<Of<Grant>> =
-        sqlx::query_as(AssertSqlSafe(format!("SELECT {GRANT} FROM grants WHERE tenant = $1 AND run = ANY($2)")))
-            .bind(&**tenant)
-            .bind(runs.iter().map(RunKey::as_str).collect::<Vec<_>>())
-            .fetch_all(&mut *db)
-            .await?;
+    let sql = format!(
+        "SELECT g.* FROM unnest($2::text[]) r(run) CROSS JOIN LATERAL (SELECT {GRANT} FROM grants WHERE tenant = $1 \
+         AND run = r.run OFFSET 0) g"
+    );
+    let grants: Vec<Of<Grant>> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(&**tenant)
+        .bind(runs.iter().map(RunKey::as_str).collect::<Vec<_>>())
+        .fetch_all(&mut *db)
+        .await?;
     for Of(grant) in grants {
         credentials.insert(grant.credential.clone());
         view.put_grant(grant);
@@ -224,7 +230,9 @@ async fn load(db: &mut PgConnection, tenant: &Tenant, events: &[&Event]) -> Resu
         return Ok(view);
     }
     let cases: Vec<String> = sqlx::query_scalar(
-        "SELECT body FROM cases WHERE tenant = $1 AND credential = ANY($2) AND closed_ms IS NULL ORDER BY id FOR UPDATE",
+        "SELECT body FROM cases WHERE id = ANY(ARRAY(SELECT c.id FROM unnest($2::text[]) u(credential) CROSS JOIN LATERAL \
+         (SELECT id FROM cases WHERE tenant = $1 AND credential = u.credential AND closed_ms IS NULL LIMIT 1) c)) \
+         AND closed_ms IS NULL ORDER BY id FOR UPDATE",
     )
     .bind(&**tenant)
     .bind(&ids)
@@ -234,7 +242,10 @@ async fn load(db: &mut PgConnection, tenant: &Tenant, events: &[&Event]) -> Resu
         let case: Case = rows::json("cases", &body)?;
         view.cases.insert(case.directive.credential.clone(), Arc::new(case));
     }
-    let sql = format!("SELECT {CREDENTIAL} FROM credentials WHERE tenant = $1 AND id = ANY($2) ORDER BY id FOR UPDATE");
+    let sql = format!(
+        "SELECT c.* FROM (SELECT id FROM unnest($2::text[]) u(id) ORDER BY id OFFSET 0) i CROSS JOIN LATERAL \
+         (SELECT {CREDENTIAL} FROM credentials WHERE tenant = $1 AND id = i.id FOR UPDATE) c"
+    );
     let known: Vec<Of<Credential>> =
         sqlx::query_as(AssertSqlSafe(sql)).bind(&**tenant).bind(&ids).fetch_all(&mut *db).await?;
     view.credentials = known.into_iter().map(|Of(known)| (known.id.clone(), known)).collect();
@@ -261,7 +272,10 @@ async fn load_tasks(
     if runs.is_empty() {
         return Ok(());
     }
-    let sql = format!("SELECT {TASK} FROM tasks WHERE tenant = $1 AND run = ANY($2)");
+    let sql = format!(
+        "SELECT t.* FROM unnest($2::text[]) r(run) CROSS JOIN LATERAL (SELECT {TASK} FROM tasks WHERE tenant = $1 \
+         AND run = r.run LIMIT 1) t"
+    );
     let tasks: Vec<Of<Task>> = sqlx::query_as(AssertSqlSafe(sql)).bind(&**tenant).bind(runs).fetch_all(db).await?;
     tasks.into_iter().for_each(|Of(task)| view.put_task(task));
     Ok(())
