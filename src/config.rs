@@ -42,7 +42,7 @@ use crate::retry::Schedule;
 use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
-pub const KINDS: [&str; 8] = [
+pub const KINDS: [&str; 9] = [
     "vault-lease",
     "vault-token",
     "vault-secret-id",
@@ -51,6 +51,7 @@ pub const KINDS: [&str; 8] = [
     "aws-access-key",
     "vault-approle",
     "vault-kv",
+    "aws-secret",
 ];
 /// Calls of one step at an account of AWS, one after another.
 pub const AWS_CALLS: i64 = 4;
@@ -364,6 +365,8 @@ pub struct KeyList {
     pub credentials_file: Option<PathBuf>,
     /// How often.
     pub every_ms: i64,
+    /// Secrets of Secrets Manager that are read; one that ends in `/` stands for all below it.
+    pub secrets: Vec<String>,
 }
 
 impl System {
@@ -578,9 +581,11 @@ impl Config {
         self.topics.iter().filter(|(_, topic)| topic.format != Format::Kubernetes)
     }
 
-    /// Whose secrets a realm holds.
+    /// Whose secrets a realm holds, or an account of AWS.
     pub fn tenant_of(&self, realm: &str) -> Option<&Tenant> {
-        self.realms.iter().find(|known| known.rules.name == realm)?.tenant.as_ref()
+        let of_realm = self.realms.iter().find(|known| known.rules.name == realm).map(|known| &known.tenant);
+        let account = || self.accounts().find(|(target, _)| target.name == realm).map(|(_, aws)| &aws.tenant);
+        of_realm.or_else(account)?.as_ref()
     }
 
     /// The accounts of AWS, each with its target.
@@ -589,6 +594,12 @@ impl Config {
             System::Aws(aws) => Some((target, aws)),
             System::Postgres { .. } | System::Redis { .. } => None,
         })
+    }
+
+    /// Whether an inventory reads values, and so needs the keys of fingerprints.
+    pub fn reads_values(&self) -> bool {
+        let mut lists = self.accounts().filter_map(|(_, aws)| aws.inventory.as_ref());
+        !self.inventories.is_empty() || lists.any(|list| !list.secrets.is_empty())
     }
 
     /// Where the truth is kept, for people.

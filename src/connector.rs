@@ -8,6 +8,7 @@
 #[cfg(feature = "aws")]
 pub mod aws;
 pub mod candidate;
+mod copies;
 mod many;
 pub mod plan;
 pub mod postgres;
@@ -15,6 +16,7 @@ pub mod recipe;
 pub mod redis;
 pub mod vault;
 pub mod webhook;
+mod wiped;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use recipe::{Keeper, Recipe, Rotation, Store};
+use recipe::{Recipe, Rotation, Store};
 
 use crate::case::Case;
 use crate::case::plan::{Act, Plan, Step};
@@ -261,7 +263,7 @@ impl Registry {
         let recipe = match self.recipe(id) {
             Some(recipe) => {
                 let store = self.store(recipe).ok_or(NoPlan::Unserved)?;
-                let copies = recipe.realms_of_copies().into_iter().map(|realm| (Keeper::Kv.as_str(), realm));
+                let copies = recipe.stores_of_copies().into_iter().map(|(keeper, realm)| (keeper.as_str(), realm));
                 let called = recipe.webhooks.iter().map(|name| (webhook::NAME, name.as_str()));
                 if copies.chain(called).any(|(name, system)| self.by_name(name, system).is_none()) {
                     return Err(NoPlan::Unserved);

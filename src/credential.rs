@@ -34,6 +34,8 @@ pub enum Kind {
     /// A value in a Vault KV store (or of a static role) that no recipe names: known by its fingerprints, and rotated by a
     /// person. Its id is `<mount>/<path>#<field>`.
     VaultKv,
+    /// A value in AWS Secrets Manager that no recipe names, as [`Self::VaultKv`]. Its id is `<secret>#<field>`.
+    AwsSecret,
     /// A kind that no connector of this build serves. It is recorded and held, never acted on.
     Unserved,
 }
@@ -50,12 +52,14 @@ impl Kind {
             Self::AwsAccessKey => "aws-access-key",
             Self::VaultApprole => "vault-approle",
             Self::VaultKv => "vault-kv",
+            Self::AwsSecret => "aws-secret",
             Self::Unserved => "unserved",
         }
     }
 
     /// Those of which another value can take the place of their value.
-    pub const ROTATED: [Self; 4] = [Self::PostgresRole, Self::RedisUser, Self::VaultApprole, Self::VaultKv];
+    pub const ROTATED: [Self; 5] =
+        [Self::PostgresRole, Self::RedisUser, Self::VaultApprole, Self::VaultKv, Self::AwsSecret];
 
     /// Whether another value can take the place of its value: what cannot is revoked where others are rotated.
     pub fn rotates(self) -> bool {
@@ -72,6 +76,7 @@ impl Kind {
             "aws-access-key" => Self::AwsAccessKey,
             "vault-approle" => Self::VaultApprole,
             "vault-kv" => Self::VaultKv,
+            "aws-secret" => Self::AwsSecret,
             _ => Self::Unserved,
         }
     }

@@ -6,6 +6,9 @@
 pub mod alike;
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "aws")]
+pub mod secrets;
+mod values;
 pub mod vault;
 
 use serde::Deserialize;

@@ -165,7 +165,7 @@ fn instead(id: &CredentialId, recipe: Option<&Recipe>, realms: &[Realm]) -> (Opt
                          secret_id";
             (None, Some(needs.to_owned()))
         }
-        Kind::VaultKv => {
+        Kind::VaultKv | Kind::AwsSecret => {
             let needs =
                 "to be known for what it opens: name it in a rotation; else an engine of that system, and a role";
             (None, Some(needs.to_owned()))

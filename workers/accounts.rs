@@ -1,8 +1,11 @@
 //! Accounts of AWS: their connectors, and the lists by which their keys are known.
 
 use curfew::clock;
+#[cfg(feature = "aws")]
+use curfew::config::KeyList;
 use curfew::config::{Aws, Target};
 use curfew::connector::Registry;
+use curfew::connector::recipe::Place;
 
 use crate::Failed;
 use crate::process::Process;
@@ -23,7 +26,7 @@ mod with {
     use curfew::task::Tenant;
     use tokio_util::sync::CancellationToken;
 
-    use super::{Aws, Failed, Process, Registry, Target, clock};
+    use super::{Aws, Failed, KeyList, Place, Process, Registry, Target, clock};
     use crate::enforce::refused;
 
     /// Users whose keys are recorded together.
@@ -43,16 +46,21 @@ mod with {
         refused(&format!("target {}", target.name), error)
     }
 
-    /// Adds the account to the registry.
+    /// Adds the account to the registry: its keys, and its secrets at `places`.
     pub async fn connect(
         registry: &mut Registry,
         target: &Target,
         aws: &Aws,
+        places: &[Place],
         clock: &clock::Shared,
     ) -> Result<(), Failed> {
         let settings = settings(target, aws, aws.credentials_file.as_ref());
         let made = aws::connect(&target.name, &settings, clock.clone()).await;
         registry.add(made.map_err(|error| wrong(target, &error))?);
+        if !places.is_empty() {
+            let made = aws::secrets::connect(&target.name, &settings, clock.clone(), places).await;
+            registry.add_store(made.map_err(|error| wrong(target, &error))?);
+        }
         registry.add_realm(connector::Realm {
             name: target.name.clone(),
             mode: target.mode,
@@ -62,11 +70,27 @@ mod with {
         Ok(())
     }
 
+    /// An account's secrets, to read them by the login of its inventory.
+    pub async fn secrets(
+        process: &Process,
+        target: &Target,
+        aws: &Aws,
+        list: &KeyList,
+    ) -> Result<aws::secrets::Secrets, Failed> {
+        let login = list.credentials_file.as_ref().or(aws.credentials_file.as_ref());
+        let made =
+            aws::secrets::Secrets::open(&target.name, &settings(target, aws, login), process.clock.clone(), &[]).await;
+        made.map_err(|error| wrong(target, &error))
+    }
+
     /// Lists the keys of the accounts `realms` (empty: of all) again and again, one process at a time for each.
     pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
         let chosen = |name: &String| realms.is_empty() || realms.contains(name);
         for (target, aws) in process.config.accounts().filter(|(target, _)| chosen(&target.name)) {
             let (Some(list), Some(tenant)) = (&aws.inventory, &aws.tenant) else { continue };
+            if aws.users.is_empty() {
+                continue;
+            }
             let login = list.credentials_file.as_ref().or(aws.credentials_file.as_ref());
             let account = Account::open(&target.name, &settings(target, aws, login), process.clock.clone()).await;
             let lists = Arc::new(Lists {
@@ -157,11 +181,11 @@ mod with {
 }
 
 #[cfg(feature = "aws")]
-pub use with::{connect, start};
+pub use with::{connect, secrets, start};
 
 /// The configuration has refused accounts already.
 #[cfg(not(feature = "aws"))]
-pub async fn connect(_: &mut Registry, _: &Target, _: &Aws, _: &clock::Shared) -> Result<(), Failed> {
+pub async fn connect(_: &mut Registry, _: &Target, _: &Aws, _: &[Place], _: &clock::Shared) -> Result<(), Failed> {
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use curfew::case::Action;
 use curfew::config::{Config, Login, Realm, System, Target};
-use curfew::connector::recipe::{Place, Recipe};
+use curfew::connector::recipe::{Keeper, Place, Recipe};
 use curfew::connector::{self, Connector, Registry, postgres, redis, vault, webhook};
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::journal::Served;
@@ -42,7 +42,7 @@ impl Part {
         }
         let is_there = |realm: &str| self.realms.is_empty() || self.realms.iter().any(|one| one == realm);
         for recipe in config.recipes.iter().filter(|recipe| is_there(&recipe.place.realm)) {
-            if let Some(realm) = recipe.realms_of_copies().into_iter().find(|realm| !is_there(realm)) {
+            if let Some(Place { realm, .. }) = recipe.copies.iter().find(|copy| !is_there(&copy.realm)) {
                 let name = &recipe.name;
                 return Err(Failed::Usage(format!(
                     "rotation {name} has a copy in realm {realm}: who serves it needs `--realm {realm}` as well"
@@ -139,7 +139,7 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         rotated.into_iter().cloned().for_each(|recipe| registry.add_recipe(recipe));
         opened.extend(realm.rules.targets.iter().map(|(_, target)| target.clone()));
         let places: Vec<Place> = recipes(config, name).map(|recipe| recipe.place.clone()).collect();
-        let copies = config.recipes.iter().flat_map(|recipe| recipe.copies_in(name));
+        let copies = config.recipes.iter().flat_map(|recipe| recipe.copies_at((Keeper::Kv, name)));
         let copies: Vec<Place> = copies.cloned().collect();
         if !places.is_empty() || !copies.is_empty() {
             let mode = realm.rules.mode;
@@ -155,7 +155,11 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         registry.add(Arc::new(caller));
     }
     for (target, aws) in config.accounts().filter(|(target, _)| chosen(&target.name)) {
-        accounts::connect(&mut registry, target, aws, clock).await?;
+        let all = config.recipes.iter().flat_map(|recipe| std::iter::once(&recipe.place).chain(&recipe.copies));
+        let places: Vec<Place> =
+            all.filter(|place| place.store() == (Keeper::AwsSecret, &target.name)).cloned().collect();
+        accounts::connect(&mut registry, target, aws, &places, clock).await?;
+        opened.extend(recipes(config, &target.name).map(|recipe| recipe.credential.instance().to_owned()));
     }
     for target in config.targets.iter().filter(|target| realms.is_empty() || opened.contains(&target.name)) {
         let rotated = rotated_at(config, &target.name);

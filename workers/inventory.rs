@@ -14,11 +14,13 @@ use curfew::fingerprint::Keyring;
 use curfew::intake::Intake;
 use curfew::inventory::alike::Alike;
 use curfew::inventory::vault::{PER_SECOND, Reader};
-use curfew::inventory::{Changed, Learned, Watch};
+use curfew::inventory::{Changed, Learned, Scan, Watch};
 use curfew::task::Tenant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Failed;
+#[cfg(feature = "aws")]
+use crate::accounts;
 use crate::enforce::{login, refused, vault_settings};
 use crate::process::Process;
 
@@ -53,6 +55,8 @@ pub async fn start(process: &Process, realms: &[String], keys: Option<&Keyring>)
     for (at, inventory) in config.inventories.iter().enumerate().filter(|(_, one)| chosen(&one.realm)) {
         read(process, inventory, at, keys, alike.clone()).await?;
     }
+    #[cfg(feature = "aws")]
+    read_accounts(process, realms, keys, &alike).await?;
     Ok(())
 }
 
@@ -83,21 +87,89 @@ async fn read(
     let pace = NonZeroU32::new(PER_SECOND).unwrap_or(NonZeroU32::MIN);
     let reader = Reader::open(&inventory.realm, &settings, process.clock.clone(), vec![watch], keys, pace).await;
     let reader = reader.map_err(|error| refused(&what, &error))?;
+    begin(process, Source::Vault(reader), (&inventory.realm, &at.to_string()), tenant, inventory.every_ms, alike);
+    Ok(())
+}
+
+/// Reads a store from here on, one process at a time for each `part` of it.
+fn begin(
+    process: &Process,
+    source: Source,
+    (realm, part): (&str, &str),
+    tenant: &Tenant,
+    every_ms: i64,
+    alike: Arc<Mutex<Alike>>,
+) {
+    let config = &process.config;
     let rounds = Arc::new(Rounds {
-        reader,
+        source,
         intake: process.intake.clone(),
         tenant: tenant.clone(),
         places: places(config),
         copies: config.recipes.iter().flat_map(|recipe| recipe.copies.iter().map(named)).collect(),
         alike,
-        realm: inventory.realm.clone(),
-        every: Duration::from_millis(u64::try_from(inventory.every_ms).unwrap_or(60_000)),
+        realm: realm.to_owned(),
+        every: Duration::from_millis(u64::try_from(every_ms).unwrap_or(60_000)),
     });
-    process.lead_one("inventory", &format!("{} {at}", inventory.realm), move |cancel| {
+    process.lead_one("inventory", &format!("{realm} {part}"), move |cancel| {
         let rounds = rounds.clone();
         async move { rounds.run(cancel).await }
     });
+}
+
+/// The secrets of the accounts of AWS.
+#[cfg(feature = "aws")]
+async fn read_accounts(
+    process: &Process,
+    realms: &[String],
+    keys: Option<&Keyring>,
+    alike: &Arc<Mutex<Alike>>,
+) -> Result<(), Failed> {
+    let chosen = |name: &String| realms.is_empty() || realms.contains(name);
+    for (target, aws) in process.config.accounts().filter(|(target, _)| chosen(&target.name)) {
+        let Some(list) = aws.inventory.as_ref().filter(|list| !list.secrets.is_empty()) else { continue };
+        let what = format!("inventory of target {}", target.name);
+        let Some(keys) = keys.cloned() else {
+            return Err(Failed::Data(format!("{what}: the configuration names no `fingerprint.key_file`")));
+        };
+        let Some(tenant) = &aws.tenant else { continue };
+        let secrets = accounts::secrets(process, target, aws, list).await?;
+        let pace = NonZeroU32::new(PER_SECOND).unwrap_or(NonZeroU32::MIN);
+        let reader = curfew::inventory::secrets::Reader::new(secrets, list.secrets.clone(), keys, pace);
+        begin(process, Source::Aws(reader), (&target.name, "secrets"), tenant, list.every_ms, alike.clone());
+    }
     Ok(())
+}
+
+/// What is read.
+enum Source {
+    /// A Vault.
+    Vault(Reader),
+    /// Secrets of an account of AWS.
+    #[cfg(feature = "aws")]
+    Aws(curfew::inventory::secrets::Reader),
+}
+
+impl Source {
+    async fn scan(&self, since: &HashMap<String, i64>, out: &tokio::sync::mpsc::Sender<Changed>) -> Scan {
+        match self {
+            Self::Vault(reader) => reader.scan(since, out).await,
+            #[cfg(feature = "aws")]
+            Self::Aws(reader) => reader.scan(since, out).await,
+        }
+    }
+
+    /// What a value is called that no recipe names, by its place within the store.
+    fn credential(&self, realm: &str, place: &str) -> Option<CredentialId> {
+        match self {
+            Self::Vault(_) => CredentialId::new(Kind::VaultKv, realm, place).ok(),
+            #[cfg(feature = "aws")]
+            Self::Aws(_) => {
+                let id = place.strip_prefix(curfew::connector::recipe::SECRETS_MANAGER)?.strip_prefix('/')?;
+                CredentialId::new(Kind::AwsSecret, realm, id).ok()
+            }
+        }
+    }
 }
 
 /// Which credential a stored value is, where a recipe says so.
@@ -121,7 +193,7 @@ fn named(place: &Place) -> String {
 
 /// Reads again and again; what has changed is registered.
 struct Rounds {
-    reader: Reader,
+    source: Source,
     intake: Intake,
     tenant: Tenant,
     places: BTreeMap<String, CredentialId>,
@@ -152,7 +224,7 @@ impl Rounds {
         let before = since.clone();
         let (sender, mut changed) = tokio::sync::mpsc::channel(CHUNK);
         let scanned = async {
-            let scan = self.reader.scan(&before, &sender).await;
+            let scan = self.source.scan(&before, &sender).await;
             drop(sender);
             scan
         };
@@ -201,8 +273,8 @@ impl Rounds {
             return None;
         }
         let own = || {
-            let id = learned.place.strip_prefix(&format!("{}/", self.realm))?;
-            CredentialId::new(Kind::VaultKv, &self.realm, id).ok()
+            let place = learned.place.strip_prefix(&format!("{}/", self.realm))?;
+            self.source.credential(&self.realm, place)
         };
         let credential = self.places.get(&learned.place).cloned().or_else(own)?;
         let fingerprints = learned.fingerprints.iter().cloned();

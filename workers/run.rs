@@ -162,7 +162,7 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
 async fn keys_for(process: &Process, share: &Share) -> Result<Option<Keyring>, Failed> {
     let config = &process.config;
     let reports = share.has(Role::Serve) && config.http.is_some();
-    let reads = share.has(Role::Inventory) && !config.inventories.is_empty();
+    let reads = share.has(Role::Inventory) && config.reads_values();
     if reports || reads { keys::open(process).await } else { Ok(None) }
 }
 

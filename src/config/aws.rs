@@ -38,7 +38,7 @@ pub(super) fn account(
         c.wrong(endpoint.referenced, "`endpoint` is for tests: http:// or https:// on loopback");
     }
     let users = &raw.users;
-    if users.value.is_empty() || users.value.len() > USERS || !users.value.iter().all(|user| is_user(user)) {
+    if users.value.len() > USERS || !users.value.iter().all(|user| is_user(user)) {
         let what =
             "`users` are opt-in: name each as `<path><name>` without the first slash, or a path that ends in `/`";
         c.wrong(users.referenced, what);
@@ -47,6 +47,7 @@ pub(super) fn account(
     let inventory = raw.inventory.as_ref().map(|list| KeyList {
         credentials_file: list.credentials_file.as_ref().map(|path| c.path(path)),
         every_ms: positive(c, &list.every, "every").max(1_000),
+        secrets: watched(c, &list.secrets),
     });
     Aws {
         account: account.value.clone(),
@@ -57,6 +58,16 @@ pub(super) fn account(
         users: users.value.clone(),
         inventory,
     }
+}
+
+/// The secrets that are read.
+fn watched(c: &mut Checks<'_>, secrets: &Spanned<Vec<String>>) -> Vec<String> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
+    let is_one = |name: &String| name.trim_end_matches('/').bytes().next().is_some() && name.bytes().all(is_name);
+    if secrets.value.len() > USERS || !secrets.value.iter().all(is_one) {
+        c.wrong(secrets.referenced, "`secrets` are opt-in: name each, or a beginning that ends in `/`");
+    }
+    secrets.value.clone()
 }
 
 /// Whose keys the inventory lists: it must know.

@@ -83,7 +83,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let webhooks = webhooks(&mut c, &raw.webhooks, &realms, &targets);
     let recipes = rotations::recipes(&mut c, &raw.rotations, &realms, &targets, &webhooks);
     let inventories = rotations::inventories(&mut c, &raw.inventory, &realms);
-    rotations::warn_of_unknown_ages(&mut c, &recipes, &inventories);
+    rotations::warn_of_unknown_ages(&mut c, &recipes, &inventories, &targets);
     let bindings = bindings::bindings(&mut c, &raw.bindings, &realms, &recipes);
     let clusters = kubernetes::clusters(&mut c, &raw.kubernetes, &topics, http.as_ref());
     let limits = limits(&mut c, &raw.limits, &realms, &targets);

@@ -467,10 +467,15 @@ pub struct Aws {
     #[serde(default = "aws_timeout")]
     pub timeout: Spanned<Millis>,
     /// Users whose keys may be touched: `<path><name>` without the first slash; what ends in `/` stands for all below it.
+    #[serde(default = "no_users")]
     pub users: Spanned<Vec<String>>,
     /// Lists their keys, so that findings are known to be of them.
     #[serde(default)]
     pub inventory: Option<KeyList>,
+}
+
+fn no_users() -> Spanned<Vec<String>> {
+    unplaced(Vec::new())
 }
 
 fn aws_timeout() -> Spanned<Millis> {
@@ -484,6 +489,9 @@ section! {
         credentials_file: Option<PathBuf> = None,
         /// How often.
         every: Spanned<Millis> = unplaced(Millis(300_000)),
+        /// Secrets of Secrets Manager that are read to know their values by fingerprints; one that ends in `/` stands for all
+        /// below it.
+        secrets: Spanned<Vec<String>> = unplaced(Vec::new()),
     }
 }
 

@@ -10,9 +10,11 @@ use super::file::{AppRole, Millis, unplaced};
 use super::problem::{Problem, said};
 use super::{Inventory, Realm, System, Target, Webhook};
 use crate::ages;
+use crate::case::record::FailureKind;
 use crate::case::turn::Turn;
+use crate::connector::Failure;
 use crate::connector::candidate::LENGTH;
-use crate::connector::recipe::{Adoption, Keeper, Late, PasswordRules, Place, Recipe, Users};
+use crate::connector::recipe::{Adoption, Keeper, Late, PasswordRules, Place, Recipe, SECRETS_MANAGER, Users};
 use crate::connector::vault::{approle, kv, static_role};
 use crate::credential::{CredentialId, Kind};
 use crate::finding::Validity;
@@ -93,7 +95,7 @@ fn adopt_within() -> Spanned<Millis> {
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// The realm.
+    /// The realm; of a `secret` the target with `aws`.
     pub realm: Spanned<String>,
     /// The mount of a KV secrets engine, version 2 (`kv`), or of the database engine (`database`).
     #[serde(default)]
@@ -104,6 +106,9 @@ pub struct Store {
     /// Instead of a path: the static role of the database engine, whose password Vault makes, sets and hands out.
     #[serde(default)]
     pub static_role: Option<Spanned<String>>,
+    /// Instead of a path: the name of a secret of AWS Secrets Manager, a JSON object with the fields.
+    #[serde(default)]
+    pub secret: Option<Spanned<String>>,
     /// The field with the value.
     #[serde(default = "password")]
     pub field: String,
@@ -118,17 +123,29 @@ fn kv() -> String {
 
 impl Store {
     /// What keeps the value, and where: for messages as well.
-    fn place(&self, c: &mut Checks<'_>) -> Option<(Place, Location)> {
-        let (keeper, path, usual, at) = match (&self.path, &self.static_role) {
-            (Some(path), None) => (Keeper::Kv, path.value.clone(), kv(), path.referenced),
-            (None, Some(role)) => (
+    fn place(&self, c: &mut Checks<'_>, realms: &[Realm], targets: &[Target]) -> Option<(Place, Location)> {
+        if self.secret.is_some() {
+            known_account(c, &self.realm, targets);
+        } else {
+            whose(c, &self.realm, realms);
+            known_realm(c, &self.realm, realms);
+        }
+        let (keeper, path, usual, at) = match (&self.path, &self.static_role, &self.secret) {
+            (Some(path), None, None) => (Keeper::Kv, path.value.clone(), kv(), path.referenced),
+            (None, None, Some(name)) => {
+                (Keeper::AwsSecret, name.value.clone(), SECRETS_MANAGER.to_owned(), name.referenced)
+            }
+            (None, Some(role), None) => (
                 Keeper::StaticRole,
                 format!("{}{}", static_role::CREDS, role.value),
                 "database".to_owned(),
                 role.referenced,
             ),
             _ => {
-                c.wrong(self.realm.referenced, "`store` has a `path` of a KV engine, or a `static_role`");
+                c.wrong(
+                    self.realm.referenced,
+                    "`store` has a `path` of a KV engine, a `static_role`, or a `secret` of AWS",
+                );
                 return None;
             }
         };
@@ -143,6 +160,9 @@ impl Store {
         let (checked, names) = match keeper {
             Keeper::Kv => (kv::check_place(&place), "one secret of a KV engine"),
             Keeper::StaticRole => (static_role::check_place(&place), "one static role"),
+            Keeper::AwsSecret => {
+                (place.check_secret().map_err(|why| Failure::new(FailureKind::Refused, why)), "one secret of AWS")
+            }
         };
         if let Err(failure) = checked {
             c.wrong(at, format!("`store` names {names}: {}", failure.note));
@@ -264,10 +284,7 @@ pub(super) fn recipes(
         if one.name.value.is_empty() || !names.insert(&one.name.value) {
             c.wrong(one.name.referenced, "a rotation has a `name` of its own");
         }
-        let store = &one.store;
-        whose(c, &store.realm, realms);
-        known_realm(c, &store.realm, realms);
-        let Some((place, stored_at)) = store.place(c) else { continue };
+        let Some((place, stored_at)) = one.store.place(c, realms, targets) else { continue };
         let Some(holder) = holder(c, one, &place, realms, targets) else { continue };
         for name in holder.users.names() {
             if !users.insert((holder.kind, holder.instance.clone(), name.to_owned())) {
@@ -302,7 +319,7 @@ pub(super) fn recipes(
             c.wrong(holder.at, "a system's name stands in credential ids: letters, digits, `-`, `_` and `.`");
             continue;
         };
-        let copies = copies(c, one, &place, realms);
+        let copies = copies(c, one, &place, realms, targets);
         for (place, at) in std::iter::once((&place, stored_at)).chain(copies.iter().map(|(copy, at)| (copy, *at))) {
             if !places.insert((place.realm.clone(), place.mount.clone(), place.path.clone(), place.field.clone())) {
                 c.wrong(at, "two rotations share this secret, or one names it twice");
@@ -338,12 +355,20 @@ pub(super) fn recipes(
 }
 
 /// Where a rotation's value is read as well.
-fn copies(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm]) -> Vec<(Place, Location)> {
+fn copies(
+    c: &mut Checks<'_>,
+    one: &Rotation,
+    place: &Place,
+    realms: &[Realm],
+    targets: &[Target],
+) -> Vec<(Place, Location)> {
     let mut all = Vec::new();
     for copy in &one.copies {
-        known_realm(c, &copy.realm, realms);
-        let Some((copied, at)) = copy.place(c) else { continue };
-        if realms.iter().any(|known| known.rules.name == copied.realm && known.rules.mode == Mode::Observe) {
+        let Some((copied, at)) = copy.place(c, realms, targets) else { continue };
+        let mut modes = realms.iter().map(|realm| (&realm.rules.name, realm.rules.mode));
+        let mut accounts = targets.iter().map(|target| (&target.name, target.mode));
+        let observes = |(name, mode): (&String, Mode)| *name == copied.realm && mode == Mode::Observe;
+        if modes.any(observes) || accounts.any(observes) {
             c.warnings.push(format!(
                 "rotation {}: realm {} observes, and holds a copy: nothing of it is rotated (`mode: enforce` there)",
                 one.name.value, copied.realm
@@ -378,7 +403,7 @@ fn holder(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm], t
             if role.role.is_empty() || role.role.contains('/') || approle::check_role(&name).is_err() {
                 c.wrong(at, "`approle` names the mount of an AppRole method, and one role of it");
             }
-            if place.keeper.mints() || place.user_field.is_some() {
+            if place.keeper != Keeper::Kv || place.user_field.is_some() {
                 c.wrong(at, "a secret_id is stored in one field of a KV engine");
             }
             let kind = Kind::VaultApprole;
@@ -423,7 +448,7 @@ fn at_target(
     }
     let redis = found.is_some_and(|known| matches!(known.system, System::Redis { .. }));
     let kind = if redis { Kind::RedisUser } else { Kind::PostgresRole };
-    if redis && (place.keeper.mints() || place.user_field.is_some()) {
+    if redis && (place.keeper != Keeper::Kv || place.user_field.is_some()) {
         c.wrong(roles.referenced, "a password of a Redis user is stored in one field of a KV engine");
     }
     let users = match roles.value.as_slice() {
@@ -457,6 +482,26 @@ pub(super) fn known_realm(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &
         let message = format!("there is no realm {}", said(&realm.value));
         let known = realms.iter().map(|realm| realm.rules.name.as_str());
         c.problems.push(Problem::new(realm.referenced, message).nearest(&realm.value, known));
+    }
+}
+
+/// The account that keeps a secret, and whose it is.
+fn known_account(c: &mut Checks<'_>, name: &Spanned<String>, targets: &[Target]) {
+    let accounts = targets.iter().filter_map(|target| match &target.system {
+        System::Aws(aws) => Some((target.name.as_str(), aws)),
+        System::Postgres { .. } | System::Redis { .. } => None,
+    });
+    match accounts.clone().find(|(known, _)| *known == name.value) {
+        Some((_, aws)) if aws.tenant.is_none() => {
+            let message = format!("target {}: the topics are of several tenants", said(&name.value));
+            c.problems.push(Problem::new(name.referenced, message).help("write `tenant: NAME` in its `aws`"));
+        }
+        Some(_) => {}
+        None => {
+            let message = format!("there is no target {} with `aws`", said(&name.value));
+            let known = accounts.map(|(known, _)| known);
+            c.problems.push(Problem::new(name.referenced, message).nearest(&name.value, known));
+        }
     }
 }
 
@@ -500,7 +545,12 @@ pub(super) fn inventories(c: &mut Checks<'_>, raw: &[Spanned<Watch>], realms: &[
 }
 
 /// How old a value is only the inventory knows.
-pub(super) fn warn_of_unknown_ages(c: &mut Checks<'_>, recipes: &[Recipe], inventories: &[Inventory]) {
+pub(super) fn warn_of_unknown_ages(
+    c: &mut Checks<'_>,
+    recipes: &[Recipe],
+    inventories: &[Inventory],
+    targets: &[Target],
+) {
     for recipe in recipes.iter().filter(|recipe| recipe.max_age_ms.is_some()) {
         let place = &recipe.place;
         let reads = |watch: &Inventory| {
@@ -512,10 +562,20 @@ pub(super) fn warn_of_unknown_ages(c: &mut Checks<'_>, recipes: &[Recipe], inven
             let known = match place.keeper {
                 Keeper::Kv => paths && watch.fields.as_ref().is_none_or(|fields| fields.contains(&place.field)),
                 Keeper::StaticRole => roles,
+                Keeper::AwsSecret => false,
             };
             known && (&watch.realm, &watch.mount) == (&place.realm, &place.mount)
         };
-        if !inventories.iter().any(reads) {
+        let lists = |target: &Target| match &target.system {
+            System::Aws(aws) if target.name == place.realm && place.keeper == Keeper::AwsSecret => {
+                let secrets = aws.inventory.iter().flat_map(|list| &list.secrets);
+                secrets
+                    .clone()
+                    .any(|name| if name.ends_with('/') { place.path.starts_with(name) } else { place.path == *name })
+            }
+            _ => false,
+        };
+        if !inventories.iter().any(reads) && !targets.iter().any(lists) {
             c.warnings.push(format!(
                 "rotation {}: nobody reads how old its value is, so `max_age` does nothing (add its store to `inventory`)",
                 recipe.name

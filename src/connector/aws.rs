@@ -15,6 +15,7 @@ pub mod answers;
 mod client;
 pub mod login;
 pub mod name;
+pub mod secrets;
 pub mod sessions;
 
 use std::sync::Arc;

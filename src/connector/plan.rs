@@ -1,6 +1,6 @@
 //! Which steps end a credential, or put another value in its place. PURE: from static facts and the case.
 
-use super::recipe::{Keeper, Recipe};
+use super::recipe::Recipe;
 use super::webhook;
 use crate::case::Action;
 use crate::case::plan::{Act, Plan, Step};
@@ -118,7 +118,7 @@ fn retire(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
 fn copied(recipe: &Recipe, optional: bool) -> impl Iterator<Item = Step> {
     recipe.copies.iter().map(move |copy| Step {
         place: Some(copy.name()),
-        ..step(Act::Copy, (Keeper::Kv.as_str(), &copy.realm), optional)
+        ..step(Act::Copy, (copy.keeper.as_str(), &copy.realm), optional)
     })
 }
 
@@ -129,8 +129,9 @@ fn called(recipe: &Recipe) -> impl Iterator<Item = Step> {
 
 /// The old value is told by the place where consumers read it, so it goes there last.
 fn destroys(recipe: &Recipe, store: At<'_>) -> Vec<Step> {
-    let others = recipe.realms_of_copies().into_iter().filter(|realm| *realm != store.1);
-    let mut steps: Vec<Step> = others.map(|realm| step(Act::Destroy, (Keeper::Kv.as_str(), realm), true)).collect();
+    let others = recipe.stores_of_copies().into_iter().map(|(keeper, realm)| (keeper.as_str(), realm));
+    let others = others.filter(|other| *other != store);
+    let mut steps: Vec<Step> = others.map(|other| step(Act::Destroy, other, true)).collect();
     steps.push(step(Act::Destroy, store, true));
     steps
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use super::{Connector, Failure, Gate};
@@ -43,13 +44,15 @@ pub struct Recipe {
 }
 
 /// What keeps a value, and so who picks it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Keeper {
     /// KV version 2: we pick, store it and give it to the target.
     #[default]
     Kv,
     /// A static role of the database engine: Vault picks, sets it at the target and stores it, in one call.
     StaticRole,
+    /// AWS Secrets Manager: we pick, as for KV.
+    AwsSecret,
 }
 
 impl Keeper {
@@ -58,6 +61,7 @@ impl Keeper {
         match self {
             Self::Kv => "vault-kv",
             Self::StaticRole => "vault-static-role",
+            Self::AwsSecret => "aws-secret",
         }
     }
 
@@ -67,14 +71,17 @@ impl Keeper {
     }
 }
 
+/// In a [`Place`] of AWS Secrets Manager: the service, where others have the mount of an engine.
+pub const SECRETS_MANAGER: &str = "secretsmanager";
+
 /// Where a value is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
     /// What keeps it.
     pub keeper: Keeper,
-    /// The store: a realm's name in the configuration.
+    /// The store: the name of a realm, or of an account of AWS, in the configuration.
     pub realm: String,
-    /// The mount of the secrets engine, such as `kv`.
+    /// The mount of the secrets engine, such as `kv`; at AWS the service.
     pub mount: String,
     /// The path below it, as consumers read it.
     pub path: String,
@@ -85,6 +92,31 @@ pub struct Place {
 }
 
 impl Place {
+    /// Which store keeps it.
+    pub fn store(&self) -> (Keeper, &str) {
+        (self.keeper, &self.realm)
+    }
+
+    /// Whether it names one secret of AWS Secrets Manager.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_secret(&self) -> Result<(), &'static str> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
+        let fields = [Some(&self.field), self.user_field.as_ref()];
+        if self.path.is_empty() || self.path.len() > 512 || !self.path.bytes().all(is_name) {
+            Err("a secret is called by its name, of letters, digits and /_+=.@-")
+        } else if self.mount != SECRETS_MANAGER {
+            Err("a secret of AWS has no mount")
+        } else if fields.into_iter().flatten().any(String::is_empty) {
+            Err("a field needs a name")
+        } else if self.user_field.as_ref() == Some(&self.field) {
+            Err("value and user name are in one field")
+        } else {
+            Ok(())
+        }
+    }
+
     /// `<mount>/<path>#<field>`: which it is within its realm.
     pub fn name(&self) -> String {
         format!("{}/{}#{}", self.mount, self.path, self.field)
@@ -198,6 +230,24 @@ pub struct Stored {
     pub key: Option<Uuid>,
 }
 
+impl Stored {
+    /// Whether both are the same value for the same user. The time that it takes tells nothing of the values.
+    pub fn is(&self, other: &Self) -> bool {
+        self.user == other.user && self.is_alike(other)
+    }
+
+    /// Whether both are the same value, whosever it is.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let (own, its) = (self.value.expose_secret().as_bytes(), other.value.expose_secret().as_bytes());
+        own.ct_eq(its).into()
+    }
+
+    /// Which it is. Nothing of the value.
+    pub fn generation(&self) -> Generation {
+        Generation { version: self.version, user: self.user.clone() }
+    }
+}
+
 /// Keeps values. Its [`Connector::observe`] says which version is current; it does `Create`, `Promote`, `Copy`, `Destroy`
 /// and `Discard`. One that mints does `Mint` instead of the first two; it keeps one version, so what it destroys is what it
 /// remembers of the one before.
@@ -205,6 +255,9 @@ pub struct Stored {
 pub trait Store: Connector {
     /// Reads a value; `None`: there is none, or it is destroyed.
     async fn read(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure>;
+
+    /// What consumers read at version `last` and before, as far as it is stored: the newest first, `most` versions.
+    async fn earlier(&self, place: &Place, last: i64, most: usize) -> Result<Vec<Stored>, Failure>;
 }
 
 /// A store that did not give a value: nothing happened at the target, and that system is not at fault.
@@ -218,14 +271,14 @@ pub fn of_store(failure: Failure) -> Failure {
 }
 
 impl Recipe {
-    /// The copies in one realm.
-    pub fn copies_in<'a>(&'a self, realm: &'a str) -> impl Iterator<Item = &'a Place> {
-        self.copies.iter().filter(move |copy| copy.realm == realm)
+    /// The copies that one store keeps.
+    pub fn copies_at<'a>(&'a self, store: (Keeper, &'a str)) -> impl Iterator<Item = &'a Place> {
+        self.copies.iter().filter(move |copy| copy.store() == store)
     }
 
-    /// The realms that have copies, each once.
-    pub fn realms_of_copies(&self) -> BTreeSet<&str> {
-        self.copies.iter().map(|copy| copy.realm.as_str()).collect()
+    /// The stores that have copies, each once.
+    pub fn stores_of_copies(&self) -> BTreeSet<(Keeper, &str)> {
+        self.copies.iter().map(Place::store).collect()
     }
 }
 

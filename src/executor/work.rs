@@ -509,7 +509,7 @@ impl Work<'_> {
         let rotated = self.parts.registry.recipe(&case.directive.credential);
         let step = rotated.and_then(|_| case.state.current()).map(|step| step.system.as_str());
         // Copies are not left behind: where one may not be written, nothing is begun.
-        let copies = rotated.into_iter().flat_map(|recipe| recipe.realms_of_copies());
+        let copies = rotated.into_iter().flat_map(|recipe| &recipe.copies).map(|copy| copy.realm.as_str());
         let realms = step.into_iter().chain(copies).filter_map(|system| self.parts.registry.realm_of(system));
         realms.map(|realm| realm.mode).min().unwrap_or(Mode::Enforce)
     }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use secrecy::ExposeSecret as _;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::{Changed, Fault, Learned, Scan, Watch};
+use super::{Changed, Fault, Learned, Scan, Watch, values};
 use crate::case::record::FailureKind;
 use crate::clock;
 use crate::connector::Failure;
@@ -29,9 +28,6 @@ const DEPTH: usize = 8;
 const SECRETS: usize = 10_000;
 /// Faults that are told of one by one.
 const FAULTS: usize = 100;
-/// Fields within fields that are gone into, and the fields of one secret.
-const NESTED: usize = 4;
-const FIELDS: usize = 256;
 
 /// Reads what one Vault holds. It needs a login of its own, with the policy of `deploy/vault/kv-inventory.hcl`.
 pub struct Reader {
@@ -227,41 +223,16 @@ impl Reader {
         Ok(Some(Changed { secret: name.to_owned(), version: newest, values }))
     }
 
-    /// The values of one version. What is too short or masked has no fingerprint, and is left out.
+    /// The values of one version.
     fn values(&self, watch: &Watch, name: &str, secret: &Secret, current: bool, keys: &Keys) -> Vec<Learned> {
         let Some(fields) = secret.fields() else { return Vec::new() };
-        let user_field = watch.user_field.as_deref();
-        let user = user_field.and_then(|field| secret.text(field).ok()).map(str::to_owned);
-        let wanted = |field: &str| {
-            user_field != Some(field)
-                && watch.fields.as_ref().is_none_or(|fields| fields.iter().any(|one| one == field))
-        };
-        let mut texts = Vec::new();
-        for (field, value) in fields.iter().filter(|(field, _)| wanted(field)) {
-            gather(field.clone(), value, NESTED, &mut texts);
-        }
-        let learned = texts.into_iter().map(|(field, text)| Learned {
-            place: format!("{}/{name}#{field}", self.realm),
+        let version = values::Version {
+            secret: format!("{}/{name}", self.realm),
             version: secret.version,
             current,
             issued_ms: secret.created_ms,
-            user: user.clone(),
-            fingerprints: keys.of(text),
-        });
-        learned.filter(|learned| !learned.fingerprints.is_empty()).collect()
-    }
-}
-
-/// The texts in a field: itself, or what it is made of.
-fn gather<'a>(field: String, value: &'a Value, depth: usize, texts: &mut Vec<(String, &'a str)>) {
-    match value {
-        Value::String(text) if texts.len() < FIELDS => texts.push((field, text)),
-        Value::Object(all) if depth > 0 => {
-            all.iter().for_each(|(name, value)| gather(format!("{field}/{name}"), value, depth - 1, texts));
-        }
-        Value::Array(all) if depth > 0 => {
-            all.iter().enumerate().for_each(|(at, value)| gather(format!("{field}/{at}"), value, depth - 1, texts));
-        }
-        _ => {}
+            fields,
+        };
+        version.learned(watch.fields.as_deref(), watch.user_field.as_deref(), keys)
     }
 }

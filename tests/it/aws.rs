@@ -2,8 +2,9 @@
 
 mod dead;
 mod keys;
-mod proxy;
+pub mod proxy;
 mod report;
+mod secrets;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -28,7 +29,7 @@ use proxy::Proxy;
 
 /// The account that moto's keys are of, where nobody says otherwise.
 pub const ACCOUNT: &str = "123456789012";
-const REGION: &str = "eu-west-1";
+pub const REGION: &str = "eu-west-1";
 /// As the default, in less time.
 const SOON: Settle = Settle { window_ms: 300, sightings: 4 };
 
@@ -41,11 +42,20 @@ pub struct Key {
     pub secret: String,
 }
 
+impl Key {
+    /// As AWS's tools write it.
+    pub fn file(&self) -> String {
+        format!("[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n", self.id, self.secret)
+    }
+}
+
 /// IAM and STS of a test's own, with an administrator, Curfew's login, and a proxy before them.
 pub struct Moto {
     child: Child,
     _folder: TempDir,
     pub root: Client,
+    /// Secrets Manager, as the administrator sees it.
+    pub secrets: aws_sdk_secretsmanager::Client,
     own: Key,
     pub proxy: Proxy,
 }
@@ -69,6 +79,10 @@ pub fn policy(name: &str) -> String {
 }
 
 fn client(port: u16, key: &Key) -> Client {
+    Client::new(&config(port, key))
+}
+
+fn config(port: u16, key: &Key) -> SdkConfig {
     let login = Credentials::new(&key.id, &key.secret, None, None, "tests");
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
@@ -76,7 +90,7 @@ fn client(port: u16, key: &Key) -> Client {
         .endpoint_url(format!("http://127.0.0.1:{port}"))
         .retry_config(RetryConfig::disabled())
         .credentials_provider(SharedCredentialsProvider::new(login));
-    Client::new(&config.build())
+    config.build()
 }
 
 impl Moto {
@@ -86,7 +100,8 @@ impl Moto {
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         // The administrator is made by the first three calls; from then on all are asked who they are.
         let mut child = Command::new(&*PYTHON)
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p"])
+            .arg(repository().join("tests/servers/moto/server.py"))
+            .args(["-H", "127.0.0.1", "-p"])
             .arg(port.to_string())
             .env("INITIAL_NO_AUTH_ACTION_COUNT", "3")
             .current_dir(folder.path())
@@ -102,8 +117,11 @@ impl Moto {
         let admin = made_user(&client(port, &nobody), "admin/root", Some(all)).await;
         let root = client(port, &admin);
         let own = made_user(&root, "curfew/curfew", Some(&policy("curfew.json"))).await;
+        let may = root.put_user_policy().user_name("curfew").policy_name("secrets");
+        may.policy_document(policy("secrets.json")).send().await.unwrap();
+        let secrets = aws_sdk_secretsmanager::Client::new(&config(port, &admin));
         let proxy = Proxy::to(port).await;
-        Self { child, _folder: folder, root, own, proxy }
+        Self { child, _folder: folder, root, secrets, own, proxy }
     }
 
     /// How Curfew logs in, through the proxy.

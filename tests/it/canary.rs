@@ -25,6 +25,7 @@ use crate::world::{env, unique, until};
 
 mod bound;
 mod cached;
+mod kept;
 mod kubernetes;
 mod leak;
 mod minted;

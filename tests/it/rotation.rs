@@ -6,6 +6,7 @@ mod adoption;
 mod approles;
 mod ends;
 mod redis;
+mod safe;
 pub mod spread;
 mod static_roles;
 mod stories;
@@ -20,9 +21,9 @@ use curfew::case::plan::Act;
 use curfew::case::record::{FailureKind, KilledBy, Level, Output, Record, Verdict};
 use curfew::case::state::State;
 use curfew::connector::postgres::{PostgresSettings, role};
-use curfew::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Recipe, Users};
+use curfew::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Recipe, SECRETS_MANAGER, Users};
 use curfew::connector::vault::{self, Auth, VaultSettings};
-use curfew::connector::{Connector, Failure, Realm, Registry, Subject};
+use curfew::connector::{Connector, Failure, Realm, Registry, Subject, aws};
 use curfew::credential::{CredentialId, Kind};
 use curfew::event::{CredentialRegistered, Data, Event, FindingObserved, PartFingerprint, Type, digest16};
 use curfew::fingerprint::Fingerprint;
@@ -33,10 +34,12 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 
 use crate::admin::{Admin, Postgres};
+use crate::aws::Moto;
 use crate::endure::{self, Trial};
 use crate::stage::{Between, Stage, case_of, event, record};
 use crate::store::Store;
 use crate::world::{unique, until};
+use safe::Shelf;
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,38 @@ pub enum Shape {
     Two,
     /// Two in turn, read at two more places, of which one is another realm's, and with a webhook.
     Spread,
+    /// One user, whose value AWS keeps.
+    AwsOne,
+    /// Two in turn, whose value AWS keeps.
+    AwsTwo,
+    /// The same, read at AWS and in a Vault as well, with a webhook.
+    AwsSpread,
+    /// Two in turn in a Vault, read at AWS as well, with a webhook.
+    Mixed,
+}
+
+impl Shape {
+    fn is_one(self) -> bool {
+        matches!(self, Self::One | Self::AwsOne)
+    }
+
+    fn is_spread(self) -> bool {
+        matches!(self, Self::Spread | Self::AwsSpread | Self::Mixed)
+    }
+
+    fn keeper(self) -> Keeper {
+        if matches!(self, Self::AwsOne | Self::AwsTwo | Self::AwsSpread) { Keeper::AwsSecret } else { Keeper::Kv }
+    }
+
+    /// Where it is read as well: which keeper, in which realm.
+    fn copies(self) -> &'static [(Keeper, &'static str)] {
+        match self {
+            Self::Spread => &[(Keeper::Kv, "test"), (Keeper::Kv, "other")],
+            Self::AwsSpread => &[(Keeper::AwsSecret, safe::ACCOUNT), (Keeper::Kv, "other")],
+            Self::Mixed => &[(Keeper::AwsSecret, safe::ACCOUNT)],
+            Self::One | Self::Two | Self::AwsOne | Self::AwsTwo => &[],
+        }
+    }
 }
 
 /// The servers, with a KV mount of its own.
@@ -55,6 +90,7 @@ pub struct Ground {
     pub pg: Postgres,
     pub mount: String,
     token: String,
+    safe: tokio::sync::OnceCell<Moto>,
 }
 
 /// A stored credential and how it is rotated.
@@ -65,7 +101,9 @@ pub struct Victim {
     pub old: (String, String),
     /// Who is called.
     pub hook: Option<spread::Hook>,
-    admin: Admin,
+    /// The version that was current at first.
+    pub first: i64,
+    shelf: Shelf,
     pg: Postgres,
 }
 
@@ -86,15 +124,16 @@ impl Ground {
         let mount = unique("kv");
         kv_mount(&admin, &mount).await;
         let token = admin.curfew_token().await;
-        Self { admin, pg: Postgres::shared(), mount, token }
+        Self { admin, pg: Postgres::shared(), mount, token, safe: tokio::sync::OnceCell::new() }
     }
 
     /// A fresh one. `adoption` as the recipe says.
     pub async fn victim(&self, shape: Shape, adoption: Adoption) -> Victim {
         let base = unique("app").replace('-', "_");
-        let users = match shape {
-            Shape::One => Users::One(base.clone()),
-            Shape::Two | Shape::Spread => Users::Two(format!("{base}_a"), format!("{base}_b")),
+        let users = if shape.is_one() {
+            Users::One(base.clone())
+        } else {
+            Users::Two(format!("{base}_a"), format!("{base}_b"))
         };
         let first = users.names()[0].to_owned();
         let password = format!("first-{}", unique("pw"));
@@ -103,24 +142,23 @@ impl Ground {
             let login = if user == first { format!("LOGIN PASSWORD '{password}'") } else { "NOLOGIN".to_owned() };
             sqlx::query(AssertSqlSafe(format!("CREATE ROLE \"{user}\" {login}"))).execute(&pool).await.unwrap();
         }
-        let path = format!("apps/{base}");
-        let secret = json!({"data": {"username": first, "password": password, "host": "db.example"}});
-        self.admin.done("POST", &format!("{}/data/{path}", self.mount), secret.clone()).await;
-        let spread = shape == Shape::Spread;
-        let hook = if spread { Some(spread::Hook::start().await) } else { None };
-        let copies = if spread { self.copies(&base, &secret).await } else { Vec::new() };
+        let secret = json!({"username": first, "password": password, "host": "db.example"});
+        let shelf = self.shelf(shape).await;
+        let mut place = self.place(shape.keeper(), "test", &format!("apps/{base}"));
+        place.user_field = (!shape.is_one()).then(|| "username".to_owned());
+        let first_version = shelf.write(&place, &secret).await;
+        let hook = if shape.is_spread() { Some(spread::Hook::start().await) } else { None };
+        let mut copies = Vec::new();
+        for (at, (keeper, realm)) in shape.copies().iter().enumerate() {
+            let copy = self.place(*keeper, realm, &format!("copies{at}/{base}"));
+            shelf.write(&copy, &secret).await;
+            copies.push(copy);
+        }
         let id = users.names().join(",");
         let recipe = Recipe {
             name: base,
             credential: CredentialId::new(Kind::PostgresRole, "appdb", &id).unwrap(),
-            place: Place {
-                keeper: Keeper::Kv,
-                realm: "test".to_owned(),
-                mount: self.mount.clone(),
-                path,
-                field: "password".to_owned(),
-                user_field: (shape != Shape::One).then(|| "username".to_owned()),
-            },
+            place,
             copies,
             webhooks: hook.iter().map(|_| "deploy".to_owned()).collect(),
             users,
@@ -134,7 +172,34 @@ impl Ground {
         if let Some(hook) = &hook {
             registry.add(Arc::new(hook.caller()));
         }
-        Victim { recipe, registry, old: (first, password), hook, admin: self.admin.clone(), pg: self.pg.clone() }
+        Victim { recipe, registry, old: (first, password), hook, first: first_version, shelf, pg: self.pg.clone() }
+    }
+
+    /// A place where two users' values may be.
+    fn place(&self, keeper: Keeper, realm: &str, path: &str) -> Place {
+        let (realm, mount) = match keeper {
+            Keeper::AwsSecret => (safe::ACCOUNT, SECRETS_MANAGER.to_owned()),
+            Keeper::Kv | Keeper::StaticRole => (realm, self.mount.clone()),
+        };
+        let user_field = Some("username".to_owned());
+        Place {
+            keeper,
+            realm: realm.to_owned(),
+            mount,
+            path: path.to_owned(),
+            field: "password".to_owned(),
+            user_field,
+        }
+    }
+
+    async fn shelf(&self, shape: Shape) -> Shelf {
+        let mut keepers = shape.copies().iter().map(|(keeper, _)| *keeper).chain([shape.keeper()]);
+        let safe = if keepers.any(|keeper| keeper == Keeper::AwsSecret) {
+            Some(self.safe.get_or_init(Moto::start).await.secrets.clone())
+        } else {
+            None
+        };
+        Shelf { admin: self.admin.clone(), safe }
     }
 
     async fn registry(&self, recipe: &Recipe) -> Registry {
@@ -148,10 +213,19 @@ impl Ground {
             targets: Vec::new(),
         };
         registry.add_realm(realm("appdb", vec![recipe.credential.id()]));
-        for name in std::iter::once("test").chain(recipe.realms_of_copies()) {
+        let stores = recipe.stores_of_copies().into_iter().chain([recipe.place.store()]);
+        for (keeper, name) in stores.collect::<std::collections::BTreeSet<_>>() {
             let places: Vec<Place> =
-                Some(&recipe.place).filter(|place| place.realm == name).into_iter().cloned().collect();
-            let copies: Vec<Place> = recipe.copies_in(name).cloned().collect();
+                Some(&recipe.place).filter(|place| place.store() == (keeper, name)).into_iter().cloned().collect();
+            if keeper == Keeper::AwsSecret {
+                let all: Vec<Place> = places.iter().chain(recipe.copies_at((keeper, name))).cloned().collect();
+                let moto = self.safe.get().expect("the shelf started it");
+                let made = aws::secrets::connect(name, &moto.settings(), clock.clone(), &all).await;
+                registry.add_store(made.unwrap());
+                registry.add_realm(realm(name, Vec::new()));
+                continue;
+            }
+            let copies: Vec<Place> = recipe.copies_at((Keeper::Kv, name)).cloned().collect();
             let made = vault::connect_stores(name, &settings, Mode::Enforce, clock.clone(), &places, &copies).await;
             made.unwrap().into_iter().for_each(|store| registry.add_store(store));
             registry.add_realm(realm(name, Vec::new()));
@@ -170,18 +244,17 @@ impl Victim {
 
     /// What consumers read now: version, user, value.
     pub async fn stored(&self) -> (i64, String, String) {
-        let Place { mount, path, .. } = &self.recipe.place;
-        let (status, body) = self.admin.call("GET", &format!("{mount}/data/{path}"), Value::Null).await;
-        assert_eq!(status, 200, "{body}");
-        let text = |name: &str| body["data"]["data"][name].as_str().unwrap().to_owned();
+        let (version, fields) = self.shelf.current(&self.recipe.place).await;
+        let text = |name: &str| fields[name].as_str().unwrap().to_owned();
         assert_eq!(text("host"), "db.example", "other fields stay");
-        (body["data"]["metadata"]["version"].as_i64().unwrap(), text("username"), text("password"))
+        (version, text("username"), text("password"))
     }
 
     /// The user and the value of a stored version.
     pub async fn version(&self, version: i64) -> (String, String) {
         let Place { mount, path, .. } = &self.recipe.place;
-        let (_, body) = self.admin.call("GET", &format!("{mount}/data/{path}?version={version}"), Value::Null).await;
+        let (_, body) =
+            self.shelf.admin.call("GET", &format!("{mount}/data/{path}?version={version}"), Value::Null).await;
         let text = |name: &str| body["data"]["data"][name].as_str().unwrap().to_owned();
         (text("username"), text("password"))
     }
@@ -189,7 +262,7 @@ impl Victim {
     /// The versions that are not destroyed.
     pub async fn kept(&self) -> Vec<i64> {
         let Place { mount, path, .. } = &self.recipe.place;
-        let (_, meta) = self.admin.call("GET", &format!("{mount}/metadata/{path}"), Value::Null).await;
+        let (_, meta) = self.shelf.admin.call("GET", &format!("{mount}/metadata/{path}"), Value::Null).await;
         let versions = meta["data"]["versions"].as_object().unwrap().iter();
         let kept = versions.filter(|(_, version)| version["destroyed"] == false);
         let mut kept: Vec<i64> = kept.map(|(version, _)| version.parse().unwrap()).collect();
@@ -197,11 +270,10 @@ impl Victim {
         kept
     }
 
-    /// The candidate at the side path, if there is one.
+    /// The candidate, if there is one that nobody reads yet.
     pub async fn candidate(&self) -> Option<(String, String)> {
-        let Place { mount, path, .. } = &self.recipe.place;
-        let (_, body) = self.admin.call("GET", &format!("{mount}/data/curfew-pending/{path}"), Value::Null).await;
-        let text = |name: &str| body["data"]["data"][name].as_str().map(str::to_owned);
+        let fields = self.shelf.candidate(&self.recipe.place).await?;
+        let text = |name: &str| fields[name].as_str().map(str::to_owned);
         Some((text("username").unwrap_or_else(|| self.old.0.clone()), text("password")?))
     }
 
@@ -218,12 +290,9 @@ impl Victim {
         for other in self.recipe.users.names().into_iter().filter(|name| *name != user) {
             assert!(!self.works(&(other.to_owned(), value.clone())).await, "{what}: both users know it");
         }
-        let Place { mount, path, .. } = &self.recipe.place;
-        let (status, _) = self.admin.call("GET", &format!("{mount}/metadata/curfew-pending/{path}"), Value::Null).await;
-        assert_eq!(status, 404, "{what}: a candidate is left behind");
-        let (_, meta) = self.admin.call("GET", &format!("{mount}/metadata/{path}"), Value::Null).await;
-        assert_eq!(meta["data"]["versions"]["1"]["destroyed"], true, "{what}: the old value is still stored");
-        assert!(version >= 2, "{what}");
+        self.shelf.assert_clean(&self.recipe.place, what).await;
+        self.shelf.assert_lost(&self.recipe.place, &self.old.1, what).await;
+        assert!(version > self.first, "{what}");
         self.assert_spread(what).await;
     }
 
@@ -271,7 +340,7 @@ pub fn registered(victim: &Victim, version: i64) -> Event {
 
 /// A finding of its first value, each time in another place.
 pub fn finding(victim: &Victim, validity: &str) -> Event {
-    finding_of(victim, 1, validity)
+    finding_of(victim, victim.first, validity)
 }
 
 /// A finding of a version of its value.
@@ -322,7 +391,7 @@ pub async fn open_case(journal: &dyn Journal, victim: &Victim, action: Action) {
     if action == Action::Revoke {
         return ends::open_case(journal, victim).await;
     }
-    record(journal, vec![registered(victim, 1), finding(victim, validity_of(action))]).await;
+    record(journal, vec![registered(victim, victim.first), finding(victim, validity_of(action))]).await;
 }
 
 /// What must hold of a closed case, whatever happened on the way.

@@ -28,7 +28,6 @@ fn what_is_wrong_with_an_account_is_said() {
     for (was, is, why) in [
         ("\"012345678901\"", "\"12345678901\"", "12 digits"),
         ("eu-west-1", "\"EU (Ireland)\"", "`region`"),
-        ("[ci/, alone]", "[]", "opt-in"),
         ("[ci/, alone]", "[/]", "opt-in"),
         ("[ci/, alone]", "[\"/ci/\"]", "opt-in"),
         ("[ci/, alone]", "[ci/../admin]", "opt-in"),
@@ -54,6 +53,38 @@ fn a_claim_lasts_as_long_as_all_calls_of_a_step() {
     let least = executor::least_claim_ms(AWS_CALLS * 15_000);
     assert!(said.contains("claim_lease") && said.contains(&file::Millis(least).to_string()), "{said}");
     assert!(parse(&format!("{slow}limits: {{claim_lease: {least}ms}}\n")).is_ok());
+}
+
+const STORED: &str = "topics: {curfew.findings: {strongest: revoke}}\n\
+    realms: [{name: prod, mode: enforce, allowed_prefixes: [database/], vault: {address: \"http://127.0.0.1:8200\", \
+    token_file: t}}]\n\
+    targets: [{name: aws-prod, mode: enforce, aws: {account: \"012345678901\", region: eu-west-1}}, \
+    {name: appdb, mode: enforce, postgres: {url_file: u}}]\n\
+    rotations: [{name: app, target: appdb, roles: [a, b], \
+    store: {realm: aws-prod, secret: prod/app, user_field: username}, \
+    copies: [{realm: prod, path: app, user_field: username}]}]\n";
+
+#[test]
+fn a_secret_of_aws_is_a_store_and_its_account_a_realm() {
+    let config = parse(STORED).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let [recipe] = config.recipes.as_slice() else { panic!("one recipe") };
+    assert_eq!(recipe.place.name(), "secretsmanager/prod/app#password");
+    assert_eq!(recipe.place.store(), (Keeper::AwsSecret, "aws-prod"));
+    assert_eq!(recipe.stores_of_copies(), [(Keeper::Kv, "prod")].into());
+    assert_eq!(config.tenant_of("aws-prod").map(|tenant| &**tenant), Some("default"));
+    for (was, is, why) in [
+        ("secret: prod/app", "secret: \"prod app\"", "called by its name"),
+        ("secret: prod/app", "secret: prod/app, path: x", "`store` has"),
+        ("realm: aws-prod, secret", "realm: prod, secret", "no target prod with `aws`"),
+        ("{realm: prod, path: app, user_field", "{realm: aws-prod, secret: prod/app, user_field", "share this secret"),
+        ("target: appdb, roles: [a, b]", "approle: {realm: prod, role: ci}", "one field of a KV engine"),
+    ] {
+        let text = STORED.replace(was, is);
+        assert_ne!(text, STORED, "{was}");
+        let said = parse(&text).unwrap_err().to_string();
+        assert!(said.contains(why), "{is}: {said}");
+    }
 }
 
 #[test]

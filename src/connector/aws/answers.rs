@@ -9,7 +9,7 @@ use crate::connector::Failure;
 /// What an error means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
-    /// There is no such user, or the user has no such key.
+    /// There is no such user, key, secret or version.
     Gone,
     /// Our login works, and may not do this; or it works no more: the identity tells which.
     Forbidden,
@@ -48,7 +48,7 @@ fn of_code(code: Option<&str>, status: u16, after_ms: Option<i64>, doubt: Failur
             | "TooManyRequests"
             | "SlowDown",
         ) => (FailureKind::Throttled { after_ms }, "AWS throttles our calls"),
-        Some("NoSuchEntity" | "NoSuchEntityException") => return Meaning::Gone,
+        Some("NoSuchEntity" | "NoSuchEntityException" | "ResourceNotFoundException") => return Meaning::Gone,
         Some("AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation") => return Meaning::Forbidden,
         Some(
             "InvalidClientTokenId"
@@ -68,10 +68,21 @@ fn of_code(code: Option<&str>, status: u16, after_ms: Option<i64>, doubt: Failur
             | "ConcurrentModificationException"
             | "EntityTemporarilyUnmodifiable"
             | "EntityTemporarilyUnmodifiableException",
-        ) => (FailureKind::Unavailable, "IAM is changing this user"),
-        Some("LimitExceeded" | "LimitExceededException") => {
-            (FailureKind::Refused, "the user's policies leave no room for ours")
+        ) => (FailureKind::Unavailable, "AWS is changing this"),
+        // Secrets Manager compares labels and ids before it changes anything.
+        Some("InvalidParameterException" | "ResourceExistsException") if doubt == FailureKind::Unknown => {
+            (FailureKind::Unavailable, "somebody else changed the secret at the same time")
         }
+        Some("InvalidRequestException") => {
+            (FailureKind::Refused, "the secret is scheduled for deletion, or has no value")
+        }
+        Some("DecryptionFailure" | "EncryptionFailure") => {
+            (FailureKind::Refused, "the key of KMS that the secret is encrypted with is not ours to use")
+        }
+        Some("LimitExceeded" | "LimitExceededException") => (
+            FailureKind::Refused,
+            "one of AWS's quotas leaves no room: of the user's policies, or the secret's versions",
+        ),
         Some("UnmodifiableEntity" | "UnmodifiableEntityException") => {
             (FailureKind::Refused, "a service of AWS owns this user")
         }

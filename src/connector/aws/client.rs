@@ -28,10 +28,12 @@ pub struct Identity {
     pub user: Option<String>,
 }
 
-/// IAM and STS, by one login.
+/// IAM, Secrets Manager and STS, by one login.
 pub struct Client {
     /// IAM's calls.
     pub(super) iam: aws_sdk_iam::Client,
+    /// Secrets Manager's calls.
+    pub(super) secrets: aws_sdk_secretsmanager::Client,
     sts: aws_sdk_sts::Client,
     account: String,
     known: Mutex<Option<(Instant, Identity)>>,
@@ -68,6 +70,7 @@ impl Client {
         let config = config.build();
         Ok(Self {
             iam: aws_sdk_iam::Client::new(&config),
+            secrets: aws_sdk_secretsmanager::Client::new(&config),
             sts: aws_sdk_sts::Client::new(&config),
             account: settings.account.clone(),
             known: Mutex::new(None),
@@ -143,7 +146,7 @@ impl Client {
         };
         match meaning(&error, has_effect) {
             Meaning::Failed(failure) => Err(failure),
-            Meaning::Gone => Err(Failure::new(FailureKind::Gone, "IAM has no such user or key")),
+            Meaning::Gone => Err(Failure::new(FailureKind::Gone, "AWS has nothing of this name")),
             // Nothing was done. Our login may be refused as such, or it lacks this one right.
             Meaning::Forbidden => match Box::pin(self.ask_identity()).await {
                 Ok(_) => {

@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use super::answers::{Call, Meaning};
-use super::client::{self, Raw, Wiped};
+use super::client::{self, Raw};
 use super::rights::Need;
 use super::secret_id::WALK;
 use super::{Vault, exact, odd, unsupported};
@@ -25,6 +25,7 @@ use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Prese
 use crate::connector::candidate::check;
 use crate::connector::many::{self, Going, Why};
 use crate::connector::recipe::{Rotation, Which, of_store};
+use crate::connector::wiped::Wiped;
 use crate::connector::{Connector, Failure, Gate, Subject};
 use crate::credential::Kind;
 use crate::probe::Settle;

@@ -9,13 +9,13 @@ use rustify::client::Client as _;
 use rustify::endpoint::Endpoint;
 use rustify::enums::{RequestMethod, RequestType, ResponseType};
 use rustify::errors::ClientError;
-use secrecy::zeroize::Zeroize as _;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use vaultrs::client::{Client as _, VaultClient, VaultClientSettings};
 
 use super::answers::{Lost, Reply};
 use super::{ConnectError, VaultSettings};
+use crate::connector::wiped::wipe;
 
 /// Any request: the paths that vaultrs lacks, without its logging parser.
 #[derive(Clone)]
@@ -55,24 +55,6 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         self.body.iter_mut().for_each(wipe);
-    }
-}
-
-/// JSON that may hold secrets: its texts are zeroed when it goes. Never printed.
-pub struct Wiped(pub Value);
-
-impl Drop for Wiped {
-    fn drop(&mut self) {
-        wipe(&mut self.0);
-    }
-}
-
-fn wipe(value: &mut Value) {
-    match value {
-        Value::String(text) => text.zeroize(),
-        Value::Array(all) => all.iter_mut().for_each(wipe),
-        Value::Object(all) => all.values_mut().for_each(wipe),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

@@ -12,19 +12,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
-use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-use super::client::Wiped;
 use super::rights::Need;
 use super::{Vault, exact, unsupported};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Generation, Observation, Output, Presence, Residue, Sighting};
 use crate::connector::candidate::candidate;
 use crate::connector::recipe::{Keeper, Place, Rotation, Store, Stored, Which};
+use crate::connector::wiped::Wiped;
 use crate::connector::{Connector, Failure, Subject};
 use crate::probe::Settle;
-use engine::{Kv, Secret, Version, Written, refused, secret};
+use engine::{Kv, Secret, Version, Written, refused};
 
 /// Candidates lie below this path of the same mount.
 pub const PENDING: &str = "curfew-pending";
@@ -91,24 +90,8 @@ fn needs(place: &Place, enforce: bool, is_copy: bool) -> Vec<Need> {
 
 /// The value of a place in a secret.
 fn stored(place: &Place, found: &Secret) -> Result<Stored, Failure> {
-    let value = secret(found.text(&place.field)?);
-    let user = place.user_field.as_ref().map(|field| found.text(field).map(str::to_owned)).transpose()?;
     let key = found.text(KEY).ok().and_then(|key| Uuid::parse_str(key).ok());
-    Ok(Stored { version: found.version, user, value, key })
-}
-
-/// Whether two are the same value for the same user. The time that it takes tells nothing of the values.
-fn same(a: &Stored, b: &Stored) -> bool {
-    a.user == b.user && same_value(a, b)
-}
-
-fn same_value(a: &Stored, b: &Stored) -> bool {
-    let (left, right) = (a.value.expose_secret().as_bytes(), b.value.expose_secret().as_bytes());
-    bool::from(left.ct_eq(right))
-}
-
-fn generation(stored: &Stored) -> Generation {
-    Generation { version: stored.version, user: stored.user.clone() }
+    Ok(Stored { key, ..found.content()?.stored(place, found.version)? })
 }
 
 impl Secrets {
@@ -131,6 +114,11 @@ impl Secrets {
         Ok(Self { kv: Kv::new(vault, needs) })
     }
 
+    /// Which store this is.
+    fn own(&self) -> (Keeper, &str) {
+        (Keeper::Kv, &self.kv.vault.realm)
+    }
+
     async fn find(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure> {
         check_place(place)?;
         let (path, version) = match which {
@@ -150,7 +138,7 @@ impl Secrets {
         if let Some(found) = self.kv.read(&place.mount, &place.path, None).await?.filter(Secret::is_readable) {
             seen.presence = Presence::Present;
             seen.issued_ms = found.created_ms;
-            seen.current = Some(generation(&stored(place, &found)?));
+            seen.current = Some(stored(place, &found)?.generation());
             seen.request_id = found.request_id;
         }
         Ok(seen)
@@ -194,17 +182,15 @@ impl Secrets {
             let found = self.kv.read(&place.mount, &place.path, None).await?.filter(Secret::is_readable);
             let found = found.ok_or_else(|| refused("consumers read nothing there any more"))?;
             let current = stored(place, &found)?;
-            if same(&current, &candidate) {
-                return Ok(Output { current: Some(generation(&current)), ..Output::default() });
+            if current.is(&candidate) {
+                return Ok(Output { current: Some(current.generation()), ..Output::default() });
             }
             let turn = &rotation.turn;
             let expected = [&turn.old, &turn.new].into_iter().flatten().any(|known| known.version == current.version);
             if !expected && !self.is_ours(rotation, &current).await? {
                 return Err(refused("somebody else wrote the secret meanwhile"));
             }
-            let mut changes = vec![(place.field.as_str(), candidate.value.expose_secret())];
-            changes.extend(place.user_field.as_deref().zip(candidate.user.as_deref()));
-            let fields = found.with(&changes);
+            let fields = found.content()?.holding(place, candidate.value.expose_secret(), candidate.user.as_deref());
             if let Written::Version(version, request) =
                 self.kv.write(&place.mount, &place.path, fields, current.version).await?
             {
@@ -224,15 +210,13 @@ impl Secrets {
         let found = self.kv.read(&place.mount, &place.path, None).await?.filter(Secret::is_readable);
         let found = found.ok_or_else(|| refused("consumers read nothing there any more"))?;
         let current = stored(place, &found)?;
-        if same(&current, &old) {
-            return Ok(Output { current: Some(generation(&current)), ..Output::default() });
+        if current.is(&old) {
+            return Ok(Output { current: Some(current.generation()), ..Output::default() });
         }
         if current.version != new.version {
             return Err(refused("somebody else wrote the secret meanwhile"));
         }
-        let mut changes = vec![(place.field.as_str(), old.value.expose_secret())];
-        changes.extend(place.user_field.as_deref().zip(old.user.as_deref()));
-        let fields = found.with(&changes);
+        let fields = found.content()?.holding(place, old.value.expose_secret(), old.user.as_deref());
         match self.kv.write(&place.mount, &place.path, fields, current.version).await? {
             Written::Version(version, request) => {
                 let current = Some(Generation { version, user: old.user.clone() });
@@ -247,7 +231,7 @@ impl Secrets {
         let place = &rotation.recipe.place;
         if let Some(old) = &rotation.turn.old
             && let Some(old) = self.find(place, Which::Version(old.version)).await?
-            && same(&old, current)
+            && old.is(current)
         {
             return Ok(true);
         }
@@ -256,7 +240,7 @@ impl Secrets {
         for version in (1..=newest).rev().take(KEPT as usize) {
             let found = self.kv.read(&place.mount, &side, Some(version)).await?.filter(Secret::is_readable);
             if let Some(found) = found
-                && stored(place, &found).is_ok_and(|candidate| same(&candidate, current))
+                && stored(place, &found).is_ok_and(|candidate| candidate.is(current))
             {
                 return Ok(true);
             }
@@ -279,13 +263,13 @@ impl Secrets {
     /// else, stays.
     async fn destroy(&self, rotation: &Rotation) -> Result<Output, Failure> {
         let place = &rotation.recipe.place;
-        check_place(place)?;
         let mut output = Output::default();
         // By what the place holds of the old value: so it comes last.
         self.destroy_copies(rotation, &mut output).await?;
-        if place.realm != self.kv.vault.realm {
+        if place.store() != self.own() {
             return Ok(output);
         }
+        check_place(place)?;
         if let Some(versions) = self.kv.versions(&place.mount, &place.path).await? {
             let (old, new) = (rotation.turn.old.as_ref(), rotation.turn.new.as_ref());
             let known = [old, new].into_iter().flatten().map(|one| one.version).max().unwrap_or(0);
@@ -403,5 +387,14 @@ impl Connector for Secrets {
 impl Store for Secrets {
     async fn read(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure> {
         self.kv.vault.bounded(false, self.find(place, which)).await
+    }
+
+    async fn earlier(&self, place: &Place, last: i64, most: usize) -> Result<Vec<Stored>, Failure> {
+        let mut values = Vec::new();
+        // Version 0 would mean the newest of all.
+        for version in (1..=last).rev().take(most) {
+            values.extend(self.read(place, Which::Version(version)).await?);
+        }
+        Ok(values)
     }
 }

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use vaultrs::client::VaultClient;
 
 use super::answers::{self, Call, Meaning};
-use super::client::{self, Raw, Wiped, Wire};
+use super::client::{self, Raw, Wire};
 use super::{ConnectError, VaultSettings, exact, odd};
 use crate::case::record::FailureKind;
 use crate::connector::Failure;
+use crate::connector::wiped::Wiped;
 
 /// Whoever asks for credentials: the token of the caller.
 pub struct Issuer {

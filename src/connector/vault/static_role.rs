@@ -17,12 +17,13 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::answers::{Call, Meaning};
-use super::client::{Raw, Wiped};
+use super::client::Raw;
 use super::rights::Need;
 use super::{Vault, exact, odd, time_ms, unsupported};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Generation, Observation, Output, Presence, Residue, Sighting};
 use crate::connector::recipe::{Keeper, Place, Rotation, Store, Stored, Which};
+use crate::connector::wiped::Wiped;
 use crate::connector::{Connector, Failure, Subject};
 use crate::probe::Settle;
 
@@ -300,5 +301,10 @@ impl Store for StaticRoles {
         let current = self.vault.bounded(false, self.current(place)).await?;
         let current = current.filter(|(known, _)| wanted.is_none_or(|version| version == known.version));
         Ok(current.map(|(known, value)| Stored { version: known.version, user: Some(known.user), value, key: None }))
+    }
+
+    /// Nobody asks: what Vault hands out has no copies.
+    async fn earlier(&self, _place: &Place, _last: i64, _most: usize) -> Result<Vec<Stored>, Failure> {
+        Ok(Vec::new())
     }
 }

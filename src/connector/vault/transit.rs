@@ -8,11 +8,12 @@ use secrecy::zeroize::Zeroizing;
 use serde_json::{Value, json};
 
 use super::answers::{Call, Meaning};
-use super::client::{Raw, Wiped};
+use super::client::Raw;
 use super::{ConnectError, Vault, VaultSettings, exact, odd};
 use crate::case::record::FailureKind;
 use crate::clock;
 use crate::connector::Failure;
+use crate::connector::wiped::Wiped;
 use crate::guard::Mode;
 
 /// One key of a transit engine, through one login: the policy of `deploy/vault/fingerprint-transit.hcl`, and for who makes

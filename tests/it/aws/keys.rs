@@ -245,7 +245,13 @@ fn the_rights_in_deploy_are_those_that_are_used() {
         let all = policy["Statement"].as_array().unwrap().clone();
         all.iter().flat_map(|one| one["Action"].as_array().unwrap().clone()).collect::<Vec<_>>()
     };
-    assert_eq!(json!(of("inventory.json")), json!(["iam:ListUsers", "iam:GetUser", "iam:ListAccessKeys"]));
+    let reads = ["iam:ListUsers", "iam:GetUser", "iam:ListAccessKeys"];
+    let secrets = ["secretsmanager:ListSecrets", "secretsmanager:GetSecretValue"];
+    assert_eq!(json!(of("inventory.json")), json!([&reads[..], &secrets].concat()), "nothing that changes anything");
     let rights = json!(["iam:GetUser", "iam:ListAccessKeys", "iam:UpdateAccessKey", "iam:PutUserPolicy"]);
     assert_eq!(json!(of("curfew.json")), rights, "neither creates nor deletes");
+    let rights =
+        ["DescribeSecret", "GetSecretValue", "ListSecretVersionIds", "PutSecretValue", "UpdateSecretVersionStage"];
+    let rights = rights.map(|right| format!("secretsmanager:{right}"));
+    assert_eq!(json!(of("secrets.json")), json!(rights), "none that deletes");
 }

@@ -24,6 +24,8 @@ pub enum Fault {
     Cut(&'static str),
     /// Answers so to what is called so, without having asked moto.
     Says(&'static str, StatusCode, &'static str),
+    /// Answers so to what is called so, as JSON, without having asked moto.
+    Answers(&'static str, String),
 }
 
 #[derive(Default)]
@@ -95,7 +97,10 @@ async fn pass(State(shared): State<Shared>, method: Method, headers: HeaderMap, 
         .into_owned()
         .collect();
     let of = |name: &str| said.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default();
-    let action = of("Action");
+    // Secrets Manager speaks JSON, and names the call in a header.
+    let target = headers.get("x-amz-target").and_then(|name| name.to_str().ok()?.rsplit('.').next().map(str::to_owned));
+    let (is_json, action) = (target.is_some(), target.unwrap_or_else(|| of("Action")));
+    let error = |status, code: &str| error(status, code, is_json);
     let then = {
         let mut told = shared.told.lock().unwrap();
         told.calls.push((action.clone(), format!("{} {}", of("UserName"), of("AccessKeyId")).trim().to_owned()));
@@ -106,6 +111,9 @@ async fn pass(State(shared): State<Shared>, method: Method, headers: HeaderMap, 
                 return error(StatusCode::BAD_REQUEST, "Throttling");
             }
             Fault::Says(to, status, code) if to == action => return error(status, code),
+            Fault::Answers(to, body) if to == action => {
+                return ([(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response();
+            }
             Fault::Cut(to) if to == action => Then::Break,
             Fault::Late(span) if action == "ListAccessKeys" => {
                 let late = told.changed.is_some_and(|(at, _)| at.elapsed() < span);
@@ -155,7 +163,11 @@ async fn pass(State(shared): State<Shared>, method: Method, headers: HeaderMap, 
 }
 
 /// An error as AWS writes it; with an empty code, a page of something before it.
-fn error(status: StatusCode, code: &str) -> Response {
+fn error(status: StatusCode, code: &str, is_json: bool) -> Response {
+    if is_json && !code.is_empty() {
+        let body = serde_json::json!({"__type": code, "message": "says the proxy"}).to_string();
+        return (status, [(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response();
+    }
     let page = if code.is_empty() {
         "<html><body>no upstream</body></html>".to_owned()
     } else {

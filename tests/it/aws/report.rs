@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -11,12 +10,6 @@ use super::{Moto, policy};
 use crate::canary::{Running, Scanner, Written, curfew, port, private, rows};
 use crate::scanners::{git, gitleaks};
 use crate::world::until_within;
-
-/// As AWS's tools write it.
-fn login_file(path: &Path, key: &super::Key) {
-    let text = format!("[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n", key.id, key.secret);
-    private(path.to_owned(), &text);
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_gitleaks_finds_is_dead_and_no_secret_was_written() {
@@ -30,8 +23,8 @@ async fn a_key_that_gitleaks_finds_is_dead_and_no_secret_was_written() {
 
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
-    login_file(&home.join("own.aws"), moto.own());
-    login_file(&home.join("reader.aws"), &reader.key);
+    private(home.join("own.aws"), &moto.own().file());
+    private(home.join("reader.aws"), &reader.key.file());
     let [http, metrics] = [port(), port()];
     let config = json!({
         "journal": {"path": "curfew.db"},

@@ -121,6 +121,10 @@ impl Store for Shelf {
         let value = index.and_then(|index| versions.get(index)?.as_ref());
         Ok(value.map(|value| stored(version, value, None)))
     }
+
+    async fn earlier(&self, _: &Place, _: i64, _: usize) -> Result<Vec<Stored>, Failure> {
+        Ok(Vec::new())
+    }
 }
 
 /// A value as a store makes it.

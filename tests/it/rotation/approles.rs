@@ -85,7 +85,15 @@ impl Ground {
         stores.into_iter().for_each(|store| registry.add_store(store));
         registry.add_recipe(recipe.clone());
         let old = (name, first);
-        let victim = Victim { recipe, registry, old, hook: None, admin: self.admin.clone(), pg: self.pg.clone() };
+        let victim = Victim {
+            recipe,
+            registry,
+            old,
+            hook: None,
+            first: 1,
+            shelf: super::safe::Shelf::of(&self.admin),
+            pg: self.pg.clone(),
+        };
         Ours { victim, mount, role_id, bystander }
     }
 }
@@ -94,14 +102,14 @@ impl Ours {
     /// Logs in as a consumer: the token.
     async fn log_in(&self, value: &str) -> Option<String> {
         let body = json!({ "role_id": self.role_id, "secret_id": value });
-        let (status, answer) = self.victim.admin.call("POST", &format!("auth/{}/login", self.mount), body).await;
+        let (status, answer) = self.victim.shelf.admin.call("POST", &format!("auth/{}/login", self.mount), body).await;
         (status == 200).then(|| answer["auth"]["client_token"].as_str().unwrap().to_owned())
     }
 
     /// How many secret_ids the role has.
     async fn alive(&self) -> usize {
         let (_, list) =
-            self.victim.admin.call("LIST", &format!("auth/{}/role/ci/secret-id", self.mount), Value::Null).await;
+            self.victim.shelf.admin.call("LIST", &format!("auth/{}/role/ci/secret-id", self.mount), Value::Null).await;
         list["data"]["keys"].as_array().map_or(0, Vec::len)
     }
 

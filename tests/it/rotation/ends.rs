@@ -29,7 +29,7 @@ impl Victim {
         assert_eq!(open, 0, "{what}: a user can log in");
         let Place { mount, path, .. } = &self.recipe.place;
         for path in [path.clone(), format!("curfew-pending/{path}")] {
-            let (_, body) = self.admin.call("GET", &format!("{mount}/data/{path}"), Value::Null).await;
+            let (_, body) = self.shelf.admin.call("GET", &format!("{mount}/data/{path}"), Value::Null).await;
             assert!(body["data"]["data"]["password"].is_null(), "{what}: a value is stored");
         }
         self.assert_copies_lost_it(what).await;

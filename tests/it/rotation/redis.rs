@@ -85,7 +85,15 @@ impl Ground {
         registry.add(redis::connect("cache", &settings(&nodes_of), clock).await.unwrap());
         registry.add_recipe(recipe.clone());
         let old = (user.to_owned(), first.to_owned());
-        let victim = Victim { recipe, registry, old, hook: None, admin: self.admin.clone(), pg: self.pg.clone() };
+        let victim = Victim {
+            recipe,
+            registry,
+            old,
+            hook: None,
+            first: 1,
+            shelf: super::safe::Shelf::of(&self.admin),
+            pg: self.pg.clone(),
+        };
         Cache { victim, nodes, user: user.to_owned() }
     }
 }

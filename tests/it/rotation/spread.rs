@@ -100,42 +100,19 @@ impl Hook {
     }
 }
 
-impl Ground {
-    /// Two more places of the same value.
-    pub async fn copies(&self, base: &str, secret: &Value) -> Vec<Place> {
-        let mut places = Vec::new();
-        for (realm, folder) in [("test", "copies"), ("other", "others")] {
-            let path = format!("{folder}/{base}");
-            self.admin.done("POST", &format!("{}/data/{path}", self.mount), secret.clone()).await;
-            places.push(Place {
-                keeper: Keeper::Kv,
-                realm: realm.to_owned(),
-                mount: self.mount.clone(),
-                path,
-                field: "password".to_owned(),
-                user_field: Some("username".to_owned()),
-            });
-        }
-        places
-    }
-}
-
 impl Victim {
     /// Version, user and value at a copy.
     async fn copied(&self, copy: &Place) -> (i64, String, String) {
-        let (status, body) = self.admin.call("GET", &format!("{}/data/{}", copy.mount, copy.path), Value::Null).await;
-        assert_eq!(status, 200, "{body}");
-        let text = |name: &str| body["data"]["data"][name].as_str().unwrap().to_owned();
+        let (version, fields) = self.shelf.current(copy).await;
+        let text = |name: &str| fields[name].as_str().unwrap().to_owned();
         assert_eq!(text("host"), "db.example", "other fields stay");
-        (body["data"]["metadata"]["version"].as_i64().unwrap(), text("username"), text("password"))
+        (version, text("username"), text("password"))
     }
 
     /// No version of a copy holds the old value.
     pub(super) async fn assert_copies_lost_it(&self, what: &str) {
         for copy in &self.recipe.copies {
-            let (_, meta) =
-                self.admin.call("GET", &format!("{}/metadata/{}", copy.mount, copy.path), Value::Null).await;
-            assert_eq!(meta["data"]["versions"]["1"]["destroyed"], true, "{what}: a copy still stores the old value");
+            self.shelf.assert_lost(copy, &self.old.1, &format!("{what}: a copy")).await;
         }
     }
 

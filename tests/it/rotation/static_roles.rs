@@ -68,7 +68,15 @@ impl Ground {
         };
         let registry = self.registry(&recipe).await;
         let old = (user, String::new());
-        let mut victim = Victim { recipe, registry, old, hook: None, admin: self.admin.clone(), pg: self.pg.clone() };
+        let mut victim = Victim {
+            recipe,
+            registry,
+            old,
+            hook: None,
+            first: 1,
+            shelf: super::safe::Shelf::of(&self.admin),
+            pg: self.pg.clone(),
+        };
         let (first, value) = handed_out(&victim).await;
         victim.old.1 = value;
         Minted { victim, first }
@@ -78,7 +86,7 @@ impl Ground {
 /// What Vault hands out: version and value.
 async fn handed_out(victim: &Victim) -> (i64, String) {
     let Place { mount, path, .. } = &victim.recipe.place;
-    let (status, body) = victim.admin.call("GET", &format!("{mount}/{path}"), Value::Null).await;
+    let (status, body) = victim.shelf.admin.call("GET", &format!("{mount}/{path}"), Value::Null).await;
     assert_eq!(status, 200, "{body}");
     let text = |name: &str| body["data"][name].as_str().unwrap().to_owned();
     let at: jiff::Timestamp = text("last_vault_rotation").parse().unwrap();
@@ -88,7 +96,7 @@ async fn handed_out(victim: &Victim) -> (i64, String) {
 /// Somebody has it rotated.
 async fn rotated_by_hand(victim: &Victim) {
     let path = format!("{}/rotate-role/service", victim.recipe.place.mount);
-    victim.admin.done("POST", &path, json!({})).await;
+    victim.shelf.admin.done("POST", &path, json!({})).await;
 }
 
 impl Minted {

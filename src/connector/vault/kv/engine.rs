@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
 use super::super::answers::{Call, Meaning};
-use super::super::client::{Raw, Wiped};
+use super::super::client::Raw;
 use super::super::rights::Need;
 use super::super::{Vault, exact, odd, time_ms};
 use crate::case::record::FailureKind;
 use crate::connector::Failure;
+use crate::connector::wiped::Wiped;
 
 /// KV version 2 engines of one Vault, through one login.
 pub(crate) struct Kv {
@@ -69,29 +69,20 @@ impl Secret {
 
     /// Its fields, to look at.
     pub(crate) fn fields(&self) -> Option<&Map<String, Value>> {
-        self.fields.as_ref()?.0.as_object()
+        self.fields.as_ref()?.fields()
     }
 
     /// The text of a field.
     ///
     /// # Errors
-    /// `Refused` when it has no such field, or one that is no text.
+    /// As [`Wiped::text`].
     pub(crate) fn text(&self, field: &str) -> Result<&str, Failure> {
-        match self.fields().and_then(|fields| fields.get(field)) {
-            Some(Value::String(text)) => Ok(text),
-            Some(_) => Err(refused("the field of the stored secret is no text")),
-            None => Err(refused("the stored secret lacks the field")),
-        }
+        self.content()?.text(field)
     }
 
-    /// All its fields, with these instead of what they were.
-    pub(crate) fn with(&self, changes: &[(&str, &str)]) -> Wiped {
-        let mut fields = self.fields().cloned().unwrap_or_default();
-        for (field, text) in changes {
-            // What was there before is zeroed as well.
-            drop(fields.insert((*field).to_owned(), Value::from(*text)).map(Wiped));
-        }
-        Wiped(Value::Object(fields))
+    /// What it holds.
+    pub(super) fn content(&self) -> Result<&Wiped, Failure> {
+        self.fields.as_ref().ok_or_else(|| refused("this version of the secret is deleted"))
     }
 }
 
@@ -295,11 +286,6 @@ impl Kv {
             Meaning::Done { .. } | Meaning::Gone | Meaning::Outdated | Meaning::Unclear(_) => odd(),
         }
     }
-}
-
-/// A field's text, in memory that is zeroed.
-pub(super) fn secret(text: &str) -> SecretString {
-    SecretString::from(text)
 }
 
 pub(super) fn refused(note: &str) -> Failure {
