@@ -405,8 +405,8 @@ fn a_rotation_is_stored_in_a_kv_engine_or_is_a_static_role() {
     assert_eq!((minted.keeper, &*minted.mount, &*minted.path), (Keeper::StaticRole, "database", "static-creds/app"));
     assert_eq!(place("roles: [app], store: {realm: prod, static_role: app, mount: db/x}").mount, "db/x");
     for (wrong, why) in [
-        ("roles: [app], store: {realm: prod}", "a `path` of a KV engine, or a `static_role`"),
-        ("roles: [app], store: {realm: prod, path: a, static_role: b}", "a `path` of a KV engine, or a `static_role`"),
+        ("roles: [app], store: {realm: prod}", "a `path` of a KV engine, a `static_role`"),
+        ("roles: [app], store: {realm: prod, path: a, static_role: b}", "a `path` of a KV engine, a `static_role`"),
         ("roles: [a, b], store: {realm: prod, static_role: app}", "a static role is of one user"),
         ("roles: [app], store: {realm: prod, static_role: a/b}", "names one static role"),
         ("roles: [app], store: {realm: prod, static_role: \"\"}", "names one static role"),

@@ -76,7 +76,7 @@ fn a_secret_of_aws_is_a_store_and_its_account_a_realm() {
     for (was, is, why) in [
         ("secret: prod/app", "secret: \"prod app\"", "called by its name"),
         ("secret: prod/app", "secret: prod/app, path: x", "`store` has"),
-        ("realm: aws-prod, secret", "realm: prod, secret", "no target prod with `aws`"),
+        ("realm: aws-prod, secret", "realm: prod, secret", "no target `prod` with `aws`"),
         ("{realm: prod, path: app, user_field", "{realm: aws-prod, secret: prod/app, user_field", "share this secret"),
         ("target: appdb, roles: [a, b]", "approle: {realm: prod, role: ci}", "one field of a KV engine"),
     ] {

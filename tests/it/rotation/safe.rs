@@ -14,24 +14,45 @@ use crate::aws::proxy::Fault;
 pub const ACCOUNT: &str = "aws";
 
 over_both! {
-    one_user_contained_survives_every_kill,
-    one_user_rolled_over_survives_every_kill,
-    two_users_contained_survive_every_kill,
-    two_users_rolled_over_survive_every_kill,
-    one_user_contained_survives_every_fault,
-    one_user_rolled_over_survives_every_fault,
-    two_users_contained_survive_every_fault,
-    two_users_rolled_over_survive_every_fault,
-    a_value_in_aws_and_a_vault_contained_survives_every_kill,
-    a_value_in_aws_and_a_vault_rolled_over_survives_every_kill,
-    a_value_in_aws_and_a_vault_rolled_over_survives_every_fault,
-    a_value_in_a_vault_and_aws_rolled_over_survives_every_kill,
-    what_ends_stays_stored_at_aws_and_that_is_said,
-    what_others_wrote_meanwhile_stays,
     who_reads_aws_gets_the_old_value_back,
     a_candidate_of_somebody_else_s_holds_until_it_is_stale,
     a_secret_that_is_not_ours_to_change_is_left_alone,
     a_reply_that_is_lost_makes_no_second_version,
+    what_ends_stays_stored_at_aws_and_that_is_said,
+    what_others_wrote_meanwhile_stays,
+}
+
+/// The plans are those of KV, of which both journals see all: here each has its half.
+macro_rules! over_each {
+    (sqlite: $($one:ident),+; postgres: $($other:ident),+ $(,)?) => {
+        mod kills {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $one() {
+                Box::pin(super::$one(super::Store::sqlite())).await;
+            })+
+        }
+        mod faults {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $other() {
+                Box::pin(super::$other(super::Store::postgres())).await;
+            })+
+        }
+    };
+}
+
+over_each! {
+    sqlite: one_user_contained_survives_every_kill,
+        one_user_rolled_over_survives_every_kill,
+        two_users_contained_survive_every_kill,
+        two_users_rolled_over_survive_every_kill,
+        a_value_in_aws_and_a_vault_contained_survives_every_kill,
+        a_value_in_aws_and_a_vault_rolled_over_survives_every_kill,
+        a_value_in_a_vault_and_aws_rolled_over_survives_every_kill;
+    postgres: one_user_contained_survives_every_fault,
+        one_user_rolled_over_survives_every_fault,
+        two_users_contained_survive_every_fault,
+        two_users_rolled_over_survive_every_fault,
+        a_value_in_aws_and_a_vault_rolled_over_survives_every_fault
 }
 
 /// Where values are, as who administers the stores sees it.
