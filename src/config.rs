@@ -42,13 +42,14 @@ use crate::retry::Schedule;
 use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
-pub const KINDS: [&str; 9] = [
+pub const KINDS: [&str; 10] = [
     "vault-lease",
     "vault-token",
     "vault-secret-id",
     "postgres-role",
     "redis-user",
     "aws-access-key",
+    "aws-user",
     "vault-approle",
     "vault-kv",
     "aws-secret",

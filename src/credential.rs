@@ -29,6 +29,8 @@ pub enum Kind {
     /// A long-lived access key of an IAM user; its id is `<path><user name>/<access key id>`, the path without its first
     /// slash.
     AwsAccessKey,
+    /// The access key of an IAM user that consumers read from a store; its id is `<path><user name>`.
+    AwsUser,
     /// The secret_id of a Vault AppRole that consumers read from a store; its id is `<auth mount>/<role>`.
     VaultApprole,
     /// A value in a Vault KV store (or of a static role) that no recipe names: known by its fingerprints, and rotated by a
@@ -50,6 +52,7 @@ impl Kind {
             Self::PostgresRole => "postgres-role",
             Self::RedisUser => "redis-user",
             Self::AwsAccessKey => "aws-access-key",
+            Self::AwsUser => "aws-user",
             Self::VaultApprole => "vault-approle",
             Self::VaultKv => "vault-kv",
             Self::AwsSecret => "aws-secret",
@@ -58,8 +61,8 @@ impl Kind {
     }
 
     /// Those of which another value can take the place of their value.
-    pub const ROTATED: [Self; 5] =
-        [Self::PostgresRole, Self::RedisUser, Self::VaultApprole, Self::VaultKv, Self::AwsSecret];
+    pub const ROTATED: [Self; 6] =
+        [Self::PostgresRole, Self::RedisUser, Self::AwsUser, Self::VaultApprole, Self::VaultKv, Self::AwsSecret];
 
     /// Whether another value can take the place of its value: what cannot is revoked where others are rotated.
     pub fn rotates(self) -> bool {
@@ -74,6 +77,7 @@ impl Kind {
             "postgres-role" => Self::PostgresRole,
             "redis-user" => Self::RedisUser,
             "aws-access-key" => Self::AwsAccessKey,
+            "aws-user" => Self::AwsUser,
             "vault-approle" => Self::VaultApprole,
             "vault-kv" => Self::VaultKv,
             "aws-secret" => Self::AwsSecret,

@@ -140,7 +140,7 @@ pub const TOKENS: &str = "token:";
 pub const APPROLES: &str = "approle:";
 
 /// Whether a realm's allowed prefixes reach this credential. Leases by `<mount>/creds/<role>/`, secret_ids by
-/// `<mount>/<role>/`, access keys by [`names_user`], tokens only by the explicit entry [`TOKENS`]. A prefix ends at a path segment, so that one role
+/// `<mount>/<role>/`, access keys and their users by [`names_user`], tokens only by the explicit entry [`TOKENS`]. A prefix ends at a path segment, so that one role
 /// does not allow another whose name looks alike; an id with empty, `.` or `..` segments is allowed by none.
 pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
     let kind = credential.kind();
@@ -150,6 +150,9 @@ pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
     let id = credential.id();
     if kind == Kind::AwsAccessKey {
         return id.rsplit_once('/').is_some_and(|(user, _)| names_user(prefixes, user));
+    }
+    if kind == Kind::AwsUser {
+        return names_user(prefixes, &id);
     }
     if kind == Kind::VaultApprole {
         return prefixes.iter().any(|prefix| prefix.strip_prefix(APPROLES) == Some(&*id));

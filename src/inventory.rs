@@ -11,6 +11,8 @@ pub mod secrets;
 mod values;
 pub mod vault;
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::fingerprint::Fingerprint;
@@ -30,9 +32,12 @@ pub struct Watch {
     /// Only these fields; `None`: each that holds a text.
     #[serde(default)]
     pub fields: Option<Vec<String>>,
-    /// The field that holds a user name: it is said as it is, and not hashed.
+    /// The field that holds a user name, or the public id of a key: it is said as it is, and not hashed.
     #[serde(default)]
     pub user_field: Option<String>,
+    /// The same, of single secrets: `<mount>/<path>` → the field.
+    #[serde(default)]
+    pub user_fields: BTreeMap<String, String>,
 }
 
 /// One value that a store holds.

@@ -147,7 +147,7 @@ fn instead(id: &CredentialId, recipe: Option<&Recipe>, realms: &[Realm]) -> (Opt
             );
             (None, Some(needs))
         }
-        Kind::AwsAccessKey => {
+        Kind::AwsAccessKey | Kind::AwsUser => {
             let needs = "a role that whoever runs the task may assume for its time: what it runs on has one, or a web \
                          identity of its platform";
             (None, Some(needs.to_owned()))

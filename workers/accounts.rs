@@ -5,7 +5,7 @@ use curfew::clock;
 use curfew::config::KeyList;
 use curfew::config::{Aws, Target};
 use curfew::connector::Registry;
-use curfew::connector::recipe::Place;
+use curfew::connector::recipe::{Place, Recipe};
 
 use crate::Failed;
 use crate::process::Process;
@@ -26,7 +26,7 @@ mod with {
     use curfew::task::Tenant;
     use tokio_util::sync::CancellationToken;
 
-    use super::{Aws, Failed, KeyList, Place, Process, Registry, Target, clock};
+    use super::{Aws, Failed, KeyList, Place, Process, Recipe, Registry, Target, clock};
     use crate::enforce::refused;
 
     /// Users whose keys are recorded together.
@@ -46,17 +46,23 @@ mod with {
         refused(&format!("target {}", target.name), error)
     }
 
-    /// Adds the account to the registry: its keys, and its secrets at `places`.
+    /// Adds the account to the registry: its keys, the rotations of its `users`, and its secrets at `places`.
     pub async fn connect(
         registry: &mut Registry,
         target: &Target,
         aws: &Aws,
+        users: &[&Recipe],
         places: &[Place],
         clock: &clock::Shared,
     ) -> Result<(), Failed> {
         let settings = settings(target, aws, aws.credentials_file.as_ref());
         let made = aws::connect(&target.name, &settings, clock.clone()).await;
         registry.add(made.map_err(|error| wrong(target, &error))?);
+        if !users.is_empty() {
+            let made = aws::connect_users(&target.name, &settings, clock.clone()).await;
+            registry.add(made.map_err(|error| wrong(target, &error))?);
+            users.iter().for_each(|recipe| registry.add_recipe((*recipe).clone()));
+        }
         if !places.is_empty() {
             let made = aws::secrets::connect(&target.name, &settings, clock.clone(), places).await;
             registry.add_store(made.map_err(|error| wrong(target, &error))?);
@@ -185,7 +191,14 @@ pub use with::{connect, secrets, start};
 
 /// The configuration has refused accounts already.
 #[cfg(not(feature = "aws"))]
-pub async fn connect(_: &mut Registry, _: &Target, _: &Aws, _: &[Place], _: &clock::Shared) -> Result<(), Failed> {
+pub async fn connect(
+    _: &mut Registry,
+    _: &Target,
+    _: &Aws,
+    _: &[&Recipe],
+    _: &[Place],
+    _: &clock::Shared,
+) -> Result<(), Failed> {
     Ok(())
 }
 

@@ -158,10 +158,12 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         let all = config.recipes.iter().flat_map(|recipe| std::iter::once(&recipe.place).chain(&recipe.copies));
         let places: Vec<Place> =
             all.filter(|place| place.store() == (Keeper::AwsSecret, &target.name)).cloned().collect();
-        accounts::connect(&mut registry, target, aws, &places, clock).await?;
+        accounts::connect(&mut registry, target, aws, &rotated_at(config, &target.name), &places, clock).await?;
         opened.extend(recipes(config, &target.name).map(|recipe| recipe.credential.instance().to_owned()));
     }
-    for target in config.targets.iter().filter(|target| realms.is_empty() || opened.contains(&target.name)) {
+    // An account is a realm of its own, and connected as such.
+    let behind_others = config.targets.iter().filter(|target| !matches!(target.system, System::Aws(_)));
+    for target in behind_others.filter(|target| realms.is_empty() || opened.contains(&target.name)) {
         let rotated = rotated_at(config, &target.name);
         let made = behind(target, !rotated.is_empty(), clock).await;
         let made = made.map_err(|error| refused(&format!("target {}", target.name), &error))?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use curfew::config::{Config, Inventory};
 use curfew::connector::recipe::{Place, Recipe};
 use curfew::credential::{CredentialId, Kind};
-use curfew::event::{CredentialRegistered, Event, PartFingerprint};
+use curfew::event::{CredentialRegistered, Event, PartFingerprint, access_key_mark};
 use curfew::fingerprint::Keyring;
 use curfew::intake::Intake;
 use curfew::inventory::alike::Alike;
@@ -83,6 +83,7 @@ async fn read(
         static_roles: inventory.static_roles.clone(),
         fields: inventory.fields.clone(),
         user_field: None,
+        user_fields: key_names(config, &inventory.realm),
     };
     let pace = NonZeroU32::new(PER_SECOND).unwrap_or(NonZeroU32::MIN);
     let reader = Reader::open(&inventory.realm, &settings, process.clock.clone(), vec![watch], keys, pace).await;
@@ -135,7 +136,13 @@ async fn read_accounts(
         let Some(tenant) = &aws.tenant else { continue };
         let secrets = accounts::secrets(process, target, aws, list).await?;
         let pace = NonZeroU32::new(PER_SECOND).unwrap_or(NonZeroU32::MIN);
-        let reader = curfew::inventory::secrets::Reader::new(secrets, list.secrets.clone(), keys, pace);
+        let reader = curfew::inventory::secrets::Reader::new(
+            secrets,
+            list.secrets.clone(),
+            key_names(&process.config, &target.name),
+            keys,
+            pace,
+        );
         begin(process, Source::Aws(reader), (&target.name, "secrets"), tenant, list.every_ms, alike.clone());
     }
     Ok(())
@@ -170,6 +177,13 @@ impl Source {
             }
         }
     }
+}
+
+/// Where access keys of IAM are stored in a realm, and in which field their ids.
+fn key_names(config: &Config, realm: &str) -> BTreeMap<String, String> {
+    let rotated = config.recipes.iter().filter(|recipe| recipe.credential.kind() == Kind::AwsUser);
+    let places = rotated.map(|recipe| &recipe.place).filter(|place| place.realm == realm);
+    places.filter_map(|place| Some((format!("{}/{}", place.mount, place.path), place.user_field.clone()?))).collect()
 }
 
 /// Which credential a stored value is, where a recipe says so.
@@ -277,7 +291,9 @@ impl Rounds {
             self.source.credential(&self.realm, place)
         };
         let credential = self.places.get(&learned.place).cloned().or_else(own)?;
-        let fingerprints = learned.fingerprints.iter().cloned();
+        // Scanners know the id of an access key, and nothing more of it.
+        let id = learned.user.as_deref().filter(|_| credential.kind() == Kind::AwsUser);
+        let fingerprints = learned.fingerprints.iter().cloned().chain(id.and_then(access_key_mark));
         let data = CredentialRegistered {
             credential,
             fingerprints: fingerprints.map(|fingerprint| PartFingerprint { fingerprint, part: None }).collect(),

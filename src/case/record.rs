@@ -30,6 +30,9 @@ pub struct Observation {
     /// Of a look into a store: the version that is current there, and whose value it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Generation>,
+    /// Of a look at who has keys that the provider names: their public ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<String>>,
 }
 
 /// One value of a credential, by where it is stored. Says nothing of the value.

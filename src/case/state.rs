@@ -368,7 +368,7 @@ impl State {
                 let was_due = self.due_look() == Some(*step);
                 self.principal_id = seen.principal_id.clone().or(self.principal_id.take());
                 self.note_requests(&seen.request_id);
-                self.turn.saw(seen.current.as_ref());
+                self.turn.saw(seen);
                 self.observed.retain(|(i, _)| i != step);
                 self.observed.push((*step, seen.clone()));
                 if *step == self.step {

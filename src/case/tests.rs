@@ -339,6 +339,7 @@ mod turned {
     fn what_was_to_go_before_is_not_forgotten_when_what_came_goes_too() {
         let version = |version| Generation { version, user: None };
         use crate::case::turn::Turn;
+        let holds = |n| Observation { current: Some(version(n)), ..Observation::default() };
         let mut turn = Turn { old: Some(version(3)), new: Some(version(4)), is_set: true, ..Turn::default() };
         turn.go_on(Some(3));
         assert_eq!(
@@ -348,13 +349,13 @@ mod turned {
         );
         turn.go_on(Some(4));
         assert_eq!(turn, Turn { left: vec![version(3)], ..Turn::default() });
-        turn.saw(Some(&version(4)));
+        turn.saw(&holds(4));
         assert_eq!((turn.old.clone(), turn.first()), (Some(version(4)), Some(3)));
         // However often: the newest are remembered.
         for n in 5..100 {
             turn.new = Some(version(n));
             turn.go_on(Some(n));
-            turn.saw(Some(&version(n)));
+            turn.saw(&holds(n));
         }
         assert_eq!((turn.left.len(), turn.first()), (Turn::LEFT, Some(99 - 32)));
     }

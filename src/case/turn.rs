@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Act;
-use super::record::{Generation, Output};
+use super::record::{Generation, Observation, Output};
 
 /// What a case knows of the two values, kept over its plans. Nothing of the values themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,10 @@ pub struct Turn {
     /// Values that were to go before that one, when the one that took their place had to go as well: they end with it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<Generation>,
+    /// Of a user whose keys the provider names: those that there were when the case first looked. One that came since may
+    /// be ours, made by a call whose answer was lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<String>>,
     /// The value that consumers read since the promotion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Generation>,
@@ -56,9 +60,12 @@ impl Turn {
     }
 
     /// A look into the store. The first one says which value goes: a later one may already see the new one.
-    pub(super) fn saw(&mut self, current: Option<&Generation>) {
+    pub(super) fn saw(&mut self, seen: &Observation) {
         if self.old.is_none() {
-            self.old = current.cloned();
+            self.old.clone_from(&seen.current);
+        }
+        if self.keys.is_none() {
+            self.keys.clone_from(&seen.keys);
         }
     }
 

@@ -8,7 +8,7 @@ use serde_saphyr::{Location, Spanned};
 use super::check::Checks;
 use super::file::{AppRole, Millis, unplaced};
 use super::problem::{Problem, said};
-use super::{Inventory, Realm, System, Target, Webhook};
+use super::{Aws, Inventory, Realm, System, Target, Webhook};
 use crate::ages;
 use crate::case::record::FailureKind;
 use crate::case::turn::Turn;
@@ -18,7 +18,7 @@ use crate::connector::recipe::{Adoption, Keeper, Late, PasswordRules, Place, Rec
 use crate::connector::vault::{approle, kv, static_role};
 use crate::credential::{CredentialId, Kind};
 use crate::finding::Validity;
-use crate::guard::Mode;
+use crate::guard::{self, Mode};
 use crate::policy::rules::{FindingRule, Response, When};
 
 /// One of `rotations`
@@ -431,10 +431,7 @@ fn at_target(
             let known = targets.iter().map(|target| target.name.as_str());
             c.problems.push(Problem::new(target.referenced, message).nearest(&target.value, known));
         }
-        Some(known) if matches!(known.system, System::Aws(_)) => {
-            c.wrong(target.referenced, "access keys of AWS are disabled when they leak; they are not rotated yet");
-            return None;
-        }
+        Some(Target { system: System::Aws(aws), .. }) => return at_account(c, (target, aws), roles, place),
         Some(known) if known.mode == Mode::Observe => c.warnings.push(format!(
             "rotation {}: target {} observes (`mode: enforce` there lets it be rotated)",
             one.name.value, known.name
@@ -475,6 +472,28 @@ fn at_target(
         }
     };
     Some(Holder { kind, instance: target.value.clone(), users, at: roles.referenced })
+}
+
+/// A user of an account of AWS.
+fn at_account(
+    c: &mut Checks<'_>,
+    (target, aws): (&Spanned<String>, &Aws),
+    users: &Spanned<Vec<String>>,
+    place: &Place,
+) -> Option<Holder> {
+    let [user] = users.value.as_slice() else {
+        c.wrong(users.referenced, "`users` is one: a user of IAM has the old and the new key at once");
+        return None;
+    };
+    if !guard::names_user(&aws.users, user) || user.ends_with('/') {
+        c.wrong(users.referenced, "the account's `users` do not name it: `<path><name>` without the first slash");
+    }
+    if place.user_field.is_none() || place.keeper.mints() {
+        let why = "a key has two parts: `field` holds the secret, `user_field` the access key id";
+        c.wrong(users.referenced, why);
+    }
+    let instance = target.value.clone();
+    Some(Holder { kind: Kind::AwsUser, instance, users: Users::Keys(user.clone()), at: users.referenced })
 }
 
 pub(super) fn known_realm(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {

@@ -17,6 +17,7 @@ pub mod login;
 pub mod name;
 pub mod secrets;
 pub mod sessions;
+pub mod user_key;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +106,18 @@ pub async fn connect(
     clock: clock::Shared,
 ) -> Result<Arc<dyn Connector>, ConnectError> {
     Ok(Arc::new(Account::open(target, settings, clock).await?))
+}
+
+/// Makes the connector of an account's users whose keys are rotated. Nothing is called before it is needed.
+///
+/// # Errors
+/// [`ConnectError::Settings`].
+pub async fn connect_users(
+    target: &str,
+    settings: &AwsSettings,
+    clock: clock::Shared,
+) -> Result<Arc<dyn Connector>, ConnectError> {
+    Ok(Arc::new(user_key::UserKeys(Account::open(target, settings, clock).await?)))
 }
 
 impl Account {

@@ -96,10 +96,10 @@ fn verify(parts: Parts<'_>, store: Option<At<'_>>) -> Plan {
 /// Ends a stored credential for good: its user cannot log in, and no value of it stays stored.
 fn retire(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
     let (ends, derived) = recipe.users.cut();
-    if ends == Act::Revoke {
+    if ends == Act::Revoke || recipe.users.are_made_there() {
         let mut steps = looks(recipe, target, store);
         steps.extend([step(ends, target, false), step(derived, target, true), step(Act::Prove, target, false)]);
-        steps.extend(destroys(recipe, store));
+        steps.extend(destroys(recipe, target, store));
         return plan(steps);
     }
     let mut steps = vec![
@@ -110,7 +110,7 @@ fn retire(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
         step(Act::Observe, store, false),
         step(Act::Prove, target, false),
     ];
-    steps.extend(destroys(recipe, store));
+    steps.extend(destroys(recipe, target, store));
     plan(steps)
 }
 
@@ -127,11 +127,26 @@ fn called(recipe: &Recipe) -> impl Iterator<Item = Step> {
     recipe.webhooks.iter().map(|name| step(Act::Notify, (webhook::NAME, name), true))
 }
 
-/// The old value is told by the place where consumers read it, so it goes there last.
-fn destroys(recipe: &Recipe, store: At<'_>) -> Vec<Step> {
+/// Another value is made: by the store, or where it is to let in. There it is looked at once it is stored.
+fn makes(recipe: &Recipe, target: At<'_>, store: At<'_>) -> [Step; 4] {
+    let maker = if recipe.users.are_made_there() { target } else { store };
+    [
+        step(Act::Create, maker, false),
+        step(Act::Set, target, false),
+        step(Act::Test, target, false),
+        step(Act::Promote, store, false),
+    ]
+}
+
+/// The old value is told by the place where consumers read it, so it goes there last. A key that its provider named is
+/// deleted there as well: until then it could be given back.
+fn destroys(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Vec<Step> {
     let others = recipe.stores_of_copies().into_iter().map(|(keeper, realm)| (keeper.as_str(), realm));
     let others = others.filter(|other| *other != store);
     let mut steps: Vec<Step> = others.map(|other| step(Act::Destroy, other, true)).collect();
+    if recipe.users.are_made_there() {
+        steps.insert(0, step(Act::Destroy, target, true));
+    }
     steps.push(step(Act::Destroy, store, true));
     steps
 }
@@ -160,12 +175,7 @@ fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Pla
     }
     steps.push(step(derived, target, true));
     if !promoted {
-        steps.extend([
-            step(Act::Create, store, false),
-            step(Act::Set, target, false),
-            step(Act::Test, target, false),
-            step(Act::Promote, store, false),
-        ]);
+        steps.extend(makes(recipe, target, store));
         // Who has the new value now may be whose value was to go before: sessions of that one came until a moment ago.
         if ends == Act::Disable && !state.turn.left.is_empty() {
             steps.push(step(derived, target, true));
@@ -174,7 +184,7 @@ fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Pla
     // The old value is dead: nobody is kept alive by waiting for a place that cannot have the new one.
     steps.extend(copied(recipe, true).chain(called(recipe)));
     steps.push(step(Act::Prove, target, false));
-    steps.extend(destroys(recipe, store));
+    steps.extend(destroys(recipe, target, store));
     plan(steps)
 }
 
@@ -185,12 +195,7 @@ fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
     }
     let (ends, derived) = recipe.users.cut();
     let mut steps = looks(recipe, target, store);
-    steps.extend([
-        step(Act::Create, store, false),
-        step(Act::Set, target, false),
-        step(Act::Test, target, false),
-        step(Act::Promote, store, false),
-    ]);
+    steps.extend(makes(recipe, target, store));
     // Of one user the old value is dead by now: to wait for a place that cannot have the new one would help nobody.
     steps.extend(copied(recipe, !recipe.users.overlap()).chain(called(recipe)));
     if !recipe.adoption.consumers.is_empty() {
@@ -199,8 +204,12 @@ fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
     if recipe.users.overlap() {
         steps.push(step(ends, target, false));
     }
-    steps.extend([step(derived, target, true), step(Act::Prove, target, false)]);
-    steps.extend(destroys(recipe, store));
+    // Of a user of several keys it would end what consumers have opened with the new one.
+    if !recipe.users.are_made_there() {
+        steps.push(step(derived, target, true));
+    }
+    steps.push(step(Act::Prove, target, false));
+    steps.extend(destroys(recipe, target, store));
     plan(steps)
 }
 

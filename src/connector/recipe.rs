@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{Connector, Failure, Gate};
 use crate::case::plan::{Act, step_key};
-use crate::case::record::Generation;
+use crate::case::record::{Generation, Output};
 use crate::case::turn::Turn;
 use crate::case::{Action, Case};
 use crate::credential::CredentialId;
@@ -132,6 +132,9 @@ pub enum Users {
     Two(String, String),
     /// One name, by which each of many values lets in until it is ended: an AppRole, `<mount>/<role>`.
     Many(String),
+    /// One user of several keys, which the provider picks and names: of IAM, `<path><name>`. The name of the key stands
+    /// beside its value.
+    Keys(String),
 }
 
 impl Users {
@@ -142,27 +145,33 @@ impl Users {
             (Self::One(user) | Self::Many(user), Some(current)) => (user == current).then_some(user),
             (Self::Two(a, b), Some(current)) if a == current => Some(b),
             (Self::Two(a, b), Some(current)) if b == current => Some(a),
-            (Self::Two(..), _) => None,
+            // How the next one is called the provider says.
+            (Self::Two(..) | Self::Keys(_), _) => None,
         }
     }
 
     /// All of them.
     pub fn names(&self) -> Vec<&str> {
         match self {
-            Self::One(user) | Self::Many(user) => vec![user],
+            Self::One(user) | Self::Many(user) | Self::Keys(user) => vec![user],
             Self::Two(a, b) => vec![a, b],
         }
     }
 
     /// Whether the old value can work while the new one does.
     pub fn overlap(&self) -> bool {
-        matches!(self, Self::Two(..) | Self::Many(_))
+        matches!(self, Self::Two(..) | Self::Many(_) | Self::Keys(_))
+    }
+
+    /// Whether the target makes the next value, and not the store: it is stored in the same step.
+    pub fn are_made_there(&self) -> bool {
+        matches!(self, Self::Keys(_))
     }
 
     /// What ends the old value, and what was opened with it: a user is shut out, one of many values is destroyed.
     pub fn cut(&self) -> (Act, Act) {
         match self {
-            Self::One(_) | Self::Two(..) => (Act::Disable, Act::EndSessions),
+            Self::One(_) | Self::Two(..) | Self::Keys(_) => (Act::Disable, Act::EndSessions),
             Self::Many(_) => (Act::Revoke, Act::RevokeDerived),
         }
     }
@@ -256,6 +265,13 @@ pub trait Store: Connector {
     /// Reads a value; `None`: there is none, or it is destroyed.
     async fn read(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure>;
 
+    /// Stores a candidate that its target made, `minted.user` with it where the place has a field for that, under the key of
+    /// the step that had it made.
+    ///
+    /// # Errors
+    /// `Refused` where the store takes none.
+    async fn keep(&self, rotation: &Rotation, minted: &Stored) -> Result<Output, Failure>;
+
     /// What consumers read at version `last` and before, as far as it is stored: the newest first, `most` versions.
     async fn earlier(&self, place: &Place, last: i64, most: usize) -> Result<Vec<Stored>, Failure>;
 }
@@ -299,6 +315,8 @@ pub struct Rotation {
     pub ends: bool,
     /// The copy that the step is about.
     pub copy: Option<Place>,
+    /// When the case was opened: what it made was made after that.
+    pub since_ms: i64,
 }
 
 impl Rotation {
@@ -319,7 +337,7 @@ impl Rotation {
         let named = state.current().and_then(|step| Some((&step.system, step.place.as_ref()?)));
         let is_named = |copy: &&Place| named == Some((&copy.realm, &copy.name()));
         let copy = recipe.copies.iter().find(is_named).cloned();
-        Self { recipe, store, turn, candidate, contains, ends, copy }
+        Self { recipe, store, turn, candidate, contains, ends, copy, since_ms: case.opened_ms }
     }
 
     /// What the consumers' own words say of adoption. `None`: not enough, the target is asked.
@@ -336,7 +354,7 @@ impl Rotation {
     /// The user whose value goes.
     pub fn old_user(&self) -> Option<&str> {
         match &self.recipe.users {
-            Users::One(user) | Users::Many(user) => Some(user),
+            Users::One(user) | Users::Many(user) | Users::Keys(user) => Some(user),
             Users::Two(..) => self.turn.old.as_ref()?.user.as_deref(),
         }
     }
@@ -344,7 +362,7 @@ impl Rotation {
     /// The user who takes the new value.
     pub fn new_user(&self) -> Option<&str> {
         match &self.recipe.users {
-            Users::One(user) | Users::Many(user) => Some(user),
+            Users::One(user) | Users::Many(user) | Users::Keys(user) => Some(user),
             Users::Two(..) => self.recipe.users.next(self.old_user()),
         }
     }

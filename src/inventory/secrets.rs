@@ -1,7 +1,7 @@
 //! Reads the secrets of AWS Secrets Manager that are opted in: lists first, values only where a secret has other versions or
 //! labels than before.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -23,15 +23,22 @@ const FAULTS: usize = 100;
 pub struct Reader {
     secrets: Secrets,
     watched: Vec<String>,
+    user_fields: BTreeMap<String, String>,
     keys: Keyring,
     limit: DefaultDirectRateLimiter,
 }
 
 impl Reader {
-    /// `watched`: names of secrets, and prefixes that end in `/`.
-    pub fn new(secrets: Secrets, watched: Vec<String>, keys: impl Into<Keyring>, per_second: NonZeroU32) -> Self {
+    /// `watched`: names of secrets, and prefixes that end in `/`. `user_fields` as in [`super::Watch`].
+    pub fn new(
+        secrets: Secrets,
+        watched: Vec<String>,
+        user_fields: BTreeMap<String, String>,
+        keys: impl Into<Keyring>,
+        per_second: NonZeroU32,
+    ) -> Self {
         let limit = RateLimiter::direct(Quota::per_second(per_second));
-        Self { secrets, watched, keys: keys.into(), limit }
+        Self { secrets, watched, user_fields, keys: keys.into(), limit }
     }
 
     /// Looks at all that is watched, and sends what is not as `since` says (`secretsmanager/<name>` → a digest of its
@@ -112,7 +119,7 @@ impl Reader {
                 issued_ms: Some(found.number),
                 fields,
             };
-            all.extend(version.learned(None, None, keys));
+            all.extend(version.learned(None, self.user_fields.get(name).map(String::as_str), keys));
         }
         Ok(all)
     }

@@ -233,6 +233,7 @@ impl Reader {
             issued_ms: secret.created_ms,
             fields,
         };
-        version.learned(watch.fields.as_deref(), watch.user_field.as_deref(), keys)
+        let user_field = watch.user_fields.get(name).or(watch.user_field.as_ref());
+        version.learned(watch.fields.as_deref(), user_field.map(String::as_str), keys)
     }
 }

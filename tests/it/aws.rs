@@ -5,6 +5,7 @@ mod keys;
 pub mod proxy;
 mod report;
 mod secrets;
+mod users;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -119,6 +120,8 @@ impl Moto {
         let own = made_user(&root, "curfew/curfew", Some(&policy("curfew.json"))).await;
         let may = root.put_user_policy().user_name("curfew").policy_name("secrets");
         may.policy_document(policy("secrets.json")).send().await.unwrap();
+        let may = root.put_user_policy().user_name("curfew").policy_name("keys");
+        may.policy_document(policy("rotates-keys.json")).send().await.unwrap();
         let secrets = aws_sdk_secretsmanager::Client::new(&config(port, &admin));
         let proxy = Proxy::to(port).await;
         Self { child, _folder: folder, root, secrets, own, proxy }
@@ -177,6 +180,12 @@ impl Moto {
     /// Another key of the user.
     pub async fn second_key(&self, victim: &Victim) -> Key {
         made_key(&self.root, victim.name()).await
+    }
+
+    /// The ids of the user's keys, as the administrator sees them.
+    pub async fn keys(&self, victim: &Victim) -> Vec<String> {
+        let list = self.root.list_access_keys().user_name(victim.name()).send().await.unwrap();
+        list.access_key_metadata().iter().map(|key| key.access_key_id().unwrap().to_owned()).collect()
     }
 
     /// As the administrator sees it: `None`: there is no such key.

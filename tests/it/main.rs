@@ -20,6 +20,24 @@ macro_rules! over_both {
     };
 }
 
+/// Bodies of tests that take long, where the store of the journal is not what is tested: each has its half.
+macro_rules! over_each {
+    (sqlite: $($one:ident),+; postgres: $($other:ident),+ $(,)?) => {
+        mod kills {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $one() {
+                Box::pin(super::$one($crate::store::Store::sqlite())).await;
+            })+
+        }
+        mod faults {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $other() {
+                Box::pin(super::$other($crate::store::Store::postgres())).await;
+            })+
+        }
+    };
+}
+
 mod acl;
 mod admin;
 mod aws;

@@ -55,6 +55,7 @@ impl Stage {
             "postgres-role",
             "redis-user",
             "aws-access-key",
+            "aws-user",
             "vault-approle",
             "toy",
         ];

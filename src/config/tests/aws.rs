@@ -88,9 +88,22 @@ fn a_secret_of_aws_is_a_store_and_its_account_a_realm() {
 }
 
 #[test]
-fn an_access_key_is_not_rotated() {
+fn an_access_key_is_rotated_where_it_is_stored_with_its_id() {
     let rotation = "realms: [{name: prod, vault: {address: \"http://127.0.0.1:8200\", token_file: t}}]\n\
-        rotations: [{name: key, target: aws-prod, users: [ci/bot], store: {realm: prod, path: a}}]\n";
-    let said = parse(&format!("{ACCOUNT}{rotation}")).unwrap_err().to_string();
-    assert!(said.contains("not rotated yet"), "{said}");
+        rotations: [{name: key, target: aws-prod, users: [ci/bot], \
+        store: {realm: prod, path: a, field: secret, user_field: id}}]\n";
+    let config = parse(&format!("{ACCOUNT}{rotation}")).unwrap();
+    let [recipe] = config.recipes.as_slice() else { panic!("one recipe") };
+    assert_eq!(recipe.users, Users::Keys("ci/bot".into()));
+    assert_eq!(recipe.credential.as_str(), "urn:curfew:cred:aws-user:aws-prod:ci/bot");
+    for (was, is, why) in [
+        ("[ci/bot]", "[ci/bot, ci/other]", "`users` is one"),
+        ("[ci/bot]", "[admin/bot]", "do not name it"),
+        ("[ci/bot]", "[ci/]", "do not name it"),
+        (", user_field: id", "", "a key has two parts"),
+    ] {
+        let text = format!("{ACCOUNT}{}", rotation.replace(was, is));
+        let said = parse(&text).unwrap_err().to_string();
+        assert!(said.contains(why), "{is}: {said}");
+    }
 }

@@ -25,7 +25,7 @@ fn named(subject: &Subject) -> Result<KeyName, Failure> {
 
 impl Account {
     /// Whether the user is not ours to touch: our own, or one that the configuration does not name.
-    async fn protects(&self, name: &KeyName) -> Result<bool, Failure> {
+    pub(super) async fn protects(&self, name: &KeyName) -> Result<bool, Failure> {
         let own = self.client.identity().await?;
         // Two users never have one name, whatever their paths.
         let is_own = own
@@ -35,7 +35,7 @@ impl Account {
     }
 
     /// The user, where it is ours to touch and still stands at its path.
-    async fn ours(&self, name: &KeyName) -> Result<(), Failure> {
+    pub(super) async fn ours(&self, name: &KeyName) -> Result<(), Failure> {
         if self.protects(name).await? {
             return refused("our own user, or one that `users` does not name: never touched");
         }
@@ -74,7 +74,7 @@ impl Account {
     }
 
     /// Denies what the user's keys opened. Also what they open until the key is seen dead: so long it may still be let in.
-    async fn deny_sessions(&self, name: &KeyName) -> Result<Output, Failure> {
+    pub(super) async fn deny_sessions(&self, name: &KeyName) -> Result<Output, Failure> {
         self.ours(name).await?;
         let cut_ms = self.clock.wall_ms().saturating_add(self.settle.window_ms);
         let Some(policy) = sessions::policy(cut_ms) else { return refused("our clock shows no time") };
@@ -102,7 +102,7 @@ impl Account {
         })
     }
 
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         kind: FailureKind,
         call: impl Future<Output = Result<T, Failure>> + Send,

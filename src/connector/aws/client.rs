@@ -10,6 +10,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_iam::config::http::HttpResponse;
 use aws_sdk_iam::error::{ProvideErrorMetadata, SdkError};
+use secrecy::SecretString;
 
 use super::answers::{Meaning, meaning, odd};
 use super::login::{Login, Own};
@@ -35,6 +36,7 @@ pub struct Client {
     /// Secrets Manager's calls.
     pub(super) secrets: aws_sdk_secretsmanager::Client,
     sts: aws_sdk_sts::Client,
+    config: SdkConfig,
     account: String,
     known: Mutex<Option<(Instant, Identity)>>,
 }
@@ -72,6 +74,7 @@ impl Client {
             iam: aws_sdk_iam::Client::new(&config),
             secrets: aws_sdk_secretsmanager::Client::new(&config),
             sts: aws_sdk_sts::Client::new(&config),
+            config,
             account: settings.account.clone(),
             known: Mutex::new(None),
         })
@@ -115,6 +118,24 @@ impl Client {
         let identity = Identity { user: name::user_of(arn).map(str::to_owned) };
         *self.lock() = Some((Instant::now(), identity.clone()));
         Ok(identity)
+    }
+
+    /// Whether STS lets a key in, whatever it may do there.
+    ///
+    /// # Errors
+    /// Where the answer says nothing of the key.
+    pub(super) async fn lets_in(&self, id: &str, secret: &SecretString) -> Result<bool, Failure> {
+        let login = Login::Given { id: id.to_owned(), secret: secret.clone() };
+        let config = self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(Own(login))).build();
+        match Box::pin(aws_sdk_sts::Client::new(&config).get_caller_identity().send()).await {
+            Ok(_) => Ok(true),
+            Err(error) => match meaning(&error, false) {
+                Meaning::Forbidden => Ok(true),
+                Meaning::Failed(failure) if failure.kind == FailureKind::Denied => Ok(false),
+                Meaning::Failed(failure) => Err(failure),
+                Meaning::Gone => Err(odd()),
+            },
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Identity)>> {

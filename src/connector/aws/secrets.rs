@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
 use super::{Account, AwsSettings, CALLS};
@@ -137,12 +137,23 @@ impl Secrets {
     }
 
     async fn create(&self, rotation: &Rotation) -> Result<Output, Failure> {
-        let (recipe, place) = (&rotation.recipe, &rotation.recipe.place);
-        check_place(place)?;
-        let key = rotation.candidate.ok_or_else(|| refused("this plan makes no candidate"))?.to_string();
+        let recipe = &rotation.recipe;
         let old = rotation.turn.old.as_ref().ok_or_else(|| refused("consumers read nothing that could be replaced"))?;
         let user =
             recipe.users.next(old.user.as_deref()).ok_or_else(|| refused("the stored user is none of the recipe's"))?;
+        self.put_candidate(rotation, Some(user), || candidate(&recipe.password)).await
+    }
+
+    /// Stores what `make` makes, unless the candidate is there.
+    async fn put_candidate(
+        &self,
+        rotation: &Rotation,
+        user: Option<&str>,
+        make: impl FnOnce() -> SecretString,
+    ) -> Result<Output, Failure> {
+        let place = &rotation.recipe.place;
+        check_place(place)?;
+        let key = rotation.candidate.ok_or_else(|| refused("this plan makes no candidate"))?.to_string();
         let known = self.described(&place.path).await?;
         let known = known.ok_or_else(|| refused("there is no such secret any more"))?;
         if known.holder(PENDING) == Some(&key) {
@@ -163,8 +174,7 @@ impl Secrets {
             }
             tracing::warn!(target = self.account.target, secret = place.path, "a stale AWSPENDING is taken over");
         }
-        let value = candidate(&recipe.password);
-        let content = current.content.holding(place, value.expose_secret(), Some(user));
+        let content = current.content.holding(place, make().expose_secret(), user);
         self.put(&place.path, &key, content).await
     }
 
@@ -323,6 +333,11 @@ impl Connector for Secrets {
 impl Store for Secrets {
     async fn read(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure> {
         self.within(FailureKind::Unavailable, self.find(place, which)).await
+    }
+
+    async fn keep(&self, rotation: &Rotation, minted: &Stored) -> Result<Output, Failure> {
+        let put = self.put_candidate(rotation, minted.user.as_deref(), || minted.value.clone());
+        self.within(FailureKind::Unknown, put).await
     }
 
     async fn earlier(&self, place: &Place, last: i64, most: usize) -> Result<Vec<Stored>, Failure> {

@@ -10,7 +10,7 @@ pub(crate) mod engine;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -145,12 +145,23 @@ impl Secrets {
     }
 
     async fn create(&self, rotation: &Rotation) -> Result<Output, Failure> {
-        let (recipe, place) = (&rotation.recipe, &rotation.recipe.place);
-        check_place(place)?;
-        let key = rotation.candidate.ok_or_else(|| refused("this plan makes no candidate"))?;
+        let recipe = &rotation.recipe;
         let old = rotation.turn.old.as_ref().ok_or_else(|| refused("consumers read nothing that could be replaced"))?;
         let user =
             recipe.users.next(old.user.as_deref()).ok_or_else(|| refused("the stored user is none of the recipe's"))?;
+        self.put_candidate(rotation, Some(user), || candidate(&recipe.password)).await
+    }
+
+    /// Stores what `make` makes, unless the candidate is there.
+    async fn put_candidate(
+        &self,
+        rotation: &Rotation,
+        user: Option<&str>,
+        make: impl FnOnce() -> SecretString,
+    ) -> Result<Output, Failure> {
+        let place = &rotation.recipe.place;
+        check_place(place)?;
+        let key = rotation.candidate.ok_or_else(|| refused("this plan makes no candidate"))?;
         let side = side(place);
         let newest = self.kv.read(&place.mount, &side, None).await?;
         let is_ours = |found: &Secret| found.text(KEY).is_ok_and(|text| text == key.to_string());
@@ -161,12 +172,7 @@ impl Secrets {
         if cas == 0 {
             self.kv.keep(&place.mount, &side, KEPT).await?;
         }
-        let value = candidate(&recipe.password);
-        let mut fields = Wiped(json!({ KEY: key.to_string() }));
-        fields.0[place.field.as_str()] = value.expose_secret().into();
-        if let Some(field) = &place.user_field {
-            fields.0[field.as_str()] = user.into();
-        }
+        let fields = Wiped(json!({ KEY: key.to_string() })).holding(place, make().expose_secret(), user);
         match self.kv.write(&place.mount, &side, fields, cas).await? {
             Written::Version(_, request) => {
                 Ok(Output { request_ids: request.into_iter().collect(), ..Output::default() })
@@ -387,6 +393,11 @@ impl Connector for Secrets {
 impl Store for Secrets {
     async fn read(&self, place: &Place, which: Which) -> Result<Option<Stored>, Failure> {
         self.kv.vault.bounded(false, self.find(place, which)).await
+    }
+
+    async fn keep(&self, rotation: &Rotation, minted: &Stored) -> Result<Output, Failure> {
+        let put = self.put_candidate(rotation, minted.user.as_deref(), || minted.value.clone());
+        self.kv.vault.bounded(true, put).await
     }
 
     async fn earlier(&self, place: &Place, last: i64, most: usize) -> Result<Vec<Stored>, Failure> {

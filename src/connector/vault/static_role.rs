@@ -303,6 +303,10 @@ impl Store for StaticRoles {
         Ok(current.map(|(known, value)| Stored { version: known.version, user: Some(known.user), value, key: None }))
     }
 
+    async fn keep(&self, _rotation: &Rotation, _minted: &Stored) -> Result<Output, Failure> {
+        Err(unsupported())
+    }
+
     /// Nobody asks: what Vault hands out has no copies.
     async fn earlier(&self, _place: &Place, _last: i64, _most: usize) -> Result<Vec<Stored>, Failure> {
         Ok(Vec::new())

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Blade, Draft, union};
 use crate::case::{Action, HoldReason, Trigger, Urgency};
-use crate::credential::CredentialId;
+use crate::credential::{CredentialId, Kind};
 use crate::event::{CredentialRegistered, FindingClosed, FindingObserved, Location, Type};
 use crate::finding::{self, Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase, Validity};
 use crate::policy::rules::Response;
@@ -103,6 +103,18 @@ impl Draft<'_> {
             let version = found.entry(mark.credential.clone()).or_default();
             *version = (*version).max(Some(mark.version).filter(|version| *version > 0));
         }
+        // A key that a rotation stores is its rotation's: by itself it would only be disabled.
+        let users: Vec<(String, String)> = found
+            .keys()
+            .filter(|id| id.kind() == Kind::AwsUser)
+            .map(|id| (id.instance().to_owned(), id.id()))
+            .collect();
+        found.retain(|id, _| {
+            let of = |(account, user): &(String, String)| {
+                id.instance() == account && id.id().rsplit_once('/').is_some_and(|(whose, _)| whose == user)
+            };
+            id.kind() != Kind::AwsAccessKey || !users.iter().any(of)
+        });
         // Always the same ones: else each scan would find others, and call them news.
         found.into_iter().take(MOST_MATCHES).collect()
     }

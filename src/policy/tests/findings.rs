@@ -120,6 +120,22 @@ fn an_access_key_is_matched_by_its_id_alone() {
     assert_eq!(matched.directives[0].credential, key(first), "and not the user's other key");
     let second = world.tell(found("h", ACCESS_KEY_ID, second));
     assert_eq!(second.directives.len(), 1);
+    // A key that a rotation stores is the rotation's: by itself it would only be disabled.
+    let third = "AKIAIOSFODNN7EXAMPLG";
+    let user = CredentialId::new(Kind::AwsUser, "aws", "ci/bot").unwrap();
+    world.tell(listed(third));
+    world.tell(Data::CredentialRegistered(CredentialRegistered {
+        credential: user.clone(),
+        fingerprints: vec![PartFingerprint { fingerprint: access_key_mark(third).unwrap(), part: None }],
+        version: Some(1),
+        current: true,
+        issued_ms: None,
+        owner: None,
+        environment: None,
+    }));
+    let stored = world.tell(found("i", ACCESS_KEY_ID, third));
+    assert_eq!(asked(&stored), [(Action::Contain, Some(1))]);
+    assert_eq!(stored.directives[0].credential, user);
     // What is no id of a long-lived key is no mark.
     for id in ["ASIAIOSFODNN7EXAMPLE", "AKIA", "akiaiosfodnn7example", ""] {
         assert_eq!(access_key_mark(id), None, "{id}");

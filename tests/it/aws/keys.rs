@@ -250,6 +250,8 @@ fn the_rights_in_deploy_are_those_that_are_used() {
     assert_eq!(json!(of("inventory.json")), json!([&reads[..], &secrets].concat()), "nothing that changes anything");
     let rights = json!(["iam:GetUser", "iam:ListAccessKeys", "iam:UpdateAccessKey", "iam:PutUserPolicy"]);
     assert_eq!(json!(of("curfew.json")), rights, "neither creates nor deletes");
+    let replaces = json!(["iam:CreateAccessKey", "iam:DeleteAccessKey", "iam:GetAccessKeyLastUsed"]);
+    assert_eq!(json!(of("rotates-keys.json")), replaces, "in a file of its own");
     let rights =
         ["DescribeSecret", "GetSecretValue", "ListSecretVersionIds", "PutSecretValue", "UpdateSecretVersionStage"];
     let rights = rights.map(|right| format!("secretsmanager:{right}"));

@@ -24,6 +24,8 @@ pub enum Fault {
     Cut(&'static str),
     /// Answers so to what is called so, without having asked moto.
     Says(&'static str, StatusCode, &'static str),
+    /// Of each so many calls one breaks before it reaches moto, and one before its answer is back.
+    Breaks(u32),
     /// Answers so to what is called so, as JSON, without having asked moto.
     Answers(&'static str, String),
 }
@@ -114,6 +116,11 @@ async fn pass(State(shared): State<Shared>, method: Method, headers: HeaderMap, 
             Fault::Answers(to, body) if to == action => {
                 return ([(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response();
             }
+            Fault::Breaks(each) => match rand::random_range(0..each) {
+                0 => return broken(),
+                1 => Then::Break,
+                _ => Then::Pass,
+            },
             Fault::Cut(to) if to == action => Then::Break,
             Fault::Late(span) if action == "ListAccessKeys" => {
                 let late = told.changed.is_some_and(|(at, _)| at.elapsed() < span);
@@ -150,16 +157,19 @@ async fn pass(State(shared): State<Shared>, method: Method, headers: HeaderMap, 
     match then {
         Then::Pass => {}
         Then::AsBefore => bytes = String::from_utf8_lossy(&bytes).replace("Inactive", "Active").into(),
-        Then::Break => {
-            let broken = futures::stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]);
-            return Response::builder().header(header::CONTENT_LENGTH, 999).body(Body::from_stream(broken)).unwrap();
-        }
+        Then::Break => return broken(),
     }
     let mut response = (status, bytes).into_response();
     if let Some(kind) = kind {
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
     }
     response
+}
+
+/// The connection ends where an answer is to come.
+fn broken() -> Response {
+    let broken = futures::stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]);
+    Response::builder().header(header::CONTENT_LENGTH, 999).body(Body::from_stream(broken)).unwrap()
 }
 
 /// An error as AWS writes it; with an empty code, a page of something before it.

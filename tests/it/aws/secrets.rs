@@ -21,7 +21,13 @@ async fn reader(moto: &Moto, watched: &[&str]) -> Reader {
     may.policy_document(super::policy("inventory.json")).send().await.unwrap();
     let secrets = Secrets::open("aws", &moto.settings_of(&key), clock::System::shared(), &[]).await.unwrap();
     let watched = watched.iter().map(|name| (*name).to_owned()).collect();
-    Reader::new(secrets, watched, Keys::parse(format!("k1 {}\n", "ab".repeat(32)).as_bytes()).unwrap(), PACE)
+    Reader::new(
+        secrets,
+        watched,
+        Default::default(),
+        Keys::parse(format!("k1 {}\n", "ab".repeat(32)).as_bytes()).unwrap(),
+        PACE,
+    )
 }
 
 async fn scan(reader: &Reader, since: &HashMap<String, i64>) -> (Scan, Vec<Changed>) {

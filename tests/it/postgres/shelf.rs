@@ -122,6 +122,10 @@ impl Store for Shelf {
         Ok(value.map(|value| stored(version, value, None)))
     }
 
+    async fn keep(&self, _: &Rotation, _: &Stored) -> Result<Output, Failure> {
+        Err(Failure::new(FailureKind::Refused, "nobody asks"))
+    }
+
     async fn earlier(&self, _: &Place, _: i64, _: usize) -> Result<Vec<Stored>, Failure> {
         Ok(Vec::new())
     }
@@ -206,6 +210,7 @@ impl Life {
             contains: self.contains,
             ends: self.ends,
             copy: None,
+            since_ms: 0,
         }
     }
 

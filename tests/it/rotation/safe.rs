@@ -22,24 +22,7 @@ over_both! {
     what_others_wrote_meanwhile_stays,
 }
 
-/// The plans are those of KV, of which both journals see all: here each has its half.
-macro_rules! over_each {
-    (sqlite: $($one:ident),+; postgres: $($other:ident),+ $(,)?) => {
-        mod kills {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $one() {
-                Box::pin(super::$one(super::Store::sqlite())).await;
-            })+
-        }
-        mod faults {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $other() {
-                Box::pin(super::$other(super::Store::postgres())).await;
-            })+
-        }
-    };
-}
-
+// The plans are those of KV, of which both journals see all: here each has its half.
 over_each! {
     sqlite: one_user_contained_survives_every_kill,
         one_user_rolled_over_survives_every_kill,

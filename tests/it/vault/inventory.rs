@@ -25,6 +25,7 @@ fn watch(mount: &str, paths: &[&str]) -> Watch {
         static_roles: Vec::new(),
         fields: None,
         user_field: Some("username".to_owned()),
+        user_fields: Default::default(),
     }
 }
 

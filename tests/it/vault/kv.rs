@@ -121,8 +121,16 @@ fn subject(store: &Arc<dyn Store>, place: &Place, turn: Turn, candidate: Option<
         webhooks: Vec::new(),
     };
     let recipe = Arc::new(recipe);
-    subject.rotation =
-        Some(Rotation { recipe, store: store.clone(), turn, candidate, contains: false, ends: false, copy: None });
+    subject.rotation = Some(Rotation {
+        recipe,
+        store: store.clone(),
+        turn,
+        candidate,
+        contains: false,
+        ends: false,
+        copy: None,
+        since_ms: 0,
+    });
     subject
 }
 

@@ -175,6 +175,7 @@ fn subject(recipe: &Recipe, store: &Arc<dyn Store>, turn: &Turn) -> Subject {
         contains: false,
         ends: false,
         copy: None,
+        since_ms: 0,
     };
     Subject { rotation: Some(rotation), ..about(Kind::PostgresRole, "app") }
 }

@@ -46,7 +46,7 @@ impl<'a> Holder<'a> {
         let stored = current?;
         let names = rotation.recipe.users.names();
         let user = match (&rotation.recipe.users, &stored.user) {
-            (Users::One(user) | Users::Many(user), _) => user.as_str(),
+            (Users::One(user) | Users::Many(user) | Users::Keys(user), _) => user.as_str(),
             (Users::Two(..), Some(user)) => names.into_iter().find(|name| name == user)?,
             (Users::Two(..), None) => return None,
         };

@@ -37,7 +37,7 @@ impl Scope {
     pub(super) fn of(rotation: &Rotation, user: &str, role: Option<&Role>) -> Self {
         let turn = &rotation.turn;
         let has_new = match &rotation.recipe.users {
-            Users::One(_) | Users::Many(_) => true,
+            Users::One(_) | Users::Many(_) | Users::Keys(_) => true,
             Users::Two(..) => turn.new.as_ref().is_some_and(|new| new.user.as_deref().is_none_or(|own| own == user)),
         };
         match turn.set_ms {

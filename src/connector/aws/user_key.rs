@@ -1,0 +1,320 @@
+//! `aws-user`: the access key of an IAM user that consumers read from a store: another one takes its place, then it is
+//! disabled, seen dead, and deleted.
+//!
+//! IAM makes keys and names them, tells their secret once, and takes no token by which a repeated call would be known. So the
+//! case records which keys the user had when it first looked ([`Turn::keys`](crate::case::turn::Turn::keys)). One that came
+//! since, in the time in which this case ran, that nobody ever used and that no store has, is one of ours whose answer was
+//! lost: it is disabled and deleted. Any other is somebody else's, and holds the case.
+//!
+//! Facts: IAM's API reference (2010-05-08): at most two access keys for a user; `CreateAccessKey` has no idempotency token;
+//! the secret is in its answer only; changes are seen everywhere after some seconds.
+
+use async_trait::async_trait;
+
+use aws_sdk_iam::operation::RequestId as _;
+use aws_sdk_iam::types::StatusType;
+use secrecy::SecretString;
+
+use super::name::KeyName;
+use super::{Account, Listed, MOST_KEYS};
+use crate::case::plan::Act;
+use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue, Sighting};
+use crate::connector::many;
+use crate::connector::recipe::{Rotation, Stored, Users, Which};
+use crate::connector::{Connector, Failure, Gate, Subject};
+use crate::credential::Kind;
+use crate::probe::Settle;
+
+/// Clocks that differ: IAM's, in whole seconds, and ours.
+const SKEW_MS: i64 = 5_000;
+/// So long IAM may take until it knows a new key everywhere.
+const KNOWN_AFTER_MS: i64 = 60_000;
+/// How often a new key is tried.
+const AGAIN_MS: i64 = 2_000;
+
+/// See the top.
+pub struct UserKeys(pub(super) Account);
+
+fn refused(note: &str) -> Failure {
+    Failure::new(FailureKind::Refused, note)
+}
+
+fn rotation(subject: &Subject) -> Result<(&Rotation, &str), Failure> {
+    let rotation = subject.rotation.as_ref().ok_or_else(|| refused("this credential has no recipe"))?;
+    match &rotation.recipe.users {
+        Users::Keys(user) => Ok((rotation, user)),
+        _ => Err(refused("the recipe names no user of IAM")),
+    }
+}
+
+/// The ids of the keys that go: by the versions that hold them. Never the one that consumers read by now.
+fn going(rotation: &Rotation) -> Vec<&str> {
+    let turn = &rotation.turn;
+    let stays = turn.new.as_ref().filter(|_| !rotation.ends).and_then(|new| new.user.as_deref());
+    let all = turn.old.iter().chain(&turn.left).chain(turn.new.iter().filter(|_| rotation.ends));
+    let mut ids: Vec<&str> = all.filter_map(|goes| goes.user.as_deref()).filter(|id| Some(*id) != stays).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+impl UserKeys {
+    fn key(user: &str, id: &str) -> Result<KeyName, Failure> {
+        KeyName::new(user, id).ok_or_else(|| refused("what stands beside the stored value is no access key id"))
+    }
+
+    /// The user's keys, where it is ours to touch and still stands at its path.
+    async fn listed(&self, user: &str) -> Result<Vec<Listed>, Failure> {
+        // Any key of the user says whose it is.
+        let name = KeyName::new(user, "AKIA0000000000000000").ok_or_else(|| refused("no user is called so"))?;
+        self.0.ours(&name).await?;
+        self.0.keys(user).await?.ok_or_else(|| Failure::new(FailureKind::Gone, "the user is gone"))
+    }
+
+    async fn look(&self, user: &str) -> Result<Observation, Failure> {
+        let name = KeyName::new(user, "AKIA0000000000000000").ok_or_else(|| refused("no user is called so"))?;
+        let mut seen = Observation { at_ms: self.0.clock.wall_ms(), ..Observation::default() };
+        seen.protected = self.0.protects(&name).await?;
+        seen.presence = Presence::Gone;
+        let Some(found) = self.0.user(name.user_name()).await? else { return Ok(seen) };
+        if found.full != user {
+            return Err(refused("the user has another path by now"));
+        }
+        (seen.presence, seen.principal_id) = (Presence::Present, Some(found.id));
+        let keys = self.0.keys(user).await?.unwrap_or_default();
+        seen.keys = Some(keys.iter().map(|key| key.name.key().to_owned()).collect());
+        Ok(seen)
+    }
+
+    /// Makes a key and stores it, or finds that both were done. What an earlier try left behind goes first.
+    async fn create(&self, rotation: &Rotation, user: &str) -> Result<Output, Failure> {
+        let made = many::read(rotation, Which::Candidate).await?;
+        let mut listed = self.listed(user).await?;
+        if let Some(made) = made.as_ref().filter(|made| made.key.is_some() && made.key == rotation.candidate)
+            && listed.iter().any(|key| made.user.as_deref() == Some(key.name.key()))
+        {
+            return Ok(Output::default());
+        }
+        for key in self.left_behind(rotation, &listed, made.as_ref()).await? {
+            self.delete(&key).await?;
+            listed.retain(|one| one.name != key);
+        }
+        if listed.len() >= MOST_KEYS {
+            return Err(refused(
+                "the user has two keys, and IAM lets it have no third: delete the one that nobody uses",
+            ));
+        }
+        let call = self.0.client.iam.create_access_key().user_name(last(user)).send();
+        let said = self.0.client.ask("iam:CreateAccessKey", true, call).await?;
+        let request_id = said.request_id().map(str::to_owned);
+        let unknown = || Failure::new(FailureKind::Unknown, "IAM's answer lacks the key");
+        let key = said.access_key.ok_or_else(unknown)?;
+        let name = Self::key(user, key.access_key_id())?;
+        let value = SecretString::from(key.secret_access_key);
+        let minted = Stored { version: 0, user: Some(key.access_key_id), value, key: rotation.candidate };
+        if let Err(failure) = rotation.store.keep(rotation, &minted).await {
+            // Nobody has its secret but us. What is left of it, where this fails as well, the next try finds.
+            self.delete(&name).await.ok();
+            return Err(Failure { kind: FailureKind::Unknown, blocks_system: false, ..failure });
+        }
+        Ok(Output { request_ids: request_id.into_iter().collect(), ..Output::default() })
+    }
+
+    /// Keys that this case had made, and that nobody reads: a stored candidate's, and one whose answer was lost.
+    async fn left_behind(
+        &self,
+        rotation: &Rotation,
+        listed: &[Listed],
+        candidate: Option<&Stored>,
+    ) -> Result<Vec<KeyName>, Failure> {
+        let turn = &rotation.turn;
+        let before = turn.keys.as_deref().ok_or_else(|| refused("it was not recorded which keys there were"))?;
+        let known = turn.old.iter().chain(&turn.left).chain(&turn.new).filter_map(|one| one.user.as_deref());
+        let current = many::read(rotation, Which::Current).await?.and_then(|current| current.user);
+        let known: Vec<&str> = known.chain(current.as_deref()).collect();
+        let is_new = |key: &&Listed| !before.iter().any(|id| id == key.name.key()) && !known.contains(&key.name.key());
+        let (ours, unknown): (Vec<&Listed>, Vec<&Listed>) = listed.iter().filter(is_new).partition(|key| {
+            candidate.is_some_and(|made| made.key.is_some() && made.user.as_deref() == Some(key.name.key()))
+        });
+        let mut left: Vec<KeyName> = ours.into_iter().map(|key| key.name.clone()).collect();
+        match unknown.as_slice() {
+            [] => {}
+            [orphan] if self.is_orphan(rotation, orphan).await? => left.push(orphan.name.clone()),
+            _ => return Err(refused("the user has a key that came since, and that somebody else may have made")),
+        }
+        Ok(left)
+    }
+
+    /// Whether a key can only be ours: made since the old value was looked at, and never used.
+    async fn is_orphan(&self, rotation: &Rotation, key: &Listed) -> Result<bool, Failure> {
+        let now_ms = self.0.clock.wall_ms();
+        let since_ms = rotation.since_ms.saturating_sub(SKEW_MS);
+        if !key.created_ms.is_some_and(|made_ms| made_ms >= since_ms && made_ms <= now_ms.saturating_add(SKEW_MS)) {
+            return Ok(false);
+        }
+        let call = self.0.client.iam.get_access_key_last_used().access_key_id(key.name.key()).send();
+        let Some(said) = self.0.client.look("iam:GetAccessKeyLastUsed", call).await? else { return Ok(true) };
+        Ok(said.access_key_last_used().is_none_or(|used| used.last_used_date().is_none()))
+    }
+
+    /// Disabled first: a deletion that is lost half-way leaves no key that lets in.
+    async fn delete(&self, key: &KeyName) -> Result<(), Failure> {
+        self.inactivate(key).await?;
+        let call = self.0.client.iam.delete_access_key().user_name(key.user_name()).access_key_id(key.key()).send();
+        gone_is_done(self.0.client.ask("iam:DeleteAccessKey", true, call).await)
+    }
+
+    async fn inactivate(&self, key: &KeyName) -> Result<(), Failure> {
+        let call = self.0.client.iam.update_access_key().user_name(key.user_name()).access_key_id(key.key());
+        let call = call.status(StatusType::Inactive).send();
+        gone_is_done(self.0.client.ask("iam:UpdateAccessKey", true, call).await)
+    }
+
+    /// The candidate lets in once IAM knows it everywhere.
+    async fn test(&self, rotation: &Rotation) -> Result<Gate, Failure> {
+        let candidate = rotation.candidate().await?;
+        let id = candidate.user.as_deref().ok_or_else(|| refused("the candidate has no id"))?;
+        if self.0.client.lets_in(id, &candidate.value).await? {
+            return Ok(Gate::Open);
+        }
+        let now_ms = self.0.clock.wall_ms();
+        let since_ms = now_ms.saturating_sub(rotation.turn.set_ms.unwrap_or(now_ms));
+        if since_ms < KNOWN_AFTER_MS {
+            return Ok(Gate::Shut { again_ms: now_ms.saturating_add(AGAIN_MS) });
+        }
+        Err(Failure::new(FailureKind::Rejected, "the new key does not let in"))
+    }
+
+    /// Disables what goes. Sessions that were opened with it live on, for up to 36 hours.
+    async fn disable(&self, rotation: &Rotation, user: &str) -> Result<Output, Failure> {
+        let listed = self.listed(user).await?;
+        let current = many::read(rotation, Which::Current).await?.and_then(|current| current.user);
+        for id in going(rotation) {
+            if !rotation.contains && current.as_deref() == Some(id) {
+                return Err(refused("consumers read this key"));
+            }
+            let key = Self::key(user, id)?;
+            if listed.iter().any(|one| one.name == key) {
+                self.inactivate(&key).await?;
+            }
+        }
+        let residue = if rotation.contains { Vec::new() } else { vec![Residue::DerivedUnknown] };
+        Ok(Output { residue, ..Output::default() })
+    }
+
+    async fn destroy(&self, rotation: &Rotation, user: &str) -> Result<Output, Failure> {
+        let listed = self.listed(user).await?;
+        for id in going(rotation) {
+            let key = Self::key(user, id)?;
+            match listed.iter().find(|one| one.name == key) {
+                Some(one) if one.active => return Err(refused("the key was enabled again: somebody needs it")),
+                Some(_) => self.delete(&key).await?,
+                None => {}
+            }
+        }
+        Ok(Output::default())
+    }
+
+    /// No candidate of this case lets in any more.
+    async fn restore(&self, rotation: &Rotation, user: &str) -> Result<Output, Failure> {
+        let made = many::read(rotation, Which::Candidate).await?;
+        let listed = self.listed(user).await?;
+        for key in self.left_behind(rotation, &listed, made.as_ref()).await? {
+            self.delete(&key).await?;
+        }
+        Ok(Output::default())
+    }
+
+    /// Whether any of the keys that go lets in, as IAM lists them.
+    async fn sight(&self, rotation: &Rotation, user: &str) -> Result<(Answer, bool), Failure> {
+        self.0.client.identity().await?;
+        let goes = going(rotation);
+        let Some(listed) = self.0.keys(user).await? else {
+            self.0.client.ask_identity().await?;
+            return Ok((Answer::Refused, true));
+        };
+        if goes.is_empty() {
+            return Ok((Answer::Unknown, false));
+        }
+        let alive = listed.iter().any(|key| key.active && goes.contains(&key.name.key()));
+        Ok((if alive { Answer::Accepted } else { Answer::Refused }, true))
+    }
+}
+
+fn gone_is_done<T>(answer: Result<T, Failure>) -> Result<(), Failure> {
+    match answer {
+        Err(failure) if failure.kind != FailureKind::Gone => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+/// The name without the path: IAM's calls take it.
+fn last(user: &str) -> &str {
+    user.rsplit('/').next().unwrap_or(user)
+}
+
+#[async_trait]
+impl Connector for UserKeys {
+    fn name(&self) -> &'static str {
+        Kind::AwsUser.as_str()
+    }
+
+    fn system(&self) -> &str {
+        &self.0.target
+    }
+
+    fn call_timeout_ms(&self) -> i64 {
+        self.0.call_timeout_ms()
+    }
+
+    fn settle(&self) -> Settle {
+        self.0.settle
+    }
+
+    async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
+        let (_, user) = rotation(subject)?;
+        self.0.within(FailureKind::Unavailable, self.look(user)).await
+    }
+
+    async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
+        let (rotation, user) = rotation(subject)?;
+        let doubt = FailureKind::Unknown;
+        match act {
+            Act::Create => self.0.within(doubt, self.create(rotation, user)).await,
+            // It lets in from the moment on at which IAM made it. From now it is ours to take back.
+            Act::Set => Ok(Output { done_ms: Some(self.0.clock.wall_ms()), ..Output::default() }),
+            Act::Disable => self.0.within(doubt, self.disable(rotation, user)).await,
+            Act::EndSessions => {
+                let name = Self::key(user, "AKIA0000000000000000")?;
+                self.0.within(doubt, self.0.deny_sessions(&name)).await
+            }
+            Act::Destroy => self.0.within(doubt, self.destroy(rotation, user)).await,
+            Act::Restore => self.0.within(doubt, self.restore(rotation, user)).await,
+            _ => Err(refused("this connector has no such step")),
+        }
+    }
+
+    async fn pass(&self, act: Act, subject: &Subject) -> Result<Gate, Failure> {
+        let (rotation, _) = rotation(subject)?;
+        match act {
+            Act::Test => self.0.within(FailureKind::Unavailable, self.test(rotation)).await,
+            Act::Adopt => Ok(many::adopted(rotation, self.0.clock.wall_ms())),
+            _ => Err(refused("this connector has no such gate")),
+        }
+    }
+
+    async fn probe(&self, subject: &Subject) -> Sighting {
+        let at_ms = self.0.clock.wall_ms();
+        let sight = async {
+            let (rotation, user) = rotation(subject)?;
+            self.sight(rotation, user).await
+        };
+        let sight = self.0.within(FailureKind::Unavailable, sight).await;
+        let (answer, control) = sight.unwrap_or((Answer::Unknown, false));
+        Sighting { level: Level::Issuer, answer, at_ms, control, residue: Vec::new(), request_id: None }
+    }
+
+    async fn self_check(&self) -> Result<(), Failure> {
+        self.0.self_check().await
+    }
+}
