@@ -88,7 +88,14 @@ async fn read(
     let pace = NonZeroU32::new(PER_SECOND).unwrap_or(NonZeroU32::MIN);
     let reader = Reader::open(&inventory.realm, &settings, process.clock.clone(), vec![watch], keys, pace).await;
     let reader = reader.map_err(|error| refused(&what, &error))?;
-    begin(process, Source::Vault(reader), (&inventory.realm, &at.to_string()), tenant, inventory.every_ms, alike);
+    begin(
+        process,
+        Source::Vault(Box::new(reader)),
+        (&inventory.realm, &at.to_string()),
+        tenant,
+        inventory.every_ms,
+        alike,
+    );
     Ok(())
 }
 
@@ -143,7 +150,7 @@ async fn read_accounts(
             keys,
             pace,
         );
-        begin(process, Source::Aws(reader), (&target.name, "secrets"), tenant, list.every_ms, alike.clone());
+        begin(process, Source::Aws(Box::new(reader)), (&target.name, "secrets"), tenant, list.every_ms, alike.clone());
     }
     Ok(())
 }
@@ -151,10 +158,10 @@ async fn read_accounts(
 /// What is read.
 enum Source {
     /// A Vault.
-    Vault(Reader),
+    Vault(Box<Reader>),
     /// Secrets of an account of AWS.
     #[cfg(feature = "aws")]
-    Aws(curfew::inventory::secrets::Reader),
+    Aws(Box<curfew::inventory::secrets::Reader>),
 }
 
 impl Source {

@@ -26,6 +26,7 @@ use crate::world::{env, unique, until};
 mod bound;
 mod cached;
 mod kept;
+mod keyed;
 mod kubernetes;
 mod leak;
 mod minted;

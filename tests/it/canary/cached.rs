@@ -42,7 +42,14 @@ inventory:
 "#,
         vault = admin.address,
     );
-    let leak = Leak { kind: "redis-user", says: "cache: redis", config, secret: &old };
+    let leak = Leak {
+        kind: "redis-user",
+        says: "cache: redis",
+        config,
+        secret: &old,
+        rule: "generic-api-key",
+        level: "target",
+    };
     let mut told = nodes[0].told().await;
     let died = leak.dies(home).await;
     let new = stored().await;

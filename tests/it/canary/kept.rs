@@ -48,7 +48,14 @@ rotations:
 "#,
         endpoint = moto.proxy.url(),
     );
-    let leak = Leak { kind: "postgres-role", says: "secretsmanager/prod/billing", config, secret: &old };
+    let leak = Leak {
+        kind: "postgres-role",
+        says: "secretsmanager/prod/billing",
+        config,
+        secret: &old,
+        rule: "generic-api-key",
+        level: "target",
+    };
     let died = leak.dies(home).await;
     let now = stored().await;
     let (user, new) = (now["username"].as_str().unwrap(), now["password"].as_str().unwrap().to_owned());

@@ -11,8 +11,11 @@ pub struct Leak<'a> {
     pub says: &'a str,
     /// `realms`, `targets`, `rotations` and `inventory`.
     pub config: String,
-    /// What the scanner found.
+    /// What the scanner found, and by which of its rules.
     pub secret: &'a str,
+    pub rule: &'a str,
+    /// How it is seen dead.
+    pub level: &'a str,
 }
 
 /// It was seen dead, and Curfew runs on.
@@ -26,7 +29,8 @@ pub struct Died {
 
 impl Leak<'_> {
     pub fn report(&self) -> String {
-        let found = json!({"RuleID": "generic-api-key", "StartLine": 3, "Secret": self.secret, "File": "app.env", "Commit": "74d5"});
+        let found =
+            json!({"RuleID": self.rule, "StartLine": 3, "Secret": self.secret, "File": "app.env", "Commit": "74d5"});
         json!([found]).to_string()
     }
 
@@ -68,7 +72,7 @@ log: {{level: trace}}
             async move { (line["verdict"]["state"] == "dead").then_some(line) }
         })
         .await;
-        assert_eq!(case["verdict"]["level"], "target", "{case}");
+        assert_eq!(case["verdict"]["level"], self.level, "{case}");
         Died { running, metrics, written, case }
     }
 }

@@ -36,7 +36,8 @@ inventory:
         vault = admin.address,
     );
     let says = format!("{mount}/static-creds/service in test");
-    let leak = Leak { kind: "postgres-role", says: &says, config, secret: &old };
+    let leak =
+        Leak { kind: "postgres-role", says: &says, config, secret: &old, rule: "generic-api-key", level: "target" };
     let died = leak.dies(home).await;
     let new = handed_out().await;
     assert!(pg.login(&user, &new).await.is_ok() && pg.login(&user, &old).await.is_err());
