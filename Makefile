@@ -12,7 +12,7 @@ DIR ?= /tmp/curfew-servers-$(shell id -u)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## The pipeline on real Kafka, Vault and PostgreSQL: tasks end, their credentials die, and you watch
+demo: ## The pipeline on real Kafka, Vault and PostgreSQL (and moto for AWS): tasks end, their credentials die, and you watch
 	@tests/demo/run
 
 test: ## All tests, on real servers

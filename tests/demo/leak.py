@@ -48,15 +48,20 @@ class Leak:
     def plant(self):
         """Somebody commits a configuration with the password in it."""
         self.old = self.consumer.read()
-        file = self.repo / "config/billing.env"
-        file.parent.mkdir(parents=True)
-        file.write_text(f"DB_HOST=db.example\nDB_USER={USER}\nDB_PASSWORD=\"{self.old}\"\n")
-        git = ["git", "-C", self.repo, "-c", "user.name=Dev", "-c", "user.email=dev@example.org"]
+        self.repo.mkdir()
         must("git", "init", "-q", self.repo)
-        must(*git, "add", ".")
-        must(*git, "commit", "-qm", "Configuration for billing")
+        text = f"DB_HOST=db.example\nDB_USER={USER}\nDB_PASSWORD=\"{self.old}\"\n"
+        self.commit("config/billing.env", text, "Configuration for billing")
         if self.world.postgres.witness(USER, self.old) != "accepted":
             raise Failure("the password does not work from the start")
+
+    def commit(self, name, text, why):
+        file = self.repo / name
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+        git = ["git", "-C", self.repo, "-c", "user.name=Dev", "-c", "user.email=dev@example.org"]
+        must(*git, "add", ".")
+        must(*git, "commit", "-qm", why)
 
     def scan(self):
         """A real Gitleaks; its report goes in unchanged. Answers when it was published, and what it found."""
@@ -70,10 +75,10 @@ class Leak:
              text=report, env=self.world.clean_env(), cwd=self.world.home)
         return published, found
 
-    def case(self):
+    def case(self, urn=None):
         """The newest case about it, with its records."""
         lines = [line for line in self.world.cases()
-                 if line["case"]["directive"]["credential"] == self.urn]
+                 if line["case"]["directive"]["credential"] == (urn or self.urn)]
         if not lines:
             return None
         newest = max(lines, key=lambda line: line["case"]["id"])
@@ -94,7 +99,7 @@ class Leak:
 
 
 def play(world, say):
-    """The whole act; answers whether all of it came out as it should."""
+    """The whole act; answers whether all of it came out as it should, and the repository."""
     leak = Leak(world)
     leak.plant()
     leak.consumer.start()
@@ -113,7 +118,7 @@ def play(world, say):
     if not timeline:
         say("  no case was opened within 90 s")
         leak.consumer.stop()
-        return False
+        return False, leak
     if not world.observe:
         until = time.monotonic() + 20
         while leak.consumer.taken is None and time.monotonic() < until:
@@ -123,7 +128,7 @@ def play(world, say):
     if world.observe:
         say(f"  held (observe): Curfew says that it would {timeline['line']['case']['directive']['action']} it; "
             f"the password {'still works' if old == 'accepted' else old}.")
-        return held and old == "accepted"
+        return held and old == "accepted", leak
     verdict, line = timeline["line"]["verdict"], []
     for what, at in (("contained", leak.moment(timeline, "disable")), ("new value promoted", leak.moment(timeline, "promote")),
                      ("consumer follows", leak.consumer.taken),
@@ -136,7 +141,8 @@ def play(world, say):
     say(f"  verdict: {verdict['state']}, level {verdict.get('level')}, {verdict.get('sightings')} sighting(s)"
         + (f", left: {'+'.join(verdict['residue'])}" if verdict.get("residue") else ""))
     say(f"  look further: curfew case {timeline['line']['case']['id']}")
-    return verdict["state"] == "dead" and old == "refused" and now == "accepted" and leak.consumer.taken is not None
+    good = verdict["state"] == "dead" and old == "refused" and now == "accepted" and leak.consumer.taken is not None
+    return good, leak
 
 
 def prepare(world):
@@ -156,6 +162,7 @@ def prepare(world):
             if time.monotonic() > until:
                 raise
             time.sleep(0.1)
-    for name, old, new in (("kv-store", "app/database", PATH), ("kv-inventory", "app/*", "apps/*")):
+    for name, old, new, more in (("kv-store", "app/database", PATH, ""), ("kv-store", "app/database", "apps/reports", "-reports"),
+                                 ("kv-inventory", "app/*", "apps/*", "")):
         policy = (REPO / f"deploy/vault/{name}.hcl").read_text().replace(old, new)
-        vault.call("PUT", f"sys/policies/acl/curfew-{name}", {"policy": policy})
+        vault.call("PUT", f"sys/policies/acl/curfew-{name}{more}", {"policy": policy})

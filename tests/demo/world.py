@@ -252,7 +252,7 @@ class World:
         say("Setting up (what is missing is installed once, into " + str(CACHE) + "):")
 
         def servers():
-            install(["kafka", "vault", "postgres", "gitleaks"])
+            install(["kafka", "vault", "postgres", "gitleaks", "moto"])
             at = time.monotonic()
             must(SERVERS, "start", self.dir, "kafka", "vault", "postgres", timeout=600)
             say(f"  Kafka, Vault, PostgreSQL: running ({time.monotonic() - at:.0f} s)")
@@ -274,8 +274,11 @@ class World:
             self.env[key] = shlex.split(value)[0]
         self.kafka, self.vault, self.postgres = self.env["CURFEW_TEST_KAFKA"], Vault(self.env), Postgres(self.env)
         self.home.mkdir(mode=0o700)
-        at_once(self.make_topics, self.make_database)
-        say(f"  topics, database users, Vault's database engine and policies: made ({time.monotonic() - at:.0f} s)")
+        from key import Account  # it takes from here what it needs
+        self.account = Account(self)
+        at_once(self.make_topics, self.make_database, self.account.start)
+        self.account.store()
+        say(f"  topics, database users, Vault's database engine and policies, users of AWS: made ({time.monotonic() - at:.0f} s)")
 
     def java(self, *words):
         # The folder that `servers` made: named by version and by a digest.
@@ -332,7 +335,7 @@ class World:
         import leak  # it needs this module
 
         leak.prepare(self)
-        for name, policies in (("enforce", ["enforce", "kv-store"]), ("reconcile", ["reconcile"]),
+        for name, policies in (("enforce", ["enforce", "kv-store", "kv-store-reports"]), ("reconcile", ["reconcile"]),
                                ("inventory", ["kv-inventory"])):
             private(self.home / f"{name}.token", vault.orphan(*(f"curfew-{policy}" for policy in policies)))
 
@@ -340,6 +343,7 @@ class World:
         at, metrics = time.monotonic(), free_port()
         self.config, self.log = self.home / "curfew.yaml", self.home / "curfew.log"
         self.metrics = f"http://127.0.0.1:{metrics}"
+        target, rotation = self.account.config("observe" if self.observe else "enforce")
         private(self.config, f"""\
 journal: {{path: {self.home}/curfew.db}}
 kafka: {{brokers: "{self.kafka}", group: curfew, properties: {{}}}}
@@ -347,7 +351,7 @@ topics:
   curfew.tasks: {{kinds: [vault-lease, vault-token, vault-secret-id], strongest: revoke,
     sources: [/schedulers/*, /exec, /broker], speaks_for: [/openlineage/demo]}}
   openlineage.events: {{format: openlineage, sources: [/openlineage/demo], kinds: [vault-lease], strongest: revoke}}
-  curfew.findings: {{events: [finding.observed, finding.closed], kinds: [vault-lease, postgres-role], strongest: contain}}
+  curfew.findings: {{events: [finding.observed, finding.closed], kinds: [vault-lease, postgres-role, aws-user], strongest: contain}}
 publish: {{outcomes: curfew.outcomes, states: curfew.outcomes, rotated: curfew.rotated, rejected: curfew.rejected}}
 metrics: {{listen: "127.0.0.1:{metrics}"}}
 realms:
@@ -359,11 +363,11 @@ realms:
     reconcile: {{token_file: {self.home}/reconcile.token, prefixes: [{{prefix: database/creds/, exclusive: false}}], tokens: false, every: 5s}}
 targets:
   - {{name: appdb, mode: {"observe" if self.observe else "enforce"}, postgres: {{url_file: {self.home}/appdb.url}}}}
-rotations:
+{target}rotations:
   - {{name: billing, target: appdb, roles: [billing], environment: prod, owner: team-billing,
      store: {{realm: demo, mount: kv, path: apps/billing, field: password}}}}
-inventory:
-  - {{realm: demo, token_file: {self.home}/inventory.token, mount: kv, paths: [apps/], fields: [password], every: 2s}}
+{rotation}inventory:
+  - {{realm: demo, token_file: {self.home}/inventory.token, mount: kv, paths: [apps/], fields: [password, secret_access_key], every: 2s}}
 fingerprint: {{key_file: {self.home}/fingerprint.keys}}
 policy:
   longest_life: 1h
