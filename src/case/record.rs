@@ -169,7 +169,8 @@ pub struct Output {
     /// How many derived things were killed.
     pub derived: u32,
     /// Of [`Act::Promote`](super::plan::Act::Promote) and [`Act::Mint`](super::plan::Act::Mint): what consumers read now. Of
-    /// [`Act::Copy`](super::plan::Act::Copy): the same at that place, whose versions are its own.
+    /// [`Act::Copy`](super::plan::Act::Copy): the same at that place, whose versions are its own. Of an
+    /// [`Act::Create`](super::plan::Act::Create) at a target: what it called the key that it made; no store has a version of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Generation>,
     /// When the system did it, by its own clock.

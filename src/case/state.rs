@@ -331,7 +331,9 @@ impl State {
             }
             Record::Superseded { by } if !self.is_closed() => {
                 let doubt = self.in_doubt;
-                self.turn.is_set |= doubt && self.current().is_some_and(|step| step.act == Act::Set);
+                let doubtful = self.current().map(|step| step.act).filter(|_| doubt);
+                self.turn.is_set |= doubtful == Some(Act::Set);
+                self.turn.asked |= doubtful == Some(Act::Create);
                 self.turn.refuted |= self.series.broken > 0;
                 self.phase = by.held.map_or(Phase::Open, |reason| Phase::Held { reason });
                 self.plan = None;
@@ -385,6 +387,7 @@ impl State {
             {
                 // Twice: the first one may have happened.
                 self.turn.is_set |= self.in_doubt && self.act(*step) == Some(Act::Set);
+                self.turn.asked |= self.in_doubt && self.act(*step) == Some(Act::Create);
                 self.in_doubt = true;
                 self.looked = false;
                 self.acted = true;
@@ -411,7 +414,9 @@ impl State {
                 if self.is_effect(*step) && *failure != FailureKind::Unknown {
                     self.in_doubt = false;
                 }
-                self.turn.is_set |= *failure == FailureKind::Unknown && self.act(*step) == Some(Act::Set);
+                let in_doubt = *failure == FailureKind::Unknown;
+                self.turn.is_set |= in_doubt && self.act(*step) == Some(Act::Set);
+                self.turn.asked |= in_doubt && self.act(*step) == Some(Act::Create);
                 // Our own access failed: that is no attempt at the credential.
                 if *failure != FailureKind::Denied {
                     self.attempts = self.attempts.saturating_add(1);

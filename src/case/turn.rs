@@ -21,6 +21,12 @@ pub struct Turn {
     /// be ours, made by a call whose answer was lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<String>>,
+    /// Keys of that user that were made for this case, by their ids: whoever uses them, they are ours to take back.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub made: BTreeSet<String>,
+    /// Another one may have been made, by a call whose answer was lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub asked: bool,
     /// The value that consumers read since the promotion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Generation>,
@@ -71,6 +77,7 @@ impl Turn {
 
     pub(super) fn did(&mut self, act: Act, output: &Output) {
         match act {
+            Act::Create => self.made.extend(output.current.as_ref().and_then(|made| made.user.clone())),
             Act::Set => {
                 self.is_set = true;
                 self.set_ms = output.done_ms.or(self.set_ms);

@@ -395,7 +395,7 @@ struct Holder {
 
 fn holder(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm], targets: &[Target]) -> Option<Holder> {
     match (&one.target, &one.roles, &one.approle) {
-        (Some(target), Some(roles), None) => at_target(c, one, (target, roles), place, targets),
+        (Some(target), Some(roles), None) => at_target(c, one, (target, roles), place, (realms, targets)),
         (None, None, Some(approle)) => {
             let (role, at) = (&approle.value, approle.referenced);
             known_realm(c, &role.realm, realms);
@@ -422,7 +422,7 @@ fn at_target(
     one: &Rotation,
     (target, roles): (&Spanned<String>, &Spanned<Vec<String>>),
     place: &Place,
-    targets: &[Target],
+    (realms, targets): (&[Realm], &[Target]),
 ) -> Option<Holder> {
     let found = targets.iter().find(|known| known.name == target.value);
     match found {
@@ -431,7 +431,15 @@ fn at_target(
             let known = targets.iter().map(|target| target.name.as_str());
             c.problems.push(Problem::new(target.referenced, message).nearest(&target.value, known));
         }
-        Some(Target { system: System::Aws(aws), .. }) => return at_account(c, (target, aws), roles, place),
+        Some(Target { system: System::Aws(aws), .. }) => {
+            // What the inventory lists of the account and what it reads at the store must be one tenant's.
+            if let Some(whose) = realms.iter().find(|realm| realm.rules.name == place.realm).map(|realm| &realm.tenant)
+                && whose.as_ref().zip(aws.tenant.as_ref()).is_some_and(|(one, other)| one != other)
+            {
+                c.wrong(target.referenced, "the account is of another tenant than the realm of `store`");
+            }
+            return at_account(c, (target, aws), roles, place);
+        }
         Some(known) if known.mode == Mode::Observe => c.warnings.push(format!(
             "rotation {}: target {} observes (`mode: enforce` there lets it be rotated)",
             one.name.value, known.name

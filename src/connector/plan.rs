@@ -145,7 +145,8 @@ fn destroys(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Vec<Step> {
     let others = others.filter(|other| *other != store);
     let mut steps: Vec<Step> = others.map(|other| step(Act::Destroy, other, true)).collect();
     if recipe.users.are_made_there() {
-        steps.insert(0, step(Act::Destroy, target, true));
+        // Enabled again by somebody, it is not dead: that is not to be skipped.
+        steps.insert(0, step(Act::Destroy, target, false));
     }
     steps.push(step(Act::Destroy, store, true));
     steps

@@ -6,7 +6,7 @@ mod adoption;
 mod approles;
 mod ends;
 mod redis;
-mod safe;
+pub mod safe;
 pub mod spread;
 mod static_roles;
 mod stories;

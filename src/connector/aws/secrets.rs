@@ -119,7 +119,9 @@ impl Secrets {
             Which::Version(number) => self.numbered(name, number).await?,
         };
         let Some(found) = found else { return Ok(None) };
-        let key = (which == Which::Candidate).then(|| Uuid::parse_str(&found.id).ok()).flatten();
+        // Whoever rotates it otherwise has the same label, and ids of the same form.
+        let is_ours = which == Which::Candidate && found.labels.iter().any(|label| label == OURS);
+        let key = is_ours.then(|| Uuid::parse_str(&found.id).ok()).flatten();
         Ok(Some(Stored { key, ..stored(place, &found)? }))
     }
 
@@ -175,7 +177,7 @@ impl Secrets {
             tracing::warn!(target = self.account.target, secret = place.path, "a stale AWSPENDING is taken over");
         }
         let content = current.content.holding(place, make().expose_secret(), user);
-        self.put(&place.path, &key, content).await
+        self.put(&place.path, &key, content, &[PENDING, OURS]).await
     }
 
     async fn promote(&self, rotation: &Rotation) -> Result<Output, Failure> {
@@ -189,12 +191,20 @@ impl Secrets {
         }
         let turn = &rotation.turn;
         let expected = [&turn.old, &turn.new].into_iter().flatten().any(|known| known.version == current.number);
-        // What was written before the candidate was made is in it as well.
-        let is_within = current.number < candidate.version && self.is_old(rotation, &current).await?;
+        // What was written before the candidate was made may be in it as well.
+        let is_within =
+            self.is_old(rotation, &current).await? && self.is_in_candidate(place, &candidate, &current).await?;
         if !expected && !is_within {
             return Err(refused("somebody else wrote the secret meanwhile"));
         }
         self.make_current(&place.path, &current.id, &key).await.map(done)
+    }
+
+    /// Whether the candidate is what consumers read now, but for the value.
+    async fn is_in_candidate(&self, place: &Place, candidate: &Stored, current: &Found) -> Result<bool, Failure> {
+        let Some(found) = self.version(&place.path, By::Label(PENDING)).await? else { return Ok(false) };
+        let user = candidate.user.as_deref();
+        Ok(current.content.holding(place, candidate.value.expose_secret(), user).0 == found.content.0)
     }
 
     /// Whether a version holds the old value: another field was written.
@@ -219,7 +229,7 @@ impl Secrets {
             return Err(refused("somebody else wrote the secret meanwhile"));
         }
         let content = found.content.holding(place, old.value.expose_secret(), old.user.as_deref());
-        let (version, request_ids) = self.replace(&place.path, &found, content, "revert").await?;
+        let (version, request_ids) = self.replace(&place.path, &found, content, "revert", &[PENDING, OURS]).await?;
         let current = Some(Generation { version, user: old.user });
         Ok(Output { current, request_ids, ..Output::default() })
     }
@@ -240,7 +250,11 @@ impl Secrets {
             if turn.new.is_some() && !rotation.ends {
                 self.strip(&place.path, PREVIOUS, &known, |found| Ok(goes(found.number))).await?;
             }
-            self.strip(&place.path, PENDING, &known, |_| Ok(known.holder(PENDING) == known.holder(CURRENT))).await?;
+            let is_over = |found: &Found| {
+                let is_current = known.holder(PENDING) == known.holder(CURRENT);
+                Ok(is_current || (rotation.ends && found.labels.iter().any(|label| label == OURS)))
+            };
+            self.strip(&place.path, PENDING, &known, is_over).await?;
         }
         let left = self.list(&place.path).await?;
         if rotation.ends || turn.old.is_none() || left.iter().any(|(number, _)| goes(*number)) {

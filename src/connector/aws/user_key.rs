@@ -18,9 +18,9 @@ use secrecy::SecretString;
 use super::name::KeyName;
 use super::{Account, Listed, MOST_KEYS};
 use crate::case::plan::Act;
-use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue, Sighting};
+use crate::case::record::{Answer, FailureKind, Generation, Level, Observation, Output, Presence, Residue, Sighting};
 use crate::connector::many;
-use crate::connector::recipe::{Rotation, Stored, Users, Which};
+use crate::connector::recipe::{Rotation, Stored, Users, Which, of_store};
 use crate::connector::{Connector, Failure, Gate, Subject};
 use crate::credential::Kind;
 use crate::probe::Settle;
@@ -52,7 +52,10 @@ fn going(rotation: &Rotation) -> Vec<&str> {
     let turn = &rotation.turn;
     let stays = turn.new.as_ref().filter(|_| !rotation.ends).and_then(|new| new.user.as_deref());
     let all = turn.old.iter().chain(&turn.left).chain(turn.new.iter().filter(|_| rotation.ends));
-    let mut ids: Vec<&str> = all.filter_map(|goes| goes.user.as_deref()).filter(|id| Some(*id) != stays).collect();
+    // Nothing takes its place: so what was to goes as well.
+    let made = turn.made.iter().map(String::as_str).filter(|_| rotation.ends);
+    let all = all.filter_map(|goes| goes.user.as_deref()).chain(made);
+    let mut ids: Vec<&str> = all.filter(|id| Some(*id) != stays).collect();
     ids.sort_unstable();
     ids.dedup();
     ids
@@ -89,15 +92,30 @@ impl UserKeys {
     /// Makes a key and stores it, or finds that both were done. What an earlier try left behind goes first.
     async fn create(&self, rotation: &Rotation, user: &str) -> Result<Output, Failure> {
         let made = many::read(rotation, Which::Candidate).await?;
-        let mut listed = self.listed(user).await?;
-        if let Some(made) = made.as_ref().filter(|made| made.key.is_some() && made.key == rotation.candidate)
-            && listed.iter().any(|key| made.user.as_deref() == Some(key.name.key()))
-        {
-            return Ok(Output::default());
+        let mut listed = match self.listed(user).await {
+            Err(failure) if failure.kind == FailureKind::Gone => return Err(refused("there is no such user any more")),
+            listed => listed?,
+        };
+        if let Some(made) = made.as_ref().filter(|made| made.key.is_some() && made.key == rotation.candidate) {
+            if listed.iter().any(|key| made.user.as_deref() == Some(key.name.key())) {
+                return Ok(Output { current: named(made.user.clone()), ..Output::default() });
+            }
+            // The store keeps what it has for this step: with another key it would go on saying this one.
+            return Err(Failure::new(FailureKind::Rejected, "the stored key is not there any more"));
         }
         for key in self.left_behind(rotation, &listed, made.as_ref()).await? {
             self.delete(&key).await?;
             listed.retain(|one| one.name != key);
+        }
+        // What this case has shut already goes anyway: where it is in the way, now.
+        for id in rotation.turn.left.iter().filter_map(|left| left.user.as_deref()).filter(|_| rotation.contains) {
+            let is_shut = |one: &&Listed| !one.active && one.name.key() == id;
+            if listed.len() >= MOST_KEYS
+                && let Some(key) = listed.iter().find(is_shut).map(|one| one.name.clone())
+            {
+                self.delete(&key).await?;
+                listed.retain(|one| one.name != key);
+            }
         }
         if listed.len() >= MOST_KEYS {
             return Err(refused(
@@ -111,13 +129,18 @@ impl UserKeys {
         let key = said.access_key.ok_or_else(unknown)?;
         let name = Self::key(user, key.access_key_id())?;
         let value = SecretString::from(key.secret_access_key);
+        let current = named(Some(key.access_key_id.clone()));
         let minted = Stored { version: 0, user: Some(key.access_key_id), value, key: rotation.candidate };
         if let Err(failure) = rotation.store.keep(rotation, &minted).await {
-            // Nobody has its secret but us. What is left of it, where this fails as well, the next try finds.
-            self.delete(&name).await.ok();
-            return Err(Failure { kind: FailureKind::Unknown, blocks_system: false, ..failure });
+            // It may be stored: the next try finds it there, or a key that nobody has.
+            if failure.kind == FailureKind::Unknown {
+                return Err(Failure { blocks_system: false, ..failure });
+            }
+            // Nobody has its secret but us.
+            self.delete(&name).await.map_err(|failure| Failure { kind: FailureKind::Unknown, ..failure })?;
+            return Err(of_store(failure));
         }
-        Ok(Output { request_ids: request_id.into_iter().collect(), ..Output::default() })
+        Ok(Output { current, request_ids: request_id.into_iter().collect(), ..Output::default() })
     }
 
     /// Keys that this case had made, and that nobody reads: a stored candidate's, and one whose answer was lost.
@@ -134,7 +157,9 @@ impl UserKeys {
         let known: Vec<&str> = known.chain(current.as_deref()).collect();
         let is_new = |key: &&Listed| !before.iter().any(|id| id == key.name.key()) && !known.contains(&key.name.key());
         let (ours, unknown): (Vec<&Listed>, Vec<&Listed>) = listed.iter().filter(is_new).partition(|key| {
-            candidate.is_some_and(|made| made.key.is_some() && made.user.as_deref() == Some(key.name.key()))
+            let id = key.name.key();
+            turn.made.contains(id)
+                || candidate.is_some_and(|made| made.key.is_some() && made.user.as_deref() == Some(id))
         });
         let mut left: Vec<KeyName> = ours.into_iter().map(|key| key.name.clone()).collect();
         match unknown.as_slice() {
@@ -145,8 +170,11 @@ impl UserKeys {
         Ok(left)
     }
 
-    /// Whether a key can only be ours: made since the old value was looked at, and never used.
+    /// Whether a key can only be ours: made while the case ran, which has lost an answer, and never used.
     async fn is_orphan(&self, rotation: &Rotation, key: &Listed) -> Result<bool, Failure> {
+        if !rotation.turn.asked {
+            return Ok(false);
+        }
         let now_ms = self.0.clock.wall_ms();
         let since_ms = rotation.since_ms.saturating_sub(SKEW_MS);
         if !key.created_ms.is_some_and(|made_ms| made_ms >= since_ms && made_ms <= now_ms.saturating_add(SKEW_MS)) {
@@ -198,12 +226,27 @@ impl UserKeys {
                 self.inactivate(&key).await?;
             }
         }
+        for key in self.left_unread(rotation, &listed).await? {
+            self.inactivate(&key).await?;
+        }
         let residue = if rotation.contains { Vec::new() } else { vec![Residue::DerivedUnknown] };
         Ok(Output { residue, ..Output::default() })
     }
 
+    /// Where all ends: keys that the case had made, and whose answers were lost.
+    async fn left_unread(&self, rotation: &Rotation, listed: &[Listed]) -> Result<Vec<KeyName>, Failure> {
+        if !rotation.ends || !rotation.turn.asked {
+            return Ok(Vec::new());
+        }
+        let made = many::read(rotation, Which::Candidate).await?;
+        self.left_behind(rotation, listed, made.as_ref()).await
+    }
+
     async fn destroy(&self, rotation: &Rotation, user: &str) -> Result<Output, Failure> {
         let listed = self.listed(user).await?;
+        for key in self.left_unread(rotation, &listed).await? {
+            self.delete(&key).await?;
+        }
         for id in going(rotation) {
             let key = Self::key(user, id)?;
             match listed.iter().find(|one| one.name == key) {
@@ -218,7 +261,10 @@ impl UserKeys {
     /// No candidate of this case lets in any more.
     async fn restore(&self, rotation: &Rotation, user: &str) -> Result<Output, Failure> {
         let made = many::read(rotation, Which::Candidate).await?;
-        let listed = self.listed(user).await?;
+        let listed = match self.listed(user).await {
+            Err(failure) if failure.kind == FailureKind::Gone => return Ok(Output::default()),
+            listed => listed?,
+        };
         for key in self.left_behind(rotation, &listed, made.as_ref()).await? {
             self.delete(&key).await?;
         }
@@ -234,7 +280,17 @@ impl UserKeys {
             return Ok((Answer::Refused, true));
         };
         if goes.is_empty() {
-            return Ok((Answer::Unknown, false));
+            // An older version: which key it was, the store may still say.
+            let old = many::old(rotation).await?.and_then(|old| old.user);
+            let current = many::read(rotation, Which::Current).await?.and_then(|current| current.user);
+            let mut active = listed.iter().filter(|key| key.active).map(|key| key.name.key());
+            return Ok(match old {
+                Some(old) if active.any(|id| id == old) => (Answer::Accepted, true),
+                Some(_) => (Answer::Refused, true),
+                // Whichever it was, it is none of those that let in.
+                None if current.is_some() && active.all(|id| Some(id) == current.as_deref()) => (Answer::Refused, true),
+                None => (Answer::Unknown, false),
+            });
         }
         let alive = listed.iter().any(|key| key.active && goes.contains(&key.name.key()));
         Ok((if alive { Answer::Accepted } else { Answer::Refused }, true))
@@ -246,6 +302,11 @@ fn gone_is_done<T>(answer: Result<T, Failure>) -> Result<(), Failure> {
         Err(failure) if failure.kind != FailureKind::Gone => Err(failure),
         _ => Ok(()),
     }
+}
+
+/// What the case remembers of a key that was made.
+fn named(user: Option<String>) -> Option<Generation> {
+    Some(Generation { version: 0, user })
 }
 
 /// The name without the path: IAM's calls take it.

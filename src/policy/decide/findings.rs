@@ -99,24 +99,30 @@ impl Draft<'_> {
         }
         let drafted = |mark: &&Mark| finding.fingerprints.contains(&mark.fingerprint);
         let known = finding.fingerprints.iter().filter_map(|fingerprint| self.view.marks.get(fingerprint)).flatten();
-        for mark in known.chain(self.marks.iter().filter(drafted)) {
+        let all: Vec<&Mark> = known.chain(self.marks.iter().filter(drafted)).collect();
+        for mark in all.iter().filter(|mark| !self.is_another_s(mark, &all)) {
             let version = found.entry(mark.credential.clone()).or_default();
             *version = (*version).max(Some(mark.version).filter(|version| *version > 0));
         }
-        // A key that a rotation stores is its rotation's: by itself it would only be disabled.
-        let users: Vec<(String, String)> = found
-            .keys()
-            .filter(|id| id.kind() == Kind::AwsUser)
-            .map(|id| (id.instance().to_owned(), id.id()))
-            .collect();
-        found.retain(|id, _| {
-            let of = |(account, user): &(String, String)| {
-                id.instance() == account && id.id().rsplit_once('/').is_some_and(|(whose, _)| whose == user)
-            };
-            id.kind() != Kind::AwsAccessKey || !users.iter().any(of)
-        });
         // Always the same ones: else each scan would find others, and call them news.
         found.into_iter().take(MOST_MATCHES).collect()
+    }
+
+    /// A key that a rotation stores is the rotation's: by itself it would only be disabled. One that the rotation has
+    /// replaced is disabled by itself, if it still lets in.
+    fn is_another_s(&self, mark: &Mark, all: &[&Mark]) -> bool {
+        let is_replaced = |user: &Mark| {
+            let now = self.credential(&user.credential).and_then(|known| known.version);
+            now.is_some_and(|now| user.version < now) && !self.view.cases.contains_key(&user.credential)
+        };
+        let mut same = all.iter().filter(|other| {
+            other.fingerprint == mark.fingerprint && other.credential.instance() == mark.credential.instance()
+        });
+        match mark.credential.kind() {
+            Kind::AwsAccessKey => same.any(|other| other.credential.kind() == Kind::AwsUser && !is_replaced(other)),
+            Kind::AwsUser => is_replaced(mark) && same.any(|other| other.credential.kind() == Kind::AwsAccessKey),
+            _ => false,
+        }
     }
 
     pub(super) fn credential(&self, id: &CredentialId) -> Option<&Credential> {

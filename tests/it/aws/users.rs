@@ -19,13 +19,14 @@ use curfew::event::{
 };
 use curfew::journal::{CaseLine, Journal};
 use futures::StreamExt as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::proxy::Fault;
 use super::*;
 use crate::admin::Admin;
 use crate::endure::{self, Trial};
 use crate::rotation::kv_mount;
+use crate::rotation::safe::Shelf;
 use crate::stage::{Stage, case_of, event, record};
 use crate::store::Store;
 use crate::vault::about;
@@ -55,7 +56,7 @@ struct Course {
     recipe: Recipe,
     registry: Registry,
     victim: Victim,
-    admin: Admin,
+    shelf: Shelf,
     action: Action,
     root: Client,
 }
@@ -70,22 +71,35 @@ impl Field {
     }
 
     async fn course(&self, action: Action, adoption: Adoption) -> Course {
+        self.course_at(Keeper::Kv, action, adoption).await
+    }
+
+    async fn course_at(&self, keeper: Keeper, action: Action, adoption: Adoption) -> Course {
         let victim = self.moto.victim().await;
         let path = format!("apps/{}", victim.name());
-        let secret = json!({"data": {"id": victim.key.id, "secret": victim.key.secret, "region": REGION}});
-        self.admin.done("POST", &format!("{}/data/{path}", self.mount), secret).await;
-        let recipe = recipe_of(&victim, place(&self.mount, &path), adoption);
+        let shelf = Shelf { admin: self.admin.clone(), safe: Some(self.moto.secrets.clone()) };
+        let mut place = place(&self.mount, &path);
+        if keeper == Keeper::AwsSecret {
+            (place.keeper, place.realm, place.mount) = (keeper, "aws".to_owned(), recipe::SECRETS_MANAGER.to_owned());
+        }
+        shelf.write(&place, &json!({"id": victim.key.id, "secret": victim.key.secret, "region": REGION})).await;
+        let recipe = recipe_of(&victim, place, adoption);
         let clock = clock::System::shared();
         let mut registry = self.moto.registry().await;
         registry.add(aws::connect_users("aws", &self.moto.settings(), clock.clone()).await.unwrap());
         let settings = VaultSettings::new(&self.admin.address, Auth::Token(self.token.clone().into()));
         let places = [recipe.place.clone()];
-        let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock, &places, &[]).await.unwrap();
-        stores.into_iter().for_each(|store| registry.add_store(store));
+        if keeper == Keeper::AwsSecret {
+            let made = aws::secrets::connect("aws", &self.moto.settings(), clock.clone(), &places).await;
+            registry.add_store(made.unwrap());
+        } else {
+            let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock, &places, &[]).await.unwrap();
+            stores.into_iter().for_each(|store| registry.add_store(store));
+        }
         let name = "test".to_owned();
         registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes: Vec::new(), targets: Vec::new() });
         registry.add_recipe(recipe.clone());
-        Course { recipe, registry, victim, admin: self.admin.clone(), action, root: self.moto.root.clone() }
+        Course { recipe, registry, victim, shelf, action, root: self.moto.root.clone() }
     }
 }
 
@@ -145,11 +159,10 @@ fn found(id: &str, validity: &str) -> Event {
 impl Course {
     /// What consumers read: version, id, secret.
     async fn stored(&self) -> (i64, String, String) {
-        let Place { mount, path, .. } = &self.recipe.place;
-        let (_, body) = self.admin.call("GET", &format!("{mount}/data/{path}"), Value::Null).await;
-        let text = |name: &str| body["data"]["data"][name].as_str().unwrap().to_owned();
+        let (version, fields) = self.shelf.current(&self.recipe.place).await;
+        let text = |name: &str| fields[name].as_str().unwrap().to_owned();
         assert_eq!(text("region"), REGION, "other fields stay");
-        (body["data"]["metadata"]["version"].as_i64().unwrap(), text("id"), text("secret"))
+        (version, text("id"), text("secret"))
     }
 
     /// The user's keys, and whether each lets in.
@@ -165,9 +178,7 @@ impl Course {
         let (version, id, secret) = self.stored().await;
         assert!(version > 1 && id != self.victim.key.id && secret != self.victim.key.secret, "{what}");
         assert_eq!(self.keys().await, [(id, true)], "{what}: the one key that consumers read");
-        let Place { mount, path, .. } = &self.recipe.place;
-        let (status, _) = self.admin.call("GET", &format!("{mount}/metadata/curfew-pending/{path}"), Value::Null).await;
-        assert_eq!(status, 404, "{what}: a candidate is left behind");
+        self.shelf.assert_clean(&self.recipe.place, what).await;
     }
 }
 
@@ -189,7 +200,8 @@ impl Trial for Course {
     async fn open_case(&self, journal: &dyn Journal) {
         let validity = if self.action == Action::Contain { "active" } else { "unknown" };
         let (credential, id) = (self.recipe.credential.clone(), &self.victim.key.id);
-        record(journal, vec![registered(credential, id, Some(1)), found(id, validity)]).await;
+        let (version, ..) = self.stored().await;
+        record(journal, vec![registered(credential, id, Some(version)), found(id, validity)]).await;
     }
 
     async fn died(&self, what: &str) -> Registry {
@@ -311,25 +323,32 @@ async fn who_cannot_work_with_the_new_key_gets_the_old_one_back(store: Store) {
     let field = Field::new().await;
     let adoption =
         Adoption { consumers: vec!["web".into()], within_ms: 3_600_000, by_word: true, ..Adoption::default() };
-    let course = field.course(Action::Rollover, adoption).await;
-    let stage = Stage::new(store, course.registry.clone());
-    let journal = stage.open().await;
-    course.open_case(journal.as_ref()).await;
-    let executor = stage.executor(journal.clone());
-    until("the promotion", || async {
-        executor.drain().await.unwrap();
-        let line = case_of(journal.as_ref(), &course.recipe.credential).await.unwrap();
-        line.case.state.may_go_back().then_some(())
-    })
-    .await;
-    assert_eq!(course.keys().await.len(), 2, "both let in");
-    let (credential, consumer) = (course.recipe.credential.clone(), "web".to_owned());
-    let data = CredentialAdopted { credential, version: 2, consumer, failed: true };
-    record(journal.as_ref(), vec![event(Type::CredentialAdopted, Data::CredentialAdopted(data))]).await;
-    held(&stage, &journal, &course, HoldReason::Unhealthy).await;
-    let (version, id, secret) = course.stored().await;
-    assert_eq!((version, &id, &secret), (3, &course.victim.key.id, &course.victim.key.secret));
-    assert_eq!(course.keys().await, [(id, true)], "the new one is gone");
+    for keeper in [Keeper::Kv, Keeper::AwsSecret] {
+        let course = field.course_at(keeper, Action::Rollover, adoption.clone()).await;
+        let stage = Stage::new(store.fresh(), course.registry.clone());
+        let journal = stage.open().await;
+        course.open_case(journal.as_ref()).await;
+        let executor = stage.executor(journal.clone());
+        until("the promotion", || async {
+            executor.drain().await.unwrap();
+            let line = case_of(journal.as_ref(), &course.recipe.credential).await.unwrap();
+            line.case.state.may_go_back().then_some(())
+        })
+        .await;
+        assert_eq!(course.keys().await.len(), 2, "both let in");
+        // They used it: so it is known to be ours by our own word alone.
+        field.moto.proxy.is(Fault::Answers("GetAccessKeyLastUsed", LAST_USED.to_owned()));
+        let (version, ..) = course.stored().await;
+        let (credential, consumer) = (course.recipe.credential.clone(), "web".to_owned());
+        let data = CredentialAdopted { credential, version, consumer, failed: true };
+        record(journal.as_ref(), vec![event(Type::CredentialAdopted, Data::CredentialAdopted(data))]).await;
+        held(&stage, &journal, &course, HoldReason::Unhealthy).await;
+        let (back, id, secret) = course.stored().await;
+        assert_eq!((&id, &secret), (&course.victim.key.id, &course.victim.key.secret));
+        assert!(back > version, "numbers only grow");
+        assert_eq!(course.keys().await, [(id, true)], "{keeper:?}: the new one is gone");
+        field.moto.proxy.is(Fault::None);
+    }
 }
 
 /// A store in memory, which fails as often as the network does.
@@ -393,7 +412,12 @@ impl recipe::Store for Drawer {
         if fate == 0 {
             return Err(Failure::new(FailureKind::Unavailable, "injected"));
         }
-        *self.candidate.lock().unwrap() = Some(copy_of(minted));
+        // As stores do: what is there under this step's key stays.
+        let mut candidate = self.candidate.lock().unwrap();
+        if candidate.as_ref().is_none_or(|there| there.key != minted.key) {
+            *candidate = Some(copy_of(minted));
+        }
+        drop(candidate);
         if fate == 1 {
             return Err(Failure::new(FailureKind::Unknown, "injected"));
         }
@@ -421,7 +445,7 @@ async fn no_key_is_orphaned_by_a_thousand_cuts() {
         let rotation = Rotation {
             recipe: Arc::new(recipe_of(&victim, place("kv", "x"), Adoption::default())),
             store: drawer.clone(),
-            turn: Turn { old: Some(old), keys: Some(vec![victim.key.id.clone()]), ..Turn::default() },
+            turn: Turn { old: Some(old), keys: Some(vec![victim.key.id.clone()]), asked: true, ..Turn::default() },
             candidate: Some(uuid::Uuid::new_v4()),
             contains: false,
             ends: false,
@@ -435,6 +459,9 @@ async fn no_key_is_orphaned_by_a_thousand_cuts() {
             let life = Duration::from_millis(rand::random_range(1..200));
             match tokio::time::timeout(life, connector.perform(Act::Create, &subject)).await {
                 Ok(Ok(_)) => break,
+                Ok(Err(failure)) if failure.kind == FailureKind::Rejected => {
+                    subject.rotation.as_mut().unwrap().candidate = Some(uuid::Uuid::new_v4());
+                }
                 Ok(Err(failure)) => assert_ne!(failure.kind, FailureKind::Refused, "{}", failure.note),
                 Err(_) => {}
             }

@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret as _;
 
-use super::engine::{Found, PREVIOUS};
+use super::engine::{Found, OURS, PREVIOUS};
 use super::{Secrets, refused, stored};
 use crate::case::record::{Generation, Output};
 use crate::connector::Failure;
@@ -29,7 +29,7 @@ impl Secrets {
         let content = found.content.holding(copy, value.value.expose_secret(), value.user.as_deref());
         // A value that is written again is another version, whatever it follows.
         let (version, request_ids) =
-            self.replace(&copy.path, &found, content, &format!("copy:{}", value.version)).await?;
+            self.replace(&copy.path, &found, content, &format!("copy:{}", value.version), &[OURS]).await?;
         Ok(has(version, request_ids))
     }
 

@@ -42,6 +42,8 @@ pub(crate) struct Found {
     pub(super) id: String,
     /// When it was made, in milliseconds: its number.
     pub(crate) number: i64,
+    /// Its labels.
+    pub(super) labels: Vec<String>,
     /// Its fields.
     pub(crate) content: Wiped,
     /// AWS's id of the request.
@@ -93,12 +95,13 @@ impl Secrets {
         let request_id = said.request_id().map(str::to_owned);
         let id = said.version_id().ok_or_else(odd)?.to_owned();
         let number = said.created_date().and_then(|at| at.to_millis().ok()).ok_or_else(odd)?;
+        let labels = said.version_stages().to_vec();
         let text = said.secret_string.map(Zeroizing::new);
         let text =
             text.ok_or_else(|| refused("the secret is binary: its values stand in the fields of a JSON object"))?;
         let content = serde_json::from_str::<Value>(&text).ok().map(Wiped).filter(|all| all.fields().is_some());
         let content = content.ok_or_else(|| refused("the secret is no JSON object with fields"))?;
-        Ok(Some(Found { id, number, content, request_id }))
+        Ok(Some(Found { id, number, labels, content, request_id }))
     }
 
     /// The version of a number: of those with labels, or of all.
@@ -232,10 +235,11 @@ impl Secrets {
     }
 
     /// A new version of this id, that nobody reads yet. What is there under this id already stays as it is.
-    pub(super) async fn put(&self, name: &str, id: &str, content: Wiped) -> Result<Output, Failure> {
+    pub(super) async fn put(&self, name: &str, id: &str, content: Wiped, labels: &[&str]) -> Result<Output, Failure> {
         let text = Zeroizing::new(content.0.to_string());
         let call = self.account.client.secrets.put_secret_value().secret_id(name).client_request_token(id);
-        let call = call.secret_string(text.as_str()).version_stages(PENDING).version_stages(OURS);
+        let call = call.secret_string(text.as_str());
+        let call = labels.iter().fold(call, |call, label| call.version_stages(*label));
         let done = self.account.client.ask("secretsmanager:PutSecretValue", true, call.send()).await?;
         let request_ids = done.request_id().map(str::to_owned).into_iter().collect();
         Ok(Output { request_ids, ..Output::default() })
@@ -268,18 +272,19 @@ impl Secrets {
     }
 
     /// Puts `content` in the place of `found`, which consumers read. `why` and what it follows name the new version, so that
-    /// it is made once. Its number, and the ids of the requests.
+    /// it is made once; it has `labels` besides. Its number, and the ids of the requests.
     pub(super) async fn replace(
         &self,
         name: &str,
         found: &Found,
         content: Wiped,
         why: &str,
+        labels: &[&str],
     ) -> Result<(i64, Vec<String>), Failure> {
         let id = Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("urn:curfew:aws:{why}:{name}:{}", found.id).as_bytes());
         let id = id.to_string();
         if self.version(name, By::Id(&id)).await?.is_none() {
-            self.put(name, &id, content).await?;
+            self.put(name, &id, content, labels).await?;
         }
         let written = self.version(name, By::Id(&id)).await?;
         let written = written.ok_or_else(|| again("the new version is not to be seen yet"))?;
