@@ -25,9 +25,9 @@ use super::proxy::Fault;
 use super::*;
 use crate::admin::Admin;
 use crate::endure::{self, Trial};
-use crate::rotation::kv_mount;
 use crate::rotation::safe::Shelf;
-use crate::stage::{Stage, case_of, event, record};
+use crate::rotation::{Down, kv_mount};
+use crate::stage::{Between as _, Stage, case_of, event, record};
 use crate::store::Store;
 use crate::vault::about;
 
@@ -41,6 +41,9 @@ over_both! {
     a_third_key_is_not_asked_for,
     a_finding_of_its_id_replaces_it,
     who_cannot_work_with_the_new_key_gets_the_old_one_back,
+    what_ends_amid_its_rotation_leaves_no_key,
+    a_key_made_by_hand_before_the_first_try_is_left_alone,
+    a_new_key_that_leaks_before_the_old_one_is_cut_takes_both_with_it,
 }
 
 /// moto, and a KV mount.
@@ -349,6 +352,78 @@ async fn who_cannot_work_with_the_new_key_gets_the_old_one_back(store: Store) {
         assert_eq!(course.keys().await, [(id, true)], "{keeper:?}: the new one is gone");
         field.moto.proxy.is(Fault::None);
     }
+}
+
+/// A key was made for it, and nobody reads that one yet.
+async fn what_ends_amid_its_rotation_leaves_no_key(store: Store) {
+    let field = Field::new().await;
+    for keeper in [Keeper::Kv, Keeper::AwsSecret] {
+        let course = field.course_at(keeper, Action::Rollover, Adoption::default()).await;
+        let down = Down::of(keeper.as_str(), Act::Promote);
+        let stage = Stage::new(store.fresh(), down.before(&course.registry));
+        let journal = stage.open().await;
+        course.open_case(journal.as_ref()).await;
+        let executor = stage.executor(journal.clone());
+        until("the new key", || async {
+            executor.drain().await.unwrap();
+            let line = case_of(journal.as_ref(), &course.recipe.credential).await.unwrap();
+            line.case.state.turn.is_set.then_some(())
+        })
+        .await;
+        assert_eq!(course.keys().await.len(), 2);
+        let (credential, by, reason) = (course.recipe.credential.clone(), "ann".to_owned(), "it ends".to_owned());
+        let data = Data::OperatorRevoke { credential, by, reason };
+        record(journal.as_ref(), vec![event(Type::OperatorRevoke, data)]).await;
+        let line = stage.run_until_closed(&journal, &course.recipe.credential).await;
+        assert_dead(&line, "ends");
+        assert_eq!(course.keys().await, [], "{keeper:?}: no key of it is left");
+        course.shelf.assert_clean(&course.recipe.place, "ends").await;
+    }
+}
+
+async fn a_key_made_by_hand_before_the_first_try_is_left_alone(store: Store) {
+    let field = Field::new().await;
+    let course = field.course(Action::Rollover, Adoption::default()).await;
+    let down = Down::of("aws-user", Act::Create);
+    let stage = Stage::new(store, down.before(&course.registry));
+    let journal = stage.open().await;
+    course.open_case(journal.as_ref()).await;
+    let executor = stage.executor(journal.clone());
+    until("the look", || async {
+        executor.drain().await.unwrap();
+        let line = case_of(journal.as_ref(), &course.recipe.credential).await.unwrap();
+        line.case.state.turn.keys.is_some().then_some(())
+    })
+    .await;
+    let theirs = field.moto.second_key(&course.victim).await;
+    down.ends();
+    held(&stage, &journal, &course, HoldReason::Refused).await;
+    let keys = course.keys().await;
+    assert!(keys.contains(&(theirs.id, true)) && keys.contains(&(course.victim.key.id.clone(), true)), "{keys:?}");
+}
+
+async fn a_new_key_that_leaks_before_the_old_one_is_cut_takes_both_with_it(store: Store) {
+    let field = Field::new().await;
+    let adoption =
+        Adoption { consumers: vec!["web".into()], within_ms: 3_600_000, by_word: true, ..Adoption::default() };
+    let course = field.course(Action::Rollover, adoption).await;
+    let stage = Stage::new(store, course.registry.clone());
+    let journal = stage.open().await;
+    course.open_case(journal.as_ref()).await;
+    let executor = stage.executor(journal.clone());
+    until("the promotion", || async {
+        executor.drain().await.unwrap();
+        let line = case_of(journal.as_ref(), &course.recipe.credential).await.unwrap();
+        line.case.state.may_go_back().then_some(())
+    })
+    .await;
+    let (version, leaked, _) = course.stored().await;
+    let known = registered(course.recipe.credential.clone(), &leaked, Some(version));
+    record(journal.as_ref(), vec![known, found(&leaked, "active")]).await;
+    let line = stage.run_until_closed(&journal, &course.recipe.credential).await;
+    assert_dead(&line, "both");
+    course.assert_replaced("both").await;
+    assert_ne!(course.stored().await.1, leaked);
 }
 
 /// A store in memory, which fails as often as the network does.
