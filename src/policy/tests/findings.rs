@@ -123,19 +123,30 @@ fn an_access_key_is_matched_by_its_id_alone() {
     // A key that a rotation stores is the rotation's: by itself it would only be disabled.
     let third = "AKIAIOSFODNN7EXAMPLG";
     let user = CredentialId::new(Kind::AwsUser, "aws", "ci/bot").unwrap();
+    let stored = |id: &str, version| {
+        Data::CredentialRegistered(CredentialRegistered {
+            credential: user.clone(),
+            fingerprints: vec![PartFingerprint { fingerprint: access_key_mark(id).unwrap(), part: None }],
+            version: Some(version),
+            current: true,
+            issued_ms: None,
+            owner: None,
+            environment: None,
+        })
+    };
     world.tell(listed(third));
-    world.tell(Data::CredentialRegistered(CredentialRegistered {
-        credential: user.clone(),
-        fingerprints: vec![PartFingerprint { fingerprint: access_key_mark(third).unwrap(), part: None }],
-        version: Some(1),
-        current: true,
-        issued_ms: None,
-        owner: None,
-        environment: None,
-    }));
-    let stored = world.tell(found("i", ACCESS_KEY_ID, third));
-    assert_eq!(asked(&stored), [(Action::Contain, Some(1))]);
-    assert_eq!(stored.directives[0].credential, user);
+    world.tell(stored(third, 1));
+    let contained = world.tell(found("i", ACCESS_KEY_ID, third));
+    assert_eq!(asked(&contained), [(Action::Contain, Some(1))]);
+    assert_eq!(contained.directives[0].credential, user);
+    // One that it has replaced is ended by itself, if it still lets in: the one that consumers read is not meant.
+    let mut world = World::new();
+    world.tell(listed(third));
+    world.tell(stored(third, 1));
+    world.tell(stored("AKIAIOSFODNN7EXAMPLH", 2));
+    let replaced = world.tell(found("j", ACCESS_KEY_ID, third));
+    assert_eq!(asked(&replaced), [(Action::Revoke, None)]);
+    assert_eq!(replaced.directives[0].credential, key(third));
     // What is no id of a long-lived key is no mark.
     for id in ["ASIAIOSFODNN7EXAMPLE", "AKIA", "akiaiosfodnn7example", ""] {
         assert_eq!(access_key_mark(id), None, "{id}");
