@@ -7,6 +7,7 @@ use curfew::case::Action;
 use curfew::config::{Config, Login, Realm, System, Target};
 use curfew::connector::recipe::{Keeper, Place, Recipe};
 use curfew::connector::{self, Connector, Registry, postgres, redis, vault, webhook};
+use curfew::credential::Kind;
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::journal::Served;
 use curfew::ops::freeze_file;
@@ -41,6 +42,17 @@ impl Part {
             )));
         }
         let is_there = |realm: &str| self.realms.is_empty() || self.realms.iter().any(|one| one == realm);
+        // A key of IAM is made and stored in one step: by who has both logins.
+        for recipe in config.recipes.iter().filter(|recipe| recipe.credential.kind() == Kind::AwsUser) {
+            let (store, account) = (&recipe.place.realm, recipe.credential.instance());
+            if is_there(store) != is_there(account) {
+                let name = &recipe.name;
+                return Err(Failed::Usage(format!(
+                    "rotation {name} makes keys at {account} and stores them in {store}: it needs `--realm {account}` and \
+                     `--realm {store}`"
+                )));
+            }
+        }
         for recipe in config.recipes.iter().filter(|recipe| is_there(&recipe.place.realm)) {
             if let Some(Place { realm, .. }) = recipe.copies.iter().find(|copy| !is_there(&copy.realm)) {
                 let name = &recipe.name;

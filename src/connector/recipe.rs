@@ -367,6 +367,18 @@ impl Rotation {
         }
     }
 
+    /// Who takes a candidate that a store picks.
+    ///
+    /// # Errors
+    /// `Refused` where that cannot be said.
+    pub fn taker(&self) -> Result<&str, Failure> {
+        use crate::case::record::FailureKind::Refused;
+        let old = self.turn.old.as_ref();
+        let old = old.ok_or_else(|| Failure::new(Refused, "consumers read nothing that could be replaced"))?;
+        let next = self.recipe.users.next(old.user.as_deref());
+        next.ok_or_else(|| Failure::new(Refused, "the stored user is none of the recipe's"))
+    }
+
     /// Whether the provider picks the new value.
     pub fn mints(&self) -> bool {
         self.recipe.place.keeper.mints()

@@ -145,11 +145,8 @@ impl Secrets {
     }
 
     async fn create(&self, rotation: &Rotation) -> Result<Output, Failure> {
-        let recipe = &rotation.recipe;
-        let old = rotation.turn.old.as_ref().ok_or_else(|| refused("consumers read nothing that could be replaced"))?;
-        let user =
-            recipe.users.next(old.user.as_deref()).ok_or_else(|| refused("the stored user is none of the recipe's"))?;
-        self.put_candidate(rotation, Some(user), || candidate(&recipe.password)).await
+        let user = rotation.taker()?;
+        self.put_candidate(rotation, Some(user), || candidate(&rotation.recipe.password)).await
     }
 
     /// Stores what `make` makes, unless the candidate is there.
