@@ -25,6 +25,7 @@ use crate::credential::{CredentialId, Kind};
 use crate::event::{Event, GrantSpec, digest16};
 use crate::intake::Intake;
 use crate::journal;
+use crate::metrics::Alarm;
 use crate::task::{Tenant, Tenure};
 use rule::{Bound, Origin, Rule};
 
@@ -126,7 +127,7 @@ impl Binder {
                         }
                         blind = if round.partial { blind + 1 } else { 0 };
                         if blind == PATIENCE {
-                            self.intake.metrics.alarm("binding_blind");
+                            self.intake.metrics.alarm(Alarm::BindingBlind);
                         }
                         if round.waits > 0 {
                             pause = pause.min(SOON);

@@ -37,6 +37,9 @@ pub enum Action {
 }
 
 impl Action {
+    /// All of them, weakest first.
+    pub const ALL: [Self; 5] = [Self::Track, Self::Verify, Self::Rollover, Self::Contain, Self::Revoke];
+
     /// The name in events, metrics and configuration.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -77,6 +80,18 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::TaskEnd,
+        Self::LateStart,
+        Self::Deadline,
+        Self::Heartbeat,
+        Self::Reconcile,
+        Self::Finding,
+        Self::Age,
+        Self::Operator,
+    ];
+
     /// The name in events and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

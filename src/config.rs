@@ -5,6 +5,7 @@
 
 mod aws;
 pub mod bindings;
+pub mod canary;
 pub mod check;
 pub mod file;
 pub mod kubernetes;
@@ -96,6 +97,8 @@ pub struct Config {
     pub inventories: Vec<Inventory>,
     /// Which runs credentials are bound to by their metadata.
     pub bindings: Vec<Binding>,
+    /// What measures the whole way.
+    pub canary: Option<Canary>,
     /// Clusters whose Jobs and Pods are tasks.
     pub clusters: Vec<Watched>,
     /// What policy decides by.
@@ -422,6 +425,27 @@ pub struct Binding {
     pub strongest: Action,
     /// What is taken for what.
     pub rules: Vec<Rule>,
+}
+
+/// A credential that is minted to die.
+#[derive(Debug, Clone)]
+pub struct Canary {
+    /// The realm in which it is minted.
+    pub realm: String,
+    /// Holds the token by which.
+    pub token_file: PathBuf,
+    /// The path that gives it.
+    pub role: String,
+    /// Whose task it is.
+    pub tenant: Tenant,
+    /// The topic whose authority the task has.
+    pub topic: String,
+    /// In whose name it is told.
+    pub source: String,
+    /// How often.
+    pub every_ms: i64,
+    /// How long it may take.
+    pub within_ms: i64,
 }
 
 /// Bounds.

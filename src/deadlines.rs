@@ -22,6 +22,7 @@ pub use self::trust::ClockTrust;
 use crate::event::{Coordinates, Data, Event, Type, digest16};
 use crate::intake::Intake;
 use crate::journal::{self, DueAt, Error, Fate, Topics};
+use crate::metrics::Alarm;
 use crate::policy::Rules;
 use crate::policy::decide::last_sign_ms;
 use crate::task::{Task, Tenant};
@@ -137,6 +138,7 @@ impl Deadlines {
         }
         // Whoever looks from now on says it.
         self.intake.metrics.unread_topic(None);
+        self.intake.metrics.silence_held(0);
     }
 
     /// Looks once: goes on with the pass over what is due, and judges the silent ones when it has come to its end.
@@ -148,7 +150,7 @@ impl Deadlines {
         if !self.trust.check() {
             // A deadline by a wrong clock would end a task that lives: it is not even noticed.
             if !self.clock_doubted {
-                self.intake.metrics.alarm("clock");
+                self.intake.metrics.alarm(Alarm::Clock);
             }
             self.clock_doubted = true;
             ticked.clock_doubted = true;
@@ -247,7 +249,7 @@ impl Deadlines {
         self.held = judged.held.saturating_add(round.more);
         self.intake.metrics.silence_held(i64::try_from(self.held).unwrap_or(i64::MAX));
         if judged.mass && !self.mass {
-            self.intake.metrics.alarm("mass_silence");
+            self.intake.metrics.alarm(Alarm::MassSilence);
         }
         self.mass = judged.mass;
         Ok(())

@@ -234,6 +234,23 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Tombstone,
+        Self::BadHeader,
+        Self::BadEnvelope,
+        Self::TooLarge,
+        Self::TooDeep,
+        Self::BadUtf8,
+        Self::BadJson,
+        Self::WrongSchema,
+        Self::UnknownType,
+        Self::UnknownVersion,
+        Self::AbsurdTime,
+        Self::Forbidden,
+        Self::Conflict,
+    ];
+
     /// The reason as it stands in events and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -130,8 +130,9 @@ pub fn events(door: Door) -> Router {
 /// Whether the process can do its work; the reason where it cannot.
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// `/metrics`, `/healthz` (the process answers) and `/readyz` (it can work; independent of the backlog).
-pub fn observability(metrics: Arc<Metrics>, ready: Ready) -> Router {
+/// `/metrics`, `/healthz` (the process answers) and `/readyz` (it can work; independent of the backlog). With `here_only`, as
+/// on a loopback address, only who names this machine is answered; at another address others are meant to ask.
+pub fn observability(metrics: Arc<Metrics>, ready: Ready, here_only: bool) -> Router {
     let page = move || {
         let text = metrics.render();
         async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
@@ -145,11 +146,11 @@ pub fn observability(metrics: Arc<Metrics>, ready: Ready) -> Router {
             }
         }
     };
-    Router::new()
+    let router = Router::new()
         .route("/metrics", get(page))
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readiness))
-        .layer(middleware::from_fn(loopback_only))
+        .route("/readyz", get(readiness));
+    if here_only { router.layer(middleware::from_fn(loopback_only)) } else { router }
 }
 
 /// A page in a browser may be made to call loopback under a foreign name: such a Host is refused.

@@ -477,6 +477,10 @@ pub struct Stats {
     pub deadlines_pending: i64,
     /// Past their deadline and not ended.
     pub deadlines_passed: i64,
+    /// For how many milliseconds the oldest of these deadlines has passed.
+    pub deadline_lag_ms: i64,
+    /// Systems that were ever blocked: (system, reason, whether it is blocked now).
+    pub blocked: Vec<(String, String, bool)>,
     /// Open cases that no process serves, held ones left out.
     pub unserved: i64,
     /// Findings of which no credential is known.

@@ -16,11 +16,13 @@
 //!
 //! Besides: [`deadlines`], [`ages`] and [`reconcile`] notice what no producer said, and make events of it; [`bind`] learns
 //! from the issuer which run a credential is of; [`inventory`] reads what stores hold, as fingerprints; [`kubernetes`]
-//! watches Jobs and Pods, and says what schedulers say elsewhere; [`feedback`] tells GitHub whose secret died.
+//! watches Jobs and Pods, and says what schedulers say elsewhere; [`feedback`] tells GitHub whose secret died;
+//! [`canary`] has a credential of its own die, to measure the whole way.
 //! `policy`, `case`, `guard`, `limit`, `retry` and `probe` are pure; what does I/O decides nothing.
 
 pub mod ages;
 pub mod bind;
+pub mod canary;
 pub mod case;
 pub mod clock;
 pub mod config;

@@ -114,7 +114,9 @@ impl Teller {
                 Ok(())
             }
             Self::Kafka { producer, topic, .. } => {
-                let records = messages.iter().map(|one| (one.key.as_str(), one.body.as_slice()));
+                // A list, not an iterator with a closure: whoever awaits this in a task of its own could not be `Send`.
+                let records: Vec<(&str, &[u8])> =
+                    messages.iter().map(|one| (one.key.as_str(), one.body.as_slice())).collect();
                 producer.publish(topic, records).await.map_err(|error| Error::Unavailable(error.to_string()))
             }
         }

@@ -32,6 +32,8 @@ mod with {
     /// Users whose keys are recorded together.
     const CHUNK: usize = 100;
     const PACE: NonZeroU32 = NonZeroU32::new(PER_SECOND).expect("not zero");
+    /// What these lists are called among the inventories of an account.
+    const PART: &str = "keys";
 
     fn settings(target: &Target, aws: &Aws, login: Option<&PathBuf>) -> AwsSettings {
         let login = login.cloned().map_or(Login::Machine, Login::File);
@@ -124,16 +126,15 @@ mod with {
 
     impl Lists {
         async fn run(&self, cancel: CancellationToken) {
-            while !cancel.is_cancelled() {
-                tokio::select! {
-                    () = self.round() => {}
-                    () = cancel.cancelled() => return,
+            self.intake.metrics.inventory_read(&self.name, PART, 0);
+            let rounds = async {
+                loop {
+                    self.round().await;
+                    tokio::time::sleep(self.every).await;
                 }
-                tokio::select! {
-                    () = tokio::time::sleep(self.every) => {}
-                    () = cancel.cancelled() => return,
-                }
-            }
+            };
+            tokio::select! { () = rounds => {} () = cancel.cancelled() => {} }
+            self.intake.metrics.inventory_left(&self.name, PART);
         }
 
         async fn round(&self) {
@@ -159,6 +160,9 @@ mod with {
                 );
             }
             tracing::debug!(target = self.name, users = scan.secrets, "the access keys were listed");
+            if !scan.partial {
+                self.intake.metrics.inventory_read(&self.name, PART, self.intake.clock.wall_ms());
+            }
         }
 
         /// What was registered before is a duplicate.

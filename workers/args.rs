@@ -191,6 +191,8 @@ pub enum Role {
     Bind,
     /// Watch the Jobs and Pods of clusters
     Kubernetes,
+    /// Mint a credential that may do nothing, and measure how it dies
+    Canary,
     /// Publish outcomes and rejects
     Relay,
     /// Operators' socket, intake over HTTP, gauges of the journal
@@ -199,7 +201,7 @@ pub enum Role {
 
 impl Role {
     /// What one process does alone.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Intake,
         Self::Enforce,
         Self::Deadlines,
@@ -207,6 +209,7 @@ impl Role {
         Self::Inventory,
         Self::Bind,
         Self::Kubernetes,
+        Self::Canary,
         Self::Relay,
         Self::Serve,
     ];
@@ -221,6 +224,7 @@ impl Role {
             Self::Inventory => "inventory",
             Self::Bind => "bind",
             Self::Kubernetes => "kubernetes",
+            Self::Canary => "canary",
             Self::Relay => "relay",
             Self::Serve => "serve",
         }

@@ -34,7 +34,8 @@ async fn bind(process: &Process, binding: &Binding) -> Result<(), Failed> {
     let Some(realm) = process.config.realms.iter().find(|realm| realm.rules.name == *name) else {
         return Err(Failed::Data(format!("{what}: there is no such realm")));
     };
-    let own = vault_settings(realm, login(&binding.login));
+    let mut own = vault_settings(realm, login(&binding.login));
+    own.shown = Some((process.intake.metrics.clone(), "bind"));
     let opened = vault::Vault::open(name, &own, Mode::Observe, process.clock.clone()).await;
     let opened = opened.map_err(|error| refused(&what, &error))?;
     let settings = BindSettings {

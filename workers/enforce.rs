@@ -68,7 +68,7 @@ impl Part {
 /// Logs in, claims, works.
 pub async fn start(process: &Process, part: &Part, apart: bool) -> Result<(), Failed> {
     let config = &process.config;
-    let registry = Arc::new(connectors(config, &part.realms, &process.clock).await?);
+    let registry = Arc::new(connectors(process, &part.realms).await?);
     let executor = executor(process, registry.clone(), served(config, part, apart));
     process.tasks.spawn("executor", executor.run(process.tasks.cancel.clone()));
     // Each realm's look-ups are led by a process that serves it.
@@ -131,12 +131,14 @@ fn executor(process: &Process, registry: Arc<Registry>, served: Option<Served>) 
 
 /// Only the logins of `realms` are read (empty: of all). A realm that does not answer now is no reason not to start; one
 /// that is wrong is.
-async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -> Result<Registry, Failed> {
+async fn connectors(process: &Process, realms: &[String]) -> Result<Registry, Failed> {
+    let (config, clock) = (process.config.as_ref(), &process.clock);
     let mut registry = Registry::default();
     let chosen = |name: &String| realms.is_empty() || realms.contains(name);
     let mut opened = BTreeSet::new();
     for realm in config.realms.iter().filter(|realm| chosen(&realm.rules.name)) {
         let mut settings = vault_settings(realm, login(&realm.vault.login));
+        settings.shown = Some((process.intake.metrics.clone(), "enforce"));
         let name = &realm.rules.name;
         let rotated: Vec<&Recipe> = rotated_at(config, name);
         settings.approles = rotated.iter().map(|recipe| recipe.credential.id()).collect();
@@ -155,6 +157,7 @@ async fn connectors(config: &Config, realms: &[String], clock: &clock::Shared) -
         let copies: Vec<Place> = copies.cloned().collect();
         if !places.is_empty() || !copies.is_empty() {
             let mode = realm.rules.mode;
+            settings.shown = Some((process.intake.metrics.clone(), "stores"));
             let stores = vault::connect_stores(name, &settings, mode, clock.clone(), &places, &copies).await;
             let stores = stores.map_err(|error| refused(&format!("stores of realm {name}"), &error))?;
             stores.into_iter().for_each(|store| registry.add_store(store));

@@ -76,7 +76,8 @@ async fn read(
     ) else {
         return Err(Failed::Data(format!("{what}: the configuration names no `fingerprint.key_file`")));
     };
-    let settings = vault_settings(realm, login(&inventory.login));
+    let mut settings = vault_settings(realm, login(&inventory.login));
+    settings.shown = Some((process.intake.metrics.clone(), "inventory"));
     let watch = Watch {
         mount: inventory.mount.clone(),
         paths: inventory.paths.clone(),
@@ -117,6 +118,7 @@ fn begin(
         copies: config.recipes.iter().flat_map(|recipe| recipe.copies.iter().map(named)).collect(),
         alike,
         realm: realm.to_owned(),
+        part: part.to_owned(),
         every: Duration::from_millis(u64::try_from(every_ms).unwrap_or(60_000)),
     });
     process.lead_one("inventory", &format!("{realm} {part}"), move |cancel| {
@@ -222,6 +224,8 @@ struct Rounds {
     copies: BTreeSet<String>,
     alike: Arc<Mutex<Alike>>,
     realm: String,
+    /// Which entry of the configuration for that realm.
+    part: String,
     every: Duration,
 }
 
@@ -229,16 +233,19 @@ impl Rounds {
     async fn run(&self, cancel: CancellationToken) {
         // A new term reads all of it: what was registered before is a duplicate.
         let mut since = HashMap::new();
-        while !cancel.is_cancelled() {
-            tokio::select! {
-                () = self.round(&mut since) => {}
-                () = cancel.cancelled() => return,
+        self.intake.metrics.inventory_read(&self.realm, &self.part, 0);
+        let rounds = async {
+            loop {
+                self.round(&mut since).await;
+                tokio::time::sleep(self.every).await;
             }
-            tokio::select! {
-                () = tokio::time::sleep(self.every) => {}
-                () = cancel.cancelled() => return,
-            }
-        }
+        };
+        tokio::select! { () = rounds => {} () = cancel.cancelled() => {} }
+        // Whoever reads from now on says it.
+        self.intake.metrics.inventory_left(&self.realm, &self.part);
+        let mut alike = self.alike.lock().unwrap_or_else(PoisonError::into_inner);
+        since.keys().for_each(|secret| alike.forget(&format!("{}/{secret}", self.realm)));
+        self.intake.metrics.undeclared_copies(alike.undeclared().len());
     }
 
     async fn round(&self, since: &mut HashMap<String, i64>) {
@@ -260,6 +267,9 @@ impl Rounds {
             tracing::warn!(realm = self.realm, path = fault.path, note = fault.note, "the inventory cannot read this");
         }
         tracing::debug!(realm = self.realm, secrets = scan.secrets, changed = scan.changed, "the inventory was read");
+        if !scan.partial {
+            self.intake.metrics.inventory_read(&self.realm, &self.part, self.intake.clock.wall_ms());
+        }
     }
 
     /// A secret counts as read when its values are durable.

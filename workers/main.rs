@@ -5,6 +5,7 @@ mod args;
 mod audit;
 mod bind;
 mod caller;
+mod canary;
 mod cases;
 mod deadlines;
 mod enforce;

@@ -60,7 +60,7 @@ impl Process {
         self.tasks.spawn(what, async move {
             while !cancel.is_cancelled() {
                 let asked_ms = process.clock.monotonic_ms();
-                if process.is_leader(&name).await {
+                if process.leads(&name).await {
                     process.term(&name, asked_ms, &make).await;
                 } else {
                     pause(&cancel, LEAD_MS / 2).await;
@@ -93,7 +93,7 @@ impl Process {
                 break;
             }
             let asked_ms = self.clock.monotonic_ms();
-            if self.is_leader(what).await {
+            if self.leads(what).await {
                 until_ms = asked_ms + LEAD_MS;
             } else if self.clock.monotonic_ms() >= until_ms {
                 tracing::warn!(what, "another process leads, or the journal does not answer");
@@ -106,7 +106,8 @@ impl Process {
         }
     }
 
-    async fn is_leader(&self, what: &str) -> bool {
+    /// Whether this process is the one that does `what`, or is from now on.
+    pub async fn leads(&self, what: &str) -> bool {
         match self.intake.journal.lead(what, self.worker, LEAD_MS).await {
             Ok(leads) => leads,
             Err(error) => {

@@ -25,7 +25,8 @@ pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
 /// With a login of its own, which can only list.
 async fn compare(process: &Process, realm: &Realm, settings: &Config) -> Result<(), Failed> {
     let name = &realm.rules.name;
-    let own = vault_settings(realm, login(&settings.login));
+    let mut own = vault_settings(realm, login(&settings.login));
+    own.shown = Some((process.intake.metrics.clone(), "reconcile"));
     let opened = vault::Vault::open(name, &own, Mode::Observe, process.clock.clone()).await;
     let opened = opened.map_err(|error| refused(&format!("reconcile of realm {name}"), &error))?;
     let exclusive = settings.prefixes.iter().filter(|(_, exclusive)| *exclusive);

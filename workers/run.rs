@@ -18,8 +18,8 @@ use uuid::Uuid;
 use crate::args::Role;
 use crate::process::{Process, Tasks};
 use crate::{
-    Failed, accounts, bind, deadlines, enforce, feedback, intake, inventory, keys, kubernetes, link, reconcile, relay,
-    serve,
+    Failed, accounts, bind, canary, deadlines, enforce, feedback, intake, inventory, keys, kubernetes, link, reconcile,
+    relay, serve,
 };
 
 /// Which part of the work is this process's.
@@ -154,6 +154,9 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
     }
     if share.has(Role::Kubernetes) {
         kubernetes::start(process);
+    }
+    if share.has(Role::Canary) {
+        canary::start(process)?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use curfew::http::github::Webhooks;
 use curfew::http::gitlab::Revocations;
 use curfew::http::{self, Door};
 use curfew::intake::Intake;
-use curfew::journal::Journal;
+use curfew::journal::{self, Journal};
 use curfew::ops::operator::Operator;
 use curfew::ops::server::Server;
 use curfew::ops::{self, freeze_file};
@@ -83,8 +83,10 @@ pub async fn events(process: &Process, keys: Option<Keyring>) -> Result<(), Fail
     Ok(())
 }
 
-/// `/metrics`, `/healthz`, `/readyz`. With `gauges` those of the journal are set at each scrape: by the role `serve` only,
-/// since they show what all processes share.
+/// Who exports what the journal says: one process, or several on one journal would sum to a multiple of it.
+const FIGURES: &str = "figures";
+
+/// `/metrics`, `/healthz`, `/readyz`. With `gauges` this process is one of those that may export what the journal says.
 pub async fn observe(process: &Process, journal: &Arc<dyn Journal>, gauges: bool) -> Result<(), Failed> {
     let (config, intake) = (&process.config, &process.intake);
     let (started, journal) = (process.started.clone(), journal.clone());
@@ -93,11 +95,22 @@ pub async fn observe(process: &Process, journal: &Arc<dyn Journal>, gauges: bool
         (false, true) => Err("starting or ending".to_owned()),
         (true, true) => Ok(()),
     });
-    let mut router = http::observability(intake.metrics.clone(), ready);
     if gauges {
-        let state = (intake.clone(), freeze_file::path_of(&config.journal));
-        router = router.layer(middleware::from_fn_with_state(state, fresh_gauges));
+        // Before the first scrape: a page without the journal must not be taken for a journal without cases.
+        intake.metrics.lead(process.leads(FIGURES).await);
+        let metrics = intake.metrics.clone();
+        process.lead(FIGURES, move |term| {
+            let metrics = metrics.clone();
+            async move {
+                metrics.lead(true);
+                term.cancelled().await;
+                metrics.lead(false);
+            }
+        });
     }
+    let state = (intake.clone(), freeze_file::path_of(&config.journal));
+    let router = http::observability(intake.metrics.clone(), ready, config.metrics.ip().is_loopback())
+        .layer(middleware::from_fn_with_state(state, fresh_gauges));
     let listener = http::listen(config.metrics).await.map_err(|error| Failed::Unavailable(error.to_string()))?;
     // It answers to the end: it is stopped last, with the process.
     process.tasks.spawn_fallible("metrics", http::serve(listener, router, process.tasks.cancel.clone()));
@@ -106,11 +119,20 @@ pub async fn observe(process: &Process, journal: &Arc<dyn Journal>, gauges: bool
 
 async fn fresh_gauges(State((intake, freeze)): State<(Intake, PathBuf)>, request: Request, next: Next) -> Response {
     if request.uri().path() == "/metrics" {
-        let now_ms = intake.clock.wall_ms();
-        match (intake.journal.stats(now_ms).await, intake.journal.frozen().await) {
-            (Ok(stats), Ok(frozen)) => intake.metrics.set_stats(&stats, ops::in_force(frozen, &freeze).is_some()),
-            (Err(error), _) | (_, Err(error)) => tracing::warn!(%error, "the gauges are old"),
+        intake.metrics.journal_writable(intake.journal.healthy());
+        if intake.metrics.leads()
+            && let Err(error) = set_gauges(&intake, &freeze).await
+        {
+            tracing::warn!(%error, "the gauges are old");
         }
     }
     next.run(request).await
+}
+
+async fn set_gauges(intake: &Intake, freeze: &Path) -> Result<(), journal::Error> {
+    let stats = intake.journal.stats(intake.clock.wall_ms()).await?;
+    let frozen = ops::in_force(intake.journal.frozen().await?, freeze).is_some();
+    let held = intake.journal.started_held().await?.is_some();
+    intake.metrics.set_stats(&stats, frozen, held);
+    Ok(())
 }

@@ -49,6 +49,28 @@ pub enum Act {
 }
 
 impl Act {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::Observe,
+        Self::Create,
+        Self::Set,
+        Self::Test,
+        Self::Promote,
+        Self::Copy,
+        Self::Notify,
+        Self::Mint,
+        Self::Adopt,
+        Self::Disable,
+        Self::Revoke,
+        Self::RevokeDerived,
+        Self::EndSessions,
+        Self::Prove,
+        Self::Destroy,
+        Self::Revert,
+        Self::Restore,
+        Self::Discard,
+    ];
+
     /// The name in records and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

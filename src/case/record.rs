@@ -145,6 +145,17 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Unavailable,
+        Self::Throttled { after_ms: None },
+        Self::Unknown,
+        Self::Denied,
+        Self::Refused,
+        Self::Gone,
+        Self::Rejected,
+    ];
+
     /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ use super::ways::{http, is_safe_url, kafka, patterns, publish, topics};
 use super::webhooks::webhooks;
 use super::{
     Config, Database, Environment, Fingerprint, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention,
-    System, TOKENS, Target, Topic, Transit, Vault, aws, bindings, file, kubernetes, rotations,
+    System, TOKENS, Target, Topic, Transit, Vault, aws, bindings, canary, file, kubernetes, rotations,
 };
 use crate::connector;
 use crate::credential::CredentialId;
@@ -85,6 +85,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let inventories = rotations::inventories(&mut c, &raw.inventory, &realms);
     rotations::warn_of_unknown_ages(&mut c, &recipes, &inventories, &targets);
     let bindings = bindings::bindings(&mut c, &raw.bindings, &realms, &recipes);
+    let canary = canary::canary(&mut c, raw.canary.as_ref(), &realms, &topics, (kafka.as_ref(), http.as_ref()));
     let clusters = kubernetes::clusters(&mut c, &raw.kubernetes, &topics, http.as_ref());
     let limits = limits(&mut c, &raw.limits, &realms, &targets);
     let (rules, grace_ms) = policy(&mut c, &raw.policy);
@@ -130,6 +131,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         recipes,
         inventories,
         bindings,
+        canary,
         clusters,
         rules: Arc::new(rules),
         grace_ms,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{bindings, kubernetes, rotations, scanners, webhooks};
+use super::{bindings, canary, kubernetes, rotations, scanners, webhooks};
 use crate::case::Action;
 use crate::event::Format;
 use crate::guard::Mode;
@@ -129,6 +129,8 @@ section! {
         inventory: Vec<Spanned<rotations::Watch>> = Vec::new(),
         /// Which runs credentials are bound to by their metadata.
         bindings: Vec<Spanned<bindings::Bind>> = Vec::new(),
+        /// A credential that is minted to die; absent: none.
+        canary: Option<Spanned<canary::Canaries>> = None,
         /// Clusters whose Jobs and Pods are tasks.
         kubernetes: Vec<Spanned<kubernetes::Cluster>> = Vec::new(),
         /// Rules.

@@ -1,5 +1,7 @@
 #[path = "tests/aws.rs"]
 mod aws;
+#[path = "tests/canary.rs"]
+mod canary;
 #[path = "tests/kubernetes.rs"]
 mod kubernetes;
 
@@ -208,13 +210,13 @@ fn nothing_at_all_is_a_configuration() {
 fn vault_addr_gives_a_realm_that_observes() {
     let env = Environment {
         vault_addr: Some("http://127.0.0.1:8200/".to_owned()),
-        vault_token: Some("canary".into()),
+        vault_token: Some("c4nary".into()),
         ..Environment::default()
     };
     let config = Config::load(None, &Overrides::default(), &env).unwrap();
     assert_eq!(config.realms[0].rules.name, "default");
     assert_eq!(config.realms[0].rules.mode, Mode::Observe);
-    assert!(!format!("{config:?}").contains("canary"));
+    assert!(!format!("{config:?}").contains("c4nary"));
 }
 
 #[test]

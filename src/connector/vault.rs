@@ -36,6 +36,7 @@ use crate::clock;
 use crate::connector::recipe::{Keeper, Place, Store};
 use crate::connector::{Connector, Failure};
 use crate::guard::Mode;
+use crate::metrics::Metrics;
 use answers::{Call, Meaning};
 use client::{Raw, Wire};
 use login::Session;
@@ -111,6 +112,9 @@ pub struct VaultSettings {
     /// Which run a credential's metadata names, where not in a field of ours.
     #[serde(skip)]
     pub bindings: Vec<Rule>,
+    /// Where it is shown when the login ends, and for which work it is.
+    #[serde(skip)]
+    pub shown: Option<(Arc<Metrics>, &'static str)>,
 }
 
 impl VaultSettings {
@@ -129,6 +133,7 @@ impl VaultSettings {
             approles: Vec::new(),
             derived_tokens: false,
             bindings: Vec::new(),
+            shown: None,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::connector::recipe::Late;
 use crate::connector::{self, Connector, Failure, Gate, NoPlan, Subject};
 use crate::guard::{self, Authority, Facts, Mode};
 use crate::journal::{Append, Claim, Error};
+use crate::metrics::Alarm;
 use crate::probe::{self, Judgement};
 use crate::{event, outcome, retry};
 
@@ -125,8 +126,12 @@ impl Work<'_> {
                 Todo::Close => self.end().await?,
                 Todo::Park => {
                     let unhealthy = self.case().state.turn.unhealthy;
-                    let reason = if unhealthy { HoldReason::Unhealthy } else { HoldReason::CandidateRejected };
-                    self.parts.metrics.alarm(reason.as_str());
+                    let (reason, alarm) = if unhealthy {
+                        (HoldReason::Unhealthy, Alarm::Unhealthy)
+                    } else {
+                        (HoldReason::CandidateRejected, Alarm::CandidateRejected)
+                    };
+                    self.parts.metrics.alarm(alarm);
                     self.hold(reason).await?
                 }
                 Todo::Recheck(reason) => self.recheck(reason).await?,
@@ -217,7 +222,7 @@ impl Work<'_> {
             }
             Ok(Gate::Shut { again_ms }) => self.wait_then(again_ms.max(self.now() + 1)).await,
             Ok(Gate::Late) => {
-                self.parts.metrics.alarm("not_adopted");
+                self.parts.metrics.alarm(Alarm::NotAdopted);
                 if subject.rotation.is_none_or(|rotation| rotation.recipe.adoption.late == Late::Hold) {
                     return self.hold(HoldReason::NotAdopted).await;
                 }
@@ -323,7 +328,7 @@ impl Work<'_> {
                 let due_ms = self.now() + self.backoff_ms(FailureKind::Unknown);
                 if answer == Answer::Accepted {
                     warn!(plan = case.state.plan_no, "the credential still works after its plan was carried out");
-                    self.parts.metrics.alarm("still_alive");
+                    self.parts.metrics.alarm(Alarm::StillAlive);
                     // An abandoned case acts no more (P8): it goes on looking, and alarming.
                     // One that was opened held and is open now was let go by a person: so is its new plan.
                     if case.state.phase == Phase::Open && case.state.series.broken >= REFUTED {
@@ -403,8 +408,8 @@ impl Work<'_> {
             || (calls && self.case().state.attempts >= CALLS);
         if step.optional && final_no && step.act.has_effect() {
             match step.act {
-                Act::Copy => self.parts.metrics.alarm("copy_not_updated"),
-                Act::Notify => self.parts.metrics.alarm("not_notified"),
+                Act::Copy => self.parts.metrics.alarm(Alarm::CopyNotUpdated),
+                Act::Notify => self.parts.metrics.alarm(Alarm::NotNotified),
                 _ => {}
             }
             self.push(Record::Skipped { step: index, residue: connector::plan::residue_of(step.act) })?;
@@ -422,7 +427,7 @@ impl Work<'_> {
             _ if calls => {}
             FailureKind::Refused if self.case().state.is_spent() => return Ok(Next::Go),
             FailureKind::Refused => {
-                self.parts.metrics.alarm("refused");
+                self.parts.metrics.alarm(Alarm::Refused);
                 return self.hold(HoldReason::Refused).await;
             }
             FailureKind::Denied => {
@@ -430,7 +435,7 @@ impl Work<'_> {
                 due_ms = due_ms.max(now + DENIED_MS);
                 if failure.blocks_system && connector.self_check().await.is_err() {
                     warn!(system = step.system, "our own access is denied: the system is blocked");
-                    self.parts.metrics.alarm("denied");
+                    self.parts.metrics.alarm(Alarm::Denied);
                     self.parts.journal.block(&step.system, due_ms, "denied").await?;
                 }
             }
@@ -443,7 +448,7 @@ impl Work<'_> {
                 }
             }
             FailureKind::Rejected => {
-                self.parts.metrics.alarm("candidate_rejected");
+                self.parts.metrics.alarm(Alarm::CandidateRejected);
                 return Ok(Next::Go);
             }
             FailureKind::Gone => {}
@@ -489,7 +494,10 @@ impl Work<'_> {
         if let Verdict::Dead { at_ms, residue, .. } = &verdict {
             // Nobody can use it, and it is still there: that is a person's to mend.
             if residue.contains(&Residue::CleanupPending) {
-                metrics.alarm("cleanup_pending");
+                metrics.alarm(Alarm::CleanupPending);
+            }
+            if directive.trigger == Trigger::Finding {
+                metrics.finding_to_dead(directive.action, at_ms - directive.broker_ms);
             }
             if directive.trigger == Trigger::TaskEnd {
                 metrics.task_end_to_dead(at_ms - directive.broker_ms);

@@ -10,6 +10,7 @@ use super::Error;
 use super::consumer::{Member, PATIENCE};
 use super::lane::{Lane, Standing};
 use super::place::{Facts, Looker, Place, Seen};
+use crate::metrics::Alarm;
 
 /// How long a lost lane waits until its place is looked for again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -34,6 +35,7 @@ impl Member<'_> {
         self.client.pause(&idle)?;
         self.watch_assigned();
         self.commit();
+        self.show_halted();
         tracing::info!(?which, "partitions assigned");
         Ok(())
     }
@@ -47,6 +49,7 @@ impl Member<'_> {
             .filter(|lane| matches!(lane.standing, Standing::Lost(at) | Standing::Halted(at) if at <= now))
             .map(|lane| (lane.topic.clone(), lane.partition))
             .collect();
+        let looked = !due.is_empty();
         for (topic, partition) in due {
             let Some(lane) = self.lanes.get(&topic, partition) else { continue };
             let was_halted = matches!(lane.standing, Standing::Halted(_));
@@ -72,7 +75,24 @@ impl Member<'_> {
                 lane.standing = Standing::Lost(now + AGAIN / 5);
             }
         }
+        if looked {
+            self.show_halted();
+        }
         Ok(())
+    }
+
+    /// How many partitions of each topic wait for an operator.
+    pub(super) fn show_halted(&mut self) {
+        let halted: Vec<Arc<str>> = self
+            .lanes
+            .iter()
+            .filter(|lane| matches!(lane.standing, Standing::Halted(_)))
+            .map(|lane| lane.topic.clone())
+            .collect();
+        for topic in &self.settings.topics {
+            let count = halted.iter().filter(|one| **one == topic.name).count();
+            self.intake.metrics.halted(&topic.name, count);
+        }
     }
 
     /// Tells the client to go on at `offset`; not possible while the assignment is still under way.
@@ -143,7 +163,7 @@ impl Member<'_> {
             }
             Ok(Found { place: Place::Halt { why, suggest }, .. }) => {
                 if !was_halted {
-                    self.intake.metrics.alarm("halted_partition");
+                    self.intake.metrics.alarm(Alarm::HaltedPartition);
                     tracing::error!(topic = %lane.topic, partition = lane.partition, why,
                         resolve = format!("curfew position set --cluster {} --topic {} --partition {} --offset {suggest}",
                             self.cluster, lane.topic, lane.partition),

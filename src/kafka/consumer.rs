@@ -324,11 +324,13 @@ impl<'a> Member<'a> {
                     for (topic, partition) in &which {
                         self.lanes.remove(topic, *partition);
                         self.queues.remove(topic, *partition);
+                        self.intake.metrics.partition_left(topic, *partition);
                         list.add_partition(topic, *partition);
                     }
                     tracing::info!(?which, "partitions given away");
                     self.client.incremental_unassign(&list)?;
                     self.watch_assigned();
+                    self.show_halted();
                 }
             }
         }

@@ -5,6 +5,7 @@ use kube::runtime::watcher;
 
 use super::gone::Missing;
 use super::object::plural;
+use crate::metrics::Alarm;
 
 /// Why nothing is learned just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,10 +36,12 @@ pub(super) enum Fault {
 
 impl Fault {
     /// In metrics.
-    pub(super) const fn alarm(self) -> Option<&'static str> {
+    pub(super) const fn alarm(self) -> Option<Alarm> {
         match self {
-            Self::Config | Self::Unsafe | Self::Unknown | Self::Denied | Self::Question => Some("kubernetes_refused"),
-            Self::OtherCluster => Some("kubernetes_other_cluster"),
+            Self::Config | Self::Unsafe | Self::Unknown | Self::Denied | Self::Question => {
+                Some(Alarm::KubernetesRefused)
+            }
+            Self::OtherCluster => Some(Alarm::KubernetesOtherCluster),
             Self::TooOld | Self::Busy | Self::Silent | Self::Foreign | Self::Journal => None,
         }
     }

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::connector::{Registry, Subject};
 use crate::intake::Intake;
 use crate::journal;
+use crate::metrics::Alarm;
 use crate::task::Credential;
 
 /// Looks registered credentials up, once each.
@@ -81,7 +82,7 @@ impl Registrar {
             let over = credential.dead_ms.is_some() || credential.expires_ms.is_some_and(|at_ms| at_ms <= seen.at_ms);
             let gone = seen.presence == Presence::Gone && credential.seen_ms.is_none() && !over;
             if gone && !self.was_killed(&credential).await? {
-                self.intake.metrics.alarm("typo");
+                self.intake.metrics.alarm(Alarm::Typo);
                 tracing::warn!(credential = %credential.id, "registered, but its issuer does not know it");
             }
             self.intake.journal.saw(&credential.tenant, &credential.id, seen, again_ms).await?;
@@ -117,7 +118,7 @@ impl Registrar {
             Ok(seen) => (seen, None),
             // It never will be found there under this name: what a typo looks like where the path is at fault.
             Err(failure) if failure.kind == FailureKind::Refused => {
-                self.intake.metrics.alarm("typo");
+                self.intake.metrics.alarm(Alarm::Typo);
                 tracing::warn!(credential = %credential.id, %failure, "registered, but it cannot be looked up");
                 (unclear, Some(at_ms + 3_600_000))
             }

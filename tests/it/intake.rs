@@ -322,7 +322,7 @@ async fn a_full_outbox_pauses_intake_and_membership_lives_on() {
         control.consumed(i64::from(id) + 1).await;
         assert_eq!(station.stats().await.consumed, 5);
     }
-    let lag = format!("curfew_consumer_lag{{partition=\"0\",topic=\"{topic}\"}} 5");
+    let lag = format!("curfew_consumer_lag_records{{partition=\"0\",topic=\"{topic}\"}} 5");
     until("what is not taken to show as lag", || async {
         station.intake.metrics.render().contains(&lag).then_some(())
     })

@@ -130,7 +130,7 @@ fn revokes(records: &[Record]) -> usize {
 }
 
 fn alarms(stage: &Stage, alarm: &str) -> bool {
-    stage.metrics.render().contains(&format!("curfew_alarms_total{{alarm=\"{alarm}\"}}"))
+    !stage.metrics.render().contains(&format!("curfew_alarms_total{{alarm=\"{alarm}\"}} 0\n"))
 }
 
 /// The lease is still listed, a day later.

@@ -241,7 +241,7 @@ impl World {
                 page.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {page}"));
             line.trim().parse().unwrap()
         };
-        let delivered = |result: &str| figure(&format!("curfew_journal_deliveries{{result=\"{result}\"}}"));
+        let delivered = |result: &str| figure(&format!("curfew_journal_deliveries_total{{result=\"{result}\"}}"));
         let accepted_now = |state: &str| figure(&format!("curfew_accepted_events{{state=\"{state}\"}}"));
         Figures {
             consumed: delivered("consumed"),

@@ -66,6 +66,7 @@ impl Vault {
             }
         }
         self.session.store(Some(session.clone()));
+        self.show(session.ttl, session.ttl);
         tracing::info!(realm = self.realm, "logged in at Vault");
         Ok(session)
     }
@@ -161,6 +162,7 @@ impl Vault {
             match answers::read(Call::Own, reply) {
                 Meaning::Done { data, .. } => {
                     let left = Duration::from_secs(data["auth"]["lease_duration"].as_u64().unwrap_or(0));
+                    self.show(Some(left), Some(ttl));
                     // Near its longest life a renewal gives less and less: a new login before it ends.
                     if left * 2 >= ttl || !self.can_log_in_again() {
                         return left * 2 / 3;
@@ -177,6 +179,14 @@ impl Vault {
             Ok(session) => session.rest(),
             Err(error) => self.complain(&error),
         }
+    }
+
+    /// When the login ends, unless it is renewed.
+    fn show(&self, left: Option<Duration>, lifetime: Option<Duration>) {
+        let Some((metrics, role)) = &self.settings.shown else { return };
+        let ms = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        let ends = left.zip(lifetime).map(|(left, whole)| (self.clock.wall_ms().saturating_add(ms(left)), ms(whole)));
+        metrics.login(&self.realm, role, ends);
     }
 
     fn can_log_in_again(&self) -> bool {

@@ -202,6 +202,24 @@ impl Issuer {
         }
     }
 
+    /// Whether Vault still knows a lease. The caller's policy needs `sys/leases/lookup`.
+    ///
+    /// # Errors
+    /// It did not say.
+    pub async fn knows(&self, lease: &str) -> Result<bool, Failure> {
+        exact(lease)?;
+        let raw = Raw::post("sys/leases/lookup", json!({ "lease_id": lease }));
+        match answers::read(Call::LeaseLookup, client::send(&self.own, raw).await) {
+            Meaning::Done { .. } => Ok(true),
+            Meaning::Gone => Ok(false),
+            Meaning::Forbidden => {
+                Err(Failure::new(FailureKind::Denied, "the token's policy gives no update on sys/leases/lookup"))
+            }
+            Meaning::Failed(failure) => Err(failure),
+            Meaning::Outdated | Meaning::Unclear(_) => Err(odd()),
+        }
+    }
+
     /// Ends the task's token, and with it all that was minted with it. Vault answers first and ends the leases then.
     ///
     /// # Errors

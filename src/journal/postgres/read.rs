@@ -375,8 +375,12 @@ pub(super) async fn stats(pool: &PgPool, now_ms: i64) -> Result<Stats, Error> {
         stats.oldest_ms.push((state.clone(), (now_ms - oldest).max(0)));
         stats.cases.push((state, cases));
     }
-    let passed = "SELECT count(*) FROM tasks WHERE phase < 2 AND due_ms <= $1 AND deadline_ms <= $1";
-    stats.deadlines_passed = sqlx::query_scalar(passed).bind(now_ms).fetch_one(&mut *tx).await?;
+    let passed = "SELECT count(*), min(deadline_ms) FROM tasks WHERE phase < 2 AND due_ms <= $1 AND deadline_ms <= $1";
+    let (count, oldest): (i64, Option<i64>) = sqlx::query_as(passed).bind(now_ms).fetch_one(&mut *tx).await?;
+    stats.deadlines_passed = count;
+    stats.deadline_lag_ms = oldest.map_or(0, |oldest| (now_ms - oldest).max(0));
+    let blocked = "SELECT system, reason, blocked_until_ms > $1 FROM systems WHERE reason <> '' ORDER BY system";
+    stats.blocked = sqlx::query_as(blocked).bind(now_ms).fetch_all(&mut *tx).await?;
     stats.deadlines_pending = counters.try_get::<i64, _>(5)? - stats.deadlines_passed;
     tx.commit().await?;
     Ok(stats)

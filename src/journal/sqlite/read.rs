@@ -296,8 +296,13 @@ pub(super) fn stats(db: &Connection, now_ms: i64) -> Result<Stats, Error> {
         stats.oldest_ms.push((state.clone(), (now_ms - oldest).max(0)));
         stats.cases.push((state, count));
     }
-    let passed = "SELECT count(*) FROM tasks WHERE phase < 2 AND due_ms <= ?1 AND deadline_ms <= ?1";
-    stats.deadlines_passed = one(&tx, passed, [now_ms], |row| row.get(0))?.unwrap_or(0);
+    let passed = "SELECT count(*), min(deadline_ms) FROM tasks WHERE phase < 2 AND due_ms <= ?1 AND deadline_ms <= ?1";
+    let (count, oldest): (i64, Option<i64>) =
+        one(&tx, passed, [now_ms], |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or_default();
+    stats.deadlines_passed = count;
+    stats.deadline_lag_ms = oldest.map_or(0, |oldest| (now_ms - oldest).max(0));
+    let blocked = "SELECT system, reason, blocked_until_ms > ? FROM systems WHERE reason <> '' ORDER BY system";
+    stats.blocked = all(&tx, blocked, [now_ms], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     stats.deadlines_pending = counter("tasks_live") - stats.deadlines_passed;
     let unmatched = "SELECT count(*), min(first_ms) FROM findings WHERE phase = 0";
     let (count, oldest): (i64, Option<i64>) =

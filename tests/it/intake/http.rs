@@ -15,7 +15,7 @@ pub(super) async fn door(station: &Station, dir: &Path) -> (String, String, Canc
         tenant: "default".into(),
     };
     let ready: http::Ready = Arc::new(|| Err("sealed".to_owned()));
-    let router = http::events(door).merge(http::observability(station.intake.metrics.clone(), ready));
+    let router = http::events(door).merge(http::observability(station.intake.metrics.clone(), ready, true));
     let listener = http::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();

@@ -62,11 +62,17 @@ async fn a_position_outside_the_log_halts_one_partition() {
     pen.beats(&topic, 1, 5..10).await;
     let stats = station.consumed(10).await;
     assert_eq!(stats.consumed, 10, "the halted partition is not read");
-    assert!(station.intake.metrics.render().contains("halted_partition"));
+    let halted = |count: usize| format!("curfew_halted_partitions{{topic=\"{topic}\"}} {count}\n");
+    let page = station.intake.metrics.render();
+    assert!(
+        page.contains(&halted(1)) && page.contains("curfew_alarms_total{alarm=\"halted_partition\"} 1\n"),
+        "{page}"
+    );
     // The operator's answer takes effect without a restart.
     station.journal.set_position(outside(2)).await.unwrap();
     let stats = station.consumed(13).await;
     assert_eq!((stats.consumed, stats.accepted), (13, 13));
+    assert!(station.intake.metrics.render().contains(&halted(0)));
     member.leave().await;
 }
 

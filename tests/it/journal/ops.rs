@@ -159,6 +159,10 @@ async fn claims_go_round_systems_and_respect_lanes_and_blocks(store: Store) {
     let systems: Vec<String> = claim(&journal, 4).await.into_iter().map(|c| c.case.system).collect();
     assert_eq!(systems, ["a", "b", "a", "b"]);
     journal.block("a", T0 + 1000, "denied").await.unwrap();
+    for (at_ms, blocked) in [(T0, true), (T0 + 1000, false)] {
+        let stats = journal.stats(at_ms).await.unwrap();
+        assert_eq!(stats.blocked, [("a".to_owned(), "denied".to_owned(), blocked)]);
+    }
     assert!(claim(&journal, 100).await.iter().all(|c| c.case.system == "b"));
     // Secret ids of one role share a lane.
     let secret = |n: &str| {

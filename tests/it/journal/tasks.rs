@@ -106,6 +106,9 @@ async fn tasks_are_listed_with_what_they_hold(store: Store) {
     assert_eq!((one.principal.as_deref(), one.expires_ms, one.dead_ms), (Some("v-app-1"), Some(T0 + 90_000), None));
     assert_eq!((one.grant.phase, one.grant.topics.as_slice()), (GrantPhase::Held, &["curfew.tasks".to_owned()][..]));
     assert!(matches!(&all[0].task, Task { phase: Phase::Running, deadline_ms, .. } if *deadline_ms == T0 + 60_000));
+    let stats = journal.stats(T0 + 61_500).await.unwrap();
+    assert_eq!((stats.deadlines_passed, stats.deadline_lag_ms), (1, 1_500));
+    assert_eq!(journal.stats(T0).await.unwrap().deadline_lag_ms, 0);
 
     // Of one agent, of one source.
     assert_eq!(runs(&listed(TaskFilter { identity: Some("agent-7".into()), ..LIVE }).await), [run(1)]);
