@@ -65,6 +65,7 @@ mod stage;
 mod store;
 mod stories;
 mod vault;
+mod watch;
 mod world;
 
 use world::repository;

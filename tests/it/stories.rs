@@ -9,6 +9,7 @@ mod kubernetes;
 mod lineage;
 mod owner;
 mod rotations;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -12,10 +12,10 @@ pub(super) struct Post {
     /// Its secret comes into the store later.
     second: Victim,
     pub(super) findings: String,
-    others: String,
+    pub(super) others: String,
     outcomes: String,
     rejected: String,
-    metrics: u16,
+    pub(super) metrics: u16,
     pen: Pen,
     told: Told,
 }
@@ -100,7 +100,7 @@ impl Post {
     }
 
     /// A scanner's report of these secrets, one a line of a file, published as it is.
-    async fn scanned(&self, secrets: &[&str]) {
+    pub(super) async fn scanned(&self, secrets: &[&str]) {
         let leaks = secrets.iter().enumerate().map(|(at, secret)| {
             json!({
                 "RuleID": "generic-api-key", "Description": "a key", "StartLine": at + 1, "EndLine": at + 1,
