@@ -1,6 +1,6 @@
 #!/bin/sh
 # DEVELOPMENT ONLY: initialises and unseals Vault, keeps its unseal key and root token in /keys, mounts the database
-# engine on PostgreSQL, and leaves Curfew an AppRole login in /login. Safe to run again.
+# engine on PostgreSQL, and leaves Curfew an AppRole login and the journal's URL in /login. Safe to run again.
 set -eu
 umask 077
 
@@ -25,4 +25,5 @@ vault write auth/approle/role/curfew token_policies=curfew-enforce,curfew-reconc
     token_ttl=1h token_max_ttl=24h
 vault read -field=role_id auth/approle/role/curfew/role-id > /login/role-id
 [ -s /login/secret-id ] || vault write -f -field=secret_id auth/approle/role/curfew/secret-id > /login/secret-id
+printf 'postgres://postgres:%s@127.0.0.1:5432/postgres' "$POSTGRES_PASSWORD" > /login/journal.url
 chown -R 10001:10001 /login # the user of deploy/Dockerfile

@@ -46,6 +46,7 @@ mod capacity;
 mod chaos;
 mod cli;
 mod cluster;
+mod compose;
 mod crash;
 mod endure;
 mod exec;
