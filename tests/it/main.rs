@@ -57,6 +57,7 @@ mod journal;
 mod kubernetes;
 mod odd;
 mod owners;
+mod packages;
 mod postgres;
 mod rotation;
 mod scanners;

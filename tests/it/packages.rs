@@ -1,0 +1,154 @@
+//! What operators install: manifests that a real kube-apiserver takes, a unit that systemd understands, configurations that
+//! Curfew takes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::watch::deployed;
+
+/// Each object of a file, also those in a list.
+fn objects(file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(deployed("kubernetes").join(file)).unwrap();
+    let parts = text.split("\n---\n").map(|part| serde_saphyr::from_str::<Value>(part).unwrap());
+    // Before the first mark may stand a comment alone.
+    parts
+        .filter(Value::is_object)
+        .flat_map(|one| one["items"].as_array().cloned().unwrap_or_else(|| vec![one]))
+        .collect()
+}
+
+fn listed() -> Vec<String> {
+    let text = fs::read_to_string(deployed("kubernetes/kustomization.yaml")).unwrap();
+    let file: Value = serde_saphyr::from_str(&text).unwrap();
+    file["resources"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+}
+
+fn deployments() -> Vec<Value> {
+    objects("processes.yaml")
+}
+
+fn curfew(args: &[&str]) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("curfew"));
+    let output = command.current_dir(folder.path()).env_clear().args(args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), said.into_owned())
+}
+
+/// The server checks each field by its own schema, and changes nothing.
+#[tokio::test]
+async fn a_real_apiserver_takes_each_object() {
+    let cluster = Cluster::bare().await;
+    let mut taken = 0;
+    for object in listed().iter().map(String::as_str).chain(["monitor.yaml"]).flat_map(objects) {
+        let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+        if kind == "ServiceMonitor" {
+            // Its schema is the Prometheus Operator's, which is not here: what our rules rest on.
+            assert_eq!(object["spec"]["jobLabel"], "app.kubernetes.io/name");
+            continue;
+        }
+        let mut object = object.clone();
+        let root = if version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{version}") };
+        let within = if object["metadata"]["namespace"].is_string() {
+            object["metadata"]["namespace"] = cluster.namespace.as_str().into();
+            format!("/namespaces/{}", cluster.namespace)
+        } else {
+            String::new()
+        };
+        let plural =
+            if kind == "NetworkPolicy" { "networkpolicies".to_owned() } else { format!("{}s", kind.to_lowercase()) };
+        let path = format!("{root}{within}/{plural}?dryRun=All&fieldValidation=Strict");
+        let (status, answer) = cluster.call(Method::POST, &path, &object).await;
+        // What is not of a namespace may be there by another test.
+        assert!(
+            status == 201 || (status == 409 && within.is_empty()),
+            "{kind} {}: {status} {answer}",
+            object["metadata"]["name"]
+        );
+        taken += 1;
+    }
+    assert!(taken >= 18, "{taken} objects");
+    // That it looks at all.
+    let mut wrong = deployments()[0].clone();
+    wrong["metadata"]["namespace"] = cluster.namespace.as_str().into();
+    wrong["spec"]["template"]["spec"]["containers"][0]["lifenessProbe"] = Value::Null;
+    let path = format!("/apis/apps/v1/namespaces/{}/deployments?dryRun=All&fieldValidation=Strict", cluster.namespace);
+    assert_eq!(cluster.call(Method::POST, &path, &wrong).await.0, 400);
+}
+
+#[test]
+fn each_part_of_the_work_is_deployed_once_and_by_the_image_s_user() {
+    let files =
+        fs::read_dir(deployed("kubernetes")).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let apart = ["kustomization.yaml", "monitor.yaml"];
+    let files: BTreeSet<String> = files.filter(|name| !apart.contains(&name.as_str())).collect();
+    assert_eq!(listed().into_iter().collect::<BTreeSet<_>>(), files);
+    let mut roles = Vec::new();
+    let dockerfile = fs::read_to_string(deployed("Dockerfile")).unwrap();
+    for deployment in deployments() {
+        let pod = &deployment["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let args: Vec<&str> = container["args"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+        let at = args.iter().position(|word| *word == "--role").unwrap();
+        roles.extend(args[at + 1].split(',').map(str::to_owned));
+        let (code, said) = curfew(&[&args[..], &["--help"]].concat());
+        assert_eq!(code, Some(0), "{args:?}: {said}");
+        let user = pod["securityContext"]["runAsUser"].as_i64().unwrap();
+        assert!(dockerfile.contains(&format!("USER {user}:{user}")), "the image has another user than {user}");
+        assert_eq!(deployment["spec"]["selector"]["matchLabels"], deployment["spec"]["template"]["metadata"]["labels"]);
+    }
+    roles.sort_unstable();
+    let mut all =
+        ["intake", "enforce", "deadlines", "reconcile", "inventory", "bind", "kubernetes", "canary", "relay", "serve"];
+    all.sort_unstable();
+    assert_eq!(roles, all);
+    let budgets: BTreeSet<String> =
+        objects("disruption.yaml").iter().map(|one| one["spec"]["selector"]["matchLabels"].to_string()).collect();
+    let labels: BTreeSet<String> =
+        deployments().iter().map(|one| one["spec"]["selector"]["matchLabels"].to_string()).collect();
+    assert_eq!(budgets, labels);
+}
+
+#[test]
+fn the_configurations_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = &objects("config.yaml")[0];
+    let file = folder.path().join("curfew.yaml");
+    fs::write(&file, map["data"]["curfew.yaml"].as_str().unwrap()).unwrap();
+    for file in [file, deployed("compose/curfew.yaml")] {
+        let (code, said) = curfew(&["check", "--config", file.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{}: {said}", file.display());
+    }
+}
+
+/// Debian's systemd is on the machines of the tests, without being what started them.
+#[test]
+fn systemd_understands_the_unit_and_its_sandbox() {
+    let unit = fs::read_to_string(deployed("systemd/curfew.service")).unwrap();
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/curfew ")).unwrap();
+    let words: Vec<&str> = line.split(' ').chain(["--help"]).collect();
+    let (code, said) = curfew(&words);
+    assert_eq!(code, Some(0), "{line}: {said}");
+    // It looks for the program and the user, which are not here.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("curfew.service");
+    let here = unit.replace("/usr/local/bin/curfew", "/bin/true").replace("=curfew\nGroup=curfew", "=root\nGroup=root");
+    fs::write(&file, here).unwrap();
+    let systemd = |args: &[&str]| {
+        let output = Command::new("systemd-analyze").args(args).arg(&file).output();
+        let output =
+            output.expect("systemd-analyze is of Debian's package `systemd`: tests/servers/servers install systemd");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), said.into_owned())
+    };
+    let (fine, said) = systemd(&["verify", "--man=no"]);
+    assert!(fine && said.is_empty(), "{said}");
+    // Exposure in tenths of its scale of ten.
+    let (fine, said) = systemd(&["security", "--offline=true", "--threshold=20"]);
+    assert!(fine, "{said}");
+}
