@@ -7,7 +7,7 @@ TESTS := --locked --features failpoints --lib --bins --tests
 DIR ?= /tmp/curfew-servers-$(shell id -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check lint fuzz bench capacity servers clean-servers test-binaries test-servers
+.PHONY: help demo test chaos check lint fuzz bench capacity sbom servers clean-servers test-binaries test-servers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ bench: ## What Curfew costs, against the bare calls; writes target/bench.json
 capacity: ## What 10 k to 10 M credentials ask for, from target/bench.json (ARGS="--task-life 10m")
 	@$(SERVERS) install build
 	@cargo bench --locked --profile dev -q --bench capacity -- $(ARGS)
+
+sbom: ## What the binary is made of, as CycloneDX: target/curfew.cdx.json
+	@$(SERVERS) install build sbom
+	@$(SERVERS) exec cargo cyclonedx --quiet --format json --spec-version 1.5 --override-filename curfew.cdx
+	@mkdir -p target && mv curfew.cdx.json target/
 
 servers: ## Start Kafka, Vault, PostgreSQL and a kube-apiserver for your own use (DIR=folder below /tmp)
 	@$(SERVERS) start $(DIR)
