@@ -290,10 +290,12 @@ pub(super) fn stored(db: &Connection, row: (String, i64, Option<i64>)) -> Result
         params![case.tenant, case.id.as_bytes(), case.seq],
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)),
     )?;
-    let behind = !tail.is_empty();
+    // What joined a case meanwhile looked at nothing.
+    let mut looked = false;
     for (seq, records) in tail {
         for record in json::<Vec<Record>>("records", &records)? {
             case.state = case.state.next(&record).map_err(|_| Error::Corrupt { what: "records" })?;
+            looked |= matches!(record, Record::Observed { .. });
             // What started was charged before.
             case.charged |= matches!(record, Record::Started { .. });
         }
@@ -301,7 +303,7 @@ pub(super) fn stored(db: &Connection, row: (String, i64, Option<i64>)) -> Result
         let seen = case.state.issuer().filter(|seen| seen.presence == Presence::Present).map(|seen| seen.at_ms);
         case.seen_ms = case.seen_ms.or(seen);
     }
-    let learned = case.state.issuer().filter(|_| behind).cloned();
+    let learned = case.state.issuer().filter(|_| looked).cloned();
     Ok(Stored { case, due_ms: row.1, closed_ms: row.2, learned })
 }
 

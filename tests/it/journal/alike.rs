@@ -128,3 +128,20 @@ proptest! {
         on_a_runtime(both(ops));
     }
 }
+
+/// What joins a case that has looked, and was asked to look once more: its end is no look.
+#[test]
+fn a_case_that_was_joined_has_not_looked_again() {
+    on_a_runtime(both(vec![
+        Op::Batch(vec![(1, 3, 1)]),
+        Op::Batch(vec![(0, 6, 1)]),
+        Op::Work(vec![1]),
+        // Of the sixth step a kill has credential 1 looked at.
+        Op::Batch(vec![(7, 0, 0)]),
+        Op::Batch(vec![(7, 1, 0)]),
+        Op::Batch(vec![(7, 2, 0)]),
+        Op::Kill,
+        Op::Batch(vec![(4, 6, 1)]),
+        Op::Work(vec![3]),
+    ]));
+}
