@@ -10,6 +10,7 @@ pub mod check;
 pub mod file;
 pub mod kubernetes;
 pub mod problem;
+pub mod reach;
 pub mod rotations;
 pub mod scanners;
 pub mod ways;
@@ -39,6 +40,7 @@ use crate::journal;
 use crate::kubernetes::Watched;
 use crate::limit::Budget;
 use crate::policy::Rules;
+use crate::reach::notice;
 use crate::retry::Schedule;
 use crate::task::Tenant;
 
@@ -101,6 +103,8 @@ pub struct Config {
     pub canary: Option<Canary>,
     /// Clusters whose Jobs and Pods are tasks.
     pub clusters: Vec<Watched>,
+    /// From where it is read who reaches what.
+    pub reach: Option<reach::Reach>,
     /// What policy decides by.
     pub rules: Arc<Rules>,
     /// How far behind the watermark own events act.
@@ -192,6 +196,8 @@ pub struct Http {
     pub gitlab: Option<Revocations>,
     /// GitHub's webhooks, where they are heard.
     pub github: Option<Webhooks>,
+    /// Where questions about reach are answered: holds the token of who may ask.
+    pub reach: Option<PathBuf>,
 }
 
 /// GitHub's webhooks about alerts of secret scanning.
@@ -579,7 +585,10 @@ impl Config {
             .bindings
             .iter()
             .map(|one| (bind::topic(&one.realm), Authority { kinds: kinds.clone().into(), strongest: one.strongest }));
-        topics.chain(bindings).chain([(event::OWN.to_owned(), own)]).collect()
+        let finds = self.reach.as_ref().and_then(|reach| reach.finds.as_ref());
+        let finds =
+            finds.map(|finds| (notice::TOPIC.to_owned(), Authority { strongest: finds.strongest, ..own.clone() }));
+        topics.chain(bindings).chain(finds).chain([(event::OWN.to_owned(), own)]).collect()
     }
 
     /// What each system bears, from all processes together.

@@ -3,6 +3,7 @@
 pub mod findings;
 pub mod github;
 pub mod gitlab;
+pub mod reach;
 mod schedulers;
 
 use std::io::Write as _;

@@ -20,6 +20,7 @@ use crate::guard::Freeze;
 use crate::limit::{Budget, Part};
 use crate::outcome::Message;
 use crate::policy::Rules;
+use crate::reach;
 use crate::task::{Credential, Grant, RunKey, Task, Tenant};
 
 /// Why the journal did not do it.
@@ -523,6 +524,8 @@ pub struct Old {
 pub trait Journal: Send + Sync + 'static {
     /// Whether the last write succeeded. While it did not the process is not ready and no effect may start.
     fn healthy(&self) -> bool;
+    /// What sources say of reach, in tables of their own.
+    fn reach(&self) -> &dyn reach::Facts;
 
     /// Intake: events, decisions, cases, rejects and offsets, all or nothing.
     async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error>;

@@ -17,7 +17,7 @@
 //! Besides: [`deadlines`], [`ages`] and [`reconcile`] notice what no producer said, and make events of it; [`bind`] learns
 //! from the issuer which run a credential is of; [`inventory`] reads what stores hold, as fingerprints; [`kubernetes`]
 //! watches Jobs and Pods, and says what schedulers say elsewhere; [`feedback`] tells GitHub whose secret died;
-//! [`canary`] has a credential of its own die, to measure the whole way.
+//! [`canary`] has a credential of its own die, to measure the whole way; [`reach`] learns what each identity can open.
 //! `policy`, `case`, `guard`, `limit`, `retry` and `probe` are pure; what does I/O decides nothing.
 
 pub mod ages;
@@ -49,6 +49,7 @@ pub mod ops;
 pub mod outcome;
 pub mod policy;
 pub mod probe;
+pub mod reach;
 pub mod reconcile;
 pub mod relay;
 pub mod retry;

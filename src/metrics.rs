@@ -56,6 +56,7 @@ pub struct Metrics {
     unread_topic: IntGaugeVec,
     kubernetes_listed: IntGaugeVec,
     inventory_read: IntGaugeVec,
+    reach_read: IntGaugeVec,
     canary_success: IntGaugeVec,
     canary_duration: Histogram,
     canary_failures: IntCounterVec,
@@ -196,6 +197,11 @@ impl Metrics {
         self.inventory_read.with_label_values(&[realm, part]).set(at_ms / 1000);
     }
 
+    /// This process does not read that source any more.
+    pub fn reach_left(&self, source: &str) {
+        left(&self.reach_read, &[source]);
+    }
+
     /// This process does not read that store any more.
     pub fn inventory_left(&self, realm: &str, part: &str) {
         left(&self.inventory_read, &[realm, part]);
@@ -247,6 +253,14 @@ impl Metrics {
     /// `kubernetes_listed_timestamp_seconds{cluster,kind,namespace}`: the names are the configuration's.
     pub fn kubernetes_listed(&self, cluster: &str, kind: &str, namespace: &str, at_ms: i64) {
         self.kubernetes_listed.with_label_values(&[cluster, kind, namespace]).set(at_ms / 1000);
+    }
+
+    /// `reach_read_timestamp_seconds{source}`: sources are the configuration's. `None`: only a part was read.
+    pub fn reach_read(&self, source: &str, whole_ms: Option<i64>) {
+        let gauge = self.reach_read.with_label_values(&[source]);
+        if let Some(at_ms) = whole_ms {
+            gauge.set(at_ms / 1000);
+        }
     }
 
     /// This process does not list that any more: who does says how old the list is.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::credential::CredentialId;
 use crate::guard::Freeze;
 use crate::journal::{Filter, TaskFilter};
+use crate::reach::ask::Question;
 
 /// What an operator asks for: one line of JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -107,6 +108,11 @@ pub enum Request {
     Standing {
         /// At most.
         max: u32,
+    },
+    /// Who reaches what.
+    Reach {
+        /// What is asked.
+        question: Question,
     },
     /// Figures.
     Stats {},

@@ -78,6 +78,17 @@ mod with {
         Ok(())
     }
 
+    /// An account, to look at all of its IAM by a login that can only look.
+    pub async fn account(
+        process: &Process,
+        target: &Target,
+        aws: &Aws,
+        login: Option<&PathBuf>,
+    ) -> Result<Account, Failed> {
+        let opened = Account::open(&target.name, &settings(target, aws, login), process.clock.clone()).await;
+        opened.map_err(|error| wrong(target, &error))
+    }
+
     /// An account's secrets, to read them by the login of its inventory.
     pub async fn secrets(
         process: &Process,
@@ -191,7 +202,7 @@ mod with {
 }
 
 #[cfg(feature = "aws")]
-pub use with::{connect, secrets, start};
+pub use with::{account, connect, secrets, start};
 
 /// The configuration has refused accounts already.
 #[cfg(not(feature = "aws"))]

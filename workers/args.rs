@@ -2,6 +2,7 @@
 
 mod exec;
 mod publish;
+mod reach;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use curfew::config::Overrides;
 
 pub use exec::Exec;
 pub use publish::{FingerprintKey, Format, Publish, PublishFindings, Published, Target, To, TransitKey};
+pub use reach::Reach;
 
 use crate::enforce::Part;
 use crate::run::Share;
@@ -116,6 +118,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  curfew revoke urn:curfew:cred:vault-lease:prod:database/creds/app/x1 \
         --reason 'seen in a log'")]
     Revoke(Revoke),
+    /// Show who reaches what
+    #[command(long_about = reach::ABOUT, after_help = reach::EXAMPLES)]
+    Reach(Reach),
     /// Reports
     #[command(subcommand)]
     Audit(Audit),
@@ -193,6 +198,8 @@ pub enum Role {
     Kubernetes,
     /// Mint a credential that may do nothing, and measure how it dies
     Canary,
+    /// Read who reaches what
+    Reach,
     /// Publish outcomes and rejects
     Relay,
     /// Operators' socket, intake over HTTP, gauges of the journal
@@ -201,7 +208,7 @@ pub enum Role {
 
 impl Role {
     /// What one process does alone.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Intake,
         Self::Enforce,
         Self::Deadlines,
@@ -210,6 +217,7 @@ impl Role {
         Self::Bind,
         Self::Kubernetes,
         Self::Canary,
+        Self::Reach,
         Self::Relay,
         Self::Serve,
     ];
@@ -225,6 +233,7 @@ impl Role {
             Self::Bind => "bind",
             Self::Kubernetes => "kubernetes",
             Self::Canary => "canary",
+            Self::Reach => "reach",
             Self::Relay => "relay",
             Self::Serve => "serve",
         }

@@ -9,10 +9,11 @@ use curfew::journal::{self, Journal};
 use curfew::metrics::Metrics;
 use curfew::ops::operator::Operator;
 use curfew::ops::{Refused, RefusedKind, Reply, Request, client, freeze_file};
+use curfew::reach::kept::Kept;
 use curfew::{clock, event, intake};
 use serde_json::Value;
 
-use crate::Failed;
+use crate::{Failed, reach};
 
 /// Asks, and returns the answer.
 pub async fn ask(config: &Config, request: Request) -> Result<Value, Failed> {
@@ -94,6 +95,7 @@ pub fn shared(config: &Config) -> Result<(), Failed> {
 /// What answers operators on `journal`.
 fn operator(config: &Config, journal: Arc<dyn Journal>) -> Operator {
     Operator {
+        reach: Kept::new(journal.clone(), reach::sources(config)),
         intake: intake::Intake {
             journal,
             rules: config.rules.clone(),

@@ -19,6 +19,8 @@ mod kubernetes;
 mod link;
 mod process;
 mod publish;
+mod reach;
+mod reaches;
 mod reconcile;
 mod relay;
 mod run;
@@ -130,11 +132,13 @@ fn dispatch(args: Args) -> Result<ExitCode, Failed> {
     let over = Overrides { journal: common.journal.clone(), ..Overrides::default() };
     let config = configuration(&common, &over)?;
     let runtime = runtime(&mut commands)?;
-    if let Command::Exec(what) = args.command {
-        return runtime.block_on(exec::exec(&config, *what, common.json));
-    }
+    let command = match args.command {
+        Command::Exec(what) => return runtime.block_on(exec::exec(&config, *what, common.json)),
+        Command::Reach(what) => return runtime.block_on(reaches::reach(&config, what, common.json)),
+        other => other,
+    };
     runtime.block_on(async {
-        match args.command {
+        match command {
             Command::Publish(what) => publish::publish(&config, what, common.json).await,
             Command::FingerprintKey(what) => findings::new_key(&config, &what, common.json).await,
             Command::Cases(which) => cases::list(&config, which, common.json).await,
@@ -151,7 +155,9 @@ fn dispatch(args: Args) -> Result<ExitCode, Failed> {
             Command::Position(what) => stop::position(&config, what, common.json).await,
             Command::Audit(what) => audit::audit(&config, what, common.json).await,
             // Done above.
-            Command::Run(_) | Command::Exec(_) | Command::Check | Command::Completions { .. } => Ok(()),
+            Command::Run(_) | Command::Exec(_) | Command::Reach(_) | Command::Check | Command::Completions { .. } => {
+                Ok(())
+            }
         }
     })?;
     Ok(ExitCode::SUCCESS)

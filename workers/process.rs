@@ -10,6 +10,7 @@ use curfew::clock;
 use curfew::config::Config;
 use curfew::deadlines::ClockTrust;
 use curfew::intake::Intake;
+use curfew::reach::kept::Kept;
 use curfew::relay::Backlog;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ pub struct Process {
     pub config: Arc<Config>,
     /// The journal, and the way in.
     pub intake: Intake,
+    /// Who reaches what, for whoever asks.
+    pub reach: Arc<Kept>,
     pub clock: clock::Shared,
     pub trust: Arc<ClockTrust>,
     /// Rows of the outbox that wait.

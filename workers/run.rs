@@ -9,6 +9,7 @@ use curfew::deadlines::ClockTrust;
 use curfew::fingerprint::Keyring;
 use curfew::intake::Intake;
 use curfew::metrics::Metrics;
+use curfew::reach::kept::Kept;
 use curfew::relay::Backlog;
 use curfew::{clock, event, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,8 +19,8 @@ use uuid::Uuid;
 use crate::args::Role;
 use crate::process::{Process, Tasks};
 use crate::{
-    Failed, accounts, bind, canary, deadlines, enforce, feedback, intake, inventory, keys, kubernetes, link, reconcile,
-    relay, serve,
+    Failed, accounts, bind, canary, deadlines, enforce, feedback, intake, inventory, keys, kubernetes, link, reach,
+    reconcile, relay, serve,
 };
 
 /// Which part of the work is this process's.
@@ -73,6 +74,7 @@ pub async fn run(config: Config, share: Share) -> Result<(), Failed> {
             trust: Some(trust.clone()),
             types: Some(Arc::new(config.says())),
         },
+        reach: Kept::new(journal.clone(), reach::sources(&config)),
         config: Arc::new(config),
         clock,
         trust,
@@ -157,6 +159,9 @@ async fn start(process: &Process, share: &Share) -> Result<(), Failed> {
     }
     if share.has(Role::Canary) {
         canary::start(process)?;
+    }
+    if share.has(Role::Reach) {
+        reach::start(process, &share.part.realms).await?;
     }
     Ok(())
 }

@@ -26,7 +26,11 @@ use crate::process::Process;
 /// Operators are answered over the socket.
 pub fn operators(process: &Process) -> Result<(), Failed> {
     let (config, tasks) = (&process.config, &process.tasks);
-    let operator = Operator { intake: process.intake.clone(), freeze_file: freeze_file::path_of(&config.journal) };
+    let operator = Operator {
+        intake: process.intake.clone(),
+        reach: process.reach.clone(),
+        freeze_file: freeze_file::path_of(&config.journal),
+    };
     let server = Server::bind(&config.socket).map_err(|error| Failed::Unavailable(error.to_string()))?;
     tasks.spawn("operators", server.run(operator, tasks.cancel.clone()));
     Ok(())
@@ -74,6 +78,13 @@ pub async fn events(process: &Process, keys: Option<Keyring>) -> Result<(), Fail
             secret: self::token(&github.secret_file, "GitHub's webhooks")?,
             max_age_ms: github.max_age_ms,
             api: api.map(Arc::new),
+        }));
+    }
+    if let Some(token_file) = &settings.reach {
+        router = router.merge(http::reach::reach(http::reach::Page {
+            reach: process.reach.clone(),
+            token: self::token(token_file, "who asks about reach")?,
+            clock: process.clock.clone(),
         }));
     }
     let listener = http::listen(settings.listen).await.map_err(wrong)?;

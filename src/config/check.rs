@@ -87,6 +87,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let bindings = bindings::bindings(&mut c, &raw.bindings, &realms, &recipes);
     let canary = canary::canary(&mut c, raw.canary.as_ref(), &realms, &topics, (kafka.as_ref(), http.as_ref()));
     let clusters = kubernetes::clusters(&mut c, &raw.kubernetes, &topics, http.as_ref());
+    let reach = raw.reach.as_ref().map(|raw| super::reach::reach(&mut c, raw, &realms, &targets));
     let limits = limits(&mut c, &raw.limits, &realms, &targets);
     let (rules, grace_ms) = policy(&mut c, &raw.policy);
     if raw.retry.first.value > raw.retry.ceiling || raw.retry.first.value.0 < 1 {
@@ -133,6 +134,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         bindings,
         canary,
         clusters,
+        reach,
         rules: Arc::new(rules),
         grace_ms,
         limits,

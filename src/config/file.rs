@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{bindings, canary, kubernetes, rotations, scanners, webhooks};
+use super::{bindings, canary, kubernetes, reach, rotations, scanners, webhooks};
 use crate::case::Action;
 use crate::event::Format;
 use crate::guard::Mode;
@@ -133,6 +133,8 @@ section! {
         canary: Option<Spanned<canary::Canaries>> = None,
         /// Clusters whose Jobs and Pods are tasks.
         kubernetes: Vec<Spanned<kubernetes::Cluster>> = Vec::new(),
+        /// From where it is read who reaches what; absent: nobody asks.
+        reach: Option<reach::Raw> = None,
         /// Rules.
         policy: Policy = Policy::default(),
         /// Bounds.
@@ -241,6 +243,8 @@ section! {
         gitlab: Option<Spanned<scanners::GitLab>> = None,
         /// GitHub's webhooks; absent: not heard.
         github: Option<Spanned<scanners::GitHub>> = None,
+        /// Questions about reach; absent: only the operators' socket answers them.
+        reach: Option<reach::Page> = None,
     }
 }
 

@@ -13,6 +13,7 @@ use crate::case::Action;
 use crate::event::{self, Format, Says, Type};
 use crate::guard::Authority;
 use crate::kafka::settings::OURS;
+use crate::reach::notice;
 
 /// What the topic of findings is called, where nothing else is said.
 pub const FINDINGS: &str = "curfew.findings";
@@ -98,6 +99,12 @@ pub(super) fn topics(
     for (name, Spanned { value: topic, referenced: at, .. }) in raw {
         if name == event::OWN {
             c.wrong(at, "`curfew` is the name of Curfew's own events: no topic can be called so");
+        }
+        if name.starts_with(notice::TOPIC) {
+            c.wrong(
+                at,
+                format!("`{}` begins the name of what Curfew finds in reach: no topic can be called so", notice::TOPIC),
+            );
         }
         if name.starts_with(bind::TOPIC) {
             c.wrong(
@@ -233,5 +240,6 @@ pub(super) fn http(
         scanners::needs_keys(c, raw.referenced, "github", has_keys);
         scanners::github(c, &raw.value, remembered)
     });
-    Some(Http { listen: raw.listen.value, token_file, topic: raw.topic.value, findings, gitlab, github })
+    let reach = raw.reach.as_ref().map(|raw| c.path(&raw.token_file));
+    Some(Http { listen: raw.listen.value, token_file, topic: raw.topic.value, findings, gitlab, github, reach })
 }

@@ -12,6 +12,7 @@
 
 pub mod access_key;
 pub mod answers;
+pub mod authorizations;
 mod client;
 pub mod login;
 pub mod name;

@@ -90,6 +90,23 @@ pub async fn connect(
     Ok(vec![Arc::new(Postgres { target: target.to_owned(), timeout, pool, clock })])
 }
 
+/// Connections by other settings than a connector's, and how long one exchange may take: for who only looks.
+///
+/// # Errors
+/// [`ConnectError::Settings`].
+pub(crate) async fn pool_for(settings: &PostgresSettings) -> Result<(PgPool, Duration), ConnectError> {
+    let timeout = Duration::from_millis(settings.timeout_ms);
+    Ok((pool(options(settings).await?, timeout), timeout))
+}
+
+/// One exchange that only looks.
+pub(crate) async fn bounded_look<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<T, Error>> + Send,
+) -> Result<T, Failure> {
+    bounded(timeout, false, call).await
+}
+
 /// How a target is reached as our own user.
 async fn options(settings: &PostgresSettings) -> Result<PgConnectOptions, ConnectError> {
     let bad = |what: String| ConnectError::Settings(what);

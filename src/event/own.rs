@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::{
-    Coordinates, CredentialRegistered, Data, Event, FindingClosed, GrantRegistered, GrantSpec, Type, digest16,
+    Coordinates, CredentialRegistered, Data, Event, FindingClosed, FindingObserved, GrantRegistered, GrantSpec,
+    Location, Type, digest16,
 };
 use crate::bind::rule::Bound;
 use crate::case::CaseId;
 use crate::credential::CredentialId;
 use crate::finding::Finding;
+use crate::reach::notice::{Found, TOPIC};
 use crate::task::{RunKey, Tenant, Tenure};
 
 /// Cluster and topic of own events.
@@ -59,6 +61,35 @@ impl Event {
         let data = FindingClosed { finding_key: finding.key.clone(), reason: "revoked".to_owned() };
         let mut event = own(finding.tenant.clone(), "/curfew/feedback", id, now_ms, Data::FindingClosed(data), &[]);
         event.at.topic = finding.topic.as_str().into();
+        event
+    }
+
+    /// Reach shows something about a credential, and did not before. `now_ms` tells this time from an earlier one.
+    pub fn found(tenant: Tenant, found: &Found, now_ms: i64) -> Self {
+        let key = found.key();
+        let id = format!("{key}:{now_ms}");
+        let data = FindingObserved {
+            finding_key: key,
+            credential: Some(found.credential.clone()),
+            detector: found.sort.detector(),
+            validity: "unknown".to_owned(),
+            reopened: true,
+            owner_hint: found.owner.clone(),
+            location: Some(Location { path: Some(found.place.clone()), ..Location::default() }),
+            detected_ms: Some(now_ms),
+            ..FindingObserved::default()
+        };
+        let mut event = own(tenant, "/curfew/reach", id, now_ms, Data::FindingObserved(Box::new(data)), &[]);
+        event.at.topic = TOPIC.into();
+        event
+    }
+
+    /// What reach found before is not so any more.
+    pub fn found_no_more(finding: &Finding, now_ms: i64) -> Self {
+        let id = format!("{}:over:{now_ms}", finding.key);
+        let data = FindingClosed { finding_key: finding.key.clone(), reason: "resolved".to_owned() };
+        let mut event = own(finding.tenant.clone(), "/curfew/reach", id, now_ms, Data::FindingClosed(data), &[]);
+        event.at.topic = TOPIC.into();
         event
     }
 

@@ -17,6 +17,7 @@ mod claims;
 mod findings;
 mod intake;
 mod prune;
+mod reach;
 mod read;
 mod rows;
 mod schema;
@@ -340,6 +341,10 @@ const POSITION: &str = "cluster, topic, partition, next_offset, last_ms, last_di
 impl Journal for Postgres {
     fn healthy(&self) -> bool {
         self.inner.state.healthy.load(Ordering::SeqCst)
+    }
+
+    fn reach(&self) -> &dyn crate::reach::Facts {
+        self
     }
 
     async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error> {

@@ -13,6 +13,7 @@ mod cases;
 mod findings;
 mod intake;
 mod queue;
+mod reach;
 mod read;
 mod rows;
 mod schema;
@@ -176,6 +177,10 @@ impl Drop for Sqlite {
 impl Journal for Sqlite {
     fn healthy(&self) -> bool {
         self.shared.healthy.load(Ordering::SeqCst)
+    }
+
+    fn reach(&self) -> &dyn crate::reach::Facts {
+        self
     }
 
     async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error> {

@@ -205,6 +205,14 @@ pub const FIGURES: &[Figure] = &[
         "When a store was last read in full; 0: not yet.",
     )
     .of(&[REALM, named("part", "entries of `inventory` for this realm")]),
+    figure(
+        "reach_read_timestamp_seconds",
+        Gauge,
+        "Unix time in seconds",
+        Leader("reach"),
+        "When a source of reach was last read whole; 0: not yet.",
+    )
+    .of(&[named("source", "sources that `reach` of the configuration names")]),
     // What is done.
     figure(
         "step_duration_seconds",

@@ -24,6 +24,7 @@ fn fed() -> Metrics {
     metrics.unread_topic(Some("curfew.taks"));
     metrics.kubernetes_listed("prod", "job", "ml", 1_000);
     metrics.inventory_read("prod", "0", 1_000);
+    metrics.reach_read("vault:prod", None);
     metrics.canary_led(true);
     let blocked = vec![("prod".to_owned(), "denied".to_owned(), true)];
     metrics.set_stats(&Stats { blocked, ..Stats::default() }, false, false);

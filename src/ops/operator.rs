@@ -1,6 +1,7 @@
 //! Answers what operators ask, from the journal.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use crate::event::Event;
 use crate::guard::Freeze;
 use crate::intake::Intake;
 use crate::journal::{self, CaseLine, Filter, Position};
+use crate::reach::kept::{Kept, NoAnswer};
 
 /// The shortest beginning of an id that is looked up.
 const SHORTEST: usize = 4;
@@ -27,6 +29,8 @@ const READ_NO_MORE_MS: i64 = 60_000;
 pub struct Operator {
     /// The journal, and the way in for `operator.revoke`.
     pub intake: Intake,
+    /// Who reaches what.
+    pub reach: Arc<Kept>,
     /// The freeze file beside the journal.
     pub freeze_file: PathBuf,
 }
@@ -85,6 +89,7 @@ impl Operator {
             }
             Request::Overrun {} => value(&journal.overrun(now_ms).await?),
             Request::Standing { max } => value(&journal.standing(max).await?),
+            Request::Reach { question } => value(&self.reach.answer(question, now_ms).await?),
             Request::Stats {} => {
                 let held = journal.started_held().await?;
                 let frozen = super::in_force(journal.frozen().await?, &self.freeze_file);
@@ -172,6 +177,16 @@ impl Operator {
 
 fn value<T: Serialize>(of: &T) -> Result<Value, Refused> {
     serde_json::to_value(of).map_err(|_| Refused::new(RefusedKind::Unavailable, "the answer cannot be written as JSON"))
+}
+
+impl From<NoAnswer> for Refused {
+    fn from(error: NoAnswer) -> Self {
+        match error {
+            NoAnswer::Journal(error) => error.into(),
+            NoAnswer::Unknown(_) => Self::new(RefusedKind::NotFound, error.to_string()),
+            NoAnswer::Died => Self::new(RefusedKind::Unavailable, error.to_string()),
+        }
+    }
 }
 
 impl From<journal::Error> for Refused {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::is_like;
 use crate::finding::{Finding, Validity};
+use crate::reach::notice::DETECTOR;
 use crate::task::{Credential, RunKey};
 
 /// The rules, from the configuration. Their digest stands in each decision.
@@ -116,7 +117,10 @@ impl FindingRule {
         let one_of = |all: &Option<Vec<String>>, one: Option<&str>| {
             all.as_ref().is_none_or(|all| one.is_some_and(|one| all.iter().any(|each| each == one)))
         };
-        validity.is_none_or(|wanted| wanted == finding.validity)
+        // What Curfew finds in reach is no leak: nothing is done about it but what a rule says of it by name.
+        let is_own = finding.detector.split_once(':').is_some_and(|(by, _)| by == DETECTOR);
+        (detector.is_some() || !is_own)
+            && validity.is_none_or(|wanted| wanted == finding.validity)
             && public.is_none_or(|wanted| wanted == finding.public)
             && one_of(environment, credential.and_then(|credential| credential.environment.as_deref()))
             && one_of(severity, finding.severity.as_deref())

@@ -32,6 +32,7 @@ fn help_is_as_it_was() {
         "publish",
         "publish finding",
         "fingerprint-key",
+        "reach",
         "tasks",
         "cases",
         "case",

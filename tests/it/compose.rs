@@ -136,8 +136,19 @@ fn prometheus_asks_each_process_and_knows_the_same_rules() {
     // All that a process may do alone is done by exactly one of them.
     let mut roles: Vec<String> = processes(&compose).values().flat_map(roles_of).collect();
     roles.sort_unstable();
-    let mut all =
-        ["intake", "enforce", "deadlines", "reconcile", "inventory", "bind", "kubernetes", "canary", "relay", "serve"];
+    let mut all = [
+        "intake",
+        "enforce",
+        "deadlines",
+        "reconcile",
+        "inventory",
+        "bind",
+        "kubernetes",
+        "canary",
+        "reach",
+        "relay",
+        "serve",
+    ];
     all.sort_unstable();
     assert_eq!(roles, all);
 }

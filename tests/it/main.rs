@@ -59,6 +59,7 @@ mod odd;
 mod owners;
 mod packages;
 mod postgres;
+mod reach;
 mod rotation;
 mod scanners;
 mod schemas;

@@ -103,8 +103,19 @@ fn each_part_of_the_work_is_deployed_once_and_by_the_image_s_user() {
         assert_eq!(deployment["spec"]["selector"]["matchLabels"], deployment["spec"]["template"]["metadata"]["labels"]);
     }
     roles.sort_unstable();
-    let mut all =
-        ["intake", "enforce", "deadlines", "reconcile", "inventory", "bind", "kubernetes", "canary", "relay", "serve"];
+    let mut all = [
+        "intake",
+        "enforce",
+        "deadlines",
+        "reconcile",
+        "inventory",
+        "bind",
+        "kubernetes",
+        "canary",
+        "reach",
+        "relay",
+        "serve",
+    ];
     all.sort_unstable();
     assert_eq!(roles, all);
     let budgets: BTreeSet<String> =

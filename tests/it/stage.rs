@@ -264,6 +264,10 @@ macro_rules! journal_that_dies {
                 !self.died() && self.inner.healthy()
             }
 
+            fn reach(&self) -> &dyn curfew::reach::Facts {
+                self.inner.reach()
+            }
+
             async fn append(&self, append: Append) -> Result<Case, Error> {
                 self.alive()?;
                 let nth = self.appends.fetch_add(1, Ordering::SeqCst);

@@ -25,6 +25,13 @@ use serde_json::{Value, json};
 
 use crate::world::{Proxy, env, unique, until};
 
+/// A Vault of a test's own, which ends with the first of the two, and its root.
+pub async fn private() -> (Box<dyn std::any::Any + Send>, crate::admin::Admin) {
+    let private = outage::Private::start().await;
+    let admin = crate::admin::Admin::at(&private.root.address, &private.root.token);
+    (Box::new(private), admin)
+}
+
 const REALM: &str = "vault-test";
 
 /// Vault's root, to set things up and to witness.

@@ -70,6 +70,8 @@ pub enum Call {
     EntityLookup,
     /// `sys/internal/ui/mounts/<mount>`: which engine answers there
     Mount,
+    /// A read of settings that hold no secret: mounts, policies, roles, entities, groups
+    Settings,
     /// A list of lease ids, accessors or secrets
     List,
     /// Login, `lookup-self`, `renew-self`, `capabilities-self`, `sys/health`
@@ -247,6 +249,7 @@ fn success(call: Call, status: u16, body: Value) -> Meaning {
         Call::EntityLookup if status == 204 => return Meaning::Gone,
         Call::EntityLookup => body["data"]["id"].is_string(),
         Call::Mount => body["data"]["type"].is_string() && body["data"]["path"].is_string(),
+        Call::Settings => body["data"].is_object(),
         Call::List => body["data"]["keys"].is_array(),
         Call::Own => true,
     };
@@ -261,6 +264,8 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         ),
         // An empty list is 404 without a text; a missing mount has one.
         (Call::List, 404) if text.is_empty() => Meaning::Done { data: Value::Null, request_id: None },
+        // It was there when it was listed.
+        (Call::Settings, 404) if text.is_empty() => Meaning::Gone,
         // Never written, deleted with its metadata, or a version that is not kept any more; also what KV version 1 says.
         (Call::KvRead | Call::KvVersions, 404) if text.is_empty() => Meaning::Gone,
         (Call::KvWrite, 400) if text.contains("did not match the current version") => Meaning::Outdated,

@@ -12,12 +12,13 @@ use uuid::Uuid;
 use super::{Error, Settings, State, trust};
 
 /// In order; `meta.schema` is how many of them the database has.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../../../schemas/journal/postgres/0001_spine.sql"),
     include_str!("../../../schemas/journal/postgres/0002_findings.sql"),
     include_str!("../../../schemas/journal/postgres/0003_parts.sql"),
     include_str!("../../../schemas/journal/postgres/0004_unbound.sql"),
     include_str!("../../../schemas/journal/postgres/0005_compact_marks.sql"),
+    include_str!("../../../schemas/journal/postgres/0006_reach.sql"),
 ];
 /// How long one statement may take.
 const STATEMENT_MS: u32 = 30_000;

@@ -493,3 +493,33 @@ fn consumers_are_heard_about_the_value_that_they_were_told_of() {
     world.view.cases.insert(role(), Arc::new(opened(&directive, full)));
     assert_eq!(world.tell(adopted(2, "another", false)).words, [], "made-up names fill no journal");
 }
+
+#[test]
+fn what_reach_shows_follows_only_rules_that_name_it() {
+    let finding = |detector: &str| Finding {
+        tenant: "t".into(),
+        topic: "reach:".into(),
+        key: "k".into(),
+        detector: detector.to_owned(),
+        phase: Stand::Matched,
+        validity: Validity::Unknown,
+        public: false,
+        severity: None,
+        fingerprints: Vec::new(),
+        credentials: Vec::new(),
+        owner_hint: None,
+        place: None,
+        first_ms: 0,
+        last_ms: 0,
+    };
+    let rules = Rules::default();
+    assert_eq!(rules.response(&finding("curfew:shared"), None, 0), (Response::Hold, 0));
+    assert_ne!(rules.response(&finding("aws-key"), None, 0).0, Response::Hold);
+    let named = FindingRule {
+        when: When { detector: Some(vec!["curfew:dormant".to_owned()]), ..When::default() },
+        then: Response::Contain,
+    };
+    let rules = Rules { findings: [vec![named], FindingRule::defaults()].concat(), ..Rules::default() };
+    assert_eq!(rules.response(&finding("curfew:dormant"), None, 0), (Response::Contain, 1));
+    assert_eq!(rules.response(&finding("curfew:shared"), None, 0), (Response::Hold, 0));
+}

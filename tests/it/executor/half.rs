@@ -37,7 +37,8 @@ fn operator(scene: &Scene, freeze_file: PathBuf) -> Operator {
         trust: None,
         types: None,
     };
-    Operator { intake, freeze_file }
+    let reach = curfew::reach::kept::Kept::new(intake.journal.clone(), Vec::new());
+    Operator { intake, reach, freeze_file }
 }
 
 async fn freezes(operator: &Operator) -> Vec<Value> {

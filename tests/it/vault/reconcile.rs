@@ -41,6 +41,9 @@ impl Journal for Knows {
     fn healthy(&self) -> bool {
         true
     }
+    fn reach(&self) -> &dyn curfew::reach::Facts {
+        unimplemented!()
+    }
     async fn record_batch(&self, batch: Batch) -> Result<Recorded, Error> {
         let mut events = self.events.lock().unwrap();
         let mut fates = Vec::new();

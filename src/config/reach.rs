@@ -1,0 +1,236 @@
+//! From where it is read who reaches what: shapes, and what must hold between the parts.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_saphyr::Spanned;
+
+use super::check::Checks;
+use super::file::{AppRole, Millis, unplaced};
+use super::problem::{Problem, said};
+use super::{Login, Realm, System, Target, rotations};
+use crate::case::Action;
+use crate::reach::Source;
+use crate::reach::notice::Sort;
+
+/// `reach`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    /// How often each source is read.
+    #[serde(default = "often")]
+    pub every: Spanned<Millis>,
+    /// What people say: zones, targets, owners.
+    #[serde(default)]
+    pub declared: Option<PathBuf>,
+    /// Vaults whose policies are read.
+    #[serde(default)]
+    pub vaults: Vec<Spanned<OfVault>>,
+    /// PostgreSQLs whose roles are read.
+    #[serde(default)]
+    pub databases: Vec<OfDatabase>,
+    /// Accounts of AWS whose IAM is read.
+    #[serde(default)]
+    pub accounts: Vec<OfAccount>,
+    /// What is a finding; absent: nothing.
+    #[serde(default)]
+    pub finds: Option<Spanned<OfFinds>>,
+}
+
+/// `reach.finds`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfFinds {
+    /// What is looked for.
+    pub sorts: Vec<Sort>,
+    /// How long nobody must have used what is `dormant`.
+    #[serde(default = "dormant")]
+    pub dormant_after: Spanned<Millis>,
+    /// The strongest action that may rest on it.
+    #[serde(default = "track")]
+    pub strongest: Action,
+}
+
+fn dormant() -> Spanned<Millis> {
+    unplaced(Millis(90 * 86_400_000))
+}
+
+fn track() -> Action {
+    Action::Track
+}
+
+/// `http.reach`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    /// Holds the token that callers must send, readable by its owner only. Made where there is none.
+    pub token_file: PathBuf,
+}
+
+/// One of `reach.vaults`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfVault {
+    /// The realm.
+    pub realm: Spanned<String>,
+    /// Holds the token of a login of its own, which can only list and read settings.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// The AppRole of its own login.
+    #[serde(default)]
+    pub approle: Option<AppRole>,
+}
+
+/// One of `reach.databases`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfDatabase {
+    /// The target.
+    pub target: Spanned<String>,
+    /// Holds the URL of a login of its own; absent: the target's.
+    #[serde(default)]
+    pub url_file: Option<PathBuf>,
+}
+
+/// One of `reach.accounts`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfAccount {
+    /// The target.
+    pub target: Spanned<String>,
+    /// Holds a login of its own; absent: the account's.
+    #[serde(default)]
+    pub credentials_file: Option<PathBuf>,
+}
+
+fn often() -> Spanned<Millis> {
+    unplaced(Millis(600_000))
+}
+
+/// From where it is read who reaches what.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// How often each source is read.
+    pub every_ms: i64,
+    /// What people say.
+    pub declared: Option<PathBuf>,
+    /// Realm, and a login that can only list and read settings.
+    pub vaults: Vec<(String, Login)>,
+    /// Target, and the file with the URL.
+    pub databases: Vec<(String, PathBuf)>,
+    /// Target, and the file with a login; `None`: the machine's.
+    pub accounts: Vec<(String, Option<PathBuf>)>,
+    /// What is a finding.
+    pub finds: Option<Finds>,
+}
+
+/// What is a finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finds {
+    /// What is looked for; each once.
+    pub sorts: Vec<Sort>,
+    /// How long nobody must have used what is dormant.
+    pub dormant_after_ms: i64,
+    /// The strongest action that may rest on it.
+    pub strongest: Action,
+}
+
+pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[Target]) -> Reach {
+    if raw.every.value.0 < 1_000 {
+        c.wrong(raw.every.referenced, "`every` is at least 1s");
+    }
+    let mut vaults: Vec<(String, Login)> = Vec::new();
+    for Spanned { value: one, referenced: at, .. } in &raw.vaults {
+        rotations::known_realm(c, &one.realm, realms);
+        once(c, &one.realm, vaults.iter().map(|(name, _)| name));
+        if let Some(login) = c.login(*at, one.token_file.as_ref(), one.approle.as_ref(), "`reach.vaults`") {
+            vaults.push((one.realm.value.clone(), login));
+        }
+    }
+    let mut databases: Vec<(String, PathBuf)> = Vec::new();
+    for one in &raw.databases {
+        once(c, &one.target, databases.iter().map(|(name, _)| name));
+        match target(c, &one.target, targets).map(|target| &target.system) {
+            Some(System::Postgres { url_file }) => {
+                let own = one.url_file.as_ref().map(|path| c.path(path));
+                databases.push((one.target.value.clone(), own.unwrap_or_else(|| url_file.clone())));
+            }
+            Some(_) => c.wrong(one.target.referenced, "`reach.databases` are targets with `postgres`"),
+            None => {}
+        }
+    }
+    let mut accounts: Vec<(String, Option<PathBuf>)> = Vec::new();
+    for one in &raw.accounts {
+        once(c, &one.target, accounts.iter().map(|(name, _)| name));
+        match target(c, &one.target, targets).map(|target| &target.system) {
+            Some(System::Aws(aws)) => {
+                let own = one.credentials_file.as_ref().map(|path| c.path(path));
+                accounts.push((one.target.value.clone(), own.or_else(|| aws.credentials_file.clone())));
+            }
+            Some(_) => c.wrong(one.target.referenced, "`reach.accounts` are targets with `aws`"),
+            None => {}
+        }
+    }
+    let finds = raw.finds.as_ref().map(|raw| {
+        let Spanned { value: raw, referenced: at, .. } = raw;
+        if raw.sorts.is_empty() {
+            c.wrong(*at, "`sorts` says what is a finding: crosses_zones, shared, unowned, dormant, beyond");
+        }
+        if raw.dormant_after.value.0 < 86_400_000 {
+            c.wrong(raw.dormant_after.referenced, "`dormant_after` is at least 1d");
+        }
+        let sorts: BTreeSet<Sort> = raw.sorts.iter().copied().collect();
+        Finds {
+            sorts: sorts.into_iter().collect(),
+            dormant_after_ms: raw.dormant_after.value.0,
+            strongest: raw.strongest,
+        }
+    });
+    Reach {
+        finds,
+        every_ms: raw.every.value.0,
+        declared: raw.declared.as_ref().map(|path| c.path(path)),
+        vaults,
+        databases,
+        accounts,
+    }
+}
+
+fn once<'a>(c: &mut Checks<'_>, name: &Spanned<String>, mut known: impl Iterator<Item = &'a String>) {
+    if known.any(|known| *known == name.value) {
+        c.wrong(name.referenced, format!("{} is read twice: write it once", said(&name.value)));
+    }
+}
+
+fn target<'a>(c: &mut Checks<'_>, name: &Spanned<String>, targets: &'a [Target]) -> Option<&'a Target> {
+    let found = targets.iter().find(|target| target.name == name.value);
+    if found.is_none() {
+        let message = format!("there is no target {}", said(&name.value));
+        let problem = Problem::new(name.referenced, message);
+        c.problems.push(problem.nearest(&name.value, targets.iter().map(|target| target.name.as_str())));
+    }
+    found
+}
+
+/// What Curfew itself knows is read so often at the most: it is at hand.
+const OWN_EVERY_MS: i64 = 15_000;
+
+impl Reach {
+    /// The sources that are named, as they stand before they were ever read. `tenant`: whose a realm or account is.
+    pub fn sources(&self, tenant: impl Fn(&str) -> Option<String>) -> Vec<Source> {
+        let source = |name: String, of: Option<&str>| Source {
+            tenant: of.and_then(&tenant).unwrap_or_else(|| "default".to_owned()),
+            name,
+            every_ms: self.every_ms,
+            read_ms: 0,
+            whole_ms: None,
+            faults: Vec::new(),
+        };
+        let own = Source { every_ms: self.every_ms.min(OWN_EVERY_MS), ..source("journal".to_owned(), None) };
+        let declared = self.declared.iter().map(|_| source("declared".to_owned(), None));
+        let vaults = self.vaults.iter().map(|(realm, _)| source(format!("vault:{realm}"), Some(realm)));
+        let databases = self.databases.iter().map(|(target, _)| source(format!("postgres:{target}"), None));
+        let accounts = self.accounts.iter().map(|(target, _)| source(format!("aws:{target}"), Some(target)));
+        std::iter::once(own).chain(declared).chain(vaults).chain(databases).chain(accounts).collect()
+    }
+}

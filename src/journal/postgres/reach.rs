@@ -1,0 +1,112 @@
+//! What sources say of reach, in sets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::rows::{column, json, text, texts};
+use super::{Error, Postgres};
+use crate::reach::{Changes, Facts, Node, Page, Source};
+
+#[async_trait]
+impl Facts for Postgres {
+    async fn digests(&self, tenant: &str, source: &str) -> Result<HashMap<Node, [u8; 16]>, Error> {
+        let rows: Vec<(String, Vec<u8>)> =
+            sqlx::query_as("SELECT node, digest FROM reach_facts WHERE tenant = $1 AND source = $2")
+                .bind(tenant)
+                .bind(source)
+                .fetch_all(&self.inner.pool)
+                .await?;
+        let corrupt = || Error::Corrupt { what: "reach_facts" };
+        let of = |(name, digest): (String, Vec<u8>)| {
+            Ok((Node::parse(&name).map_err(|_| corrupt())?, digest.try_into().map_err(|_| corrupt())?))
+        };
+        rows.into_iter().map(of).collect()
+    }
+
+    async fn change(&self, changes: Changes) -> Result<(), Error> {
+        self.inner.write(|| change(self, &changes)).await
+    }
+
+    async fn sources(&self) -> Result<(Vec<Source>, i64), Error> {
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("SELECT generation, body FROM reach_sources ORDER BY tenant, name")
+                .fetch_all(&self.inner.pool)
+                .await?;
+        let generation = rows.iter().map(|(generation, _)| generation).sum();
+        let sources = rows.iter().map(|(_, body)| json("reach_sources", body)).collect::<Result<_, _>>()?;
+        Ok((sources, generation))
+    }
+
+    async fn page(&self, after: Option<[String; 3]>, max: usize) -> Result<Page, Error> {
+        let [tenant, source, name] = after.unwrap_or_default();
+        let rows: Vec<(String, String, String, i64, String)> = sqlx::query_as(
+            "SELECT tenant, source, node, since_ms, body FROM reach_facts WHERE (tenant, source, node) > ($1, $2, $3) \
+             ORDER BY tenant, source, node LIMIT $4",
+        )
+        .bind(tenant)
+        .bind(source)
+        .bind(name)
+        .bind(i64::try_from(max).unwrap_or(i64::MAX))
+        .fetch_all(&self.inner.pool)
+        .await?;
+        let key = |(tenant, source, node, ..): &(String, String, String, i64, String)| {
+            [tenant.clone(), source.clone(), node.clone()]
+        };
+        let next = if rows.len() < max { None } else { rows.last().map(key) };
+        let mut facts = Vec::with_capacity(rows.len());
+        let mut last: Arc<str> = "".into();
+        for (_, source, _, since_ms, body) in rows {
+            if *last != *source {
+                last = source.into();
+            }
+            facts.push((last.clone(), json("reach_facts", &body)?, since_ms));
+        }
+        Ok(Page { facts, next })
+    }
+}
+
+async fn change(journal: &Postgres, changes: &Changes) -> Result<(), Error> {
+    let source = &changes.source;
+    let grows = i64::from(!changes.put.is_empty() || !changes.gone.is_empty());
+    let mut tx = journal.inner.pool.begin().await?;
+    sqlx::query(
+        "INSERT INTO reach_sources (tenant, name, generation, body) VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, name) \
+         DO UPDATE SET generation = reach_sources.generation + $3, body = excluded.body",
+    )
+    .bind(&source.tenant)
+    .bind(&source.name)
+    .bind(grows)
+    .bind(text("reach_sources", source)?)
+    .execute(&mut *tx)
+    .await?;
+    if !changes.put.is_empty() {
+        let nodes: Vec<String> = changes.put.iter().map(|stated| stated.fact.node.to_string()).collect();
+        let bodies =
+            changes.put.iter().map(|stated| text("reach_facts", &stated.fact)).collect::<Result<Vec<_>, _>>()?;
+        sqlx::query(
+            "INSERT INTO reach_facts (tenant, source, node, digest, since_ms, body) SELECT $1, $2, * FROM unnest($3::text[], \
+             $4::bytea[], $5::bigint[], $6::text[]) ON CONFLICT (tenant, source, node) DO UPDATE \
+             SET digest = excluded.digest, since_ms = excluded.since_ms, body = excluded.body",
+        )
+        .bind(&source.tenant)
+        .bind(&source.name)
+        .bind(texts(&nodes, |node| node))
+        .bind(column(&changes.put, |stated| stated.digest.to_vec()))
+        .bind(column(&changes.put, |stated| stated.since_ms))
+        .bind(bodies)
+        .execute(&mut *tx)
+        .await?;
+    }
+    if !changes.gone.is_empty() {
+        let nodes: Vec<String> = changes.gone.iter().map(ToString::to_string).collect();
+        sqlx::query("DELETE FROM reach_facts WHERE tenant = $1 AND source = $2 AND node = ANY($3)")
+            .bind(&source.tenant)
+            .bind(&source.name)
+            .bind(nodes)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(tx.commit().await?)
+}

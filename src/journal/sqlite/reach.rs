@@ -1,0 +1,102 @@
+//! What sources say of reach. Read by a connection of its own kind of work: people's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, params};
+
+use super::rows::{all, exec, json, text};
+use super::writer::Writer;
+use super::{Error, Sqlite};
+use crate::reach::{Changes, Facts, Node, Page, Source};
+
+#[async_trait]
+impl Facts for Sqlite {
+    async fn digests(&self, tenant: &str, source: &str) -> Result<HashMap<Node, [u8; 16]>, Error> {
+        let (tenant, source) = (tenant.to_owned(), source.to_owned());
+        Self::read(&self.people, move |db| {
+            let sql = "SELECT node, digest FROM reach_facts WHERE tenant=? AND source=?";
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 16]>(1)?));
+            let rows = all(db, sql, [tenant, source], row)?;
+            rows.into_iter().map(|(name, digest)| Ok((node(&name)?, digest))).collect()
+        })
+        .await
+    }
+
+    async fn change(&self, changes: Changes) -> Result<(), Error> {
+        self.write(move |w| change(w, &changes)).await
+    }
+
+    async fn sources(&self) -> Result<(Vec<Source>, i64), Error> {
+        Self::read(&self.people, |db| {
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?));
+            let rows = all(db, "SELECT generation, body FROM reach_sources ORDER BY tenant, name", [], row)?;
+            let generation = rows.iter().map(|(generation, _)| generation).sum();
+            let sources = rows.iter().map(|(_, body)| json("reach_sources", body)).collect::<Result<_, _>>()?;
+            Ok((sources, generation))
+        })
+        .await
+    }
+
+    async fn page(&self, after: Option<[String; 3]>, max: usize) -> Result<Page, Error> {
+        Self::read(&self.people, move |db| page(db, after, max)).await
+    }
+}
+
+fn node(name: &str) -> Result<Node, Error> {
+    Node::parse(name).map_err(|_| Error::Corrupt { what: "reach_facts" })
+}
+
+fn change(w: &mut Writer, changes: &Changes) -> Result<(), Error> {
+    let source = &changes.source;
+    let grows = i64::from(!changes.put.is_empty() || !changes.gone.is_empty());
+    exec(
+        &w.db,
+        "INSERT INTO reach_sources (tenant, name, generation, body) VALUES (?1,?2,?3,?4) ON CONFLICT DO UPDATE \
+         SET generation=generation+?3, body=excluded.body",
+        params![source.tenant, source.name, grows, text("reach_sources", source)?],
+    )?;
+    for stated in &changes.put {
+        exec(
+            &w.db,
+            "INSERT INTO reach_facts (tenant, source, node, digest, since_ms, body) VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE \
+             SET digest=excluded.digest, since_ms=excluded.since_ms, body=excluded.body",
+            params![
+                source.tenant,
+                source.name,
+                stated.fact.node.to_string(),
+                stated.digest,
+                stated.since_ms,
+                text("reach_facts", &stated.fact)?
+            ],
+        )?;
+    }
+    for gone in &changes.gone {
+        let sql = "DELETE FROM reach_facts WHERE tenant=? AND source=? AND node=?";
+        exec(&w.db, sql, params![source.tenant, source.name, gone.to_string()])?;
+    }
+    Ok(())
+}
+
+fn page(db: &Connection, after: Option<[String; 3]>, max: usize) -> Result<Page, Error> {
+    let [tenant, source, name] = after.unwrap_or_default();
+    let sql = "SELECT tenant, source, node, since_ms, body FROM reach_facts WHERE (tenant, source, node) > (?,?,?) \
+               ORDER BY tenant, source, node LIMIT ?";
+    let most = i64::try_from(max).unwrap_or(i64::MAX);
+    let row = |row: &rusqlite::Row<'_>| {
+        let key: [String; 3] = [row.get(0)?, row.get(1)?, row.get(2)?];
+        Ok((key, row.get::<_, i64>(3)?, row.get::<_, String>(4)?))
+    };
+    let rows = all(db, sql, params![tenant, source, name, most], row)?;
+    let next = if rows.len() < max { None } else { rows.last().map(|(key, ..)| key.clone()) };
+    let mut facts = Vec::with_capacity(rows.len());
+    let mut last: Arc<str> = "".into();
+    for ([_, source, _], since_ms, body) in rows {
+        if *last != *source {
+            last = source.into();
+        }
+        facts.push((last.clone(), json("reach_facts", &body)?, since_ms));
+    }
+    Ok(Page { facts, next })
+}

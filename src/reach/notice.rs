@@ -1,0 +1,212 @@
+//! What reach itself finds: a credential that crosses zones, one with several users, one that nobody owns or uses, one that opens
+//! more than was declared. PURE.
+//!
+//! Each is a finding like a scanner's, with what it rests on as its place, under the topic [`TOPIC`] with an authority of its own.
+//! What is not true any more is closed. Of sources that are not whole nothing is concluded: neither that something is there,
+//! nor that it is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use petgraph::Direction::{Incoming, Outgoing};
+use petgraph::graph::NodeIndex;
+use serde::Deserialize;
+
+use super::ask::{self, users, zone_bits};
+use super::graph::Graph;
+use super::{Node, NodeKind, Via};
+use crate::credential::{CredentialId, Kind};
+use crate::finding::Finding;
+
+/// On whose authority they are. No topic of a broker can be called so.
+pub const TOPIC: &str = "reach:";
+/// What their detectors are called before the colon: such findings follow only rules that name them.
+pub const DETECTOR: &str = "curfew";
+/// So many of one sort are open at a time: a mistake in a declaration is no flood of cases.
+pub const MOST: usize = 100;
+/// Characters of what a finding rests on.
+const PLACE: usize = 400;
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sort {
+    /// It opens targets in more than one zone.
+    CrossesZones,
+    /// More than one agent or consumer uses it.
+    Shared,
+    /// Nobody answers for it.
+    Unowned,
+    /// It was not used for a time.
+    Dormant,
+    /// It opens more than was declared for whom it belongs to.
+    Beyond,
+}
+
+impl Sort {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::CrossesZones, Self::Shared, Self::Unowned, Self::Dormant, Self::Beyond];
+
+    /// The name of its detector, behind `curfew:`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CrossesZones => "crosses_zones",
+            Self::Shared => "shared",
+            Self::Unowned => "unowned",
+            Self::Dormant => "dormant",
+            Self::Beyond => "beyond",
+        }
+    }
+
+    /// The detector's whole name.
+    pub fn detector(self) -> String {
+        format!("{DETECTOR}:{}", self.as_str())
+    }
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What.
+    pub sort: Sort,
+    /// Of which.
+    pub credential: CredentialId,
+    /// What it rests on, in short.
+    pub place: String,
+    /// Who answers for it, where somebody does.
+    pub owner: Option<String>,
+}
+
+impl Found {
+    /// The finding's key: the same as long as it is there, whatever it rests on.
+    pub fn key(&self) -> String {
+        format!("{}:{}", self.sort.as_str(), self.credential)
+    }
+}
+
+/// What is there, sort by sort, the heaviest first.
+pub fn found(graph: &Graph, sorts: &[Sort], dormant_before_ms: i64) -> BTreeMap<Sort, Vec<Found>> {
+    let of = |sort: &Sort| {
+        let all = match sort {
+            Sort::CrossesZones => crossing(graph),
+            Sort::Shared => shared(graph),
+            Sort::Unowned => listed(graph, Sort::Unowned, ask::unowned(graph, usize::MAX), "nobody answers for it"),
+            Sort::Dormant => {
+                let lines = ask::dormant(graph, dormant_before_ms, usize::MAX);
+                listed(graph, Sort::Dormant, lines, "not used for longer than is allowed")
+            }
+            Sort::Beyond => beyond(graph),
+        };
+        (*sort, all)
+    };
+    sorts.iter().map(of).collect()
+}
+
+/// The credential of a node, where it is one that stands: what a task holds ends with it.
+fn standing(graph: &Graph, at: NodeIndex) -> Option<CredentialId> {
+    let node = graph.node(at);
+    let id = CredentialId::parse(&node.name).ok().filter(|_| node.kind == NodeKind::Credential)?;
+    let off = graph.about(at).is_some_and(|about| about.off);
+    (!off && id.kind() != Kind::Unserved).then_some(id)
+}
+
+fn is_of_task(graph: &Graph, at: NodeIndex) -> bool {
+    graph.links(at, Incoming).any(|(from, _)| graph.node(from).kind == NodeKind::Task)
+}
+
+fn make(graph: &Graph, at: NodeIndex, sort: Sort, credential: CredentialId, place: &str) -> Found {
+    let mut owned = graph.links(at, Outgoing).filter(|(_, link)| link.via == Via::OwnedBy);
+    let owner = owned.next().map(|(owner, _)| graph.node(owner).name.to_string());
+    Found { sort, credential, place: place.chars().take(PLACE).collect(), owner }
+}
+
+fn names(nodes: impl IntoIterator<Item = Node>) -> String {
+    nodes.into_iter().map(|node| node.name.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn crossing(graph: &Graph) -> Vec<Found> {
+    let (zones, bits) = zone_bits(graph);
+    let mut all: Vec<(u64, Found)> = Vec::new();
+    for at in graph.of_kind(NodeKind::Credential) {
+        let reached = bits[at.index()];
+        let Some(id) = standing(graph, at).filter(|_| reached.count_ones() > 1) else { continue };
+        let in_it = zones.iter().enumerate().filter(|(no, _)| reached & (1 << no) != 0).map(|(_, zone)| *zone);
+        let in_it: Vec<NodeIndex> = in_it.collect();
+        let weight = in_it.iter().map(|zone| graph.weight(*zone)).sum();
+        let place = format!("opens zones {}", names(in_it.iter().map(|zone| graph.node(*zone).clone())));
+        all.push((weight, make(graph, at, Sort::CrossesZones, id, &place)));
+    }
+    sorted(all)
+}
+
+fn shared(graph: &Graph) -> Vec<Found> {
+    let mut all = Vec::new();
+    for at in graph.of_kind(NodeKind::Credential) {
+        let Some(id) = standing(graph, at) else { continue };
+        let users = users(graph, at);
+        if users.len() > 1 {
+            let place = format!("used by {}", names(users.iter().map(|user| graph.node(*user).clone())));
+            all.push((users.len() as u64, make(graph, at, Sort::Shared, id, &place)));
+        }
+    }
+    sorted(all)
+}
+
+fn listed(graph: &Graph, sort: Sort, lines: ask::Lines, place: &str) -> Vec<Found> {
+    let nodes = lines.lines.iter().filter_map(|line| graph.find(&line.node));
+    let of = |at| Some(make(graph, at, sort, standing(graph, at).filter(|_| !is_of_task(graph, at))?, place));
+    nodes.filter_map(of).collect()
+}
+
+/// Credentials for which something was declared, or for whom they log in as, or who holds them.
+fn beyond(graph: &Graph) -> Vec<Found> {
+    let mut all: BTreeMap<CredentialId, (u64, Found)> = BTreeMap::new();
+    let declared = graph.all.node_indices().filter(|at| graph.about(*at).is_some_and(|about| about.may.is_some()));
+    for at in declared {
+        let gate = ask::gate(graph, at);
+        if gate.beyond.is_empty() {
+            continue;
+        }
+        let opened = names(gate.beyond.iter().map(|one| one.target.clone()));
+        let place = format!("{} opens {opened} beyond what was declared", gate.node);
+        let logs_in = graph.links(at, Incoming).filter(|(_, link)| link.via == Via::LogsIn).map(|(from, _)| from);
+        let held = graph.links(at, Outgoing).filter(|(_, link)| link.via == Via::Holds).map(|(to, _)| to);
+        for credential in std::iter::once(at).chain(logs_in).chain(held) {
+            if let Some(id) = standing(graph, credential) {
+                let found = make(graph, credential, Sort::Beyond, id.clone(), &place);
+                all.entry(id).or_insert((gate.beyond.len() as u64, found));
+            }
+        }
+    }
+    sorted(all.into_values().collect())
+}
+
+fn sorted(mut all: Vec<(u64, Found)>) -> Vec<Found> {
+    all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.credential.cmp(&b.1.credential)));
+    all.into_iter().map(|(_, found)| found).collect()
+}
+
+/// What is to be said.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News<'a> {
+    /// It is there, and was not before.
+    pub new: Vec<&'a Found>,
+    /// It was there, and is not any more.
+    pub over: Vec<&'a Finding>,
+    /// It is there, and not said, because there is too much of its sort.
+    pub left: usize,
+}
+
+/// Compares what is there with what is open. A sort that is not looked for any more is over.
+pub fn news<'a>(found: &'a BTreeMap<Sort, Vec<Found>>, open: &'a [Finding]) -> News<'a> {
+    let mut news = News::default();
+    let there: BTreeSet<String> = found.values().flatten().map(Found::key).collect();
+    let known: BTreeSet<&str> = open.iter().map(|finding| finding.key.as_str()).collect();
+    news.over.extend(open.iter().filter(|finding| !there.contains(&finding.key)));
+    for all in found.values() {
+        let (said, new): (Vec<_>, Vec<_>) = all.iter().partition(|found| known.contains(found.key().as_str()));
+        let room = MOST.saturating_sub(said.len());
+        news.left += new.len().saturating_sub(room);
+        news.new.extend(new.into_iter().take(room));
+    }
+    news
+}

@@ -1,0 +1,271 @@
+//! What the roles of one PostgreSQL may do in the connected database: memberships, ownership, grants.
+//!
+//! Any login may read these catalogs. Privileges are told for each schema: where a role has the same on all of its relations they
+//! are one word. Columns, routines, row security and other databases are not looked at.
+//!
+//! Facts: PostgreSQL 15 to 17, "Privileges" and "Predefined Roles"; a member of a role has what the role has, also where it must
+//! say SET ROLE first (`INHERIT FALSE`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use super::{Fact, Node, NodeKind, Reading, Via};
+use crate::connector::Failure;
+use crate::connector::postgres::{PostgresSettings, bounded_look, pool_for};
+use crate::connector::vault::ConnectError;
+
+/// So many roles, memberships and grants are read at the most.
+const MOST: i64 = 200_000;
+
+const ROLES: &str = "SELECT rolname::text, rolcanlogin, CASE WHEN pg_catalog.isfinite(rolvaliduntil) \
+     THEN (extract(epoch FROM rolvaliduntil) * 1000)::bigint END, \
+     concat_ws(',', CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END, \
+     CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END, \
+     CASE WHEN rolbypassrls THEN 'BYPASSRLS' END), \
+     pg_catalog.has_database_privilege(oid, pg_catalog.current_database(), 'CONNECT') FROM pg_catalog.pg_roles LIMIT $1";
+const MEMBERS: &str = "SELECT m.rolname::text, g.rolname::text FROM pg_catalog.pg_auth_members a \
+     JOIN pg_catalog.pg_roles m ON m.oid = a.member JOIN pg_catalog.pg_roles g ON g.oid = a.roleid LIMIT $1";
+/// Grants on relations, each owner's own among them. Grantee NULL: everybody.
+const GRANTS: &str = "SELECT n.nspname::text, c.relname::text, r.rolname::text, a.privilege_type::text \
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(c.relacl, \
+     pg_catalog.acldefault(CASE WHEN c.relkind = 'S' THEN 's'::\"char\" ELSE 'r'::\"char\" END, c.relowner))) a \
+     LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee \
+     WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
+     AND (a.grantee = 0 OR r.oid IS NOT NULL) LIMIT $1";
+/// Relations of each schema.
+const RELATIONS: &str = "SELECT n.nspname::text, count(*) FROM pg_catalog.pg_class c \
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S') \
+     AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' GROUP BY 1 LIMIT $1";
+/// What may be made in schemas and in the database.
+const MAKES: &str = "SELECT 'schema ' || n.nspname::text, r.rolname::text, a.privilege_type::text FROM pg_catalog.pg_namespace n \
+     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) a \
+     LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
+     AND a.privilege_type = 'CREATE' AND (a.grantee = 0 OR r.oid IS NOT NULL) \
+     UNION ALL SELECT 'database', r.rolname::text, a.privilege_type::text FROM pg_catalog.pg_database d \
+     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) a \
+     LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee WHERE d.datname = pg_catalog.current_database() \
+     AND a.privilege_type = 'CREATE' AND (a.grantee = 0 OR r.oid IS NOT NULL) LIMIT $1";
+
+/// What PostgreSQL calls everybody.
+const PUBLIC: &str = "PUBLIC";
+
+/// A role, as its catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Role {
+    name: String,
+    can_log_in: bool,
+    until_ms: Option<i64>,
+    /// `SUPERUSER`, `CREATEROLE`, …
+    attributes: Vec<String>,
+    connects: bool,
+}
+
+/// All that was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Catalog {
+    roles: Vec<Role>,
+    /// Member, role.
+    members: Vec<(String, String)>,
+    /// Schema, relation, grantee, privilege.
+    grants: Vec<(String, String, String, String)>,
+    /// Relations of each schema.
+    relations: BTreeMap<String, i64>,
+    /// What, grantee, privilege.
+    makes: Vec<(String, String, String)>,
+}
+
+/// Reads one PostgreSQL.
+pub struct Reader {
+    target: String,
+    pool: PgPool,
+    timeout: Duration,
+}
+
+impl Reader {
+    /// For `target`. Connections are opened when they are needed.
+    ///
+    /// # Errors
+    /// [`ConnectError::Settings`].
+    pub async fn open(target: &str, settings: &PostgresSettings) -> Result<Self, ConnectError> {
+        let (pool, timeout) = pool_for(settings).await?;
+        Ok(Self { target: target.to_owned(), pool, timeout })
+    }
+
+    /// All that its roles may do.
+    pub async fn read(&self, now_ms: i64) -> Reading {
+        match self.catalog().await {
+            Ok(catalog) => facts(&self.target, &catalog, now_ms),
+            Err(failure) => Reading { facts: Vec::new(), faults: vec![failure.note] },
+        }
+    }
+
+    async fn rows<T>(&self, sql: &'static str) -> Result<Vec<T>, Failure>
+    where
+        T: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow> + Send + Unpin,
+    {
+        bounded_look(self.timeout, sqlx::query_as(sql).bind(MOST).fetch_all(&self.pool)).await
+    }
+
+    async fn catalog(&self) -> Result<Catalog, Failure> {
+        let roles: Vec<(String, bool, Option<i64>, String, bool)> = self.rows(ROLES).await?;
+        let role =
+            |(name, can_log_in, until_ms, attributes, connects): (String, bool, Option<i64>, String, bool)| Role {
+                name,
+                can_log_in,
+                until_ms,
+                attributes: attributes.split(',').filter(|one| !one.is_empty()).map(str::to_owned).collect(),
+                connects,
+            };
+        let public = |name: Option<String>| name.unwrap_or_else(|| PUBLIC.to_owned());
+        let grants: Vec<(String, String, Option<String>, String)> = self.rows(GRANTS).await?;
+        let makes: Vec<(String, Option<String>, String)> = self.rows(MAKES).await?;
+        let relations: Vec<(String, i64)> = self.rows(RELATIONS).await?;
+        Ok(Catalog {
+            roles: roles.into_iter().map(role).collect(),
+            members: self.rows(MEMBERS).await?,
+            grants: grants.into_iter().map(|(schema, name, whom, what)| (schema, name, public(whom), what)).collect(),
+            relations: relations.into_iter().collect(),
+            makes: makes.into_iter().map(|(place, whom, what)| (place, public(whom), what)).collect(),
+        })
+    }
+}
+
+/// What a role may do, in words: `public.orders: INSERT, SELECT`, or `public.*: SELECT` where all relations are alike.
+fn words(catalog: &Catalog) -> BTreeMap<&str, Vec<String>> {
+    let mut by_schema: BTreeMap<(&str, &str), BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
+    for (schema, relation, whom, what) in &catalog.grants {
+        by_schema.entry((whom, schema)).or_default().entry(relation).or_default().insert(what);
+    }
+    let mut all: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for ((whom, schema), relations) in by_schema {
+        let mut alike: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for (relation, what) in relations {
+            let what: Vec<&str> = what.into_iter().collect();
+            alike.entry(what.join(", ")).or_default().push(relation);
+        }
+        let whole = catalog.relations.get(schema).copied().unwrap_or(0);
+        for (what, relations) in alike {
+            if i64::try_from(relations.len()).is_ok_and(|count| count > 1 && count == whole) {
+                all.entry(whom).or_default().push(format!("{schema}.*: {what}"));
+            } else {
+                all.entry(whom)
+                    .or_default()
+                    .extend(relations.iter().map(|relation| format!("{schema}.{relation}: {what}")));
+            }
+        }
+    }
+    for (place, whom, what) in &catalog.makes {
+        all.entry(whom).or_default().push(format!("{place}: {what}"));
+    }
+    all
+}
+
+/// PURE.
+fn facts(target: &str, catalog: &Catalog, now_ms: i64) -> Reading {
+    let mut reading = Reading::default();
+    let full = i64::try_from(catalog.grants.len().max(catalog.roles.len()).max(catalog.members.len())).unwrap_or(MOST);
+    if full >= MOST {
+        reading.fault(format!("more than {MOST} roles, memberships or grants: the rest was not read"));
+    }
+    let Some(opened) = reading.node(NodeKind::Target, target) else { return reading };
+    let mut words = words(catalog);
+    let everybody = reading.node(NodeKind::Policy, &format!("{target}/{PUBLIC}"));
+    if let (Some(node), Some(public)) = (&everybody, words.remove(PUBLIC)) {
+        let mut fact = Fact::of(node.clone());
+        fact.edge(opened.clone(), Via::Opens, public);
+        reading.facts.push(fact);
+    }
+    let mut nodes: BTreeMap<&str, Node> = BTreeMap::new();
+    for role in &catalog.roles {
+        let Some(node) = reading.node(NodeKind::Identity, &format!("{target}/{}", role.name)) else { continue };
+        nodes.insert(&role.name, node);
+    }
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (member, group) in &catalog.members {
+        groups.entry(member).or_default().push(group);
+    }
+    for role in &catalog.roles {
+        let Some(node) = nodes.get(role.name.as_str()) else { continue };
+        let mut fact = Fact::of(node.clone());
+        let over = role.until_ms.is_some_and(|until_ms| until_ms <= now_ms);
+        fact.about.off = !role.can_log_in || over;
+        let mut may = role.attributes.clone();
+        may.extend(words.remove(role.name.as_str()).into_iter().flatten());
+        let logs_in = role.can_log_in && !over && role.connects;
+        if logs_in {
+            may.push("CONNECT".to_owned());
+        }
+        if !may.is_empty() {
+            fact.edge(opened.clone(), Via::Opens, may);
+        }
+        for group in groups.remove(role.name.as_str()).into_iter().flatten() {
+            fact.edge_to(nodes.get(group), Via::Has);
+        }
+        if logs_in {
+            fact.edge_to(everybody.as_ref(), Via::Has);
+        }
+        reading.facts.push(fact);
+    }
+    reading
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalog() -> Catalog {
+        let role = |name: &str, can_log_in, attributes: &[&str]| Role {
+            name: name.to_owned(),
+            can_log_in,
+            until_ms: None,
+            attributes: attributes.iter().map(|one| (*one).to_owned()).collect(),
+            connects: true,
+        };
+        let grant = |schema: &str, name: &str, whom: &str, what: &str| {
+            (schema.to_owned(), name.to_owned(), whom.to_owned(), what.to_owned())
+        };
+        Catalog {
+            roles: vec![role("etl", true, &[]), role("readers", false, &[]), role("admin", true, &["SUPERUSER"])],
+            members: vec![("etl".to_owned(), "readers".to_owned())],
+            grants: vec![
+                grant("public", "orders", "readers", "SELECT"),
+                grant("public", "lines", "readers", "SELECT"),
+                grant("public", "orders", "etl", "INSERT"),
+                grant("public", "orders", "etl", "UPDATE"),
+                grant("audit", "log", PUBLIC, "INSERT"),
+            ],
+            relations: BTreeMap::from([("public".to_owned(), 2), ("audit".to_owned(), 1)]),
+            makes: vec![("schema public".to_owned(), "etl".to_owned(), "CREATE".to_owned())],
+        }
+    }
+
+    #[test]
+    fn roles_reach_what_they_and_their_groups_were_granted() {
+        let reading = facts("appdb", &catalog(), 0);
+        assert!(reading.faults.is_empty());
+        let told: Vec<String> = reading
+            .facts
+            .iter()
+            .map(|fact| {
+                let edges: Vec<String> = fact
+                    .edges
+                    .iter()
+                    .map(|edge| format!("{} {} [{}]", edge.via.as_str(), edge.to, edge.scope.join("; ")))
+                    .collect();
+                format!("{}{}: {}", fact.node, if fact.about.off { " (off)" } else { "" }, edges.join(" | "))
+            })
+            .collect();
+        insta::assert_snapshot!(told.join("\n"));
+    }
+
+    #[test]
+    fn what_is_cut_off_makes_it_a_part() {
+        let mut many = catalog();
+        let one = many.members[0].clone();
+        many.members = vec![one; usize::try_from(MOST).unwrap()];
+        assert_eq!(facts("appdb", &many, 0).faults.len(), 1);
+    }
+}

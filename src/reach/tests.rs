@@ -1,0 +1,357 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::ask::{self, Question, Told, Unknown};
+use super::changes::{changes, digest};
+use super::declared::{Declared, Wrong};
+use super::graph::Graph;
+use super::*;
+
+fn node(text: &str) -> Node {
+    Node::parse(text).unwrap()
+}
+
+fn fact(of: &str, edges: &[(&str, Via)]) -> Fact {
+    let mut fact = Fact::of(node(of));
+    for (to, via) in edges {
+        fact.edge(node(to), *via, ["word"]);
+    }
+    fact
+}
+
+fn graph(facts: impl IntoIterator<Item = Fact>) -> Graph {
+    let mut graph = Graph::default();
+    let source: Arc<str> = "test".into();
+    for fact in facts {
+        graph.add(&source, fact, 1_000);
+    }
+    graph.settle();
+    graph
+}
+
+/// Two agents on one password; an AppRole whose policy reads a key of the payment zone, and only writes a place of another.
+fn small() -> Graph {
+    let declared = Declared::parse(
+        "zones: [{name: pci, weight: 10}, {name: office}]\n\
+         targets: [{name: payments, zone: pci, opened_by: [prod/kv/pay/key]}, {name: appdb, zone: office, owner: dba}]\n\
+         places: [{path: 'prod/kv/pay/*', zone: pci, owner: pay}]\n\
+         identities: [{id: 'identity:prod/approle/etl', owner: data, may: {zones: [office]}}]\n\
+         agents: [{name: triage, as: ['urn:curfew:cred:postgres-role:appdb:orders']}, {name: report, as: \
+         ['urn:curfew:cred:postgres-role:appdb:orders'], owner: bi}]\n",
+    )
+    .unwrap();
+    let stored = "urn:curfew:cred:vault-kv:prod:kv/pay/key%23value";
+    graph(declared.facts().facts.into_iter().chain([
+        fact("identity:prod/approle/etl", &[("policy:prod/etl", Via::Has)]),
+        fact("policy:prod/etl", &[("path:prod/kv/pay/key", Via::Reads), ("path:prod/kv/drop", Via::Touches)]),
+        fact("path:prod/kv/pay/key", &[(stored, Via::Stores)]),
+        fact("path:prod/kv/drop", &[("target:secretplace", Via::Opens)]),
+        fact("path:prod/database/creds/ro", &[("target:appdb", Via::Opens)]),
+        fact("identity:prod/entity/ana", &[("policy:prod/both", Via::Has)]),
+        fact(
+            "policy:prod/both",
+            &[("path:prod/database/creds/ro", Via::Reads), ("path:prod/kv/pay/other", Via::Touches)],
+        ),
+        fact("urn:curfew:cred:postgres-role:appdb:orders", &[("identity:appdb/orders", Via::LogsIn)]),
+        fact("identity:appdb/orders", &[("target:appdb", Via::Opens)]),
+    ]))
+}
+
+fn told(question: Question) -> Told {
+    ask::answer(&small(), &question, 0).unwrap()
+}
+
+fn names(lines: &ask::Lines) -> Vec<String> {
+    let name = |line: &ask::Line| {
+        let why: Vec<String> = line.why.iter().map(Node::to_string).collect();
+        format!("{} [{}]", line.node, why.join(" "))
+    };
+    lines.lines.iter().map(name).collect()
+}
+
+#[test]
+fn reach_goes_through_stores_and_stops_where_a_place_is_only_written() {
+    let Told::Reach(reach) = told(Question::Of { id: "approle/etl".to_owned() }) else { panic!() };
+    insta::assert_json_snapshot!(reach);
+}
+
+#[test]
+fn lists_are_told_with_why() {
+    let mut said = String::new();
+    for question in [
+        Question::Crossing { max: 9 },
+        Question::Shared { max: 9 },
+        Question::Unowned { max: 9 },
+        Question::Who { id: "target:appdb".to_owned(), max: 9 },
+        Question::Who { id: "zone:pci".to_owned(), max: 9 },
+    ] {
+        let Told::Lines(lines) = told(question.clone()) else { panic!() };
+        said.push_str(&format!("{question:?}: {}\n  {}\n", lines.total, names(&lines).join("\n  ")));
+    }
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_gate_opens_for_what_was_declared_and_for_nothing_else() {
+    let Told::Gate(gate) = told(Question::Gate { id: "identity:prod/approle/etl".to_owned() }) else { panic!() };
+    let beyond: Vec<String> = gate.beyond.iter().map(|one| one.target.to_string()).collect();
+    assert_eq!(beyond, ["path:prod/kv/pay/key", "target:payments"]);
+    assert_eq!(gate.zones, BTreeSet::from([node("zone:pci")]));
+    let Told::Gate(gate) = told(Question::Gate { id: "agent:triage".to_owned() }) else { panic!() };
+    assert_eq!((gate.may, gate.beyond.len()), (None, 1), "nothing was declared");
+}
+
+#[test]
+fn who_is_not_known_and_who_could_be_several_is_said() {
+    let unknown = |id: &str| ask::answer(&small(), &Question::Of { id: id.to_owned() }, 0).unwrap_err();
+    assert!(matches!(unknown("identity:prod/nobody"), Unknown::Nobody(_)));
+    // An identity and its policy end so.
+    let Unknown::Several(_, all) = unknown("etl") else { panic!() };
+    assert_eq!(all, "identity:prod/approle/etl, policy:prod/etl");
+}
+
+#[test]
+fn dormant_is_only_who_is_known_not_to_be_used() {
+    let about = |used_ms, never_used, issued_ms| About { used_ms, never_used, issued_ms, ..About::default() };
+    let of = |name: &str, about| Fact { about, ..Fact::of(node(&format!("identity:a/{name}"))) };
+    let graph = graph([
+        of("old", about(Some(10), false, Some(1))),
+        of("young", about(Some(900), false, Some(1))),
+        of("never", about(None, true, Some(5))),
+        of("never-young", about(None, true, Some(800))),
+        of("untold", about(None, false, Some(1))),
+    ]);
+    let lines = ask::dormant(&graph, 500, 9);
+    assert_eq!(names(&lines), ["identity:a/never []", "identity:a/old []"]);
+    assert_eq!((lines.total, lines.unknown), (2, 1));
+}
+
+#[test]
+fn a_declaration_with_a_mistake_says_nothing() {
+    for (text, wrong) in [
+        ("targets: [{name: a, zone: b}]", Wrong::NoZone("b".to_owned())),
+        ("agents: [{name: a, may: {zones: [b]}}]", Wrong::NoZone("b".to_owned())),
+        ("identities: [{id: 'target:a'}]", Wrong::NoIdentity("target:a".to_owned())),
+    ] {
+        assert_eq!(Declared::parse(text), Err(wrong), "{text}");
+    }
+    assert!(matches!(Declared::parse("zonen: []"), Err(Wrong::Text(_))));
+    let zones: Vec<String> = (0..65).map(|no| format!("{{name: z{no}}}")).collect();
+    assert_eq!(Declared::parse(&format!("zones: [{}]", zones.join(", "))), Err(Wrong::Zones));
+}
+
+#[test]
+fn a_picture_is_text_whatever_the_names_are() {
+    let bad = "identity:a/<script>alert(\"1\")</script>&'";
+    let graph = graph([fact(bad, &[("target:x<y", Via::Opens)]), fact("target:x<y", &[("zone:\u{e9}<", Via::In)])]);
+    let svg = draw::svg(&ask::reach(&graph, graph.find(&node(bad)).unwrap()));
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+    assert!(!svg.contains("<script") && !svg.contains("x<y") && svg.contains("&lt;script&gt;"));
+    let Told::Reach(reach) = told(Question::Of { id: "identity:prod/approle/etl".to_owned() }) else { panic!() };
+    insta::assert_snapshot!(draw::svg(&reach));
+}
+
+fn source(name: &str) -> Source {
+    Source {
+        tenant: "default".to_owned(),
+        name: name.to_owned(),
+        every_ms: 1_000,
+        read_ms: 0,
+        whole_ms: None,
+        faults: Vec::new(),
+    }
+}
+
+#[test]
+fn only_a_whole_reading_takes_away_what_it_does_not_show() {
+    let old = fact("identity:a/gone", &[]);
+    let kept = fact("identity:a/kept", &[("target:x", Via::Opens)]);
+    let before = HashMap::from([(old.node.clone(), digest(&old)), (kept.node.clone(), digest(&kept))]);
+    let read = |faults: &[&str]| Reading {
+        facts: vec![kept.clone(), fact("identity:a/new", &[])],
+        faults: faults.iter().map(|one| (*one).to_owned()).collect(),
+    };
+    let last = Source { whole_ms: Some(7), ..source("s") };
+    let [whole] = &changes(&before, read(&[]), Some(&last), source("s"), 9)[..] else { panic!() };
+    assert_eq!((whole.put.len(), &whole.gone), (1, &vec![node("identity:a/gone")]));
+    assert_eq!((whole.source.read_ms, whole.source.whole_ms), (9, Some(9)));
+    let [part] = &changes(&before, read(&["refused"]), Some(&last), source("s"), 9)[..] else { panic!() };
+    assert_eq!((part.put.len(), part.gone.len()), (1, 0));
+    assert_eq!((part.source.read_ms, part.source.whole_ms), (9, Some(7)));
+    assert_eq!(part.source.standing(9), Standing::Partial);
+    assert_eq!(whole.source.standing(9), Standing::Whole);
+    assert_eq!(whole.source.standing(3_010), Standing::Stale);
+    assert_eq!(source("s").standing(9), Standing::Unread);
+}
+
+#[test]
+fn a_source_stands_as_before_until_the_last_step_is_written() {
+    let facts: Vec<Fact> = (0..CHUNK * 2 + 1).map(|no| fact(&format!("identity:a/{no}"), &[])).collect();
+    let steps = changes(&HashMap::new(), Reading { facts, faults: Vec::new() }, None, source("s"), 9);
+    let whole: Vec<Option<i64>> = steps.iter().map(|step| step.source.whole_ms).collect();
+    assert_eq!(whole, [None, None, Some(9)]);
+    let nothing = changes(&HashMap::new(), Reading::default(), None, source("s"), 9);
+    assert_eq!(nothing.len(), 1, "that nothing changed is said as well");
+}
+
+/// The reach of each node as a plain closure over a small graph, to compare with.
+fn closure(edges: &[(u8, u8)], from: u8) -> BTreeSet<u8> {
+    let mut seen = BTreeSet::from([from]);
+    loop {
+        let more: Vec<u8> =
+            edges.iter().filter(|(a, b)| seen.contains(a) && !seen.contains(b)).map(|(_, b)| *b).collect();
+        if more.is_empty() {
+            return seen;
+        }
+        seen.extend(more);
+    }
+}
+
+proptest! {
+    /// Forward and backward agree with each other and with a plain closure, for targets and for zones.
+    #[test]
+    fn reach_is_the_closure_both_ways(edges in prop::collection::vec((0_u8..12, 0_u8..12), 0..40), zones in prop::collection::vec(0_usize..3, 4)) {
+        let of = |no: u8| if no >= 8 { format!("target:t{no}") } else { format!("identity:a/i{no}") };
+        let mut facts: Vec<Fact> = edges
+            .iter()
+            // Targets lead nowhere.
+            .filter(|(a, _)| *a < 8)
+            .map(|(a, b)| fact(&of(*a), &[(of(*b).as_str(), if *b >= 8 { Via::Opens } else { Via::Assumes })]))
+            .collect();
+        let plain: Vec<(u8, u8)> = edges.iter().copied().filter(|(a, _)| *a < 8).collect();
+        for no in 0..12 {
+            facts.push(fact(&of(no), &[]));
+        }
+        for (at, zone) in zones.iter().enumerate() {
+            facts.push(fact(&format!("target:t{}", at + 8), &[(format!("zone:z{zone}").as_str(), Via::In)]));
+        }
+        let graph = graph(facts);
+        let (bits_of, bits) = ask::zone_bits(&graph);
+        for no in 0..8_u8 {
+            let start = graph.find(&node(&of(no))).unwrap();
+            let reached: BTreeSet<u8> = closure(&plain, no).into_iter().filter(|no| *no >= 8).collect();
+            let told: BTreeSet<String> = ask::reach(&graph, start).opened.iter().map(|one| one.target.to_string()).collect();
+            prop_assert_eq!(&told, &reached.iter().map(|no| of(*no)).collect::<BTreeSet<_>>());
+            let in_zones: BTreeSet<usize> = reached.iter().map(|no| zones[usize::from(*no) - 8]).collect();
+            let by_bits: BTreeSet<String> = bits_of.iter().enumerate()
+                .filter(|(bit, _)| bits[start.index()] & (1 << bit) != 0)
+                .map(|(_, zone)| graph.node(*zone).to_string()).collect();
+            prop_assert_eq!(by_bits, in_zones.iter().map(|zone| format!("zone:z{zone}")).collect::<BTreeSet<_>>());
+        }
+        for target in 8..12_u8 {
+            let lines = ask::who(&graph, graph.find(&node(&of(target))).unwrap(), 99);
+            let told: BTreeSet<String> = lines.lines.iter().map(|line| line.node.to_string()).collect();
+            let who: BTreeSet<String> = (0..8).filter(|no| closure(&plain, *no).contains(&target)).map(of).collect();
+            prop_assert_eq!(told, who);
+        }
+    }
+
+    /// Whatever was known and is read in steps, what stands afterwards is what was read.
+    #[test]
+    fn readings_replace_each_other(first in prop::collection::btree_map(0_u8..20, 0_u8..3, 0..20), second in prop::collection::btree_map(0_u8..20, 0_u8..3, 0..20)) {
+        let facts = |all: &BTreeMap<u8, u8>| -> Vec<Fact> {
+            all.iter().map(|(no, to)| fact(&format!("identity:a/{no}"), &[(format!("target:t{to}").as_str(), Via::Opens)])).collect()
+        };
+        let mut store: HashMap<Node, [u8; 16]> = HashMap::new();
+        for all in [&first, &second] {
+            for step in changes(&store.clone(), Reading { facts: facts(all), faults: Vec::new() }, None, source("s"), 1) {
+                store.extend(step.put.iter().map(|stated| (stated.fact.node.clone(), stated.digest)));
+                step.gone.iter().for_each(|gone| { store.remove(gone); });
+            }
+        }
+        let expected: HashMap<Node, [u8; 16]> = facts(&second).iter().map(|fact| (fact.node.clone(), digest(&normal(fact)))).collect();
+        prop_assert_eq!(store, expected);
+    }
+}
+
+/// As a reading has it: its edges in order.
+fn normal(fact: &Fact) -> Fact {
+    let mut fact = fact.clone();
+    fact.edges.sort_by(|a, b| a.to.cmp(&b.to));
+    fact
+}
+
+mod findings {
+    use super::super::notice::{MOST, Sort, found, news};
+    use super::*;
+    use crate::finding::{Finding, Phase, Validity};
+
+    fn said(graph: &Graph) -> String {
+        let line =
+            |one: &notice::Found| format!("{}: {} ({})", one.key(), one.place, one.owner.as_deref().unwrap_or("-"));
+        found(graph, &Sort::ALL, 500).values().flatten().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// A password that two agents share, and that opens both zones; an old key; one that a task holds.
+    fn some() -> Graph {
+        let shared = "urn:curfew:cred:postgres-role:appdb:orders";
+        let declared = Declared::parse(&format!(
+            "zones: [{{name: pci, weight: 10}}, {{name: office}}]\n\
+             targets: [{{name: appdb, zone: office}}, {{name: payments, zone: pci}}]\n\
+             agents: [{{name: triage, as: ['{shared}'], may: {{zones: [office]}}}}, {{name: report, as: ['{shared}']}}]\n",
+        ))
+        .unwrap();
+        let old = "urn:curfew:cred:aws-access-key:cloud:ci/bot/AKIAIOSFODNN7EXAMPLE";
+        let lease = "urn:curfew:cred:vault-lease:prod:database/creds/ro/x";
+        let mut key = fact(old, &[("identity:cloud/user/ci/bot", Via::LogsIn), ("owner:ci", Via::OwnedBy)]);
+        key.about.used_ms = Some(10);
+        graph(declared.facts().facts.into_iter().chain([
+            key,
+            fact(shared, &[("identity:appdb/orders", Via::LogsIn)]),
+            fact("identity:appdb/orders", &[("target:appdb", Via::Opens), ("target:payments", Via::Opens)]),
+            fact("task:sched:1", &[(lease, Via::Holds)]),
+            fact(lease, &[("target:appdb", Via::Opens)]),
+        ]))
+    }
+
+    #[test]
+    fn what_reach_shows_of_credentials_is_found_with_what_it_rests_on() {
+        insta::assert_snapshot!(said(&some()));
+    }
+
+    fn open(key: String) -> Finding {
+        Finding {
+            tenant: "default".into(),
+            topic: notice::TOPIC.to_owned(),
+            key,
+            detector: Sort::Shared.detector(),
+            phase: Phase::Matched,
+            validity: Validity::Unknown,
+            public: false,
+            severity: None,
+            fingerprints: Vec::new(),
+            credentials: Vec::new(),
+            owner_hint: None,
+            place: None,
+            first_ms: 0,
+            last_ms: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_said_once_and_closed_when_it_is_over() {
+        let found = found(&some(), &[Sort::Shared, Sort::CrossesZones], 0);
+        let first = news(&found, &[]);
+        assert_eq!((first.new.len(), first.over.len(), first.left), (2, 0, 0));
+        let known: Vec<Finding> = first.new.iter().map(|one| open(one.key())).collect();
+        assert_eq!(news(&found, &known), notice::News::default());
+        let gone = open("shared:urn:curfew:cred:postgres-role:appdb:gone".to_owned());
+        assert_eq!(news(&found, std::slice::from_ref(&gone)).over, [&gone]);
+    }
+
+    #[test]
+    fn a_flood_is_cut_and_said() {
+        let facts = (0..MOST + 7).flat_map(|no| {
+            let id = format!("urn:curfew:cred:postgres-role:appdb:u{no}");
+            ["a", "b"].map(|agent| fact(&format!("agent:{agent}"), &[(id.as_str(), Via::Holds)]))
+        });
+        let graph = graph(facts);
+        let found = found(&graph, &[Sort::Shared], 0);
+        let first = news(&found, &[]);
+        assert_eq!((first.new.len(), first.left), (MOST, 7));
+        let known: Vec<Finding> = first.new.iter().map(|one| open(one.key())).collect();
+        assert_eq!((news(&found, &known).new.len(), news(&found, &known).left), (0, 7));
+    }
+}

@@ -1,0 +1,212 @@
+//! What a policy of Vault says of a path. PURE.
+//!
+//! Of the patterns of one policy that fit a path the most specific one counts, and no other (Vault: "Policies, priority
+//! matching"). Of several policies Vault takes the most specific pattern of all of them, too; here each is asked by itself, so
+//! that what an identity reaches is never told too small.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// So large may a policy be, in bytes. Vault's own limit for a request is 32 MiB.
+const MAX_BYTES: usize = 1 << 20;
+
+/// Why a policy could not be read. Says nothing of its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadPolicy {
+    /// Longer than a mebibyte.
+    #[error("it is longer than a mebibyte")]
+    TooLong,
+    /// Neither HCL nor JSON of a policy.
+    #[error("it cannot be read as HCL or JSON")]
+    Unreadable,
+}
+
+/// One `path` of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    /// `+` stands for one segment; a `*` at the end for anything.
+    pattern: String,
+    capabilities: BTreeSet<String>,
+}
+
+/// A policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    rules: Vec<Rule>,
+    /// `root`: it may do everything.
+    is_root: bool,
+}
+
+impl Policy {
+    /// The policy that needs no text.
+    pub fn root() -> Self {
+        Self { rules: Vec::new(), is_root: true }
+    }
+
+    /// Reads what `sys/policies/acl/<name>` says.
+    ///
+    /// # Errors
+    /// [`BadPolicy`].
+    pub fn parse(text: &str) -> Result<Self, BadPolicy> {
+        if text.len() > MAX_BYTES {
+            return Err(BadPolicy::TooLong);
+        }
+        let mut policy = Self::default();
+        if text.trim_start().starts_with('{') {
+            let json: Value = serde_json::from_str(text).map_err(|_| BadPolicy::Unreadable)?;
+            for (pattern, rule) in json["path"].as_object().ok_or(BadPolicy::Unreadable)? {
+                policy.add(pattern, words(&rule["capabilities"]), rule["policy"].as_str());
+            }
+            return Ok(policy);
+        }
+        let body: hcl::Body = hcl::parse(text).map_err(|_| BadPolicy::Unreadable)?;
+        for block in body.blocks().filter(|block| block.identifier() == "path") {
+            let [label] = block.labels() else { return Err(BadPolicy::Unreadable) };
+            let of = |name: &str| block.body().attributes().find(|one| one.key() == name).map(hcl::Attribute::expr);
+            let capabilities = match of("capabilities") {
+                Some(hcl::Expression::Array(all)) => all.iter().filter_map(text_of).collect(),
+                Some(_) => return Err(BadPolicy::Unreadable),
+                None => Vec::new(),
+            };
+            policy.add(label.as_str(), capabilities, of("policy").and_then(text_of).as_deref());
+        }
+        Ok(policy)
+    }
+
+    fn add(&mut self, pattern: &str, capabilities: Vec<String>, old: Option<&str>) {
+        // The one word of earlier versions.
+        let old: &[&str] = match old {
+            Some("read") => &["read", "list"],
+            Some("write") => &["create", "read", "update", "delete", "list"],
+            Some("sudo") => &["create", "read", "update", "delete", "list", "sudo"],
+            Some("deny") => &["deny"],
+            _ => &[],
+        };
+        let capabilities = capabilities.into_iter().chain(old.iter().map(|word| (*word).to_owned())).collect();
+        // What Vault fills in for each identity can be anything there.
+        let segments = pattern.trim_start_matches('/').split('/');
+        let pattern: Vec<&str> = segments.map(|part| if part.contains("{{") { "+" } else { part }).collect();
+        self.rules.push(Rule { pattern: pattern.join("/"), capabilities });
+    }
+
+    /// What it allows on `path`; empty: nothing.
+    pub fn on(&self, path: &str) -> BTreeSet<String> {
+        if self.is_root {
+            return BTreeSet::from(["root".to_owned()]);
+        }
+        let fitting = self.rules.iter().filter(|rule| fits(&rule.pattern, path));
+        let Some(best) = fitting.clone().max_by_key(|rule| priority(&rule.pattern)) else { return BTreeSet::new() };
+        let all: BTreeSet<String> =
+            fitting.filter(|rule| rule.pattern == best.pattern).flat_map(|rule| rule.capabilities.clone()).collect();
+        if all.contains("deny") { BTreeSet::new() } else { all }
+    }
+}
+
+fn text_of(expression: &hcl::Expression) -> Option<String> {
+    match expression {
+        hcl::Expression::String(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn words(json: &Value) -> Vec<String> {
+    json.as_array().into_iter().flatten().filter_map(|word| Some(word.as_str()?.to_owned())).collect()
+}
+
+fn fits(pattern: &str, path: &str) -> bool {
+    let (pattern, open) = match pattern.strip_suffix('*') {
+        Some(before) => (before, true),
+        None => (pattern, false),
+    };
+    let (mut wanted, mut given) = (pattern.split('/').peekable(), path.split('/'));
+    while let Some(part) = wanted.next() {
+        let last = wanted.peek().is_none();
+        let Some(there) = given.next() else { return false };
+        let same = part == "+" || part == there || (open && last && there.starts_with(part));
+        if !same {
+            return false;
+        }
+    }
+    open || given.next().is_none()
+}
+
+/// Greater is more specific. Where the first wildcard stands, whether it ends in `*`, how many `+`, how long, and then by
+/// letters: Vault's order. Without any wildcard it is exact, and before all.
+fn priority(pattern: &str) -> (bool, usize, bool, std::cmp::Reverse<usize>, usize, &str) {
+    let plus = pattern.split('/').filter(|part| *part == "+").count();
+    let star = pattern.ends_with('*');
+    let mut at = 0;
+    let mut first = if star { pattern.len() - 1 } else { usize::MAX };
+    for part in pattern.split('/') {
+        if part == "+" {
+            first = first.min(at);
+            break;
+        }
+        at += part.len() + 1;
+    }
+    (first == usize::MAX, first, !star, std::cmp::Reverse(plus), pattern.len(), pattern)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(policy: &str, path: &str) -> String {
+        Policy::parse(policy).unwrap().on(path).into_iter().collect::<Vec<_>>().join(",")
+    }
+
+    #[test]
+    fn the_most_specific_path_counts_and_no_other() {
+        let policy = r#"
+            # all of it
+            path "kv/data/*" { capabilities = ["read", "list"] }
+            path "kv/data/+/key" { capabilities = ["update"] }
+            path "kv/data/secret/*" {
+              capabilities = ["deny"]
+            }
+            path "kv/data/secret/known" { capabilities = ["read"] }
+            path "database/creds/ro" { policy = "read" }
+        "#;
+        for (path, allowed) in [
+            ("kv/data/app", "list,read"),
+            ("kv/data/app/key", "update"),
+            ("kv/data/secret/other", ""),
+            ("kv/data/secret/known", "read"),
+            ("kv/data/secret/key", ""),
+            ("kv/metadata/app", ""),
+            ("database/creds/ro", "list,read"),
+            ("database/creds/ro/x", ""),
+        ] {
+            assert_eq!(on(policy, path), allowed, "{path}");
+        }
+    }
+
+    #[test]
+    fn wildcards_fit_as_vault_has_them() {
+        for (pattern, path, fits_it) in [
+            ("kv/data/app*", "kv/data/apples", true),
+            ("kv/data/app*", "kv/data/ap", false),
+            ("kv/data/*", "kv/data/", true),
+            ("kv/data/*", "kv/data", false),
+            ("*", "anything/at/all", true),
+            ("+/data/app", "kv/data/app", true),
+            ("+/data/app", "a/kv/data/app", false),
+            ("kv/+/app/*", "kv/data/app/x/y", true),
+            ("kv/data/app", "kv/data/app/", false),
+        ] {
+            assert_eq!(fits(pattern, path), fits_it, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn json_templates_and_root_are_read() {
+        let json = r#"{"path": {"kv/data/{{identity.entity.id}}/*": {"capabilities": ["read"]}}}"#;
+        assert_eq!(on(json, "kv/data/e-1/token"), "read");
+        assert_eq!(Policy::root().on("sys/seal").into_iter().collect::<Vec<_>>(), ["root"]);
+        for bad in ["path \"x\" {", "{\"path\": 1}", "path \"x\" \"y\" {}", "path \"x\" { capabilities = 1 }"] {
+            assert_eq!(Policy::parse(bad), Err(BadPolicy::Unreadable), "{bad}");
+        }
+        assert_eq!(Policy::parse(&"#".repeat(MAX_BYTES + 1)), Err(BadPolicy::TooLong));
+    }
+}

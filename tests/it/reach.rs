@@ -1,0 +1,307 @@
+//! Reach, read from real systems, and held against what these themselves say that somebody may.
+
+mod story;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+use curfew::clock::System;
+use curfew::connector::postgres::PostgresSettings;
+use curfew::connector::vault::{Auth, Vault, VaultSettings};
+use curfew::credential::{CredentialId, Kind};
+use curfew::guard::Mode;
+use curfew::reach::graph::Graph;
+use curfew::reach::kept::{self, Kept};
+use curfew::reach::{Fact, Node, Reading, Source, Standing, Via, ask, postgres as roles, vault};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor as _};
+
+use crate::admin::{Admin, Postgres};
+use crate::store::Store;
+use crate::world::unique;
+
+over_both! {
+    facts_are_kept_and_read_back_page_by_page,
+    a_reading_in_part_keeps_what_was_known,
+}
+
+const FAST: NonZeroU32 = NonZeroU32::new(5_000).unwrap();
+
+fn node(text: &str) -> Node {
+    Node::parse(text).unwrap()
+}
+
+fn source(name: &str) -> Source {
+    Source {
+        tenant: "default".to_owned(),
+        name: name.to_owned(),
+        every_ms: 60_000,
+        read_ms: 0,
+        whole_ms: None,
+        faults: Vec::new(),
+    }
+}
+
+fn opens(identity: &str, target: &str) -> Fact {
+    let mut fact = Fact::of(node(identity));
+    fact.edge(node(target), Via::Opens, ["SELECT"]);
+    fact
+}
+
+fn whole(facts: Vec<Fact>) -> Reading {
+    Reading { facts, faults: Vec::new() }
+}
+
+async fn facts_are_kept_and_read_back_page_by_page(store: Store) {
+    let journal = store.open().await;
+    let many: Vec<Fact> =
+        (0..4_500).map(|no| opens(&format!("identity:a/{no}"), &format!("target:t{}", no % 7))).collect();
+    let changed = kept::record(journal.reach(), source("s"), whole(many.clone()), 1_000).await.unwrap();
+    assert_eq!(changed, 4_500);
+    assert_eq!(kept::record(journal.reach(), source("s"), whole(many.clone()), 2_000).await.unwrap(), 0, "nothing new");
+    let other = kept::record(journal.reach(), source("other"), whole(vec![opens("identity:a/1", "target:own")]), 2_000);
+    assert_eq!(other.await.unwrap(), 1);
+    // What was written by one process is read by the next.
+    let journal = store.reopen(journal).await;
+    let reach = Kept::new(journal.clone(), vec![source("named-and-never-read")]);
+    let graph = reach.graph().await.unwrap();
+    assert_eq!(graph.size(), (4_500 + 7 + 1, 4_501));
+    let one = ask::reach(&graph, graph.find(&node("identity:a/1")).unwrap());
+    let opened: BTreeSet<String> = one.opened.iter().map(|one| one.target.to_string()).collect();
+    assert_eq!(opened, BTreeSet::from(["target:own".to_owned(), "target:t1".to_owned()]));
+    assert_eq!(one.opened[0].way[0].since_ms, 2_000, "since when a source says so");
+    let stands: BTreeMap<String, Standing> =
+        reach.sources(2_000).await.unwrap().into_iter().map(|line| (line.source.name, line.standing)).collect();
+    assert_eq!(stands["s"], Standing::Whole);
+    assert_eq!(stands["named-and-never-read"], Standing::Unread);
+    // A whole reading without most of it: they are gone, and the next question knows.
+    let few = whole(many[..10].to_vec());
+    assert_eq!(kept::record(journal.reach(), source("s"), few, 3_000).await.unwrap(), 4_490);
+    assert_eq!(reach.graph().await.unwrap().size().1, 11);
+}
+
+async fn a_reading_in_part_keeps_what_was_known(store: Store) {
+    let journal = store.open().await;
+    let both = vec![opens("identity:a/1", "target:x"), opens("identity:a/2", "target:x")];
+    kept::record(journal.reach(), source("s"), whole(both), 1_000).await.unwrap();
+    let part = Reading { facts: vec![opens("identity:a/1", "target:y")], faults: vec!["refused half-way".to_owned()] };
+    kept::record(journal.reach(), source("s"), part, 2_000).await.unwrap();
+    let reach = Kept::new(journal, Vec::new());
+    let who = ask::Question::Who { id: "target:x".to_owned(), max: 9 };
+    let answer = reach.answer(who, 2_000).await.unwrap();
+    let ask::Told::Lines(lines) = &answer.told else { panic!() };
+    assert_eq!(lines.lines[0].node, node("identity:a/2"), "it is not taken for no access");
+    assert!(!answer.whole);
+    assert_eq!((answer.sources[0].standing, answer.sources[0].source.whole_ms), (Standing::Partial, Some(1_000)));
+}
+
+/// A Vault with AppRoles, an entity in a group, and policies that overlap.
+struct Tower {
+    admin: Admin,
+    reader: vault::Reader,
+    /// Tokens of each policy.
+    tokens: Vec<(String, String, String)>,
+    _vault: Box<dyn std::any::Any + Send>,
+}
+
+/// Policies with priorities, denials, globs, templates and both ways to write them.
+const POLICIES: [(&str, &str); 5] = [
+    (
+        "etl",
+        "path \"kv/data/app/*\" { capabilities = [\"read\"] }\npath \"kv/data/app/secret\" { capabilities = [\"deny\"] }",
+    ),
+    (
+        "writer",
+        "path \"kv/data/app/+\" { capabilities = [\"create\", \"update\"] }\npath \"kv/*\" { capabilities = [\"list\"] }",
+    ),
+    (
+        "minter",
+        "path \"db/creds/ro\" { policy = \"read\" }\npath \"auth/approle/role/etl/secret-id\" { capabilities = [\"update\"] }",
+    ),
+    ("json", "{\"path\": {\"kv/data/+/key\": {\"capabilities\": [\"read\", \"patch\"]}}}"),
+    (
+        "broad",
+        "path \"*\" { capabilities = [\"read\"] }\npath \"kv/data/app/*\" { capabilities = [\"deny\"] }\npath \"kv/data/app/open\" { capabilities = [\"read\"] }",
+    ),
+];
+const PLACES: [&str; 5] = ["kv/app/open", "kv/app/secret", "kv/app/deep/key", "kv/other/key", "kv/app/key"];
+
+impl Tower {
+    async fn new() -> Self {
+        let (vault, admin) = crate::vault::private().await;
+        for (path, body) in [
+            ("sys/mounts/kv", json!({"type": "kv", "options": {"version": "2"}})),
+            ("sys/mounts/db", json!({"type": "database"})),
+            ("sys/auth/approle", json!({"type": "approle"})),
+        ] {
+            admin.done("POST", path, body).await;
+        }
+        let pg = Postgres::shared();
+        let url = format!("postgresql://{{{{username}}}}:{{{{password}}}}@{}/postgres?sslmode=disable", pg.host);
+        let config = json!({"plugin_name": "postgresql-database-plugin", "allowed_roles": "*", "connection_url": url,
+            "username": pg.user, "password": pg.password});
+        admin.done("POST", "db/config/pg", config).await;
+        let role = json!({"db_name": "pg", "creation_statements": ["SELECT 1"]});
+        admin.done("POST", "db/roles/ro", role).await;
+        let mut tokens = Vec::new();
+        for (name, text) in POLICIES {
+            admin.done("PUT", &format!("sys/policies/acl/{name}"), json!({"policy": text})).await;
+            let (accessor, token) = admin.token(json!({"policies": [name], "no_default_policy": true})).await;
+            tokens.push((name.to_owned(), accessor, token));
+        }
+        admin.done("POST", "auth/approle/role/etl", json!({"token_policies": ["etl"]})).await;
+        admin.done("POST", "identity/entity", json!({"name": "ana", "policies": ["json"]})).await;
+        let (_, entity) = admin.call("GET", "identity/entity/name/ana", Value::Null).await;
+        let group = json!({"name": "makers", "policies": ["minter"], "member_entity_ids": [entity["data"]["id"]]});
+        admin.done("POST", "identity/group", group).await;
+        let login = admin.token_of(&[&admin.policy("reach", &[]).await]).await;
+        let settings = VaultSettings::new(&admin.address, Auth::Token(login.into()));
+        let opened = Vault::open("prod", &settings, Mode::Observe, System::shared()).await.unwrap();
+        let reader = vault::Reader::new("prod", opened, vec![("db/creds/".to_owned(), "appdb".to_owned())], FAST);
+        Self { admin, reader, tokens, _vault: vault }
+    }
+
+    fn credential(&self, policy: &str) -> CredentialId {
+        let (_, accessor, _) = self.tokens.iter().find(|(name, ..)| name == policy).unwrap();
+        CredentialId::new(Kind::VaultToken, "prod", accessor).unwrap()
+    }
+
+    async fn read(&self) -> Reading {
+        let known = PLACES.iter().map(|place| (*place).to_owned()).collect();
+        let tokens: Vec<CredentialId> = POLICIES.iter().map(|(name, _)| self.credential(name)).collect();
+        self.reader.read(&known, &tokens).await
+    }
+}
+
+fn graph(reading: Reading) -> Graph {
+    let mut graph = Graph::default();
+    for fact in reading.facts {
+        graph.add(&"vault:prod".into(), fact, 0);
+    }
+    graph.settle();
+    graph
+}
+
+/// Whether a walk from `from` comes by `to`, and goes on from there.
+fn comes_by(graph: &Graph, from: &str, to: &str) -> bool {
+    let who = ask::who(graph, graph.find(&node(to)).unwrap(), 1_000);
+    who.lines.iter().any(|line| line.node == node(from))
+}
+
+#[tokio::test]
+async fn what_vaults_policies_reach_is_what_vault_says_itself() {
+    let tower = Tower::new().await;
+    let reading = tower.read().await;
+    assert_eq!(reading.faults, Vec::<String>::new(), "the policy of deploy/vault/reach.hcl is enough");
+    let edges: BTreeMap<(String, String), Vec<String>> = reading
+        .facts
+        .iter()
+        .flat_map(|fact| {
+            fact.edges.iter().map(|edge| ((fact.node.to_string(), edge.to.to_string()), edge.scope.clone()))
+        })
+        .collect();
+    // Vault is asked what each token may do where: each capability, at each place.
+    for (name, _, token) in &tower.tokens {
+        for (place, api) in PLACES
+            .iter()
+            .map(|place| ((*place).to_owned(), place.replacen("kv/", "kv/data/", 1)))
+            .chain([("db/creds/ro".to_owned(), "db/creds/ro".to_owned())])
+        {
+            let body = json!({"token": token, "path": &api});
+            let (status, said) = tower.admin.call("POST", "sys/capabilities", body).await;
+            assert_eq!(status, 200, "{said}");
+            let said: BTreeSet<&str> =
+                said["capabilities"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+            let told = edges.get(&(format!("policy:prod/{name}"), format!("path:prod/{place}")));
+            let told: BTreeSet<&str> =
+                told.map_or_else(|| BTreeSet::from(["deny"]), |scope| scope.iter().map(String::as_str).collect());
+            assert_eq!(told, said, "{name} on {api}");
+        }
+    }
+    let graph = graph(reading);
+    // A token by its accessor, a role, an entity by its group, and who may make a secret_id of a role.
+    assert!(comes_by(&graph, tower.credential("minter").as_str(), "target:appdb"));
+    assert!(comes_by(&graph, "identity:prod/approle/etl", "path:prod/kv/app/open"));
+    assert!(!comes_by(&graph, "identity:prod/approle/etl", "path:prod/kv/app/secret"));
+    assert!(comes_by(&graph, "identity:prod/entity/ana", "target:appdb"));
+    assert!(comes_by(&graph, "identity:prod/entity/ana", "identity:prod/approle/etl"));
+    assert!(comes_by(&graph, tower.credential("minter").as_str(), "path:prod/kv/app/open"), "through the AppRole");
+    assert!(!comes_by(&graph, tower.credential("etl").as_str(), "target:appdb"));
+}
+
+#[tokio::test]
+async fn what_vault_refuses_to_show_makes_a_part() {
+    let tower = Tower::new().await;
+    let text = std::fs::read_to_string(crate::repository().join("deploy/vault/reach.hcl")).unwrap();
+    let text = text.replace("path \"identity/entity/id\" { capabilities = [\"list\"] }", "");
+    tower.admin.done("PUT", "sys/policies/acl/less", json!({"policy": text})).await;
+    let login = tower.admin.token_of(&["less"]).await;
+    let settings = VaultSettings::new(&tower.admin.address, Auth::Token(login.into()));
+    let opened = Vault::open("prod", &settings, Mode::Observe, System::shared()).await.unwrap();
+    let reading = vault::Reader::new("prod", opened, Vec::new(), FAST).read(&BTreeSet::new(), &[]).await;
+    assert!(reading.faults.iter().any(|fault| fault.starts_with("identity/entity/id")), "{:?}", reading.faults);
+    assert!(reading.facts.iter().any(|fact| fact.node == node("identity:prod/approle/etl")), "the rest is read");
+}
+
+#[tokio::test]
+async fn what_roles_of_postgresql_reach_is_what_postgresql_says_itself() {
+    let pg = Postgres::shared();
+    let name = unique("reach").replace('-', "_");
+    let pool = pg.pool().await;
+    // A database of its own: others come and go in the shared one.
+    pool.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+    let url = {
+        let mut url: reqwest::Url = pg.url.parse().unwrap();
+        url.set_path(&name);
+        url.to_string()
+    };
+    let own = sqlx::PgPool::connect(&url).await.unwrap();
+    let sql = "CREATE ROLE {n}_etl LOGIN; CREATE ROLE {n}_readers; CREATE ROLE {n}_old LOGIN VALID UNTIL '2001-01-01'; \
+        CREATE ROLE {n}_none LOGIN; CREATE ROLE {n}_owner; GRANT {n}_readers TO {n}_etl; CREATE TABLE orders (a int); \
+        CREATE TABLE lines (a int); CREATE SCHEMA audit; CREATE TABLE audit.log (a int); CREATE SEQUENCE audit.ids; \
+        ALTER TABLE lines OWNER TO {n}_owner; GRANT SELECT ON orders, lines TO {n}_readers; \
+        GRANT INSERT, UPDATE ON orders TO {n}_etl; GRANT INSERT ON audit.log TO PUBLIC; GRANT USAGE ON SEQUENCE audit.ids TO {n}_old";
+    for statement in sql.replace("{n}", &name).split("; ") {
+        own.execute(AssertSqlSafe(statement.to_owned())).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+    let reader = roles::Reader::open("appdb", &PostgresSettings::new(url.into())).await.unwrap();
+    let reading = reader.read(System::shared().wall_ms()).await;
+    assert_eq!(reading.faults, Vec::<String>::new());
+    let off: BTreeSet<String> =
+        reading.facts.iter().filter(|fact| fact.about.off).map(|fact| fact.node.name.to_string()).collect();
+    assert!(off.contains(&format!("appdb/{name}_old")) && off.contains(&format!("appdb/{name}_readers")));
+    let graph = graph(reading);
+    for role in ["etl", "readers", "old", "none", "owner"] {
+        let start = graph.find(&node(&format!("identity:appdb/{name}_{role}"))).unwrap();
+        let reach = ask::reach(&graph, start);
+        let words: String = reach.opened.iter().flat_map(|one| one.scope.clone()).collect::<Vec<_>>().join("\n");
+        for (schema, table) in [("public", "orders"), ("public", "lines"), ("audit", "log")] {
+            for privilege in ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"] {
+                let (may,): (bool,) = sqlx::query_as("SELECT has_table_privilege($1, $2, $3)")
+                    .bind(format!("{name}_{role}"))
+                    .bind(format!("{schema}.{table}"))
+                    .bind(privilege)
+                    .fetch_one(&own)
+                    .await
+                    .unwrap();
+                let told = words.lines().any(|line| {
+                    let Some((on, what)) = line.split_once(": ") else { return false };
+                    (on == format!("{schema}.{table}") || on == format!("{schema}.*"))
+                        && what.split(", ").any(|one| one == privilege)
+                });
+                // A role that cannot log in has nothing as everybody: nobody is it. Who becomes it is somebody else.
+                let by_all =
+                    schema == "audit" && table == "log" && privilege == "INSERT" && role != "etl" && role != "none";
+                assert!(
+                    told == may || by_all,
+                    "{role}: {privilege} on {schema}.{table}: told {told}, may {may}\n{words}"
+                );
+            }
+        }
+    }
+    own.close().await;
+    pool.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await.unwrap();
+    for role in ["etl", "readers", "old", "none", "owner"] {
+        pool.execute(AssertSqlSafe(format!("DROP ROLE {name}_{role}"))).await.unwrap();
+    }
+}

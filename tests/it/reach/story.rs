@@ -1,0 +1,253 @@
+//! The real binary: what it reads, what it says, and how a deployment pipeline asks it.
+
+use std::fs;
+
+use super::*;
+use crate::canary::{Running, Written, curfew, port, private};
+use crate::world::until;
+
+/// A folder with a configuration, and a Curfew that reads.
+struct Desk {
+    folder: tempfile::TempDir,
+    http: u16,
+    running: Option<Running>,
+    said: Written,
+}
+
+impl Desk {
+    async fn open(tower: &Tower, declared: &str, token: &str) -> Self {
+        Self::open_with(tower, declared, token, json!({})).await
+    }
+
+    async fn open_with(tower: &Tower, declared: &str, token: &str, more: Value) -> Self {
+        let (folder, http) = (tempfile::tempdir().unwrap(), port());
+        let at = |name: &str| folder.path().join(name);
+        private(at("token"), &tower.admin.curfew_token().await);
+        private(at("reach.token"), token);
+        private(at("pg.url"), &Postgres::shared().url);
+        private(at("page.token"), "page-token-of-this-test");
+        fs::write(at("inventory.yaml"), declared).unwrap();
+        let mut config = json!({
+            "topics": {"curfew.tasks": {"strongest": "track"}},
+            "http": {"listen": format!("127.0.0.1:{http}"), "reach": {"token_file": "page.token"}},
+            "metrics": {"listen": format!("127.0.0.1:{}", port())},
+            "realms": [{"name": "prod", "vault": {"address": &tower.admin.address, "token_file": "token"},
+                "allowed_prefixes": ["db/creds/"], "targets": [{"prefix": "db/creds/", "target": "appdb"}]}],
+            "targets": [{"name": "appdb", "postgres": {"url_file": "pg.url"}}],
+            "reach": {"every": "1s", "declared": "inventory.yaml",
+                "vaults": [{"realm": "prod", "token_file": "reach.token"}], "databases": [{"target": "appdb"}]},
+        });
+        if let Some(rotations) = more.get("rotations") {
+            config["rotations"] = rotations.clone();
+            config["reach"]["finds"] = more["finds"].clone();
+        }
+        fs::write(at("curfew.yaml"), config.to_string()).unwrap();
+        let mut running = Running::start(
+            {
+                let mut command = curfew(folder.path());
+                command.env("RUST_LOG", "info").arg("run");
+                command
+            },
+            at("log"),
+        );
+        running.says("curfew runs").await;
+        Self { folder, http, running: Some(running), said: Written::default() }
+    }
+
+    fn ask(&mut self, args: &[&str]) -> (Option<i32>, String) {
+        self.said.command(self.folder.path(), args)
+    }
+
+    fn json(&mut self, args: &[&str]) -> Value {
+        let (_, said) = self.ask(&[args, &["--json"]].concat());
+        serde_json::from_str(&said).unwrap_or_else(|_| panic!("{args:?}: {said}"))
+    }
+
+    /// Until each source was read whole, and Vault's once more since it heard of what others name.
+    async fn whole(&mut self) {
+        let mut first = None;
+        let desk = std::cell::RefCell::new(self);
+        until("all sources to be whole", || {
+            let answer = desk.borrow_mut().json(&["reach", "--sources"]);
+            let read = answer["sources"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|one| one["name"] == "vault:prod")
+                .map(|one| one["whole_ms"].clone());
+            let whole = answer["whole"] == true;
+            let again = whole && *first.get_or_insert(read.clone()) != read;
+            async move { again.then_some(()) }
+        })
+        .await;
+    }
+}
+
+const DECLARED: &str = "
+zones: [{name: pci, weight: 10}, {name: office}]
+targets: [{name: payments, zone: pci, opened_by: [prod/kv/app/open]}, {name: appdb, zone: office, owner: dba}]
+places: [{path: 'prod/kv/other/key'}, {path: 'prod/kv/app/secret', zone: pci}]
+identities:
+  - {id: 'identity:prod/approle/etl', owner: data, may: {zones: [pci]}}
+  - {id: 'identity:prod/entity/ana', owner: people, may: {zones: [office]}}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_asks_before_it_lets_an_identity_in() {
+    let tower = Tower::new().await;
+    let login = tower.admin.token_of(&[&tower.admin.policy("reach", &[]).await]).await;
+    let mut desk = Desk::open(&tower, DECLARED, &login).await;
+    desk.whole().await;
+
+    let (code, said) = desk.ask(&["reach", "approle/etl"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("target:payments") && said.contains("owner         data"), "{said}");
+    assert!(!said.contains("kv/app/secret"), "its policy denies that: {said}");
+    let crossing = desk.json(&["reach", "--crosses-zones"]);
+    let all: Vec<&str> = crossing["told"]["lines"]["lines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|line| line["node"].as_str())
+        .collect();
+    assert_eq!(
+        all,
+        ["identity:prod/entity/ana"],
+        "by its group it mints at the office, and makes secret_ids of who reads cards"
+    );
+
+    // Within what was declared, beyond it, and nothing declared.
+    assert_eq!(desk.ask(&["reach", "--gate", "identity:prod/approle/etl"]).0, Some(0));
+    let (code, said) = desk.ask(&["reach", "--gate", "identity:prod/entity/ana"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("in zones pci") && said.contains("target:payments"), "{said}");
+    let (code, said) = desk.ask(&["reach", "--gate", "policy:prod/etl"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("nothing is declared"), "{said}");
+    assert_eq!(desk.ask(&["reach", "nobody-at-all"]).0, Some(1));
+
+    let picture = desk.folder.path().join("reach.svg");
+    desk.ask(&["reach", "identity:prod/entity/ana", "--svg", picture.to_str().unwrap()]);
+    assert!(fs::read_to_string(&picture).unwrap().contains("payments"));
+
+    over_http(&desk).await;
+
+    // Without a running process the journal answers.
+    desk.running.take().unwrap().end();
+    let (code, said) = desk.ask(&["reach", "--who", "target:payments"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("identity:prod/approle/etl"), "{said}");
+}
+
+async fn over_http(desk: &Desk) {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = |query: &str, token: &str| {
+        http.get(format!("http://127.0.0.1:{}/reach?{query}", desk.http)).bearer_auth(token).send()
+    };
+    let token = "page-token-of-this-test";
+    let answer: Value = get("ask=gate&id=identity:prod/entity/ana", token).await.unwrap().json().await.unwrap();
+    assert_eq!(answer["told"]["gate"]["zones"], json!(["zone:pci"]));
+    let picture = get("ask=of&id=identity:prod/entity/ana&format=svg", token).await.unwrap();
+    assert_eq!(picture.headers()["content-type"], "image/svg+xml");
+    let intake = fs::read_to_string(desk.folder.path().join("intake.token")).unwrap();
+    for (query, token, status) in [
+        ("ask=sources", "wrong-token-of-nobody", 401),
+        // Who may produce may not look.
+        ("ask=sources", intake.trim(), 401),
+        ("ask=of", token, 400),
+        ("ask=dormant&for=tomorrow", token, 400),
+        ("ask=sources&format=svg", token, 400),
+        ("ask=sources&more=1", token, 400),
+        ("ask=of&id=identity:prod/nobody", token, 404),
+    ] {
+        assert_eq!(get(query, token).await.unwrap().status(), status, "{query}");
+    }
+    let long = format!("ask=of&id={}", "a".repeat(5_000));
+    assert_eq!(get(&long, token).await.unwrap().status(), 414);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_does_not_open_on_half_the_truth() {
+    let tower = Tower::new().await;
+    // A login that may list no policies.
+    let own =
+        ["sys/mounts", "auth/token/lookup-self"].map(|path| format!("path \"{path}\" {{ capabilities = [\"read\"] }}"));
+    tower.admin.done("PUT", "sys/policies/acl/blind", json!({"policy": own.join("\n")})).await;
+    let login = tower.admin.token_of(&["blind"]).await;
+    let mut desk = Desk::open(&tower, DECLARED, &login).await;
+    let desk_ref = std::cell::RefCell::new(&mut desk);
+    until("the Vault to be read in part", || {
+        let answer = desk_ref.borrow_mut().json(&["reach", "--sources"]);
+        let part = answer["sources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["name"] == "vault:prod" && one["standing"] == "partial");
+        async move { part.then_some(()) }
+    })
+    .await;
+    // It opens nothing that is known, and that says nothing.
+    assert_eq!(desk.ask(&["reach", "--gate", "identity:prod/approle/etl"]).0, Some(69));
+    // A mistake in what people say keeps what they said before.
+    fs::write(desk.folder.path().join("inventory.yaml"), "targets: [{name: payments, zone: nowhere}]").unwrap();
+    let desk_ref = std::cell::RefCell::new(&mut desk);
+    until("the mistake to be noticed", || {
+        let answer = desk_ref.borrow_mut().json(&["reach", "--who", "zone:pci"]);
+        let lines = answer["told"]["lines"]["total"].clone();
+        let said = answer["sources"].to_string().contains("nowhere");
+        async move { said.then_some(assert!(lines.is_u64())) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_credential_is_a_finding_until_it_is_not_shared() {
+    let tower = Tower::new().await;
+    let login = tower.admin.token_of(&[&tower.admin.policy("reach", &[]).await]).await;
+    let shared = "urn:curfew:cred:postgres-role:appdb:orders";
+    let agents = |names: &[&str]| {
+        let one = |name: &&str| format!("{{name: {name}, as: ['{shared}']}}");
+        format!("agents: [{}]", names.iter().map(one).collect::<Vec<_>>().join(", "))
+    };
+    let mut desk = Desk::open_with(
+        &tower,
+        &agents(&["triage", "report"]),
+        &login,
+        json!({
+            "rotations": [{"name": "orders", "target": "appdb", "roles": ["orders"],
+                "store": {"realm": "prod", "mount": "kv", "path": "app/orders", "field": "password"}}],
+            "finds": {"sorts": ["shared"]},
+        }),
+    )
+    .await;
+    let found = |desk: &mut Desk, phase: &'static str| {
+        let said = desk.json(&["findings", "--all"]);
+        said.as_array().unwrap().iter().find(|one| one["detector"] == "curfew:shared" && one["phase"] == phase).cloned()
+    };
+    let cell = std::cell::RefCell::new(&mut desk);
+    let finding = until("the finding", || {
+        let found = found(&mut cell.borrow_mut(), "matched");
+        async move { found }
+    })
+    .await;
+    assert_eq!(finding["place"], "used by report, triage");
+    assert_eq!(finding["credentials"], json!([shared]));
+    let cases = desk.json(&["cases", "--state", "held"]);
+    assert_eq!(cases.as_array().unwrap().len(), 1, "{cases}");
+    assert_eq!(cases[0]["case"]["directive"]["credential"], shared);
+    assert_eq!(cases[0]["case"]["directive"]["held"], "finding", "a person decides: no rule names it");
+
+    fs::write(desk.folder.path().join("inventory.yaml"), agents(&["triage"])).unwrap();
+    let cell = std::cell::RefCell::new(&mut desk);
+    until("its end", || {
+        let found = found(&mut cell.borrow_mut(), "closed");
+        async move { found }
+    })
+    .await;
+    let cell = std::cell::RefCell::new(&mut desk);
+    until("its case to close", || {
+        let open = cell.borrow_mut().json(&["cases"]);
+        async move { open.as_array().unwrap().is_empty().then_some(()) }
+    })
+    .await;
+}

@@ -1,0 +1,332 @@
+//! Role `reach`: who reaches what, read from Vaults, PostgreSQLs, accounts of AWS, the journal, and what people declared. One
+//! process at a time for each source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew::config::Config;
+use curfew::config::reach::Finds;
+use curfew::connector::postgres::PostgresSettings;
+use curfew::connector::recipe::SECRETS_MANAGER;
+use curfew::connector::vault;
+use curfew::credential::CredentialId;
+use curfew::event::Event;
+use curfew::finding::{self, Finding};
+use curfew::guard::Mode;
+use curfew::journal::{self, Journal, TaskFilter};
+use curfew::reach::declared::{Declared, MAX_BYTES};
+use curfew::reach::known::{self, Known};
+use curfew::reach::notice::{self, Found};
+use curfew::reach::{CHUNK, NodeKind, Reading, Source, Standing, kept, postgres, vault as policies};
+use curfew::task::Tenant;
+use tokio::io::AsyncReadExt as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::Failed;
+#[cfg(feature = "aws")]
+use crate::accounts;
+use crate::enforce::{login, refused, vault_settings};
+use crate::process::Process;
+
+/// Before a reading that was a part is tried again.
+const SOON: Duration = Duration::from_secs(30);
+/// Findings that are read together.
+const PAGE: u32 = 500;
+
+/// The sources that the configuration names.
+pub fn sources(config: &Config) -> Vec<Source> {
+    let tenant = |realm: &str| config.tenant_of(realm).map(|tenant| tenant.to_string());
+    config.reach.as_ref().map(|reach| reach.sources(tenant)).unwrap_or_default()
+}
+
+/// Reads each source from here on; `realms` (empty: all) are the Vaults and accounts whose logins this process has.
+pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
+    let Some(reach) = &process.config.reach else { return Ok(()) };
+    let chosen = |name: &String| realms.is_empty() || realms.contains(name);
+    let pace = |per_second| NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
+    begin(process, "journal", Reads::Own);
+    if let Some(finds) = &reach.finds {
+        let finder = Arc::new(Finder { process: process.clone(), finds: finds.clone() });
+        process.lead_one("reach", "finds", move |cancel| {
+            let finder = finder.clone();
+            async move { finder.run(cancel).await }
+        });
+    }
+    if let Some(path) = &reach.declared {
+        begin(process, "declared", Reads::Declared(path.clone()));
+    }
+    for (name, own) in reach.vaults.iter().filter(|(name, _)| chosen(name)) {
+        let what = format!("reach of realm {name}");
+        let Some(realm) = process.config.realms.iter().find(|realm| realm.rules.name == *name) else { continue };
+        let settings = vault_settings(realm, login(own));
+        let opened = vault::Vault::open(name, &settings, Mode::Observe, process.clock.clone()).await;
+        let opened = opened.map_err(|error| refused(&what, &error))?;
+        let reader = policies::Reader::new(name, opened, realm.rules.targets.clone(), pace(policies::PER_SECOND));
+        begin(process, &format!("vault:{name}"), Reads::Vault(name.clone(), Box::new(reader)));
+    }
+    for (name, url_file) in &reach.databases {
+        let timeout = process.config.targets.iter().find(|target| target.name == *name).map(|target| target.timeout_ms);
+        let settings = PostgresSettings {
+            url: None,
+            url_file: Some(url_file.clone()),
+            timeout_ms: timeout.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(10_000),
+        };
+        let reader = postgres::Reader::open(name, &settings).await;
+        let reader = reader.map_err(|error| refused(&format!("reach of target {name}"), &error))?;
+        begin(process, &format!("postgres:{name}"), Reads::Database(Box::new(reader)));
+    }
+    #[cfg(feature = "aws")]
+    for (name, file) in reach.accounts.iter().filter(|(name, _)| chosen(name)) {
+        let Some((target, aws)) = process.config.accounts().find(|(target, _)| target.name == *name) else { continue };
+        let account = accounts::account(process, target, aws, file.as_ref()).await?;
+        let reader = curfew::reach::aws::Reader::new(name, account, pace(curfew::reach::aws::PER_SECOND));
+        begin(process, &format!("aws:{name}"), Reads::Account(name.clone(), Box::new(reader)));
+    }
+    Ok(())
+}
+
+/// Where facts come from.
+enum Reads {
+    /// The journal and the configuration.
+    Own,
+    /// A file.
+    Declared(PathBuf),
+    /// A Vault, by its realm.
+    Vault(String, Box<policies::Reader>),
+    /// A PostgreSQL.
+    Database(Box<postgres::Reader>),
+    /// An account of AWS, by its target.
+    #[cfg(feature = "aws")]
+    Account(String, Box<curfew::reach::aws::Reader>),
+}
+
+fn begin(process: &Process, name: &str, reads: Reads) {
+    let Some(source) = sources(&process.config).into_iter().find(|source| source.name == name) else { return };
+    let rounds = Arc::new(Rounds { process: process.clone(), source, reads });
+    process.lead_one("reach", name, move |cancel| {
+        let rounds = rounds.clone();
+        async move { rounds.run(cancel).await }
+    });
+}
+
+/// Reads one source again and again.
+struct Rounds {
+    process: Process,
+    source: Source,
+    reads: Reads,
+}
+
+impl Rounds {
+    /// One term. The figure goes with it: who reads next says how old the reading is.
+    async fn run(&self, cancel: CancellationToken) {
+        self.rounds(cancel).await;
+        self.process.intake.metrics.reach_left(&self.source.name);
+    }
+
+    async fn rounds(&self, cancel: CancellationToken) {
+        let every = Duration::from_millis(u64::try_from(self.source.every_ms).unwrap_or(600_000));
+        while !cancel.is_cancelled() {
+            let pause = tokio::select! {
+                whole = self.round() => if whole { every } else { every.min(SOON) },
+                () = cancel.cancelled() => return,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancel.cancelled() => return,
+            }
+        }
+    }
+
+    /// Whether all of it was read, and is durable.
+    async fn round(&self) -> bool {
+        let (name, journal) = (&self.source.name, &self.process.intake.journal);
+        let reading = match self.read().await {
+            Ok(reading) => reading,
+            Err(error) => {
+                tracing::warn!(source = name, %error, "reach waits for the journal");
+                return false;
+            }
+        };
+        let whole = reading.faults.is_empty();
+        for fault in &reading.faults {
+            tracing::warn!(source = name, fault, "reach is read in part");
+        }
+        let now_ms = self.process.clock.wall_ms();
+        match kept::record(journal.reach(), self.source.clone(), reading, now_ms).await {
+            Ok(changed) => {
+                tracing::debug!(source = name, changed, whole, "reach was read");
+                self.process.intake.metrics.reach_read(name, whole.then_some(now_ms));
+                whole
+            }
+            Err(error) => {
+                tracing::warn!(source = name, %error, "what was read of reach is not recorded; it is read again");
+                false
+            }
+        }
+    }
+
+    async fn read(&self) -> Result<Reading, journal::Error> {
+        let journal = &self.process.intake.journal;
+        Ok(match &self.reads {
+            Reads::Own => own(&self.process.config, journal).await?,
+            Reads::Declared(path) => declared(path).await,
+            Reads::Vault(realm, reader) => {
+                let places = places(journal, &self.source.name, realm).await?;
+                let tokens = tokens(&self.process.config, journal, realm).await?;
+                reader.read(&places, &tokens).await
+            }
+            Reads::Database(reader) => reader.read(self.process.clock.wall_ms()).await,
+            #[cfg(feature = "aws")]
+            Reads::Account(target, reader) => {
+                let places = places(journal, &self.source.name, target).await?;
+                let secret = |place: &String| Some(place.strip_prefix(SECRETS_MANAGER)?.strip_prefix('/')?.to_owned());
+                reader.read(&places.iter().filter_map(secret).collect()).await
+            }
+        })
+    }
+}
+
+/// Says what reach shows, as findings.
+struct Finder {
+    process: Process,
+    finds: Finds,
+}
+
+impl Finder {
+    async fn run(&self, cancel: CancellationToken) {
+        let every = self.process.config.reach.as_ref().and_then(|reach| u64::try_from(reach.every_ms).ok());
+        let pause = every.map_or(SOON, |ms| Duration::from_millis(ms).min(SOON));
+        while !cancel.is_cancelled() {
+            if let Err(error) = self.round().await {
+                tracing::warn!(%error, "what reach shows waits for the journal");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancel.cancelled() => return,
+            }
+        }
+    }
+
+    async fn round(&self) -> Result<(), journal::Error> {
+        let (process, now_ms) = (&self.process, self.process.clock.wall_ms());
+        let sources = process.reach.sources(now_ms).await?;
+        if sources.iter().any(|line| line.standing != Standing::Whole) {
+            tracing::debug!("nothing is concluded of reach: not all sources are whole");
+            return Ok(());
+        }
+        let (graph, finds) = (process.reach.graph().await?, self.finds.clone());
+        let before_ms = now_ms.saturating_sub(finds.dormant_after_ms);
+        let made = tokio::task::spawn_blocking(move || notice::found(&graph, &finds.sorts, before_ms)).await;
+        let Ok(mut found) = made else { return Ok(()) };
+        for all in found.values_mut() {
+            *all = self.known(std::mem::take(all)).await?;
+        }
+        let open = self.open().await?;
+        let said = notice::news(&found, &open);
+        let tenant = |id: &CredentialId| self.tenant(id);
+        let opened = said.new.iter().map(|found| Event::found(tenant(&found.credential), found, now_ms));
+        let closed = said.over.iter().map(|finding| Event::found_no_more(finding, now_ms));
+        let events: Vec<Event> = opened.chain(closed).collect();
+        if !events.is_empty() {
+            tracing::info!(
+                new = said.new.len(),
+                over = said.over.len(),
+                left = said.left,
+                "reach shows something else"
+            );
+            process.intake.notice(events).await?;
+        }
+        Ok(())
+    }
+
+    fn tenant(&self, id: &CredentialId) -> Tenant {
+        self.process.config.tenant_of(id.instance()).cloned().unwrap_or_else(|| "default".into())
+    }
+
+    /// Those that the journal knows: about others nothing could be done.
+    async fn known(&self, found: Vec<Found>) -> Result<Vec<Found>, journal::Error> {
+        let mut all = Vec::new();
+        for some in found.chunks(CHUNK) {
+            let mut ids: BTreeMap<Tenant, Vec<CredentialId>> = BTreeMap::new();
+            for one in some {
+                ids.entry(self.tenant(&one.credential)).or_default().push(one.credential.clone());
+            }
+            let mut known = BTreeSet::new();
+            for (tenant, ids) in ids {
+                let lines = self.process.intake.journal.known(&tenant, ids).await?;
+                let alive = lines.into_iter().filter(|line| line.credential.dead_ms.is_none());
+                known.extend(alive.map(|line| line.credential.id));
+            }
+            all.extend(some.iter().filter(|one| known.contains(&one.credential)).cloned());
+        }
+        Ok(all)
+    }
+
+    /// What was said and is not closed.
+    async fn open(&self) -> Result<Vec<Finding>, journal::Error> {
+        let (mut open, mut after) = (Vec::new(), (i64::MIN, String::new()));
+        loop {
+            let page = self.process.intake.journal.matched(finding::id(notice::TOPIC, ""), after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(open) };
+            after = (last.last_ms, last.id());
+            open.extend(page);
+        }
+    }
+}
+
+/// What Curfew knows by itself.
+async fn own(config: &Config, journal: &Arc<dyn Journal>) -> Result<Reading, journal::Error> {
+    let filter = TaskFilter { ended: false, unbound: false, source: None, identity: None, limit: known::MOST };
+    let (tasks, standing) = (journal.tasks(filter).await?, journal.standing(known::MOST).await?);
+    let realms: Vec<_> = config.realms.iter().map(|realm| realm.rules.clone()).collect();
+    let targets: Vec<String> = config.targets.iter().map(|target| target.name.clone()).collect();
+    let known =
+        Known { recipes: &config.recipes, realms: &realms, targets: &targets, tasks: &tasks, standing: &standing };
+    Ok(known::facts(&known))
+}
+
+/// The live tokens of a realm that the journal knows.
+async fn tokens(config: &Config, journal: &Arc<dyn Journal>, realm: &str) -> Result<Vec<CredentialId>, journal::Error> {
+    let filter = TaskFilter { ended: false, unbound: false, source: None, identity: None, limit: known::MOST };
+    let (tasks, standing) = (journal.tasks(filter).await?, journal.standing(known::MOST).await?);
+    let known = Known { recipes: &config.recipes, realms: &[], targets: &[], tasks: &tasks, standing: &standing };
+    Ok(known::tokens(&known, realm).into_iter().cloned().collect())
+}
+
+/// Places of a store that other sources name, below its name. What only `own` says of them would keep itself alive.
+async fn places(journal: &Arc<dyn Journal>, own: &str, store: &str) -> Result<BTreeSet<String>, journal::Error> {
+    let (mut places, mut after) = (BTreeSet::new(), None);
+    loop {
+        let page = journal.reach().page(after.take(), CHUNK).await?;
+        for (_, fact, _) in page.facts.iter().filter(|(source, ..)| **source != *own) {
+            let nodes = std::iter::once(&fact.node).chain(fact.edges.iter().map(|edge| &edge.to));
+            let named = nodes.filter(|node| node.kind == NodeKind::Path);
+            places.extend(named.filter_map(|node| Some(node.name.strip_prefix(store)?.strip_prefix('/')?.to_owned())));
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(places),
+        }
+    }
+}
+
+/// What people say. A file with a mistake says nothing new.
+async fn declared(path: &Path) -> Reading {
+    let fault = |why: String| Reading { facts: Vec::new(), faults: vec![format!("{}: {why}", path.display())] };
+    let read = async {
+        let mut text = String::new();
+        tokio::fs::File::open(path).await?.take(MAX_BYTES + 1).read_to_string(&mut text).await?;
+        Ok::<_, std::io::Error>(text)
+    };
+    match read.await {
+        Ok(text) if text.len() as u64 > MAX_BYTES => fault(format!("larger than {MAX_BYTES} bytes")),
+        Ok(text) => match Declared::parse(&text) {
+            Ok(declared) => declared.facts(),
+            Err(wrong) => fault(wrong.to_string()),
+        },
+        Err(error) => fault(error.kind().to_string()),
+    }
+}
