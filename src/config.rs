@@ -57,6 +57,8 @@ pub const KINDS: [&str; 10] = [
     "vault-kv",
     "aws-secret",
 ];
+/// How much of AWS's quotas is used to enforce where nobody says, in percent: the rest is for the inventory, and for others.
+pub const QUOTA_PERCENT: u32 = 96;
 /// Calls of one step at an account of AWS, one after another.
 pub const AWS_CALLS: i64 = 4;
 /// The same of PostgreSQL and Redis: looks, and the effect.
@@ -362,6 +364,8 @@ pub struct Aws {
     pub credentials_file: Option<PathBuf>,
     /// Instead of AWS's own endpoints.
     pub endpoint: Option<String>,
+    /// How much of what AWS allows is used by all processes together, in percent.
+    pub quota_percent: u32,
     /// Users whose keys may be touched.
     pub users: Vec<String>,
     /// Lists their keys.

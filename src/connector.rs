@@ -33,6 +33,7 @@ use crate::case::record::{FailureKind, Observation, Output, Sighting};
 use crate::credential::CredentialId;
 use crate::guard::Mode;
 use crate::outcome::Message;
+use crate::pace::Quota;
 use crate::probe::Settle;
 use crate::task::RunKey;
 
@@ -116,6 +117,11 @@ pub trait Connector: Send + Sync {
     fn call_timeout_ms(&self) -> i64;
     /// How long the provider may accept what it said is gone.
     fn settle(&self) -> Settle;
+    /// What the provider counts of its calls by itself, beside what the configuration says that the system bears. The
+    /// connector takes a turn at them for each call; how much of each is this process's, the executor says.
+    fn quotas(&self) -> Vec<Arc<Quota>> {
+        Vec::new()
+    }
     /// Looks; no effect. `Gone` is an observation, not a failure.
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure>;
     /// Carries out one effect.

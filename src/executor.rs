@@ -9,7 +9,6 @@
 mod breaker;
 mod budget;
 mod calls;
-mod pace;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -47,6 +47,7 @@ pub mod limit;
 pub mod metrics;
 pub mod ops;
 pub mod outcome;
+pub mod pace;
 pub mod policy;
 pub mod probe;
 pub mod reach;

@@ -17,6 +17,7 @@ mod with {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use curfew::connector::aws::quota::Quotas;
     use curfew::connector::aws::{self, Account, AwsSettings, Listed, Login};
     use curfew::connector::{self, vault};
     use curfew::credential::{CredentialId, Kind};
@@ -40,8 +41,16 @@ mod with {
         AwsSettings {
             endpoint: aws.endpoint.clone(),
             timeout_ms: u64::try_from(target.timeout_ms).unwrap_or(0),
+            quotas: Quotas::new(&aws.account, &aws.region, aws.quota_percent),
             ..AwsSettings::new(&aws.account, &aws.region, login, aws.users.clone())
         }
+    }
+
+    /// Of who only reads: it takes of AWS's quotas what enforcement leaves, and nobody has to count it.
+    fn reader(target: &Target, aws: &Aws, list: &KeyList) -> AwsSettings {
+        let login = list.credentials_file.as_ref().or(aws.credentials_file.as_ref());
+        let quotas = Quotas::new(&aws.account, &aws.region, 100_u32.saturating_sub(aws.quota_percent));
+        AwsSettings { quotas, ..settings(target, aws, login) }
     }
 
     fn wrong(target: &Target, error: &vault::ConnectError) -> Failed {
@@ -96,9 +105,8 @@ mod with {
         aws: &Aws,
         list: &KeyList,
     ) -> Result<aws::secrets::Secrets, Failed> {
-        let login = list.credentials_file.as_ref().or(aws.credentials_file.as_ref());
-        let made =
-            aws::secrets::Secrets::open(&target.name, &settings(target, aws, login), process.clock.clone(), &[]).await;
+        let settings = reader(target, aws, list);
+        let made = aws::secrets::Secrets::open(&target.name, &settings, process.clock.clone(), &[]).await;
         made.map_err(|error| wrong(target, &error))
     }
 
@@ -110,8 +118,7 @@ mod with {
             if aws.users.is_empty() {
                 continue;
             }
-            let login = list.credentials_file.as_ref().or(aws.credentials_file.as_ref());
-            let account = Account::open(&target.name, &settings(target, aws, login), process.clock.clone()).await;
+            let account = Account::open(&target.name, &reader(target, aws, list), process.clock.clone()).await;
             let lists = Arc::new(Lists {
                 name: target.name.clone(),
                 account: account.map_err(|error| wrong(target, &error))?,

@@ -16,6 +16,7 @@ mod latency;
 mod lineage;
 mod naive;
 mod pgintake;
+mod quota;
 mod restart;
 mod revoke;
 mod rotate;
@@ -59,6 +60,9 @@ fn main() {
     }
     if is_wanted("rotate") {
         runtime.block_on(rotate::measure(&mut table));
+    }
+    if is_wanted("quota") {
+        runtime.block_on(quota::measure(&mut table));
     }
     if is_wanted("found") {
         runtime.block_on(found::measure(&mut table));

@@ -31,7 +31,7 @@ const PAIRS: usize = 100;
 /// Many short ones: the machine's own pace changes from second to second.
 const RUNS: usize = 7;
 const CALLS: usize = 16;
-const PASSWORD: &str = "first-password-of-a-bench";
+pub const PASSWORD: &str = "first-password-of-a-bench";
 
 /// Stored passwords of a run, their users, and what rotates them.
 struct Fleet {
@@ -81,7 +81,8 @@ fn path(recipe: &Recipe) -> String {
     format!("{}/data/{}", recipe.place.mount, recipe.place.path)
 }
 
-fn recipe(mount: &str) -> Recipe {
+/// A pair of users.
+pub fn recipe(mount: &str) -> Recipe {
     let base = unique("bench").replace('-', "_");
     let users = Users::Two(format!("{base}_a"), format!("{base}_b"));
     Recipe {
@@ -125,12 +126,12 @@ async fn registry(vault: &Memory, recipes: &[Recipe]) -> Registry {
 }
 
 /// The inventory knows it, and a scanner found it.
-fn found(recipe: &Recipe) -> [Event; 2] {
+pub fn found(recipe: &Recipe, version: i64) -> [Event; 2] {
     let credential = recipe.credential.clone();
     let known = CredentialRegistered {
         credential: credential.clone(),
         fingerprints: Vec::new(),
-        version: Some(1),
+        version: Some(version),
         current: true,
         issued_ms: None,
         owner: None,
@@ -154,7 +155,7 @@ async fn ours(vault: &Memory, pool: &PgPool, mount: &str) -> f64 {
     let mut stage = stage::Stage::new(crate::store::Store::sqlite(), fleet.registry.clone());
     stage.settings.calls_per_system = CALLS;
     let journal = stage.open().await;
-    stage::record(journal.as_ref(), fleet.recipes.iter().flat_map(found).collect()).await;
+    stage::record(journal.as_ref(), fleet.recipes.iter().flat_map(|recipe| found(recipe, 1)).collect()).await;
     let cancel = tokio_util::sync::CancellationToken::new();
     let used = Used::start(vault, PAIRS);
     let started = Instant::now();

@@ -44,6 +44,9 @@ pub(super) fn account(
         c.wrong(users.referenced, what);
     }
     positive(c, &raw.timeout, "timeout");
+    if !(1..=100).contains(&raw.quota_percent.value) {
+        c.wrong(raw.quota_percent.referenced, "`quota_percent` is 1 to 100");
+    }
     let inventory = raw.inventory.as_ref().map(|list| KeyList {
         credentials_file: list.credentials_file.as_ref().map(|path| c.path(path)),
         every_ms: positive(c, &list.every, "every").max(1_000),
@@ -55,6 +58,7 @@ pub(super) fn account(
         tenant: tenant(c, name, raw, topics),
         credentials_file: raw.credentials_file.as_ref().map(|path| c.path(path)),
         endpoint: raw.endpoint.as_ref().map(|endpoint| endpoint.value.trim_end_matches('/').to_owned()),
+        quota_percent: raw.quota_percent.value,
         users: users.value.clone(),
         inventory,
     }

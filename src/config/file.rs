@@ -472,6 +472,9 @@ pub struct Aws {
     /// Of one call.
     #[serde(default = "aws_timeout")]
     pub timeout: Spanned<Millis>,
+    /// How much of what AWS allows the account in the Region all processes of this journal use to enforce, in percent.
+    #[serde(default = "quota_percent")]
+    pub quota_percent: Spanned<u32>,
     /// Users whose keys may be touched: `<path><name>` without the first slash; what ends in `/` stands for all below it.
     #[serde(default = "no_users")]
     pub users: Spanned<Vec<String>>,
@@ -482,6 +485,10 @@ pub struct Aws {
 
 fn no_users() -> Spanned<Vec<String>> {
     unplaced(Vec::new())
+}
+
+fn quota_percent() -> Spanned<u32> {
+    unplaced(super::QUOTA_PERCENT)
 }
 
 fn aws_timeout() -> Spanned<Millis> {

@@ -5,7 +5,8 @@
 //! own, and never with the authority of its victim: each call is signed by our own login. Sessions that the user opened
 //! ask for no key any more: a policy of ours on the user denies them ([`sessions`]).
 //!
-//! Each call is made once: the journal owns the retries, so those of the SDK are off. Its timeouts are ours.
+//! Each call is made once: the journal owns the retries, so those of the SDK are off. Its timeouts are ours. Before each
+//! call a turn is taken at what AWS counts it in ([`quota`]).
 //!
 //! Facts: AWS's IAM API reference and user guide (2010-05-08 API), and moto for what it has of them. Never run against AWS
 //! itself.
@@ -16,6 +17,7 @@ pub mod authorizations;
 mod client;
 pub mod login;
 pub mod name;
+pub mod quota;
 pub mod secrets;
 pub mod sessions;
 pub mod user_key;
@@ -32,6 +34,7 @@ use crate::probe::Settle;
 pub use client::Client;
 pub use login::Login;
 use name::KeyName;
+use quota::Quotas;
 
 /// How long IAM may go on showing what it was told to end: deleted keys were reported to work for about four seconds.
 pub const SETTLE: Settle = Settle { window_ms: 15_000, sightings: 4 };
@@ -57,13 +60,16 @@ pub struct AwsSettings {
     pub users: Vec<String>,
     /// When a key counts as dead.
     pub settle: Settle,
+    /// What AWS counts of the calls: one for all that call the same account and Region.
+    pub quotas: Arc<Quotas>,
 }
 
 impl AwsSettings {
     /// With the usual bounds.
     pub fn new(account: &str, region: &str, login: Login, users: Vec<String>) -> Self {
+        let quotas = Quotas::new(account, region, crate::config::QUOTA_PERCENT);
         let (account, region) = (account.to_owned(), region.to_owned());
-        Self { account, region, endpoint: None, login, timeout_ms: 5_000, users, settle: SETTLE }
+        Self { account, region, endpoint: None, login, timeout_ms: 5_000, users, settle: SETTLE, quotas }
     }
 }
 

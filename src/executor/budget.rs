@@ -1,5 +1,7 @@
-//! Says to the journal that this process lives and what it calls, and applies what it may use of each system.
+//! Says to the journal that this process lives and what it calls, and applies what it may use of each system, and of each
+//! quota that a provider has for some of its calls.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,8 @@ use tracing::warn;
 use super::Parts;
 use super::calls::Calls;
 use crate::journal::{Error, Served, Worker};
-use crate::limit::Budget;
+use crate::limit::{self, Budget};
+use crate::pace::Quota;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +24,46 @@ pub(super) struct Announcer {
     calls: Arc<Calls>,
     /// All systems that this process may call, with what each bears.
     systems: Vec<(String, Budget)>,
+    quotas: Vec<Shared>,
+}
+
+/// One quota, as the connectors of this process have it in their hands: each its part of ours.
+struct Shared {
+    name: String,
+    whole: u32,
+    hands: Vec<Arc<Quota>>,
+}
+
+impl Shared {
+    fn all(parts: &Parts) -> Vec<Self> {
+        let mut all: BTreeMap<String, Self> = BTreeMap::new();
+        for quota in parts.registry.all().flat_map(|connector| connector.quotas()) {
+            let (name, whole) = (quota.name().to_owned(), quota.whole());
+            let one = all.entry(name.clone()).or_insert_with(|| Self { name, whole, hands: Vec::new() });
+            one.whole = one.whole.min(whole);
+            if !one.hands.iter().any(|known| Arc::ptr_eq(known, &quota)) {
+                quota.begin();
+                one.hands.push(quota);
+            }
+        }
+        all.into_values().collect()
+    }
+
+    /// No calls are counted that are under way.
+    fn budget(per_second: u32) -> Budget {
+        Budget { calls: 0, per_second: Some(per_second) }
+    }
+
+    fn used(&self) -> Budget {
+        Self::budget(self.hands.iter().map(|quota| quota.allowed()).sum())
+    }
+
+    fn allow(&self, per_second: u32) {
+        let of = u32::try_from(self.hands.len()).unwrap_or(u32::MAX);
+        for (before, quota) in (0..).zip(&self.hands) {
+            quota.allow(limit::fair(per_second, limit::Place { before, of }));
+        }
+    }
 }
 
 impl Announcer {
@@ -37,7 +80,7 @@ impl Announcer {
         });
         let systems: Vec<_> = systems.collect();
         systems.iter().for_each(|(system, _)| calls.begin(system));
-        Self { calls, systems }
+        Self { calls, systems, quotas: Shared::all(parts) }
     }
 
     /// Says it once.
@@ -45,11 +88,16 @@ impl Announcer {
     /// # Errors
     /// As [`crate::journal::Journal::announce`].
     pub(super) async fn say(&self, parts: &Parts) -> Result<(), Error> {
-        let calls = self.systems.iter().map(|(name, whole)| (name.clone(), *whole, self.calls.budget(name))).collect();
+        let calls = self.systems.iter().map(|(name, whole)| (name.clone(), *whole, self.calls.budget(name)));
+        let quotas = self.quotas.iter().map(|one| (one.name.clone(), Shared::budget(one.whole), one.used()));
+        let calls = calls.chain(quotas).collect();
         let worker = Worker { id: parts.worker, serves: Some(self.served(parts)), calls };
         let answer = parts.journal.announce(worker, LEASE_MS).await?;
+        let less = |a: Option<u32>, b: Option<u32>| a.zip(b).map(|(a, b)| a.min(b));
+        for (one, part) in self.quotas.iter().zip(answer.iter().skip(self.systems.len())) {
+            one.allow(less(part.granted.per_second, part.fair.per_second).unwrap_or(0));
+        }
         for ((system, _), part) in self.systems.iter().zip(answer) {
-            let less = |a: Option<u32>, b: Option<u32>| a.zip(b).map(|(a, b)| a.min(b));
             self.calls.allow(
                 system,
                 Budget {
@@ -79,6 +127,7 @@ impl Announcer {
                     warn!(%error, "this process is not known to be alive");
                     if now_ms() >= good_until_ms {
                         self.systems.iter().for_each(|(system, _)| self.calls.allow(system, Budget::NONE));
+                        self.quotas.iter().for_each(|one| one.allow(0));
                     }
                 }
             }

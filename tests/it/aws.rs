@@ -3,6 +3,7 @@
 mod dead;
 mod keys;
 pub mod proxy;
+mod quota;
 mod reach;
 mod report;
 mod secrets;

@@ -21,6 +21,7 @@ fn an_account_is_a_target_and_a_realm_of_its_own() {
     let (_, aws) = config.accounts().next().unwrap();
     assert_eq!(aws.credentials_file.as_deref(), Some(Path::new("/etc/curfew/own")));
     assert_eq!(aws.endpoint.as_deref(), Some("http://127.0.0.1:5000"));
+    assert_eq!(aws.quota_percent, 96, "four percent are left to who is not counted here");
 }
 
 #[test]
@@ -34,6 +35,8 @@ fn what_is_wrong_with_an_account_is_said() {
         ("users:", "endpoint: \"https://iam.amazonaws.com\", users:", "loopback"),
         ("users:", "endpoint: \"http://u:p@127.0.0.1\", users:", "loopback"),
         ("users:", "timeout: 0s, users:", "longer than 0"),
+        ("users:", "quota_percent: 0, users:", "1 to 100"),
+        ("users:", "quota_percent: 101, users:", "1 to 100"),
         ("users:", "tenant: nobody, users:", "no topic is of the tenant"),
         ("aws: {", "redis: {url_file: r}, aws: {", "one of `postgres`, `redis` and `aws`"),
         ("aws-prod", "\"aws:prod\"", "stands in credential ids"),

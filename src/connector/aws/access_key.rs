@@ -1,7 +1,8 @@
 //! The connector of access keys: looks, disables, denies sessions, and looks until IAM shows nothing else any more.
 
-use async_trait::async_trait;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use aws_sdk_iam::operation::RequestId as _;
 use aws_sdk_iam::types::StatusType;
 
@@ -12,6 +13,7 @@ use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Prese
 use crate::connector::{Connector, Failure, Subject, within};
 use crate::credential::Kind;
 use crate::guard;
+use crate::pace::Quota;
 use crate::probe::Settle;
 
 fn refused<T>(note: &str) -> Result<T, Failure> {
@@ -128,6 +130,10 @@ impl Connector for Account {
 
     fn settle(&self) -> Settle {
         self.settle
+    }
+
+    fn quotas(&self) -> Vec<Arc<Quota>> {
+        self.client.quotas.all()
     }
 
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {

@@ -1,6 +1,6 @@
 //! The SDK as it is used here: signs and sends once, with our timeouts; and who we are.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
@@ -14,6 +14,7 @@ use secrecy::SecretString;
 
 use super::answers::{Meaning, meaning, odd};
 use super::login::{Login, Own};
+use super::quota::Quotas;
 use super::{AwsSettings, name};
 use crate::case::record::FailureKind;
 use crate::connector::Failure;
@@ -21,6 +22,9 @@ use crate::connector::vault::ConnectError;
 
 /// How long it is believed who we are.
 const IDENTITY_FOR: Duration = Duration::from_secs(60);
+
+/// The right that a look at who we are would need, if it needed one.
+const IDENTITY: &str = "sts:GetCallerIdentity";
 
 /// Who signs our calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +42,7 @@ pub struct Client {
     sts: aws_sdk_sts::Client,
     config: SdkConfig,
     account: String,
+    pub(super) quotas: Arc<Quotas>,
     known: Mutex<Option<(Instant, Identity)>>,
 }
 
@@ -76,6 +81,7 @@ impl Client {
             sts: aws_sdk_sts::Client::new(&config),
             config,
             account: settings.account.clone(),
+            quotas: settings.quotas.clone(),
             known: Mutex::new(None),
         })
     }
@@ -98,6 +104,7 @@ impl Client {
     /// `Denied` where the login is of another account, or the account's root.
     pub async fn ask_identity(&self) -> Result<Identity, Failure> {
         *self.lock() = None;
+        Box::pin(self.turn(IDENTITY)).await?;
         let denied = |note: &str| Err(Failure::new(FailureKind::Denied, note));
         let said = match Box::pin(self.sts.get_caller_identity().send()).await {
             Ok(said) => said,
@@ -125,6 +132,7 @@ impl Client {
     /// # Errors
     /// Where the answer says nothing of the key.
     pub(super) async fn lets_in(&self, id: &str, secret: &SecretString) -> Result<bool, Failure> {
+        Box::pin(self.turn(IDENTITY)).await?;
         let login = Login::Given { id: id.to_owned(), secret: secret.clone() };
         let config = self.config.to_builder().credentials_provider(SharedCredentialsProvider::new(Own(login))).build();
         match Box::pin(aws_sdk_sts::Client::new(&config).get_caller_identity().send()).await {
@@ -135,6 +143,21 @@ impl Client {
                 Meaning::Failed(failure) => Err(failure),
                 Meaning::Gone => Err(odd()),
             },
+        }
+    }
+
+    /// Waits until the call that needs `right` may start, by AWS's quota of such calls.
+    ///
+    /// # Errors
+    /// `Unavailable` where others have their turn for too long: nothing was sent.
+    async fn turn(&self, right: &str) -> Result<(), Failure> {
+        match self.quotas.of(right) {
+            Some(quota) if !quota.turn().await => {
+                let note =
+                    "our part of one of AWS's quotas is used up by other calls: `quota_percent`, or fewer processes";
+                Err(Failure::new(FailureKind::Unavailable, note))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -161,7 +184,9 @@ impl Client {
         has_effect: bool,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Failure> {
-        let error = match Box::pin(call).await {
+        let call = Box::pin(call);
+        Box::pin(self.turn(right)).await?;
+        let error = match call.await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };

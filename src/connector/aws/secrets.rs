@@ -29,6 +29,7 @@ use crate::connector::copies::leave;
 use crate::connector::recipe::{Keeper, Place, Rotation, Store, Stored, Which};
 use crate::connector::vault::ConnectError;
 use crate::connector::{Connector, Failure, Subject, within};
+use crate::pace::Quota;
 use crate::probe::Settle;
 use engine::{By, Found, OURS, PENDING};
 pub(crate) use engine::{CURRENT, Listed, PREVIOUS};
@@ -301,6 +302,10 @@ impl Connector for Secrets {
 
     fn settle(&self) -> Settle {
         Settle { window_ms: 0, sightings: 1 }
+    }
+
+    fn quotas(&self) -> Vec<Arc<Quota>> {
+        self.account.client.quotas.all()
     }
 
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {

@@ -9,8 +9,9 @@
 //! Facts: IAM's API reference (2010-05-08): at most two access keys for a user; `CreateAccessKey` has no idempotency token;
 //! the secret is in its answer only; changes are seen everywhere after some seconds.
 
-use async_trait::async_trait;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use aws_sdk_iam::operation::RequestId as _;
 use aws_sdk_iam::types::StatusType;
 use secrecy::SecretString;
@@ -23,6 +24,7 @@ use crate::connector::many;
 use crate::connector::recipe::{Rotation, Stored, Users, Which, of_store};
 use crate::connector::{Connector, Failure, Gate, Subject};
 use crate::credential::Kind;
+use crate::pace::Quota;
 use crate::probe::Settle;
 
 /// Clocks that differ: IAM's, in whole seconds, and ours.
@@ -330,6 +332,10 @@ impl Connector for UserKeys {
 
     fn settle(&self) -> Settle {
         self.0.settle
+    }
+
+    fn quotas(&self) -> Vec<Arc<Quota>> {
+        self.0.quotas()
     }
 
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
