@@ -60,7 +60,7 @@ pub const KINDS: [&str; 10] = [
 /// How much of AWS's quotas is used to enforce where nobody says, in percent: the rest is for the inventory, and for others.
 pub const QUOTA_PERCENT: u32 = 96;
 /// Calls of one step at an account of AWS, one after another.
-pub const AWS_CALLS: i64 = 4;
+pub const AWS_CALLS: i64 = 6;
 /// The same of PostgreSQL and Redis: looks, and the effect.
 pub const DATABASE_CALLS: i64 = 3;
 /// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.

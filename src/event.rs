@@ -101,6 +101,8 @@ pub enum Type {
     ReconcileFound,
     /// Curfew: a value is about to be older than its recipe allows.
     RotationDue,
+    /// Curfew: what denies the sessions of a dead credential has nothing left to deny.
+    SessionsOver,
     /// Curfew: an operator's command.
     OperatorRotate,
     /// Curfew: an operator's command.
@@ -125,6 +127,7 @@ impl Type {
             Self::HeartbeatMissed => "heartbeat.missed",
             Self::ReconcileFound => "reconcile.found",
             Self::RotationDue => "rotation.due",
+            Self::SessionsOver => "sessions.over",
             Self::OperatorRotate => "operator.rotate",
             Self::OperatorRevoke => "operator.revoke",
         }
@@ -144,11 +147,12 @@ impl Type {
         Self::FindingClosed,
     ];
     /// What only Curfew itself may say; from outside it is rejected.
-    pub const OWN: [Self; 6] = [
+    pub const OWN: [Self; 7] = [
         Self::DeadlinePassed,
         Self::HeartbeatMissed,
         Self::ReconcileFound,
         Self::RotationDue,
+        Self::SessionsOver,
         Self::OperatorRotate,
         Self::OperatorRevoke,
     ];

@@ -276,6 +276,9 @@ fn common(case: &Case, verdict: &Verdict) -> Map<String, Value> {
     if let Some(end_ms) = directive.end_ms {
         data.insert("task_ended_at".into(), time(end_ms));
     }
+    if let Some(quarantined) = case.state.issuer().and_then(|seen| seen.quarantined) {
+        data.insert("quarantined".into(), quarantined.into());
+    }
     let ids: Vec<Value> = (case.state.requests.iter()).take(MAX_REQUEST_IDS).map(|id| clip(id).into()).collect();
     if !ids.is_empty() {
         data.insert("request_ids".into(), ids.into());

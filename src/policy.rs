@@ -108,6 +108,8 @@ pub enum Reason {
     FindingClosed,
     /// A value is about to be older than its recipe allows.
     RotationDue,
+    /// What denied the sessions of a dead credential has nothing left to deny.
+    SessionsOver,
     /// A consumer took the new value.
     Adopted,
     /// A consumer cannot work with the new value: the old one comes back.
@@ -265,6 +267,7 @@ pub fn keys(event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
         Data::DeadlinePassed { run, .. } | Data::HeartbeatMissed { run, .. } => (Some(run.clone()), Vec::new()),
         Data::ReconcileFound { credential, run, .. } => (run.clone(), vec![credential.clone()]),
         Data::RotationDue { credential, .. }
+        | Data::SessionsOver { credential }
         | Data::OperatorRotate { credential, .. }
         | Data::OperatorRevoke { credential, .. } => (None, vec![credential.clone()]),
     }

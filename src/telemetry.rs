@@ -14,7 +14,7 @@ use crate::config::Log;
 
 /// The most that these may say. `vaultrs` logs Vault's errors in Vault's words, and prints tokens in `{:?}`; `kube` logs
 /// whole lists that it cannot read; AWS's SDK logs requests as they are sent, with the tokens of sessions.
-const CAPS: [(&str, LevelFilter); 25] = [
+const CAPS: [(&str, LevelFilter); 26] = [
     ("vaultrs", LevelFilter::OFF),
     ("rustify", LevelFilter::OFF),
     ("rustify_derive", LevelFilter::OFF),
@@ -27,6 +27,7 @@ const CAPS: [(&str, LevelFilter); 25] = [
     ("aws_sigv4", LevelFilter::OFF),
     ("aws_runtime", LevelFilter::OFF),
     ("aws_sdk_iam", LevelFilter::OFF),
+    ("aws_sdk_secretsmanager", LevelFilter::OFF),
     ("aws_sdk_sts", LevelFilter::OFF),
     ("aws_config", LevelFilter::WARN),
     ("hyper", LevelFilter::INFO),

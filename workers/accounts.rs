@@ -17,13 +17,14 @@ mod with {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use curfew::connector::aws::name::KeyName;
     use curfew::connector::aws::quota::Quotas;
     use curfew::connector::aws::{self, Account, AwsSettings, Listed, Login};
     use curfew::connector::{self, vault};
     use curfew::credential::{CredentialId, Kind};
     use curfew::event::{CredentialRegistered, Event};
     use curfew::intake::Intake;
-    use curfew::inventory::aws::{PER_SECOND, scan};
+    use curfew::inventory::aws::{Held, PER_SECOND, scan};
     use curfew::task::Tenant;
     use tokio_util::sync::CancellationToken;
 
@@ -165,7 +166,7 @@ mod with {
             let recorded = async {
                 let mut some = Vec::with_capacity(CHUNK);
                 while listed.recv_many(&mut some, CHUNK).await > 0 {
-                    self.register(std::mem::take(&mut some).into_iter().flatten().collect()).await;
+                    self.register(&std::mem::take(&mut some)).await;
                 }
             };
             let (scan, ()) = tokio::join!(scanned, recorded);
@@ -184,12 +185,19 @@ mod with {
         }
 
         /// What was registered before is a duplicate.
-        async fn register(&self, keys: Vec<Listed>) {
+        async fn register(&self, some: &[Held]) {
             let now_ms = self.intake.clock.wall_ms();
-            let events: Vec<Event> = keys.iter().filter_map(|key| self.event(key, now_ms)).collect();
+            let listed = some.iter().flat_map(|held| &held.keys).filter_map(|key| self.event(key, now_ms));
+            let over = some.iter().flat_map(|held| &held.over).filter_map(|key| self.over(key, now_ms));
+            let events: Vec<Event> = listed.chain(over).collect();
             if let Err(error) = self.intake.notice(events).await {
                 tracing::warn!(target = self.name, %error, "what the inventory read is read again");
             }
+        }
+
+        fn over(&self, key: &KeyName, now_ms: i64) -> Option<Event> {
+            let credential = CredentialId::new(Kind::AwsAccessKey, &self.name, &key.id()).ok()?;
+            Some(Event::sessions_over(self.tenant.clone(), credential, now_ms))
         }
 
         fn event(&self, key: &Listed, now_ms: i64) -> Option<Event> {

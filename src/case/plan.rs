@@ -35,6 +35,8 @@ pub enum Act {
     RevokeDerived,
     /// Ends what is still open with it: sessions at the target.
     EndSessions,
+    /// Takes off what [`Act::EndSessions`] put, when it has nothing left to deny.
+    Lift,
     /// Looks for sightings of it being refused until they prove it dead.
     Prove,
     /// Destroys what is still stored of the old value, and of candidates.
@@ -87,6 +89,7 @@ impl Act {
             Self::Revoke => "revoke",
             Self::RevokeDerived => "revoke_derived",
             Self::EndSessions => "end_sessions",
+            Self::Lift => "lift",
             Self::Prove => "prove",
             Self::Destroy => "destroy",
             Self::Revert => "revert",
@@ -113,7 +116,7 @@ impl Act {
     /// Whether "nothing there any more" is what it was to bring about.
     pub fn wants_gone(self) -> bool {
         use Act as A;
-        matches!(self, A::Revoke | A::RevokeDerived | A::Disable | A::EndSessions | A::Destroy | A::Discard)
+        matches!(self, A::Revoke | A::RevokeDerived | A::Disable | A::EndSessions | A::Lift | A::Destroy | A::Discard)
     }
 }
 

@@ -30,6 +30,13 @@ pub struct Observation {
     /// Of a look into a store: the version that is current there, and whose value it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Generation>,
+    /// Whether the provider itself has marked its user as compromised, where that was looked at. Evidence of exposure, and no
+    /// containment: what it denies is a list of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<bool>,
+    /// What this Curfew put beside it has nothing left to deny: it can be taken off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lifts: bool,
     /// Of a look at who has keys that the provider names: their public ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<String>>,

@@ -300,6 +300,7 @@ impl State {
         match step.act {
             Act::Revoke => seen.presence == Presence::Gone || seen.only_expires,
             Act::Disable => seen.presence == Presence::Gone,
+            Act::Lift => !seen.lifts,
             Act::EndSessions => seen.presence == Presence::Gone && self.principal_id.is_none(),
             // A destroyed secret_id kills none of its tokens: they are always looked for.
             _ => false,

@@ -29,6 +29,7 @@ use aws_sdk_iam::types::StatusType;
 
 use super::vault::ConnectError;
 use super::{Connector, Failure};
+use crate::case::record::FailureKind;
 use crate::clock;
 use crate::probe::Settle;
 pub use client::Client;
@@ -42,6 +43,9 @@ pub const SETTLE: Settle = Settle { window_ms: 15_000, sightings: 4 };
 const CALLS: i64 = crate::config::AWS_CALLS;
 /// Keys that IAM lets one user have.
 pub const MOST_KEYS: usize = 2;
+
+/// Policies that AWS attaches to a user whose key it found in public: by their beginning, since each has another version.
+const QUARANTINE: &str = "AWSCompromisedKeyQuarantine";
 
 /// How an account is reached.
 #[derive(Debug, Clone)]
@@ -127,6 +131,14 @@ pub async fn connect_users(
     Ok(Arc::new(user_key::UserKeys(Account::open(target, settings, clock).await?)))
 }
 
+/// A look that is no part of what must be: without the right to it nothing is known.
+fn may_lack<T>(looked: Result<Option<T>, Failure>) -> Result<Option<T>, Failure> {
+    match looked {
+        Err(failure) if failure.kind == FailureKind::Refused => Ok(None),
+        looked => looked,
+    }
+}
+
 impl Account {
     /// As [`connect`], for who only reads.
     ///
@@ -176,6 +188,50 @@ impl Account {
             );
         }
         Ok(Some(keys))
+    }
+
+    /// Whether AWS has put the user into quarantine. `None`: our login may not look.
+    ///
+    /// # Errors
+    /// All but that.
+    pub async fn is_quarantined(&self, user: &str) -> Result<Option<bool>, Failure> {
+        let name = user.rsplit('/').next().unwrap_or(user);
+        let call = self.client.iam.list_attached_user_policies().user_name(name).send();
+        let found = may_lack(self.client.look("iam:ListAttachedUserPolicies", call).await)?;
+        let is_it = |name: Option<&str>| name.is_some_and(|name| name.starts_with(QUARANTINE));
+        Ok(found.map(|list| list.attached_policies().iter().any(|policy| is_it(policy.policy_name()))))
+    }
+
+    /// From when on the sessions' policy of a key denies nothing any more. `None`: there is none as we write it, or our
+    /// login may not look.
+    ///
+    /// # Errors
+    /// All but that.
+    async fn fence_over_ms(&self, key: &KeyName) -> Result<Option<i64>, Failure> {
+        let call = self.client.iam.get_user_policy().user_name(key.user_name()).policy_name(sessions::name(key)).send();
+        let found = may_lack(self.client.look("iam:GetUserPolicy", call).await)?;
+        Ok(found.and_then(|found| {
+            // IAM hands documents out as parts of a URL.
+            let text = percent_encoding::percent_decode_str(found.policy_document()).decode_utf8().ok()?;
+            sessions::over_ms(&text)
+        }))
+    }
+
+    /// The user's keys whose sessions' policy has nothing left to deny, whether they are still there or not.
+    ///
+    /// # Errors
+    /// All but that our login may not look.
+    pub async fn over(&self, user: &str) -> Result<Vec<KeyName>, Failure> {
+        let name = user.rsplit('/').next().unwrap_or(user);
+        let call = self.client.iam.list_user_policies().user_name(name).send();
+        let Some(list) = may_lack(self.client.look("iam:ListUserPolicies", call).await)? else { return Ok(Vec::new()) };
+        let (now_ms, mut over) = (self.clock.wall_ms(), Vec::new());
+        for key in list.policy_names().iter().filter_map(|policy| sessions::key_of(user, policy)) {
+            if self.fence_over_ms(&key).await?.is_some_and(|over_ms| over_ms <= now_ms) {
+                over.push(key);
+            }
+        }
+        Ok(over)
     }
 
     /// The users that the configuration names and that there are, as `<path><name>`.

@@ -89,6 +89,9 @@ fn disable(issuer: At<'_>) -> Plan {
 fn verify(parts: Parts<'_>, store: Option<At<'_>>) -> Plan {
     let mut steps = vec![step(Act::Observe, parts.issuer, false)];
     steps.extend(store.or(parts.target).map(|at| step(Act::Observe, at, false)));
+    if parts.kind == Kind::AwsAccessKey {
+        steps.push(step(Act::Lift, parts.issuer, true));
+    }
     steps.push(step(Act::Prove, parts.target.unwrap_or(parts.issuer), false));
     plan(steps)
 }

@@ -59,6 +59,11 @@ pub enum Data {
         /// How old it was then.
         age_ms: i64,
     },
+    /// `sessions.over`
+    SessionsOver {
+        /// Whose sessions were denied.
+        credential: CredentialId,
+    },
     /// `operator.rotate`
     OperatorRotate {
         /// What to rotate.

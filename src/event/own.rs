@@ -122,6 +122,13 @@ impl Event {
         own(tenant, "/curfew/ages", id, now_ms, data, &[])
     }
 
+    /// The issuer still has what denied the sessions of `credential`, and there can be none any more. Once a day (UTC), as long
+    /// as it is there.
+    pub fn sessions_over(tenant: Tenant, credential: CredentialId, now_ms: i64) -> Self {
+        let id = format!("{credential}:sessions:{}", now_ms.div_euclid(DAY_MS));
+        own(tenant, "/curfew/inventory", id, now_ms, Data::SessionsOver { credential }, &[])
+    }
+
     /// An operator wants `credential` rotated; `leaked`: the old value first. `id` as in [`Self::operator_revoke`].
     pub fn operator_rotate(
         tenant: Tenant,
@@ -170,6 +177,7 @@ impl Data {
             Self::HeartbeatMissed { .. } => Type::HeartbeatMissed,
             Self::ReconcileFound { .. } => Type::ReconcileFound,
             Self::RotationDue { .. } => Type::RotationDue,
+            Self::SessionsOver { .. } => Type::SessionsOver,
             Self::OperatorRotate { .. } => Type::OperatorRotate,
             Self::OperatorRevoke { .. } => Type::OperatorRevoke,
         }

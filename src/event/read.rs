@@ -101,6 +101,7 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
         | Type::HeartbeatMissed
         | Type::ReconcileFound
         | Type::RotationDue
+        | Type::SessionsOver
         | Type::OperatorRotate
         | Type::OperatorRevoke => {
             return Err(Fault::at(RejectReason::Forbidden, "/type"));

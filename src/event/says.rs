@@ -90,6 +90,7 @@ fn runs(data: &mut Data) -> (Option<&mut RunKey>, Option<(&mut RunKey, &'static 
         | Data::FindingObserved(_)
         | Data::FindingClosed(_)
         | Data::RotationDue { .. }
+        | Data::SessionsOver { .. }
         | Data::OperatorRotate { .. }
         | Data::OperatorRevoke { .. } => (None, None),
     }

@@ -1,5 +1,6 @@
 //! Lists the access keys of an account's users, one user after another, at a pace that leaves IAM to others. What was listed
-//! is said at once: that a key was not listed says nothing.
+//! is said at once: that a key was not listed says nothing. What denied sessions and has nothing left to deny is said as well:
+//! IAM is the memory of it, so that no process needs one.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::sync::mpsc;
 use super::{Fault, Scan};
 use crate::case::record::FailureKind;
 use crate::connector::Failure;
+use crate::connector::aws::name::KeyName;
 use crate::connector::aws::{Account, Listed};
 
 /// Users per second: IAM serves a whole account's tools from one budget.
@@ -23,8 +25,17 @@ const TRIES: u32 = 3;
 /// Faults that are told of one by one.
 const FAULTS: usize = 100;
 
+/// What a user has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Its keys.
+    pub keys: Vec<Listed>,
+    /// Keys, there or not, whose sessions were denied, and of which no session can be left.
+    pub over: Vec<KeyName>,
+}
+
 /// Lists what the account's `users` have. `secrets` of the scan are its users.
-pub async fn scan(account: &Account, per_second: NonZeroU32, out: &mpsc::Sender<Vec<Listed>>) -> Scan {
+pub async fn scan(account: &Account, per_second: NonZeroU32, out: &mpsc::Sender<Held>) -> Scan {
     let mut scan = Scan::default();
     let users = match account.users().await {
         Ok(users) => users,
@@ -38,10 +49,10 @@ pub async fn scan(account: &Account, per_second: NonZeroU32, out: &mpsc::Sender<
         limit.until_ready().await;
         scan.secrets += 1;
         match patiently(account, &user).await {
-            Ok(keys) if keys.is_empty() => {}
-            Ok(keys) => {
+            Ok(held) if held == Held::default() => {}
+            Ok(held) => {
                 scan.changed += 1;
-                if out.send(keys).await.is_err() {
+                if out.send(held).await.is_err() {
                     scan.partial = true;
                     return scan;
                 }
@@ -58,17 +69,23 @@ pub async fn scan(account: &Account, per_second: NonZeroU32, out: &mpsc::Sender<
     scan
 }
 
-/// The keys of one user, also where AWS throttles for a while.
-async fn patiently(account: &Account, user: &str) -> Result<Vec<Listed>, Failure> {
+/// What one user has.
+async fn held(account: &Account, user: &str) -> Result<Held, Failure> {
+    let keys = account.keys(user).await?.unwrap_or_default();
+    Ok(Held { keys, over: account.over(user).await? })
+}
+
+/// The same, also where AWS throttles for a while.
+async fn patiently(account: &Account, user: &str) -> Result<Held, Failure> {
     let mut tried = 1;
     loop {
-        match account.keys(user).await {
+        match held(account, user).await {
             Err(Failure { kind: FailureKind::Throttled { after_ms }, .. }) if tried < TRIES => {
                 tried += 1;
                 let pause_ms = after_ms.unwrap_or(PAUSE_MS).clamp(0, LONGEST_PAUSE_MS);
                 tokio::time::sleep(Duration::from_millis(u64::try_from(pause_ms).unwrap_or(0))).await;
             }
-            answer => return Ok(answer?.unwrap_or_default()),
+            answer => return answer,
         }
     }
 }

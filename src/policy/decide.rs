@@ -46,6 +46,7 @@ pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {
         Data::HeartbeatMissed { run, last_beat_ms } => draft.silent(run, *last_beat_ms),
         Data::ReconcileFound { credential, run, exclusive } => draft.found(credential, run.as_ref(), *exclusive),
         Data::RotationDue { credential, version, age_ms } => draft.due(credential, *version, *age_ms),
+        Data::SessionsOver { credential } => draft.sessions_over(credential),
         Data::OperatorRotate { credential, leaked, .. } => draft.rotate(credential, *leaked),
         Data::OperatorRevoke { credential, .. } => draft.operator(credential),
     }

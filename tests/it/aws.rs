@@ -7,6 +7,7 @@ mod quota;
 mod reach;
 mod report;
 mod secrets;
+mod sessions;
 mod users;
 
 use std::path::PathBuf;
@@ -122,8 +123,10 @@ impl Moto {
         let own = made_user(&root, "curfew/curfew", Some(&policy("curfew.json"))).await;
         let may = root.put_user_policy().user_name("curfew").policy_name("secrets");
         may.policy_document(policy("secrets.json")).send().await.unwrap();
-        let may = root.put_user_policy().user_name("curfew").policy_name("keys");
-        may.policy_document(policy("rotates-keys.json")).send().await.unwrap();
+        for (name, file) in [("keys", "rotates-keys.json"), ("lifts", "lifts.json")] {
+            let may = root.put_user_policy().user_name("curfew").policy_name(name).policy_document(policy(file));
+            may.send().await.unwrap();
+        }
         let secrets = aws_sdk_secretsmanager::Client::new(&config(port, &admin));
         let proxy = Proxy::to(port).await;
         Self { child, _folder: folder, root, secrets, own, proxy }
@@ -199,7 +202,8 @@ impl Moto {
 
     /// The policy of ours on the user.
     pub async fn denied(&self, victim: &Victim) -> Option<serde_json::Value> {
-        let call = self.root.get_user_policy().user_name(victim.name()).policy_name("curfew-sessions");
+        let name = format!("curfew-sessions-{}", victim.key.id);
+        let call = self.root.get_user_policy().user_name(victim.name()).policy_name(name);
         let found = call.send().await.ok()?;
         let text = percent_encoding::percent_decode_str(found.policy_document()).decode_utf8().unwrap();
         Some(serde_json::from_str(&text).unwrap())

@@ -57,6 +57,9 @@ impl Account {
             return refused("the user has another path by now");
         }
         seen.principal_id = Some(user.id);
+        seen.quarantined = Box::pin(self.is_quarantined(name.user())).await?;
+        let over_ms = Box::pin(self.fence_over_ms(name)).await?;
+        seen.lifts = over_ms.is_some_and(|over_ms| over_ms <= seen.at_ms);
         let listed = self.keys(name.user()).await?.unwrap_or_default();
         if let Some(key) = listed.into_iter().find(|key| key.name == *name) {
             seen.presence = Presence::Present;
@@ -81,11 +84,25 @@ impl Account {
         let cut_ms = self.clock.wall_ms().saturating_add(self.settle.window_ms);
         let Some(policy) = sessions::policy(cut_ms) else { return refused("our clock shows no time") };
         let call = self.client.iam.put_user_policy();
-        let call = call.user_name(name.user_name()).policy_name(sessions::NAME).policy_document(policy).send();
+        let call = call.user_name(name.user_name()).policy_name(sessions::name(name)).policy_document(policy).send();
         let done = self.client.ask("iam:PutUserPolicy", true, call).await?;
         let request_ids = done.request_id().map(str::to_owned).into_iter().collect();
         // Nothing lists them, and roles that the user assumed are not reached.
         Ok(Output { request_ids, residue: vec![Residue::DerivedUnknown], ..Output::default() })
+    }
+
+    /// Takes the sessions' policy of the key off, if it is as we wrote it and denies nothing any more. It is looked at anew: a
+    /// person may have changed it. No other case writes it: there is one of each key.
+    async fn lift(&self, name: &KeyName) -> Result<Output, Failure> {
+        self.ours(name).await?;
+        if self.fence_over_ms(name).await?.is_none_or(|over_ms| over_ms > self.clock.wall_ms()) {
+            return Ok(Output::default());
+        }
+        let call = self.client.iam.delete_user_policy();
+        let call = call.user_name(name.user_name()).policy_name(sessions::name(name)).send();
+        let done = self.client.ask("iam:DeleteUserPolicy", true, call).await?;
+        let request_ids = done.request_id().map(str::to_owned).into_iter().collect();
+        Ok(Output { request_ids, ..Output::default() })
     }
 
     /// Whether the key lets in, as IAM lists it, and whether that can be believed.
@@ -146,6 +163,7 @@ impl Connector for Account {
         match act {
             Act::Disable => self.within(FailureKind::Unknown, self.disable(&name)).await,
             Act::EndSessions => self.within(FailureKind::Unknown, self.deny_sessions(&name)).await,
+            Act::Lift => self.within(FailureKind::Unknown, self.lift(&name)).await,
             _ => refused("this connector has no such step"),
         }
     }

@@ -13,6 +13,8 @@ pub enum Meaning {
     Gone,
     /// Our login works, and may not do this; or it works no more: the identity tells which.
     Forbidden,
+    /// One of AWS's quotas of things that there may be leaves no room: nothing was done.
+    Full,
     /// All else.
     Failed(Failure),
 }
@@ -46,6 +48,9 @@ fn of_code(code: Option<&str>, status: u16, after_ms: Option<i64>, doubt: Failur
             | "RequestLimitExceeded"
             | "TooManyRequestsException"
             | "TooManyRequests"
+            | "ProvisionedThroughputExceededException"
+            | "BandwidthLimitExceeded"
+            | "PriorRequestNotComplete"
             | "SlowDown",
         ) => (FailureKind::Throttled { after_ms }, "AWS throttles our calls"),
         Some("NoSuchEntity" | "NoSuchEntityException" | "ResourceNotFoundException") => return Meaning::Gone,
@@ -79,10 +84,7 @@ fn of_code(code: Option<&str>, status: u16, after_ms: Option<i64>, doubt: Failur
         Some("DecryptionFailure" | "EncryptionFailure") => {
             (FailureKind::Refused, "the key of KMS that the secret is encrypted with is not ours to use")
         }
-        Some("LimitExceeded" | "LimitExceededException") => (
-            FailureKind::Refused,
-            "one of AWS's quotas leaves no room: of the user's policies, or the secret's versions",
-        ),
+        Some("LimitExceeded" | "LimitExceededException") => return Meaning::Full,
         Some("UnmodifiableEntity" | "UnmodifiableEntityException") => {
             (FailureKind::Refused, "a service of AWS owns this user")
         }
@@ -104,6 +106,12 @@ fn after_ms(answer: &HttpResponse) -> Option<i64> {
     ms.or_else(|| headers.get("retry-after")?.parse::<i64>().ok()?.checked_mul(1_000)).filter(|ms| *ms >= 0)
 }
 
+/// What it means for a call that there is no room.
+pub fn full() -> Failure {
+    let note = "one of AWS's quotas leaves no room: of the user's policies, or the secret's versions";
+    Failure::new(FailureKind::Refused, note)
+}
+
 /// An answer without what it must have.
 pub fn odd() -> Failure {
     Failure::new(FailureKind::Unavailable, "AWS's answer lacks what it must have")
@@ -116,7 +124,7 @@ mod tests {
     fn kind(code: Option<&str>, status: u16) -> Option<FailureKind> {
         match of_code(code, status, None, FailureKind::Unknown) {
             Meaning::Failed(failure) => Some(failure.kind),
-            Meaning::Gone | Meaning::Forbidden => None,
+            Meaning::Gone | Meaning::Forbidden | Meaning::Full => None,
         }
     }
 
@@ -128,6 +136,7 @@ mod tests {
         }
         assert_eq!(of_code(Some("NoSuchEntity"), 404, None, FailureKind::Unknown), Meaning::Gone);
         assert_eq!(of_code(Some("AccessDenied"), 403, None, FailureKind::Unknown), Meaning::Forbidden);
+        assert_eq!(of_code(Some("LimitExceeded"), 409, None, FailureKind::Unknown), Meaning::Full);
         assert_eq!(kind(Some("InvalidClientTokenId"), 403), Some(FailureKind::Denied));
         assert_eq!(kind(Some("ValidationError"), 400), Some(FailureKind::Refused));
         assert_eq!(kind(Some("EntityTemporarilyUnmodifiable"), 409), Some(FailureKind::Unavailable));

@@ -12,7 +12,7 @@ use aws_sdk_iam::config::http::HttpResponse;
 use aws_sdk_iam::error::{ProvideErrorMetadata, SdkError};
 use secrecy::SecretString;
 
-use super::answers::{Meaning, meaning, odd};
+use super::answers::{Meaning, full, meaning, odd};
 use super::login::{Login, Own};
 use super::quota::Quotas;
 use super::{AwsSettings, name};
@@ -111,7 +111,7 @@ impl Client {
             Err(error) => {
                 return match meaning(&error, false) {
                     Meaning::Failed(failure) => Err(failure),
-                    Meaning::Forbidden | Meaning::Gone => denied("AWS refuses our own login"),
+                    Meaning::Forbidden | Meaning::Gone | Meaning::Full => denied("AWS refuses our own login"),
                 };
             }
         };
@@ -141,7 +141,7 @@ impl Client {
                 Meaning::Forbidden => Ok(true),
                 Meaning::Failed(failure) if failure.kind == FailureKind::Denied => Ok(false),
                 Meaning::Failed(failure) => Err(failure),
-                Meaning::Gone => Err(odd()),
+                Meaning::Gone | Meaning::Full => Err(odd()),
             },
         }
     }
@@ -186,20 +186,42 @@ impl Client {
     ) -> Result<T, Failure> {
         let call = Box::pin(call);
         Box::pin(self.turn(right)).await?;
-        let error = match call.await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        match meaning(&error, has_effect) {
-            Meaning::Failed(failure) => Err(failure),
-            Meaning::Gone => Err(Failure::new(FailureKind::Gone, "AWS has nothing of this name")),
+        match call.await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.failure(right, meaning(&error, has_effect)).await),
+        }
+    }
+
+    /// A call that makes one more of what AWS counts. `None`: there is no room for it, and nothing was made.
+    pub(super) async fn ask_for_room<T, E: ProvideErrorMetadata>(
+        &self,
+        right: &str,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<Option<T>, Failure> {
+        let call = Box::pin(call);
+        Box::pin(self.turn(right)).await?;
+        match call.await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => match meaning(&error, true) {
+                Meaning::Full => Ok(None),
+                other => Err(self.failure(right, other).await),
+            },
+        }
+    }
+
+    /// What it means for a call that needs `right`.
+    async fn failure(&self, right: &str, meaning: Meaning) -> Failure {
+        match meaning {
+            Meaning::Failed(failure) => failure,
+            Meaning::Gone => Failure::new(FailureKind::Gone, "AWS has nothing of this name"),
+            Meaning::Full => full(),
             // Nothing was done. Our login may be refused as such, or it lacks this one right.
             Meaning::Forbidden => match Box::pin(self.ask_identity()).await {
                 Ok(_) => {
                     let note = format!("our own login lacks `{right}` here: see deploy/aws");
-                    Err(Failure::new(FailureKind::Refused, note))
+                    Failure::new(FailureKind::Refused, note)
                 }
-                Err(failure) => Err(failure),
+                Err(failure) => failure,
             },
         }
     }

@@ -5,15 +5,43 @@
 //! policy on the user denies all that was issued before a moment. What is signed by a long-lived key has no
 //! `aws:TokenIssueTime`, so the user's other key is not meant.
 //!
+//! The policy is called after the key that leaked, so that each case has its own: taking one off never takes another's. When
+//! no session can be left that it denies, it is taken off, if it is as it was written: what a person changed is a person's.
+//!
 //! It cuts all sessions of the user that are older than that moment, not only those of the one key: nothing tells them
 //! apart. It does not reach the sessions of roles that the user assumed: those are the role's.
 //!
-//! Facts: <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_disable-perms.html>.
+//! Facts: <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_disable-perms.html>;
+//! `GetSessionToken`: 36 hours at the most; `GetFederationToken`: the same.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// What the policy is called: one for each user, whose moment only moves on.
-pub const NAME: &str = "curfew-sessions";
+use super::name::KeyName;
+
+/// With what the name of each of these policies begins.
+const PREFIX: &str = "curfew-sessions-";
+/// The longest life of a session of a user, and what clocks may differ.
+const LONGEST_MS: i64 = 36 * 3_600_000 + 600_000;
+
+/// What the policy of a key is called.
+pub fn name(key: &KeyName) -> String {
+    format!("{PREFIX}{}", key.key())
+}
+
+/// The key of `user` that a policy is of. `None`: it is none of ours.
+pub fn key_of(user: &str, policy: &str) -> Option<KeyName> {
+    KeyName::new(user, policy.strip_prefix(PREFIX)?)
+}
+
+/// From when on a policy denies nothing any more, by its document. `None`: it is not as we write it.
+pub fn over_ms(document: &str) -> Option<i64> {
+    let said: Value = serde_json::from_str(document).ok()?;
+    let cut = said["Statement"][0]["Condition"]["DateLessThan"]["aws:TokenIssueTime"].as_str()?;
+    let cut_ms = cut.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+    // A second was added when it was written.
+    let own: Value = serde_json::from_str(&policy(cut_ms.checked_sub(1)?)?).ok()?;
+    (said == own).then(|| cut_ms.saturating_add(LONGEST_MS))
+}
 
 /// Denies all sessions that were issued before `cut_ms`. `None`: that is no time.
 pub fn policy(cut_ms: i64) -> Option<String> {
@@ -43,6 +71,29 @@ mod tests {
         assert_eq!((one["Effect"].as_str(), one["Action"].as_str()), (Some("Deny"), Some("*")));
         let condition = json!({"DateLessThan": {"aws:TokenIssueTime": "2025-11-26T20:15:01Z"}});
         assert_eq!(one["Condition"], condition, "without it everything of the user would be denied");
+    }
+
+    #[test]
+    fn it_is_over_when_the_longest_session_is_and_only_if_it_is_ours() {
+        let (key, at_ms) = (KeyName::new("ci/bot", "AKIAIOSFODNN7EXAMPLE").unwrap(), 1_764_188_100_250);
+        assert_eq!(key_of("ci/bot", &name(&key)), Some(key));
+        assert_eq!(key_of("ci/bot", "curfew-sessions-x"), None);
+        assert_eq!(key_of("ci/bot", "their-own"), None);
+        let written = policy(at_ms).unwrap();
+        assert_eq!(over_ms(&written), Some(1_764_188_101_000 + 36 * 3_600_000 + 600_000));
+        // Blanks and their order say nothing.
+        let parsed: Value = serde_json::from_str(&written).unwrap();
+        assert!(over_ms(&serde_json::to_string_pretty(&parsed).unwrap()).is_some());
+        for changed in [
+            written.replace("\"*\"", "\"s3:*\""),
+            written.replace("Deny", "Allow"),
+            written.replace("CurfewSessions", "Ours"),
+            written.replace("DateLessThan", "DateLessThanIfExists"),
+            "{}".to_owned(),
+        ] {
+            assert_ne!(changed, written);
+            assert_eq!(over_ms(&changed), None, "{changed}");
+        }
     }
 
     #[test]

@@ -34,6 +34,10 @@ const KNOWN_AFTER_MS: i64 = 60_000;
 /// How often a new key is tried.
 const AGAIN_MS: i64 = 2_000;
 
+/// Stands for any key of a user.
+const ANY_KEY: &str = "AKIA0000000000000000";
+const NO_ROOM: &str = "the user has two keys, and IAM lets it have no third: delete the one that nobody uses";
+
 /// See the top.
 pub struct UserKeys(pub(super) Account);
 
@@ -71,13 +75,13 @@ impl UserKeys {
     /// The user's keys, where it is ours to touch and still stands at its path.
     async fn listed(&self, user: &str) -> Result<Vec<Listed>, Failure> {
         // Any key of the user says whose it is.
-        let name = KeyName::new(user, "AKIA0000000000000000").ok_or_else(|| refused("no user is called so"))?;
+        let name = KeyName::new(user, ANY_KEY).ok_or_else(|| refused("no user is called so"))?;
         self.0.ours(&name).await?;
         self.0.keys(user).await?.ok_or_else(|| Failure::new(FailureKind::Gone, "the user is gone"))
     }
 
     async fn look(&self, user: &str) -> Result<Observation, Failure> {
-        let name = KeyName::new(user, "AKIA0000000000000000").ok_or_else(|| refused("no user is called so"))?;
+        let name = KeyName::new(user, ANY_KEY).ok_or_else(|| refused("no user is called so"))?;
         let mut seen = Observation { at_ms: self.0.clock.wall_ms(), ..Observation::default() };
         seen.protected = self.0.protects(&name).await?;
         seen.presence = Presence::Gone;
@@ -86,6 +90,7 @@ impl UserKeys {
             return Err(refused("the user has another path by now"));
         }
         (seen.presence, seen.principal_id) = (Presence::Present, Some(found.id));
+        seen.quarantined = self.0.is_quarantined(user).await?;
         let keys = self.0.keys(user).await?.unwrap_or_default();
         seen.keys = Some(keys.iter().map(|key| key.name.key().to_owned()).collect());
         Ok(seen)
@@ -120,12 +125,12 @@ impl UserKeys {
             }
         }
         if listed.len() >= MOST_KEYS {
-            return Err(refused(
-                "the user has two keys, and IAM lets it have no third: delete the one that nobody uses",
-            ));
+            return Err(refused(NO_ROOM));
         }
         let call = self.0.client.iam.create_access_key().user_name(last(user)).send();
-        let said = self.0.client.ask("iam:CreateAccessKey", true, call).await?;
+        let Some(said) = self.0.client.ask_for_room("iam:CreateAccessKey", call).await? else {
+            return Err(self.no_room(user).await);
+        };
         let request_id = said.request_id().map(str::to_owned);
         let unknown = || Failure::new(FailureKind::Unknown, "IAM's answer lacks the key");
         let key = said.access_key.ok_or_else(unknown)?;
@@ -143,6 +148,17 @@ impl UserKeys {
             return Err(of_store(failure));
         }
         Ok(Output { current, request_ids: request_id.into_iter().collect(), ..Output::default() })
+    }
+
+    /// Why there is no room for a key. IAM counts a key that was just deleted for some seconds more.
+    async fn no_room(&self, user: &str) -> Failure {
+        match self.listed(user).await {
+            Ok(listed) if listed.len() < MOST_KEYS => {
+                Failure::new(FailureKind::Unavailable, "IAM still counts a key that it does not list any more")
+            }
+            Ok(_) => refused(NO_ROOM),
+            Err(failure) => failure,
+        }
     }
 
     /// Keys that this case had made, and that nobody reads: a stored candidate's, and one whose answer was lost.
@@ -352,7 +368,9 @@ impl Connector for UserKeys {
             Act::Set => Ok(Output { done_ms: Some(self.0.clock.wall_ms()), ..Output::default() }),
             Act::Disable => self.0.within(doubt, self.disable(rotation, user)).await,
             Act::EndSessions => {
-                let name = Self::key(user, "AKIA0000000000000000")?;
+                // The policy is called after one of the keys that go: what it cuts is all of the user's.
+                let id = going(rotation).first().copied().unwrap_or(ANY_KEY);
+                let name = Self::key(user, id)?;
                 self.0.within(doubt, self.0.deny_sessions(&name)).await
             }
             Act::Destroy => self.0.within(doubt, self.destroy(rotation, user)).await,

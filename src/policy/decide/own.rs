@@ -93,6 +93,16 @@ impl Draft<'_> {
         self.say(Verb::Hold, Reason::Unregistered)
     }
 
+    /// What denied its sessions is to be taken off. The credential is looked at as well: recorded death is no evidence for ever.
+    pub(super) fn sessions_over(mut self, id: &CredentialId) -> Decision {
+        if self.view.cases.contains_key(id) {
+            return self.say(Verb::Ignore, Reason::Expected);
+        }
+        let blade = Blade { trigger: Trigger::Reconcile, urgency: Urgency::Background, end_ms: None };
+        self.direct(id, None, blade, Action::Verify, None);
+        self.say(Verb::Verify, Reason::SessionsOver)
+    }
+
     pub(super) fn operator(mut self, id: &CredentialId) -> Decision {
         let blade = Blade { trigger: Trigger::Operator, urgency: Urgency::Urgent, end_ms: None };
         if let Some(sharer) = self.live_holder(id) {

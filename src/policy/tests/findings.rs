@@ -440,6 +440,22 @@ fn an_old_value_is_rolled_over_once_and_only_while_it_is_the_one_in_use() {
     assert_eq!(world.tell(due(3)).reason, Reason::Outdated, "it is being done, or is held");
 }
 
+/// The day after tomorrow its sessions are over, and the key may live again.
+#[test]
+fn what_has_nothing_left_to_deny_is_taken_off_with_a_look_unless_something_is_being_done() {
+    let id = CredentialId::new(Kind::AwsAccessKey, "aws", "ci/bot/AKIAIOSFODNN7EXAMPLE").unwrap();
+    let over = || Data::SessionsOver { credential: id.clone() };
+    let mut world = World::new();
+    let decision = world.tell(over());
+    assert_eq!(asked(&decision), [(Action::Verify, None)]);
+    assert_eq!((decision.verb, decision.reason), (Verb::Verify, Reason::SessionsOver));
+    let directive = decision.directives[0].clone();
+    assert_eq!((directive.trigger, directive.held), (Trigger::Reconcile, None));
+    let state = State::opened(&directive);
+    world.view.cases.insert(id.clone(), Arc::new(opened(&directive, state)));
+    assert_eq!(world.tell(over()).reason, Reason::Expected);
+}
+
 #[test]
 fn an_inventory_says_how_old_the_value_in_use_is() {
     let mut world = World::new();

@@ -49,7 +49,7 @@ async fn one_key_is_disabled_its_users_sessions_are_denied_and_nothing_else_is_t
     // Again: the same.
     connector.perform(Act::Disable, &subject).await.unwrap();
     connector.perform(Act::EndSessions, &subject).await.unwrap();
-    assert_eq!(moto.policies(&victim).await, ["curfew-sessions"]);
+    assert_eq!(moto.policies(&victim).await, [format!("curfew-sessions-{}", victim.key.id)]);
 
     assert_eq!(moto.lets_in(&victim, &second.id).await, Some(true), "the user's other key");
     assert_eq!(moto.lets_in(&bystander, &bystander.key.id).await, Some(true));
@@ -203,8 +203,8 @@ async fn the_inventory_lists_the_keys_of_the_users_that_are_named() {
         let scan = scan(&account, NonZeroU32::new(1_000).unwrap(), &sender).await;
         drop(sender);
         let mut named: Vec<(String, bool)> = Vec::new();
-        while let Some(keys) = listed.recv().await {
-            named.extend(keys.iter().map(|key| (key.name.id(), key.active)));
+        while let Some(held) = listed.recv().await {
+            named.extend(held.keys.iter().map(|key| (key.name.id(), key.active)));
         }
         named.sort();
         (named, scan)
@@ -245,11 +245,15 @@ fn the_rights_in_deploy_are_those_that_are_used() {
         let all = policy["Statement"].as_array().unwrap().clone();
         all.iter().flat_map(|one| one["Action"].as_array().unwrap().clone()).collect::<Vec<_>>()
     };
-    let reads = ["iam:ListUsers", "iam:GetUser", "iam:ListAccessKeys"];
-    let secrets = ["secretsmanager:ListSecrets", "secretsmanager:GetSecretValue"];
+    let reads =
+        ["ListUsers", "GetUser", "ListAccessKeys", "ListUserPolicies", "GetUserPolicy"].map(|one| format!("iam:{one}"));
+    let secrets = ["secretsmanager:ListSecrets", "secretsmanager:GetSecretValue"].map(str::to_owned);
     assert_eq!(json!(of("inventory.json")), json!([&reads[..], &secrets].concat()), "nothing that changes anything");
-    let rights = json!(["iam:GetUser", "iam:ListAccessKeys", "iam:UpdateAccessKey", "iam:PutUserPolicy"]);
+    let looks = ["iam:ListAttachedUserPolicies", "iam:GetUserPolicy"];
+    let acts = ["iam:GetUser", "iam:ListAccessKeys", "iam:UpdateAccessKey", "iam:PutUserPolicy"];
+    let rights = json!([&acts[..], &looks].concat());
     assert_eq!(json!(of("curfew.json")), rights, "neither creates nor deletes");
+    assert_eq!(json!(of("lifts.json")), json!(["iam:DeleteUserPolicy"]), "in a file of its own");
     let replaces = json!(["iam:CreateAccessKey", "iam:DeleteAccessKey", "iam:GetAccessKeyLastUsed"]);
     assert_eq!(json!(of("rotates-keys.json")), replaces, "in a file of its own");
     let rights =

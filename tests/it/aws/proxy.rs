@@ -24,6 +24,8 @@ pub enum Fault {
     Cut(&'static str),
     /// Answers so to what is called so, without having asked moto.
     Says(&'static str, StatusCode, &'static str),
+    /// The next `n` calls of what is called so are answered so, without having asked moto.
+    SaysFor(usize, &'static str, StatusCode, &'static str),
     /// Of each so many calls one breaks before it reaches moto, and one before its answer is back.
     Breaks(u32),
     /// Answers so to what is called so, as JSON, without having asked moto.
@@ -113,6 +115,10 @@ async fn pass(State(shared): State<Shared>, method: Method, headers: HeaderMap, 
                 return error(StatusCode::BAD_REQUEST, "Throttling");
             }
             Fault::Says(to, status, code) if to == action => return error(status, code),
+            Fault::SaysFor(left, to, status, code) if left > 0 && to == action => {
+                told.fault = Fault::SaysFor(left - 1, to, status, code);
+                return error(status, code);
+            }
             Fault::Answers(to, body) if to == action => {
                 return ([(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response();
             }

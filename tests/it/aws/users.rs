@@ -39,6 +39,8 @@ over_each! {
 over_both! {
     a_key_that_somebody_else_made_holds,
     a_third_key_is_not_asked_for,
+    a_deleted_key_that_iam_still_counts_is_waited_for,
+    two_keys_that_the_list_showed_too_late_hold,
     a_finding_of_its_id_replaces_it,
     who_cannot_work_with_the_new_key_gets_the_old_one_back,
     what_ends_amid_its_rotation_leaves_no_key,
@@ -304,6 +306,42 @@ async fn a_third_key_is_not_asked_for(store: Store) {
     let line = stage.run_until_closed(&journal, &course.recipe.credential).await;
     assert_dead(&line, "room");
     course.assert_replaced("room").await;
+}
+
+/// IAM is late: the list shows one key, and there is no room for another.
+async fn a_deleted_key_that_iam_still_counts_is_waited_for(store: Store) {
+    let field = Field::new().await;
+    let course = field.course(Action::Rollover, Adoption::default()).await;
+    field.moto.proxy.is(Fault::SaysFor(3, "CreateAccessKey", axum::http::StatusCode::CONFLICT, "LimitExceeded"));
+    let stage = Stage::new(store, course.registry.clone());
+    let journal = stage.open().await;
+    course.open_case(journal.as_ref()).await;
+    let line = stage.run_until_closed(&journal, &course.recipe.credential).await;
+    assert_dead(&line, "late");
+    course.assert_replaced("late").await;
+    let asked = field.moto.proxy.calls().iter().filter(|(call, _)| call == "CreateAccessKey").count();
+    assert_eq!(asked, 4, "until there was room");
+}
+
+/// Somebody makes a key between our look and our call.
+async fn two_keys_that_the_list_showed_too_late_hold(store: Store) {
+    let field = Field::new().await;
+    let course = field.course(Action::Rollover, Adoption::default()).await;
+    let down = Down::of("aws-user", Act::Create);
+    let stage = Stage::new(store, down.before(&course.registry));
+    let journal = stage.open().await;
+    course.open_case(journal.as_ref()).await;
+    let executor = stage.executor(journal.clone());
+    until("the try", || async {
+        executor.drain().await.unwrap();
+        let line = case_of(journal.as_ref(), &course.recipe.credential).await.unwrap();
+        (line.case.state.attempts > 0).then_some(())
+    })
+    .await;
+    field.moto.second_key(&course.victim).await;
+    down.ends();
+    held(&stage, &journal, &course, HoldReason::Refused).await;
+    assert_eq!(course.keys().await.len(), 2, "nothing was touched");
 }
 
 /// The inventory lists the key as well: its rotation has it, and it is not only disabled.
