@@ -20,6 +20,7 @@ mod with {
     use curfew::connector::aws::name::KeyName;
     use curfew::connector::aws::quota::Quotas;
     use curfew::connector::aws::{self, Account, AwsSettings, Listed, Login};
+    use curfew::connector::recipe::Keeper;
     use curfew::connector::{self, vault};
     use curfew::credential::{CredentialId, Kind};
     use curfew::event::{CredentialRegistered, Event};
@@ -75,8 +76,14 @@ mod with {
             registry.add(made.map_err(|error| wrong(target, &error))?);
             users.iter().for_each(|recipe| registry.add_recipe((*recipe).clone()));
         }
-        if !places.is_empty() {
-            let made = aws::secrets::connect(&target.name, &settings, clock.clone(), places).await;
+        let of = |keeper| places.iter().filter(|place| place.keeper == keeper).cloned().collect::<Vec<Place>>();
+        let (ours, its_own) = (of(Keeper::AwsSecret), of(Keeper::AwsRotated));
+        if !ours.is_empty() {
+            let made = aws::secrets::connect(&target.name, &settings, clock.clone(), &ours).await;
+            registry.add_store(made.map_err(|error| wrong(target, &error))?);
+        }
+        if !its_own.is_empty() {
+            let made = aws::rotated::connect(&target.name, &settings, clock.clone(), &its_own).await;
             registry.add_store(made.map_err(|error| wrong(target, &error))?);
         }
         registry.add_realm(connector::Realm {

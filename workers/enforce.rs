@@ -171,8 +171,7 @@ async fn connectors(process: &Process, realms: &[String]) -> Result<Registry, Fa
     }
     for (target, aws) in config.accounts().filter(|(target, _)| chosen(&target.name)) {
         let all = config.recipes.iter().flat_map(|recipe| std::iter::once(&recipe.place).chain(&recipe.copies));
-        let places: Vec<Place> =
-            all.filter(|place| place.store() == (Keeper::AwsSecret, &target.name)).cloned().collect();
+        let places: Vec<Place> = all.filter(|place| place.realm == target.name).cloned().collect();
         accounts::connect(&mut registry, target, aws, &rotated_at(config, &target.name), &places, clock).await?;
         opened.extend(recipes(config, &target.name).map(|recipe| recipe.credential.instance().to_owned()));
     }

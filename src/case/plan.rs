@@ -23,6 +23,9 @@ pub enum Act {
     Copy,
     /// Tells who is to be called that there is another value: its version and place, never the value.
     Notify,
+    /// Asks the provider to make another value, to set it at the target and to store it where consumers read: it takes its
+    /// time. Then [`Act::Test`] there waits for its end, and [`Act::Mint`] takes down what came of it.
+    Begin,
     /// Has the provider make another value: in one call it is set at the target and stored where consumers read.
     Mint,
     /// Waits until the consumers have taken it. A gate.
@@ -83,6 +86,7 @@ impl Act {
             Self::Promote => "promote",
             Self::Copy => "copy",
             Self::Notify => "notify",
+            Self::Begin => "begin",
             Self::Mint => "mint",
             Self::Adopt => "adopt",
             Self::Disable => "disable",
@@ -106,6 +110,11 @@ impl Act {
     /// Whether it only asks if the plan may go on.
     pub fn is_gate(self) -> bool {
         matches!(self, Self::Test | Self::Adopt)
+    }
+
+    /// Whether the target may have another value once it was begun.
+    pub fn gives(self) -> bool {
+        matches!(self, Self::Set | Self::Begin)
     }
 
     /// Whether consumers read another value once it is done.
@@ -156,7 +165,7 @@ impl Plan {
 
     /// Index of the step by which another value begins: one of ours, or the provider's.
     pub fn making(&self) -> Option<usize> {
-        self.steps.iter().position(|step| matches!(step.act, Act::Create | Act::Mint))
+        self.steps.iter().position(|step| matches!(step.act, Act::Create | Act::Begin | Act::Mint))
     }
 
     /// Whether a case may follow it. One that goes forward has one proof, and closes by nothing else; after that only

@@ -252,7 +252,9 @@ impl State {
     /// the moment on at which the target has that one, unless the two overlap.
     pub fn may_be_dead(&self) -> bool {
         let doubt = self.in_doubt
-            && self.current().is_some_and(|step| matches!(step.act, Act::Disable | Act::Revoke | Act::Mint));
+            && self
+                .current()
+                .is_some_and(|step| matches!(step.act, Act::Disable | Act::Revoke | Act::Begin | Act::Mint));
         let cuts = |step: &Step| matches!(step.act, Act::Disable | Act::Revoke);
         let overlaps =
             self.plan.as_ref().is_some_and(|plan| plan.steps.get(self.step..).unwrap_or_default().iter().any(cuts));
@@ -333,7 +335,7 @@ impl State {
             Record::Superseded { by } if !self.is_closed() => {
                 let doubt = self.in_doubt;
                 let doubtful = self.current().map(|step| step.act).filter(|_| doubt);
-                self.turn.is_set |= doubtful == Some(Act::Set);
+                self.turn.is_set |= doubtful.is_some_and(Act::gives);
                 self.turn.asked |= doubtful == Some(Act::Create);
                 self.turn.refuted |= self.series.broken > 0;
                 self.phase = by.held.map_or(Phase::Open, |reason| Phase::Held { reason });
@@ -387,7 +389,7 @@ impl State {
                     && *attempt == self.attempts.saturating_add(1) =>
             {
                 // Twice: the first one may have happened.
-                self.turn.is_set |= self.in_doubt && self.act(*step) == Some(Act::Set);
+                self.turn.is_set |= self.in_doubt && self.act(*step).is_some_and(Act::gives);
                 self.turn.asked |= self.in_doubt && self.act(*step) == Some(Act::Create);
                 self.in_doubt = true;
                 self.looked = false;
@@ -416,7 +418,7 @@ impl State {
                     self.in_doubt = false;
                 }
                 let in_doubt = *failure == FailureKind::Unknown;
-                self.turn.is_set |= in_doubt && self.act(*step) == Some(Act::Set);
+                self.turn.is_set |= in_doubt && self.act(*step).is_some_and(Act::gives);
                 self.turn.asked |= in_doubt && self.act(*step) == Some(Act::Create);
                 // Our own access failed: that is no attempt at the credential.
                 if *failure != FailureKind::Denied {

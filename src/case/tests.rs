@@ -30,7 +30,7 @@ fn step(act: Act, system: &str) -> Step {
 }
 
 /// A revoke with looks for each system (0) or without the one at the database (1), a containment (2), a rollover (3), one
-/// that the provider makes (4); or what undoes these.
+/// that the provider makes (4), one that it is asked for twice (5); or what undoes these.
 fn plan(shape: u8, undoes: bool) -> Plan {
     let at = |(act, system): &(Act, &str)| step(*act, system);
     if undoes {
@@ -47,6 +47,11 @@ fn plan(shape: u8, undoes: bool) -> Plan {
         let makes = [(Act::Mint, "kv"), (Act::Test, "pg"), (Act::Adopt, "pg"), (Act::EndSessions, "pg")];
         let steps = [&looks[..], &makes, &ends].concat().iter().map(at).collect();
         return Plan { pivot: 2, steps, undoes: false };
+    }
+    if shape == 5 {
+        let asks = [(Act::Begin, "kv"), (Act::Test, "kv"), (Act::Mint, "kv"), (Act::Test, "pg")];
+        let steps = [&looks[..], &asks, &[(Act::Adopt, "pg")], &asks, &[(Act::EndSessions, "pg")], &ends].concat();
+        return Plan { pivot: 2, steps: steps.iter().map(at).collect(), undoes: false };
     }
     if shape >= 2 {
         let spread = [(Act::Copy, "kv"), (Act::Notify, "hook"), (Act::Adopt, "pg")];
@@ -122,7 +127,7 @@ fn answer(state: &State, todo: Todo, pick: u8, shape: u8) -> Record {
 proptest! {
     /// Whatever happens, what comes next can be recorded, and a crash between any two records changes nothing.
     #[test]
-    fn what_comes_next_can_always_be_recorded(picks in prop::collection::vec((any::<u8>(), 0..24u8), 1..80), shape in 0..5u8) {
+    fn what_comes_next_can_always_be_recorded(picks in prop::collection::vec((any::<u8>(), 0..24u8), 1..80), shape in 0..6u8) {
         let opened = directive(None);
         let mut state = State::opened(&opened);
         let mut records = vec![Record::Opened { directive: opened }];
@@ -170,7 +175,7 @@ proptest! {
 
     /// No order of records, however wild, reaches a state in which a closed case moves or an unseen death is recorded.
     #[test]
-    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..12usize, 0..18u8), 0..60), shape in 0..5u8) {
+    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..12usize, 0..18u8), 0..60), shape in 0..6u8) {
         let mut state = State::opened(&directive(None));
         for (pick, at, kind) in picks {
             let record = match kind {
@@ -222,6 +227,31 @@ fn an_abandoned_case_may_fail_to_probe() {
         state = state.next(&record).unwrap();
     }
     assert_eq!(state.todo(), Todo::Prove(5));
+}
+
+/// AWS makes another value in its own time, and says nothing of one that it does not make.
+#[test]
+fn what_a_provider_was_asked_for_may_be_at_the_target_until_it_is_known() {
+    let begun = |state: State| {
+        let (step, attempt) = (state.step, state.attempts + 1);
+        state.next(&Record::Started { step, key: uuid::Uuid::nil(), attempt }).unwrap()
+    };
+    let opened = State::opened(&directive(None)).next(&Record::Planned { no: 1, plan: plan(5, false) }).unwrap();
+    let mut state = State { step: 2, ..opened };
+    assert!(!state.may_be_dead());
+    state = begun(state);
+    assert!(state.may_be_dead(), "perhaps");
+    let output = Output { done_ms: Some(7), ..Output::default() };
+    state = state.next(&Record::Succeeded { step: 2, output }).unwrap();
+    assert_eq!((state.turn.is_set, state.turn.begun_ms, state.todo()), (true, Some(7), Todo::Pass(3)));
+    // It came to nothing: another one is asked for.
+    let rejected = Record::Failed { step: 3, failure: FailureKind::Rejected, note: String::new() };
+    let again = state.clone().next(&rejected).unwrap();
+    assert_eq!((again.step, again.turn.rejected, again.may_be_dead()), (2, 1, true));
+    // It is half-made: nothing else is tried, and nobody calls the old one alive.
+    let refused = Record::Failed { step: 3, failure: FailureKind::Refused, note: String::new() };
+    let spent = state.next(&refused).unwrap();
+    assert!(spent.is_spent() && spent.may_be_dead());
 }
 
 mod turned {

@@ -35,6 +35,9 @@ pub struct Turn {
     /// with it; who was faster has to come again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_ms: Option<i64>,
+    /// When its provider was last asked to make another value, by our clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begun_ms: Option<i64>,
     /// Whether the target has a candidate, or may have one.
     pub is_set: bool,
     /// The old value was seen to work after the plan had been carried out: what was promoted did not replace it.
@@ -81,6 +84,10 @@ impl Turn {
             Act::Set => {
                 self.is_set = true;
                 self.set_ms = output.done_ms.or(self.set_ms);
+            }
+            Act::Begin => {
+                self.is_set = true;
+                self.begun_ms = output.done_ms;
             }
             Act::Promote => {
                 self.new.clone_from(&output.current);

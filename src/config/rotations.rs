@@ -14,7 +14,7 @@ use crate::case::record::FailureKind;
 use crate::case::turn::Turn;
 use crate::connector::Failure;
 use crate::connector::candidate::LENGTH;
-use crate::connector::recipe::{Adoption, Keeper, Late, PasswordRules, Place, Recipe, SECRETS_MANAGER, Users};
+use crate::connector::recipe::{Adoption, Keeper, Late, PasswordRules, Place, Recipe, SECRETS_MANAGER, Users, WHOLE};
 use crate::connector::vault::{approle, kv, static_role};
 use crate::credential::{CredentialId, Kind};
 use crate::finding::Validity;
@@ -109,9 +109,15 @@ pub struct Store {
     /// Instead of a path: the name of a secret of AWS Secrets Manager, a JSON object with the fields.
     #[serde(default)]
     pub secret: Option<Spanned<String>>,
+    /// Instead of a path: the name of such a secret that AWS rotates itself, by a function or a service of its own.
+    #[serde(default)]
+    pub rotated_secret: Option<Spanned<String>>,
     /// The field with the value.
     #[serde(default = "password")]
     pub field: String,
+    /// Instead of a field: the secret of AWS is the value, as a text without fields.
+    #[serde(default)]
+    pub whole: bool,
     /// The field with the user name; needed where two users take turns.
     #[serde(default)]
     pub user_field: Option<String>,
@@ -124,18 +130,20 @@ fn kv() -> String {
 impl Store {
     /// What keeps the value, and where: for messages as well.
     fn place(&self, c: &mut Checks<'_>, realms: &[Realm], targets: &[Target]) -> Option<(Place, Location)> {
-        if self.secret.is_some() {
+        if self.secret.is_some() || self.rotated_secret.is_some() {
             known_account(c, &self.realm, targets);
         } else {
             whose(c, &self.realm, realms);
             known_realm(c, &self.realm, realms);
         }
-        let (keeper, path, usual, at) = match (&self.path, &self.static_role, &self.secret) {
-            (Some(path), None, None) => (Keeper::Kv, path.value.clone(), kv(), path.referenced),
-            (None, None, Some(name)) => {
-                (Keeper::AwsSecret, name.value.clone(), SECRETS_MANAGER.to_owned(), name.referenced)
-            }
-            (None, Some(role), None) => (
+        let at_aws =
+            |keeper, name: &Spanned<String>| (keeper, name.value.clone(), SECRETS_MANAGER.to_owned(), name.referenced);
+        let named = (&self.path, &self.static_role, &self.secret, &self.rotated_secret);
+        let (keeper, path, usual, at) = match named {
+            (Some(path), None, None, None) => (Keeper::Kv, path.value.clone(), kv(), path.referenced),
+            (None, None, Some(name), None) => at_aws(Keeper::AwsSecret, name),
+            (None, None, None, Some(name)) => at_aws(Keeper::AwsRotated, name),
+            (None, Some(role), None, None) => (
                 Keeper::StaticRole,
                 format!("{}{}", static_role::CREDS, role.value),
                 "database".to_owned(),
@@ -144,7 +152,7 @@ impl Store {
             _ => {
                 c.wrong(
                     self.realm.referenced,
-                    "`store` has a `path` of a KV engine, a `static_role`, or a `secret` of AWS",
+                    "`store` has a `path` of a KV engine, a `static_role`, a `secret` of AWS, or a `rotated_secret`",
                 );
                 return None;
             }
@@ -154,13 +162,14 @@ impl Store {
             realm: self.realm.value.clone(),
             mount: self.mount.clone().unwrap_or(usual),
             path,
-            field: self.field.clone(),
-            user_field: self.user_field.clone(),
+            field: if self.whole { WHOLE.to_owned() } else { self.field.clone() },
+            // As AWS's own rotations write it.
+            user_field: self.user_field.clone().or((keeper == Keeper::AwsRotated).then(|| "username".to_owned())),
         };
         let (checked, names) = match keeper {
             Keeper::Kv => (kv::check_place(&place), "one secret of a KV engine"),
             Keeper::StaticRole => (static_role::check_place(&place), "one static role"),
-            Keeper::AwsSecret => {
+            Keeper::AwsSecret | Keeper::AwsRotated => {
                 (place.check_secret().map_err(|why| Failure::new(FailureKind::Refused, why)), "one secret of AWS")
             }
         };
@@ -292,7 +301,11 @@ pub(super) fn recipes(
             }
         }
         if one.password.is_some() && place.keeper.mints() {
-            c.wrong(stored_at, "a static role's password is made by Vault, after its engine's password policy");
+            let why = match place.keeper {
+                Keeper::AwsRotated => "what AWS rotates it makes by its own rules",
+                _ => "a static role's password is made by Vault, after its engine's password policy",
+            };
+            c.wrong(stored_at, why);
         }
         let password = one.password.clone().unwrap_or_default();
         if !LENGTH.contains(&password.length.value) {
@@ -375,7 +388,7 @@ fn copies(
             ));
         }
         if place.keeper.mints() || copied.keeper.mints() {
-            c.wrong(at, "what Vault makes and hands out has no copies: let all read it there");
+            c.wrong(at, "what Vault or AWS makes and hands out has no copies: let all read it there");
         }
         if place.user_field.is_some() && copied.user_field.is_none() {
             c.wrong(at, "where two users take turns, a copy has a `user_field` as well");
@@ -463,7 +476,7 @@ fn at_target(
             return None;
         }
         [role] => Users::One(role.clone()),
-        [_, _] if place.keeper.mints() => {
+        [_, _] if place.keeper == Keeper::StaticRole => {
             c.wrong(roles.referenced, "a static role is of one user");
             return None;
         }
@@ -589,12 +602,12 @@ pub(super) fn warn_of_unknown_ages(
             let known = match place.keeper {
                 Keeper::Kv => paths && watch.fields.as_ref().is_none_or(|fields| fields.contains(&place.field)),
                 Keeper::StaticRole => roles,
-                Keeper::AwsSecret => false,
+                Keeper::AwsSecret | Keeper::AwsRotated => false,
             };
             known && (&watch.realm, &watch.mount) == (&place.realm, &place.mount)
         };
         let lists = |target: &Target| match &target.system {
-            System::Aws(aws) if target.name == place.realm && place.keeper == Keeper::AwsSecret => {
+            System::Aws(aws) if target.name == place.realm && place.mount == SECRETS_MANAGER => {
                 let secrets = aws.inventory.iter().flat_map(|list| &list.secrets);
                 secrets
                     .clone()

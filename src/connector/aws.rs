@@ -18,6 +18,7 @@ mod client;
 pub mod login;
 pub mod name;
 pub mod quota;
+pub mod rotated;
 pub mod secrets;
 pub mod sessions;
 pub mod user_key;
@@ -36,6 +37,7 @@ pub use client::Client;
 pub use login::Login;
 use name::KeyName;
 use quota::Quotas;
+use rotated::Patience;
 
 /// How long IAM may go on showing what it was told to end: deleted keys were reported to work for about four seconds.
 pub const SETTLE: Settle = Settle { window_ms: 15_000, sightings: 4 };
@@ -66,6 +68,8 @@ pub struct AwsSettings {
     pub settle: Settle,
     /// What AWS counts of the calls: one for all that call the same account and Region.
     pub quotas: Arc<Quotas>,
+    /// How rotations by AWS itself are waited for.
+    pub patience: Patience,
 }
 
 impl AwsSettings {
@@ -73,7 +77,8 @@ impl AwsSettings {
     pub fn new(account: &str, region: &str, login: Login, users: Vec<String>) -> Self {
         let quotas = Quotas::new(account, region, crate::config::QUOTA_PERCENT);
         let (account, region) = (account.to_owned(), region.to_owned());
-        Self { account, region, endpoint: None, login, timeout_ms: 5_000, users, settle: SETTLE, quotas }
+        let patience = Patience::default();
+        Self { account, region, endpoint: None, login, timeout_ms: 5_000, users, settle: SETTLE, quotas, patience }
     }
 }
 

@@ -4,7 +4,7 @@ use super::recipe::Recipe;
 use super::webhook;
 use crate::case::Action;
 use crate::case::plan::{Act, Plan, Step};
-use crate::case::record::Residue;
+use crate::case::record::{Generation, Residue};
 use crate::case::state::State;
 use crate::credential::Kind;
 
@@ -30,7 +30,7 @@ fn step(act: Act, at: At<'_>, optional: bool) -> Step {
 
 fn plan(steps: Vec<Step>) -> Plan {
     // What a provider replaced is stored nowhere any more.
-    let final_act = |s: &Step| matches!(s.act, Act::Revoke | Act::Mint | Act::Destroy);
+    let final_act = |s: &Step| matches!(s.act, Act::Revoke | Act::Begin | Act::Mint | Act::Destroy);
     let pivot = steps.iter().position(final_act).unwrap_or(steps.len().saturating_sub(1));
     Plan { steps, pivot, undoes: false }
 }
@@ -46,7 +46,7 @@ pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> 
         (Action::Revoke | Action::Track, None) if parts.kind == Kind::AwsAccessKey => Some(disable(parts.issuer)),
         (Action::Revoke | Action::Track, None) => Some(revoke(parts)),
         (Action::Contain, Some((recipe, store))) => Some(contain(recipe, parts.issuer, store, state)),
-        (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store)),
+        (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store, state)),
         (Action::Track, Some((_, store))) => Some(verify(parts, Some(store))),
         (Action::Contain | Action::Rollover, None) => None,
     }
@@ -169,7 +169,7 @@ fn looks(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Vec<Step> {
 fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
     let promoted = state.turn.new.is_some() && !state.turn.refuted;
     if recipe.place.keeper.mints() {
-        return minted(recipe, target, store, !promoted, false);
+        return minted(recipe, target, store, state, (!promoted, false));
     }
     let (ends, derived) = recipe.users.cut();
     let mut steps = looks(recipe, target, store);
@@ -193,9 +193,9 @@ fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Pla
 }
 
 /// The new value works before the old one dies, where two users take turns; else they switch.
-fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
+fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
     if recipe.place.keeper.mints() {
-        return minted(recipe, target, store, true, !recipe.adoption.consumers.is_empty());
+        return minted(recipe, target, store, state, (true, !recipe.adoption.consumers.is_empty()));
     }
     let (ends, derived) = recipe.users.cut();
     let mut steps = looks(recipe, target, store);
@@ -217,15 +217,31 @@ fn rollover(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
     plan(steps)
 }
 
-/// The provider makes, sets and stores the new value in one call, which ends the old one.
-fn minted(recipe: &Recipe, target: At<'_>, store: At<'_>, makes: bool, adopts: bool) -> Plan {
+/// The provider makes, sets and stores the new value: in one call, or it is asked, and takes its time.
+fn mints(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if recipe.place.keeper.takes_its_time() {
+        steps.extend([step(Act::Begin, store, false), step(Act::Test, store, false)]);
+    }
+    steps.extend([step(Act::Mint, store, false), step(Act::Test, target, false)]);
+    steps.extend(called(recipe));
+    steps
+}
+
+/// What the provider makes ends the old value. Of two users in turn it ends when its own user's turn comes again: so it is
+/// made twice, and nobody is shut out, since the provider itself logs in with what consumers read.
+fn minted(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State, (makes, adopts): (bool, bool)) -> Plan {
+    let user = |one: &Option<Generation>| one.as_ref().and_then(|one| one.user.clone());
+    let is_back = !makes && user(&state.turn.new) == user(&state.turn.old);
     let mut steps = vec![step(Act::Observe, target, false), step(Act::Observe, store, false)];
     if makes {
-        steps.extend([step(Act::Mint, store, false), step(Act::Test, target, false)]);
-        steps.extend(called(recipe));
+        steps.extend(mints(recipe, target, store));
     }
     if adopts {
         steps.push(step(Act::Adopt, target, false));
+    }
+    if recipe.users.overlap() && !is_back {
+        steps.extend(mints(recipe, target, store));
     }
     steps.extend([
         step(Act::EndSessions, target, true),
@@ -244,7 +260,10 @@ fn undo(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
         steps.push(step(Act::Revert, store, false));
         steps.extend(copied(recipe, true));
     }
-    steps.push(step(Act::Restore, target, false));
+    // What a provider gave the target, only that one takes back.
+    if !recipe.place.keeper.mints() {
+        steps.push(step(Act::Restore, target, false));
+    }
     steps.extend(called(recipe).filter(|_| goes_back));
     steps.push(step(Act::Discard, store, false));
     Plan { steps, pivot: 0, undoes: true }
@@ -262,3 +281,6 @@ pub fn residue_of(act: Act) -> Option<Residue> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

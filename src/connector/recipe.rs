@@ -53,6 +53,8 @@ pub enum Keeper {
     StaticRole,
     /// AWS Secrets Manager: we pick, as for KV.
     AwsSecret,
+    /// The same, where AWS rotates: a function or a service of its own picks, sets it at the target and stores it.
+    AwsRotated,
 }
 
 impl Keeper {
@@ -62,17 +64,26 @@ impl Keeper {
             Self::Kv => "vault-kv",
             Self::StaticRole => "vault-static-role",
             Self::AwsSecret => "aws-secret",
+            Self::AwsRotated => "aws-rotated-secret",
         }
     }
 
     /// Whether the provider picks the value.
     pub fn mints(self) -> bool {
-        self == Self::StaticRole
+        matches!(self, Self::StaticRole | Self::AwsRotated)
+    }
+
+    /// Whether the provider is only asked for another value, and takes its time for it.
+    pub fn takes_its_time(self) -> bool {
+        self == Self::AwsRotated
     }
 }
 
 /// In a [`Place`] of AWS Secrets Manager: the service, where others have the mount of an engine.
 pub const SECRETS_MANAGER: &str = "secretsmanager";
+
+/// Instead of a field's name: the secret is the value, and has no fields.
+pub const WHOLE: &str = "";
 
 /// Where a value is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -85,7 +96,7 @@ pub struct Place {
     pub mount: String,
     /// The path below it, as consumers read it.
     pub path: String,
-    /// The field that holds the value.
+    /// The field that holds the value, or [`WHOLE`].
     pub field: String,
     /// The field that holds the user name, where two take turns.
     pub user_field: Option<String>,
@@ -104,11 +115,12 @@ impl Place {
     pub fn check_secret(&self) -> Result<(), &'static str> {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
         let fields = [Some(&self.field), self.user_field.as_ref()];
+        let is_whole = self.field == WHOLE && self.user_field.is_none();
         if self.path.is_empty() || self.path.len() > 512 || !self.path.bytes().all(is_name) {
             Err("a secret is called by its name, of letters, digits and /_+=.@-")
         } else if self.mount != SECRETS_MANAGER {
             Err("a secret of AWS has no mount")
-        } else if fields.into_iter().flatten().any(String::is_empty) {
+        } else if !is_whole && fields.into_iter().flatten().any(String::is_empty) {
             Err("a field needs a name")
         } else if self.user_field.as_ref() == Some(&self.field) {
             Err("value and user name are in one field")
@@ -258,8 +270,8 @@ impl Stored {
 }
 
 /// Keeps values. Its [`Connector::observe`] says which version is current; it does `Create`, `Promote`, `Copy`, `Destroy`
-/// and `Discard`. One that mints does `Mint` instead of the first two; it keeps one version, so what it destroys is what it
-/// remembers of the one before.
+/// and `Discard`. One that mints does `Mint` instead of the first two. One that keeps a single version destroys what it
+/// remembers of the one before; one that is only asked has `Begin` before it, and `Test` as the gate between the two.
 #[async_trait]
 pub trait Store: Connector {
     /// Reads a value; `None`: there is none, or it is destroyed.

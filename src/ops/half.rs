@@ -71,7 +71,7 @@ fn rotating(state: &State) -> Option<(&'static str, Option<String>)> {
     let what = if state.turn.new.is_some() {
         let replaced = "consumers read the new value; the old one may still work";
         state.proven.is_none().then_some(replaced)?
-    } else if state.turn.is_set || doubt(Act::Set) || doubt(Act::Mint) {
+    } else if state.turn.is_set || doubt(Act::Set) || doubt(Act::Begin) || doubt(Act::Mint) {
         "the target may have a new value that consumers do not read yet"
     } else if state.fenced || doubt(Act::Disable) {
         "the old value may be shut out, and there is no new one yet"

@@ -1,6 +1,7 @@
 //! Access keys of IAM, on moto with its authorization on, and a proxy of ours for what moto lacks. Never on AWS itself.
 
 mod dead;
+pub mod function;
 mod keys;
 pub mod proxy;
 mod quota;
@@ -123,7 +124,9 @@ impl Moto {
         let own = made_user(&root, "curfew/curfew", Some(&policy("curfew.json"))).await;
         let may = root.put_user_policy().user_name("curfew").policy_name("secrets");
         may.policy_document(policy("secrets.json")).send().await.unwrap();
-        for (name, file) in [("keys", "rotates-keys.json"), ("lifts", "lifts.json")] {
+        for (name, file) in
+            [("keys", "rotates-keys.json"), ("lifts", "lifts.json"), ("rotations", "rotates-itself.json")]
+        {
             let may = root.put_user_policy().user_name("curfew").policy_name(name).policy_document(policy(file));
             may.send().await.unwrap();
         }

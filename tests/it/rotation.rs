@@ -6,6 +6,7 @@ mod adoption;
 mod approles;
 mod ends;
 mod redis;
+mod rotated;
 pub mod safe;
 pub mod spread;
 mod static_roles;
@@ -178,7 +179,7 @@ impl Ground {
     /// A place where two users' values may be.
     fn place(&self, keeper: Keeper, realm: &str, path: &str) -> Place {
         let (realm, mount) = match keeper {
-            Keeper::AwsSecret => (safe::ACCOUNT, SECRETS_MANAGER.to_owned()),
+            Keeper::AwsSecret | Keeper::AwsRotated => (safe::ACCOUNT, SECRETS_MANAGER.to_owned()),
             Keeper::Kv | Keeper::StaticRole => (realm, self.mount.clone()),
         };
         let user_field = Some("username".to_owned());

@@ -91,6 +91,43 @@ fn a_secret_of_aws_is_a_store_and_its_account_a_realm() {
 }
 
 #[test]
+fn a_secret_that_is_the_value_has_no_fields() {
+    let whole = STORED.replace("[a, b]", "[a]").replace("prod/app, user_field: username", "prod/app, whole: true");
+    let config = parse(&whole).unwrap();
+    assert_eq!(config.recipes[0].place.name(), "secretsmanager/prod/app#");
+    for (was, is) in [
+        ("whole: true", "whole: true, user_field: u"),
+        ("path: app, user_field: username", "path: app, whole: true"),
+        ("secret: prod/app", "rotated_secret: prod/app"),
+    ] {
+        let text = whole.replace(was, is);
+        assert_ne!(text, whole, "{was}");
+        let said = parse(&text).unwrap_err().to_string();
+        assert!(said.contains("a field needs a name"), "{is}: {said}");
+    }
+}
+
+#[test]
+fn a_secret_that_aws_rotates_itself_has_its_users_as_aws_writes_them() {
+    let rotated = "secret: prod/app, user_field: username}, copies: [{realm: prod, path: app, user_field: username}]}]";
+    let of = |store: &str| STORED.replace(rotated, store);
+    let config = parse(&of("rotated_secret: prod/app}}]")).unwrap();
+    let [recipe] = config.recipes.as_slice() else { panic!("one recipe") };
+    assert_eq!(recipe.place.store(), (Keeper::AwsRotated, "aws-prod"));
+    assert_eq!(recipe.place.user_field.as_deref(), Some("username"));
+    assert_eq!(recipe.users, Users::Two("a".into(), "b".into()));
+    for (store, why) in [
+        ("rotated_secret: prod/app, secret: prod/app}}]", "or a `rotated_secret`"),
+        ("rotated_secret: \"prod app\"}}]", "called by its name"),
+        ("rotated_secret: prod/app}, password: {length: 20}}]", "by its own rules"),
+        ("rotated_secret: prod/app}, copies: [{realm: prod, path: app, user_field: u}]}]", "has no copies"),
+    ] {
+        let said = parse(&of(store)).unwrap_err().to_string();
+        assert!(said.contains(why), "{store}: {said}");
+    }
+}
+
+#[test]
 fn an_access_key_is_rotated_where_it_is_stored_with_its_id() {
     let rotation = "realms: [{name: prod, vault: {address: \"http://127.0.0.1:8200\", token_file: t}}]\n\
         rotations: [{name: key, target: aws-prod, users: [ci/bot], \

@@ -31,7 +31,8 @@ use crate::connector::vault::ConnectError;
 use crate::connector::{Connector, Failure, Subject, within};
 use crate::pace::Quota;
 use crate::probe::Settle;
-use engine::{By, Found, OURS, PENDING};
+use engine::OURS;
+pub(super) use engine::{By, Described, Found, PENDING};
 pub(crate) use engine::{CURRENT, Listed, PREVIOUS};
 
 /// So old a candidate of somebody else's is left over from a rotation that ended half-way.
@@ -98,6 +99,16 @@ impl Secrets {
         places: &[Place],
     ) -> Result<Self, ConnectError> {
         Ok(Self { account: Account::open(target, settings, clock).await?, places: places.to_vec() })
+    }
+
+    /// The account, as it is called.
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Where the recipes' values are.
+    pub(super) fn places(&self) -> &[Place] {
+        &self.places
     }
 
     /// The version that consumers read.
@@ -272,7 +283,7 @@ impl Secrets {
         Ok(Output::default())
     }
 
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         kind: FailureKind,
         call: impl Future<Output = Result<T, Failure>> + Send,

@@ -260,4 +260,9 @@ fn the_rights_in_deploy_are_those_that_are_used() {
         ["DescribeSecret", "GetSecretValue", "ListSecretVersionIds", "PutSecretValue", "UpdateSecretVersionStage"];
     let rights = rights.map(|right| format!("secretsmanager:{right}"));
     assert_eq!(json!(of("secrets.json")), json!(rights), "none that deletes");
+    let rights =
+        ["DescribeSecret", "GetSecretValue", "ListSecretVersionIds", "RotateSecret", "UpdateSecretVersionStage"];
+    let rights = rights.map(|right| format!("secretsmanager:{right}")).into_iter();
+    let rights: Vec<String> = rights.chain(["lambda:InvokeFunction".to_owned()]).collect();
+    assert_eq!(json!(of("rotates-itself.json")), json!(rights), "no value of ours is put there");
 }

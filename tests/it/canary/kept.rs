@@ -1,13 +1,23 @@
-//! A leaked password that AWS Secrets Manager keeps, from the scanner's report to its death, by the real binary. And nothing of
-//! it, or of the one that came, is written anywhere.
+//! A leaked password that AWS Secrets Manager keeps, or rotates, from the scanner's report to its death, by the real binary. And
+//! nothing of it, or of those that came, is written anywhere.
 
 use super::leak::Leak;
 use super::*;
 use crate::admin::Postgres;
+use crate::aws::function::Function;
 use crate::aws::{ACCOUNT, Moto, REGION, policy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leaked_password_that_aws_keeps_ends_dead_and_is_written_nowhere() {
+    Box::pin(ends_dead(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaked_password_that_aws_rotates_itself_ends_dead_and_is_written_nowhere() {
+    Box::pin(ends_dead(true)).await;
+}
+
+async fn ends_dead(by_aws: bool) {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
     let (moto, pg) = (Moto::start().await, Postgres::shared());
@@ -22,6 +32,13 @@ async fn a_leaked_password_that_aws_keeps_ends_dead_and_is_written_nowhere() {
     }
     let fields = json!({"username": a, "password": old, "host": "db.example"}).to_string();
     moto.secrets.create_secret().name("prod/billing").secret_string(fields).send().await.unwrap();
+    let mut store = "secret: prod/billing, user_field: username";
+    if by_aws {
+        let function = Function::start(moto.secrets.clone(), &pg, Some((a.clone(), b.clone()))).await;
+        let sets = moto.secrets.rotate_secret().secret_id("prod/billing").rotation_lambda_arn(function.arn());
+        sets.rotate_immediately(false).send().await.unwrap();
+        store = "rotated_secret: prod/billing";
+    }
     let stored = async || {
         // moto takes another version than AWSCURRENT where none is named.
         let call = moto.secrets.get_secret_value().secret_id("prod/billing").version_stage("AWSCURRENT");
@@ -44,7 +61,7 @@ targets:
       endpoint: "{endpoint}"
       inventory: {{credentials_file: reader.aws, every: 1s, secrets: [prod/]}}
 rotations:
-  - {{name: billing, target: appdb, roles: [{a}, {b}], store: {{realm: aws-prod, secret: prod/billing, user_field: username}}}}
+  - {{name: billing, target: appdb, roles: [{a}, {b}], store: {{realm: aws-prod, {store}}}}}
 "#,
         endpoint = moto.proxy.url(),
     );
@@ -59,7 +76,9 @@ rotations:
     let died = leak.dies(home).await;
     let now = stored().await;
     let (user, new) = (now["username"].as_str().unwrap(), now["password"].as_str().unwrap().to_owned());
-    assert_eq!((user, &now["host"]), (&*b, &json!("db.example")));
+    // AWS rotates twice: the leaked user's turn has come again.
+    let whose = if by_aws { &a } else { &b };
+    assert_eq!((user, &now["host"]), (&**whose, &json!("db.example")));
     assert!(pg.login(user, &new).await.is_ok() && pg.login(&a, &old).await.is_err());
     let written = died.written(home).await;
     let secrets = BTreeMap::from([

@@ -20,6 +20,7 @@ over_both! {
     a_reply_that_is_lost_makes_no_second_version,
     what_ends_stays_stored_at_aws_and_that_is_said,
     what_others_wrote_meanwhile_stays,
+    a_secret_that_is_plain_text_is_rotated_as_a_whole,
 }
 
 // The plans are those of KV, of which both journals see all: here each has its half.
@@ -36,6 +37,10 @@ over_each! {
         two_users_contained_survive_every_fault,
         two_users_rolled_over_survive_every_fault,
         a_value_in_aws_and_a_vault_rolled_over_survives_every_fault
+}
+
+fn is_at_aws(place: &Place) -> bool {
+    matches!(place.keeper, Keeper::AwsSecret | Keeper::AwsRotated)
 }
 
 /// Where values are, as who administers the stores sees it.
@@ -56,7 +61,7 @@ impl Shelf {
 
     /// A first version: its number.
     pub async fn write(&self, place: &Place, fields: &Value) -> i64 {
-        if place.keeper == Keeper::AwsSecret {
+        if is_at_aws(place) {
             self.safe().create_secret().name(&place.path).secret_string(fields.to_string()).send().await.unwrap();
             return self.current(place).await.0;
         }
@@ -66,7 +71,7 @@ impl Shelf {
 
     /// The version that consumers read, and its fields.
     pub async fn current(&self, place: &Place) -> (i64, Value) {
-        if place.keeper == Keeper::AwsSecret {
+        if is_at_aws(place) {
             return self.labelled(place, "AWSCURRENT").await.expect("consumers read something");
         }
         let (status, body) = self.admin.call("GET", &format!("{}/data/{}", place.mount, place.path), Value::Null).await;
@@ -88,7 +93,7 @@ impl Shelf {
 
     /// What was made and is not read.
     pub async fn candidate(&self, place: &Place) -> Option<Value> {
-        if place.keeper == Keeper::AwsSecret {
+        if is_at_aws(place) {
             return self.labelled(place, "AWSPENDING").await.map(|(_, fields)| fields);
         }
         let path = format!("{}/data/curfew-pending/{}", place.mount, place.path);
@@ -98,7 +103,7 @@ impl Shelf {
 
     /// No candidate is left behind.
     pub async fn assert_clean(&self, place: &Place, what: &str) {
-        if place.keeper == Keeper::AwsSecret {
+        if is_at_aws(place) {
             let pending = self.labelled(place, "AWSPENDING").await;
             assert!(pending.is_none(), "{what}: a candidate is left behind");
             return;
@@ -110,7 +115,7 @@ impl Shelf {
 
     /// The old value is destroyed; at AWS, which cannot do that, it has no label.
     pub async fn assert_lost(&self, place: &Place, old: &str, what: &str) {
-        if place.keeper == Keeper::AwsSecret {
+        if is_at_aws(place) {
             for label in ["AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"] {
                 let found = self.labelled(place, label).await;
                 assert!(found.is_none_or(|(_, fields)| fields["password"] != old), "{what}: {label} is the old value");
@@ -252,6 +257,57 @@ async fn who_reads_aws_gets_the_old_value_back(store: Store) {
     }
     victim.shelf.assert_clean(&victim.recipe.place, "back").await;
     assert!(victim.works(&victim.old).await);
+}
+
+/// As many are: a token or a password, and nothing beside it.
+async fn a_secret_that_is_plain_text_is_rotated_as_a_whole(store: Store) {
+    let ground = Ground::new().await;
+    for action in [Action::Contain, Action::Rollover] {
+        let moto = ground.safe.get_or_init(Moto::start).await;
+        let (user, password) = (unique("plain").replace('-', "_"), unique("first"));
+        let sql = format!("CREATE ROLE \"{user}\" LOGIN PASSWORD '{password}'");
+        sqlx::query(AssertSqlSafe(sql)).execute(&ground.pg.pool().await).await.unwrap();
+        let path = format!("apps/{user}");
+        moto.secrets.create_secret().name(&path).secret_string(&password).send().await.unwrap();
+        let current = async || {
+            // moto takes another version where no label is named.
+            let call = moto.secrets.get_secret_value().secret_id(&path).version_stage("AWSCURRENT");
+            call.send().await.unwrap()
+        };
+        let first = current().await.created_date().unwrap().to_millis().unwrap();
+        let place = Place {
+            keeper: Keeper::AwsSecret,
+            realm: ACCOUNT.to_owned(),
+            mount: SECRETS_MANAGER.to_owned(),
+            path: path.clone(),
+            field: curfew::connector::recipe::WHOLE.to_owned(),
+            user_field: None,
+        };
+        let recipe = Recipe {
+            name: user.clone(),
+            credential: CredentialId::new(Kind::PostgresRole, "appdb", &user).unwrap(),
+            place,
+            copies: Vec::new(),
+            webhooks: Vec::new(),
+            users: Users::One(user.clone()),
+            password: PasswordRules::default(),
+            adoption: Adoption::default(),
+            environment: None,
+            owner: None,
+            max_age_ms: None,
+        };
+        let (registry, shelf) = (ground.registry(&recipe).await, Shelf::of(&ground.admin));
+        let old = (user.clone(), password.clone());
+        let victim = Victim { recipe, registry, old, hook: None, first, shelf, pg: ground.pg.clone() };
+        let stage = Stage::new(store.fresh(), victim.registry.clone());
+        let journal = stage.open().await;
+        open_case(journal.as_ref(), &victim, action).await;
+        let line = stage.run_until_closed(&journal, victim.credential()).await;
+        assert_one_end(&journal, &line, "plain").await;
+        let now = current().await.secret_string().unwrap().to_owned();
+        assert!(now != password && !now.contains(['"', '{']), "it stays plain text");
+        assert!(victim.works(&(user, now)).await && !victim.works(&victim.old).await);
+    }
 }
 
 /// The case, once it is held as refused.

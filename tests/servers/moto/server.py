@@ -2,16 +2,23 @@
 
 - A version was made in a millisecond, and is listed with that time. moto knows whole seconds, and lists the time of the asking.
 - A version that is there is never written over: with other content the call is refused. moto replaces one that is AWSPENDING.
+- A rotation is only begun: an empty version has AWSPENDING, and the function is called with each of the four steps, up to
+  three times from the first one on. While a version that is not current has AWSPENDING, another one is refused. moto runs a
+  function in Docker, and without one it moves the label at once. Here the function is whoever listens on the port that ends
+  its name (`…:function:rotates-43211`): a POST of the event, and 200 where the step is done.
 """
 
 import json
 import sys
+import threading
 import time
+import urllib.request
 
-from moto.secretsmanager.exceptions import ResourceExistsException
+from moto.secretsmanager.exceptions import InvalidRequestException, ResourceExistsException, SecretNotFoundException
 from moto.secretsmanager.models import SecretsManagerBackend as Backend
 from moto.server import main
 
+near = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 add, put, listed = Backend._add_secret, Backend.put_secret_value, Backend.list_secret_version_ids
 
 
@@ -26,7 +33,10 @@ def add_with_milliseconds(self, secret_id, *args, **more):
 def put_once(self, secret_id, secret_string, secret_binary, client_request_token, version_stages):
     secret = self.secrets.get(secret_id)
     there = secret and secret.versions.get(client_request_token)
-    if there:
+    if there and "secret_string" not in there and "secret_binary" not in there:
+        # A rotation has made the version, and its function fills it.
+        del secret.versions[client_request_token]
+    elif there:
         if (there.get("secret_string"), there.get("secret_binary")) != (secret_string, secret_binary):
             raise ResourceExistsException("the version has other content")
         return secret.to_short_dict(include_version_stages=True, version_id=client_request_token)
@@ -40,6 +50,48 @@ def list_with_their_times(self, secret_id):
     return json.dumps(answer)
 
 
+def is_done(secret, step, token):
+    port = secret.rotation_lambda_arn.rsplit("-", 1)[1]
+    said = {"Step": step, "SecretId": secret.name, "ClientRequestToken": token}
+    kind = {"content-type": "application/json"}
+    ask = urllib.request.Request(f"http://127.0.0.1:{port}/", json.dumps(said).encode(), kind)
+    try:
+        return near.open(ask, timeout=10).status == 200
+    except OSError:
+        return False
+
+
+def run(secret, token):
+    for _ in range(3):
+        if all(is_done(secret, step, token) for step in ("createSecret", "setSecret", "testSecret", "finishSecret")):
+            secret.last_rotation_date = int(time.time())
+            return
+        time.sleep(0.1)
+
+
+def rotate(
+    self, secret_id, client_request_token=None, rotation_lambda_arn=None, rotation_rules=None, rotate_immediately=True
+):
+    if not self._is_valid_identifier(secret_id):
+        raise SecretNotFoundException()
+    secret = self.secrets[secret_id]
+    if secret.is_deleted():
+        raise InvalidRequestException("the secret is marked as deleted")
+    secret.rotation_requested = secret.rotation_enabled = True
+    secret.rotation_lambda_arn = rotation_lambda_arn or secret.rotation_lambda_arn
+    if rotate_immediately:
+        token, versions = client_request_token, secret.versions
+        under_way = [one for one in versions.values() if "AWSPENDING" in one["version_stages"]]
+        if any("AWSCURRENT" not in one["version_stages"] and one["version_id"] != token for one in under_way):
+            raise InvalidRequestException("A previous rotation isn't complete. That rotation will be reattempted.")
+        if token not in versions:
+            secret.remove_version_stages_from_old_versions(["AWSPENDING"])
+            made = {"createdate": round(time.time(), 3), "version_id": token, "version_stages": ["AWSPENDING"]}
+            versions[token] = made
+            threading.Thread(target=run, args=(secret, token), daemon=True).start()
+    return json.dumps({"ARN": secret.arn, "Name": secret.name, "VersionId": client_request_token})
+
+
 Backend._add_secret, Backend.put_secret_value = add_with_milliseconds, put_once
-Backend.list_secret_version_ids = list_with_their_times
+Backend.list_secret_version_ids, Backend.rotate_secret = list_with_their_times, rotate
 main(sys.argv[1:])

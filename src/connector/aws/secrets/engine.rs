@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_secretsmanager::operation::RequestId as _;
+use aws_sdk_secretsmanager::operation::describe_secret::DescribeSecretOutput;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, SortByType};
 use secrecy::zeroize::Zeroizing;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Secrets, again, check_place, refused, stored};
 use crate::case::record::{FailureKind, Output};
 use crate::connector::Failure;
 use crate::connector::aws::answers::odd;
-use crate::connector::recipe::{Place, Stored};
+use crate::connector::recipe::{Place, Stored, WHOLE};
 use crate::connector::wiped::Wiped;
 use crate::event::digest16;
 
@@ -21,7 +22,7 @@ pub(crate) const CURRENT: &str = "AWSCURRENT";
 /// What they read before.
 pub(crate) const PREVIOUS: &str = "AWSPREVIOUS";
 /// What they will read.
-pub(super) const PENDING: &str = "AWSPENDING";
+pub(in crate::connector::aws) const PENDING: &str = "AWSPENDING";
 /// The version that Curfew wrote last.
 pub(super) const OURS: &str = "curfew";
 /// Versions of one secret: AWS keeps a hundred, and all of the last day.
@@ -29,7 +30,7 @@ const VERSIONS: usize = 1_000;
 
 /// Which version.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum By<'a> {
+pub(in crate::connector::aws) enum By<'a> {
     /// The one with this label.
     Label(&'a str),
     /// The one with this id.
@@ -39,7 +40,7 @@ pub(super) enum By<'a> {
 /// A version of a secret.
 pub(crate) struct Found {
     /// AWS's id of it.
-    pub(super) id: String,
+    pub(in crate::connector::aws) id: String,
     /// When it was made, in milliseconds: its number.
     pub(crate) number: i64,
     /// Its labels.
@@ -47,11 +48,11 @@ pub(crate) struct Found {
     /// Its fields.
     pub(crate) content: Wiped,
     /// AWS's id of the request.
-    pub(super) request_id: Option<String>,
+    pub(in crate::connector::aws) request_id: Option<String>,
 }
 
 /// A secret without its values.
-pub(super) struct Described {
+pub(in crate::connector::aws) struct Described {
     /// Version ids to their labels; of versions without labels nothing.
     labels: HashMap<String, Vec<String>>,
 }
@@ -66,14 +67,34 @@ pub(crate) struct Listed {
     pub(crate) digest: i64,
 }
 
+/// What a secret holds. One that is no JSON object has a single field, without a name.
+fn read(text: &str) -> Result<Wiped, Failure> {
+    let fields = serde_json::from_str::<Value>(text).ok().map(Wiped).filter(|all| all.fields().is_some());
+    match fields {
+        Some(fields) if fields.text(WHOLE).is_ok() => Err(refused("the secret has a field without a name")),
+        Some(fields) => Ok(fields),
+        None => Ok(Wiped(json!({WHOLE: text}))),
+    }
+}
+
+/// The same, as it is written.
+fn written(content: &Wiped) -> Zeroizing<String> {
+    Zeroizing::new(content.text(WHOLE).map_or_else(|_| content.0.to_string(), str::to_owned))
+}
+
 impl Described {
+    /// Of what AWS says.
+    pub(in crate::connector::aws) fn of(said: &DescribeSecretOutput) -> Self {
+        Self { labels: said.version_ids_to_stages.clone().unwrap_or_default() }
+    }
+
     /// The id of the version that has a label.
-    pub(super) fn holder(&self, label: &str) -> Option<&String> {
+    pub(in crate::connector::aws) fn holder(&self, label: &str) -> Option<&String> {
         self.labels.iter().find(|(_, labels)| labels.iter().any(|one| one == label)).map(|(id, _)| id)
     }
 
     /// Whether a version has a label.
-    pub(super) fn has(&self, id: &str, label: &str) -> bool {
+    pub(in crate::connector::aws) fn has(&self, id: &str, label: &str) -> bool {
         self.labels.get(id).is_some_and(|labels| labels.iter().any(|one| one == label))
     }
 }
@@ -82,8 +103,8 @@ impl Secrets {
     /// One version. `None`: there is no such secret, or no such version of it.
     ///
     /// # Errors
-    /// `Refused` where it holds no JSON object.
-    pub(super) async fn version(&self, name: &str, by: By<'_>) -> Result<Option<Found>, Failure> {
+    /// `Refused` where it is binary.
+    pub(in crate::connector::aws) async fn version(&self, name: &str, by: By<'_>) -> Result<Option<Found>, Failure> {
         let call = self.account.client.secrets.get_secret_value().secret_id(name);
         let call = match by {
             By::Label(label) => call.version_stage(label),
@@ -98,14 +119,13 @@ impl Secrets {
         let labels = said.version_stages().to_vec();
         let text = said.secret_string.map(Zeroizing::new);
         let text =
-            text.ok_or_else(|| refused("the secret is binary: its values stand in the fields of a JSON object"))?;
-        let content = serde_json::from_str::<Value>(&text).ok().map(Wiped).filter(|all| all.fields().is_some());
-        let content = content.ok_or_else(|| refused("the secret is no JSON object with fields"))?;
+            text.ok_or_else(|| refused("the secret is binary: its value is a text, or stands in a field of JSON"))?;
+        let content = read(&text)?;
         Ok(Some(Found { id, number, labels, content, request_id }))
     }
 
     /// The version of a number: of those with labels, or of all.
-    pub(super) async fn numbered(&self, name: &str, number: i64) -> Result<Option<Found>, Failure> {
+    pub(in crate::connector::aws) async fn numbered(&self, name: &str, number: i64) -> Result<Option<Found>, Failure> {
         for label in [PREVIOUS, CURRENT, PENDING] {
             // One that cannot be read as a secret of ours is none of ours.
             match self.version(name, By::Label(label)).await {
@@ -124,7 +144,7 @@ impl Secrets {
     }
 
     /// The numbers and ids of a secret's versions, the newest first.
-    pub(super) async fn list(&self, name: &str) -> Result<Vec<(i64, String)>, Failure> {
+    pub(in crate::connector::aws) async fn list(&self, name: &str) -> Result<Vec<(i64, String)>, Failure> {
         let (mut all, mut next) = (Vec::new(), None);
         loop {
             let call = self.account.client.secrets.list_secret_version_ids().secret_id(name);
@@ -213,15 +233,21 @@ impl Secrets {
         Ok(values)
     }
 
+    /// What AWS says of a secret. `None`: there is none.
+    pub(in crate::connector::aws) async fn describe(
+        &self,
+        name: &str,
+    ) -> Result<Option<DescribeSecretOutput>, Failure> {
+        let call = self.account.client.secrets.describe_secret().secret_id(name).send();
+        self.account.client.look("secretsmanager:DescribeSecret", call).await
+    }
+
     /// The secret without its values. `None`: there is none.
     ///
     /// # Errors
     /// `Refused` where it is not ours to change: scheduled for deletion, of a service, or rotated by AWS itself.
     pub(super) async fn described(&self, name: &str) -> Result<Option<Described>, Failure> {
-        let call = self.account.client.secrets.describe_secret().secret_id(name).send();
-        let Some(said) = self.account.client.look("secretsmanager:DescribeSecret", call).await? else {
-            return Ok(None);
-        };
+        let Some(said) = self.describe(name).await? else { return Ok(None) };
         if said.deleted_date().is_some() {
             return Err(refused("the secret is scheduled for deletion: restore it, or end its rotation"));
         }
@@ -229,14 +255,14 @@ impl Secrets {
             return Err(refused("a service of AWS owns this secret, and rotates it"));
         }
         if said.rotation_enabled() == Some(true) {
-            return Err(refused("AWS rotates this secret by itself: cancel that, or let it"));
+            return Err(refused("AWS rotates this secret by itself: name it as `rotated_secret`, or cancel that"));
         }
-        Ok(Some(Described { labels: said.version_ids_to_stages.unwrap_or_default() }))
+        Ok(Some(Described::of(&said)))
     }
 
     /// A new version of this id, that nobody reads yet. What is there under this id already stays as it is.
     pub(super) async fn put(&self, name: &str, id: &str, content: Wiped, labels: &[&str]) -> Result<Output, Failure> {
-        let text = Zeroizing::new(content.0.to_string());
+        let text = written(&content);
         let call = self.account.client.secrets.put_secret_value().secret_id(name).client_request_token(id);
         let call = call.secret_string(text.as_str());
         let call = labels.iter().fold(call, |call, label| call.version_stages(*label));
@@ -266,6 +292,11 @@ impl Secrets {
         if !goes(&found)? {
             return Ok(());
         }
+        self.unlabel(name, label, id).await
+    }
+
+    /// Takes a label off a version: AWS refuses where another one has it by now.
+    pub(in crate::connector::aws) async fn unlabel(&self, name: &str, label: &str, id: &str) -> Result<(), Failure> {
         let call = self.account.client.secrets.update_secret_version_stage().secret_id(name).version_stage(label);
         let call = call.remove_from_version_id(id).send();
         self.account.client.ask("secretsmanager:UpdateSecretVersionStage", true, call).await.map(drop)
@@ -290,5 +321,23 @@ impl Secrets {
         let written = written.ok_or_else(|| again("the new version is not to be seen yet"))?;
         let request_ids = self.make_current(name, &found.id, &id).await?;
         Ok((written.number, request_ids))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_json_object_is_one_value_and_written_as_it_is() {
+        for text in ["s3cret", "\"quoted\"", "12345", "[1]", "{not json", " with blanks\n"] {
+            let content = read(text).unwrap();
+            assert_eq!(content.text(WHOLE), Ok(text));
+            assert_eq!(written(&content).as_str(), text);
+        }
+        let fields = read(r#"{"password":"x","port":5432}"#).unwrap();
+        assert!(fields.text(WHOLE).is_err());
+        assert_eq!(written(&fields).as_str(), r#"{"password":"x","port":5432}"#);
+        assert!(read(r#"{"":"x"}"#).is_err(), "it would be taken for a text");
     }
 }

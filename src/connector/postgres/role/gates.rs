@@ -12,9 +12,11 @@ const ADOPTION_MS: i64 = 5_000;
 
 impl PostgresRole {
     pub(super) async fn test(&self, subject: &Subject, rotation: &Rotation) -> Result<Gate, Failure> {
-        let Some(user) = rotation.new_user() else { return refused("it is not known whose turn it is") };
         let candidate = rotation.candidate().await.map_err(of_store)?;
         let users = &rotation.recipe.users;
+        // Whose turn it was, who makes the values says: of two users each in its turn.
+        let named = candidate.user.as_deref().filter(|user| rotation.mints() && users.names().contains(user));
+        let Some(user) = named.or(rotation.new_user()) else { return refused("it is not known whose turn it is") };
         let Some(role) = self.role(subject, users, user).await? else { return refused("there is no such role") };
         if let Some(old) = rotation.old_user().filter(|_| users.overlap())
             && let Some(old) = self.role(subject, users, old).await?

@@ -1,0 +1,106 @@
+use super::*;
+use crate::case::{Directive, Trigger, Urgency};
+use crate::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Users};
+use crate::credential::CredentialId;
+
+const TARGET: At<'_> = ("postgres-role", "appdb");
+const STORE: At<'_> = ("aws-rotated-secret", "aws");
+
+fn recipe(users: Users, consumers: &[&str]) -> Recipe {
+    Recipe {
+        name: "app".to_owned(),
+        credential: CredentialId::new(Kind::PostgresRole, "appdb", &users.names().join(",")).unwrap(),
+        place: Place {
+            keeper: Keeper::AwsRotated,
+            realm: "aws".to_owned(),
+            mount: "secretsmanager".to_owned(),
+            path: "prod/app".to_owned(),
+            field: "password".to_owned(),
+            user_field: Some("username".to_owned()),
+        },
+        copies: Vec::new(),
+        webhooks: Vec::new(),
+        users,
+        password: PasswordRules::default(),
+        adoption: Adoption {
+            consumers: consumers.iter().map(|one| (*one).to_owned()).collect(),
+            ..Adoption::default()
+        },
+        environment: None,
+        owner: None,
+        max_age_ms: None,
+    }
+}
+
+fn state(recipe: &Recipe) -> State {
+    State::opened(&Directive {
+        credential: recipe.credential.clone(),
+        action: Action::Rollover,
+        trigger: Trigger::Finding,
+        urgency: Urgency::Urgent,
+        held: None,
+        run: None,
+        end_ms: None,
+        broker_ms: 0,
+        topic: "t".into(),
+        grantors: Vec::new(),
+        finding: None,
+        generation: None,
+    })
+}
+
+/// What is done, in order: `store` where the store does it.
+fn acts(action: Action, recipe: &Recipe, state: &State) -> Vec<String> {
+    let parts = Parts { kind: Kind::PostgresRole, issuer: TARGET, target: None, recipe: Some((recipe, STORE)) };
+    let plan = compose(action, parts, state).unwrap();
+    assert!(plan.is_sound());
+    let named = |step: &Step| format!("{}{}", if step.connector == STORE.0 { "store " } else { "" }, step.act.as_str());
+    plan.steps.iter().map(named).collect()
+}
+
+const LOOKS: [&str; 2] = ["observe", "store observe"];
+const ASKS: [&str; 4] = ["store begin", "store test", "store mint", "test"];
+const ENDS: [&str; 3] = ["end_sessions", "prove", "store destroy"];
+
+#[test]
+fn aws_rotates_one_user_once_and_two_twice() {
+    let one = recipe(Users::One("a".to_owned()), &[]);
+    assert_eq!(acts(Action::Contain, &one, &state(&one)), [&LOOKS[..], &ASKS, &ENDS].concat());
+    let two = recipe(Users::Two("a".to_owned(), "b".to_owned()), &["web"]);
+    let twice = [&LOOKS[..], &ASKS, &ASKS, &ENDS].concat();
+    assert_eq!(acts(Action::Contain, &two, &state(&two)), twice, "nobody is shut out before");
+    let waits = [&LOOKS[..], &ASKS, &["adopt"], &ASKS, &ENDS].concat();
+    assert_eq!(acts(Action::Rollover, &two, &state(&two)), waits);
+}
+
+#[test]
+fn a_containment_makes_what_is_left_of_two_rotations() {
+    let two = recipe(Users::Two("a".to_owned(), "b".to_owned()), &["web"]);
+    let of = |version, user: &str| Some(Generation { version, user: Some(user.to_owned()) });
+    let mut after = state(&two);
+    (after.turn.old, after.turn.new) = (of(1, "a"), of(2, "b"));
+    assert_eq!(acts(Action::Contain, &two, &after), [&LOOKS[..], &ASKS, &ENDS].concat(), "the leaked user's turn");
+    after.turn.new = of(3, "a");
+    assert_eq!(acts(Action::Contain, &two, &after), [&LOOKS[..], &ENDS].concat(), "it has come");
+    after.turn.refuted = true;
+    assert_eq!(acts(Action::Contain, &two, &after), [&LOOKS[..], &ASKS, &ASKS, &ENDS].concat());
+}
+
+#[test]
+fn what_aws_gave_the_target_is_not_taken_back_by_us() {
+    let one = recipe(Users::One("a".to_owned()), &[]);
+    let mut spent = state(&one);
+    spent.plan = Some(Plan { steps: Vec::new(), pivot: 0, undoes: false });
+    spent.turn.rejected = crate::case::turn::Turn::CANDIDATES;
+    assert_eq!(acts(Action::Contain, &one, &spent), ["store discard"]);
+}
+
+#[test]
+fn a_look_at_a_dead_access_key_takes_its_policy_off() {
+    let parts = Parts { kind: Kind::AwsAccessKey, issuer: ("aws-access-key", "aws"), target: None, recipe: None };
+    let any = state(&recipe(Users::One("a".to_owned()), &[]));
+    let plan = compose(Action::Verify, parts, &any).unwrap();
+    let acts: Vec<&str> = plan.steps.iter().map(|step| step.act.as_str()).collect();
+    assert_eq!(acts, ["observe", "lift", "prove"]);
+    assert!(plan.steps[1].optional && plan.is_sound());
+}
