@@ -9,6 +9,7 @@ pub mod canary;
 pub mod check;
 pub mod file;
 pub mod kubernetes;
+mod mariadb;
 pub mod problem;
 pub mod reach;
 pub mod rotations;
@@ -45,11 +46,12 @@ use crate::retry::Schedule;
 use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
-pub const KINDS: [&str; 10] = [
+pub const KINDS: [&str; 11] = [
     "vault-lease",
     "vault-token",
     "vault-secret-id",
     "postgres-role",
+    "mariadb-user",
     "redis-user",
     "aws-access-key",
     "aws-user",
@@ -61,7 +63,7 @@ pub const KINDS: [&str; 10] = [
 pub const QUOTA_PERCENT: u32 = 96;
 /// Calls of one step at an account of AWS, one after another.
 pub const AWS_CALLS: i64 = 6;
-/// The same of PostgreSQL and Redis: looks, and the effect.
+/// The same of PostgreSQL, MariaDB and Redis: looks, and the effect.
 pub const DATABASE_CALLS: i64 = 3;
 /// In `allowed_prefixes`: the realm may revoke token accessors, which have no path.
 pub const TOKENS: &str = "token:";
@@ -340,6 +342,11 @@ pub enum System {
         /// Holds the URL of Curfew's own login there.
         url_file: PathBuf,
     },
+    /// MariaDB.
+    Mariadb {
+        /// Holds the URL of Curfew's own login there.
+        url_file: PathBuf,
+    },
     /// Redis, of one or several nodes.
     Redis {
         /// Holds the URLs of Curfew's own login, one for each node.
@@ -388,6 +395,7 @@ impl System {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Postgres { .. } => "postgres",
+            Self::Mariadb { .. } => "mariadb",
             Self::Redis { .. } => "redis",
             Self::Aws(_) => "aws",
         }
@@ -630,7 +638,7 @@ impl Config {
     pub fn accounts(&self) -> impl Iterator<Item = (&Target, &Aws)> {
         self.targets.iter().filter_map(|target| match &target.system {
             System::Aws(aws) => Some((target, aws)),
-            System::Postgres { .. } | System::Redis { .. } => None,
+            System::Postgres { .. } | System::Mariadb { .. } | System::Redis { .. } => None,
         })
     }
 

@@ -24,6 +24,8 @@ pub enum Kind {
     VaultSecretId,
     /// The password of a PostgreSQL role, whoever picks it; its id is the role's name, of two in turn `<one>,<other>`.
     PostgresRole,
+    /// The password of a MariaDB user; its id is the account, `<user>@<host>`, of two in turn `<one>,<other>`.
+    MariadbUser,
     /// A password of a Redis ACL user; its id is the user's name.
     RedisUser,
     /// A long-lived access key of an IAM user; its id is `<path><user name>/<access key id>`, the path without its first
@@ -50,6 +52,7 @@ impl Kind {
             Self::VaultToken => "vault-token",
             Self::VaultSecretId => "vault-secret-id",
             Self::PostgresRole => "postgres-role",
+            Self::MariadbUser => "mariadb-user",
             Self::RedisUser => "redis-user",
             Self::AwsAccessKey => "aws-access-key",
             Self::AwsUser => "aws-user",
@@ -61,8 +64,15 @@ impl Kind {
     }
 
     /// Those of which another value can take the place of their value.
-    pub const ROTATED: [Self; 6] =
-        [Self::PostgresRole, Self::RedisUser, Self::AwsUser, Self::VaultApprole, Self::VaultKv, Self::AwsSecret];
+    pub const ROTATED: [Self; 7] = [
+        Self::PostgresRole,
+        Self::MariadbUser,
+        Self::RedisUser,
+        Self::AwsUser,
+        Self::VaultApprole,
+        Self::VaultKv,
+        Self::AwsSecret,
+    ];
 
     /// Whether another value can take the place of its value: what cannot is revoked where others are rotated.
     pub fn rotates(self) -> bool {
@@ -75,6 +85,7 @@ impl Kind {
             "vault-token" => Self::VaultToken,
             "vault-secret-id" => Self::VaultSecretId,
             "postgres-role" => Self::PostgresRole,
+            "mariadb-user" => Self::MariadbUser,
             "redis-user" => Self::RedisUser,
             "aws-access-key" => Self::AwsAccessKey,
             "aws-user" => Self::AwsUser,

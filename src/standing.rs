@@ -140,9 +140,10 @@ fn instead(id: &CredentialId, recipe: Option<&Recipe>, realms: &[Realm]) -> (Opt
                 }
             }
         }
-        Kind::RedisUser => {
+        Kind::MariadbUser | Kind::RedisUser => {
+            let plugin = if id.kind() == Kind::RedisUser { "Redis" } else { "MySQL" };
             let needs = format!(
-                "a database engine at a Vault for {} (Redis plugin), whose users live as long as the task",
+                "a database engine at a Vault for {} ({plugin} plugin), whose users live as long as the task",
                 id.instance()
             );
             (None, Some(needs))

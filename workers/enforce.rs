@@ -6,7 +6,7 @@ use std::sync::Arc;
 use curfew::case::Action;
 use curfew::config::{Config, Login, Realm, System, Target};
 use curfew::connector::recipe::{Keeper, Place, Recipe};
-use curfew::connector::{self, Connector, Registry, postgres, redis, vault, webhook};
+use curfew::connector::{self, Connector, Registry, mariadb, postgres, redis, vault, webhook};
 use curfew::credential::Kind;
 use curfew::executor::{Executor, Parts, Settings};
 use curfew::journal::Served;
@@ -212,6 +212,10 @@ async fn behind(
                 made.push(postgres::role::connect(name, &settings, clock.clone()).await?);
             }
             Ok(made)
+        }
+        System::Mariadb { url_file } => {
+            let settings = mariadb::MariadbSettings { url: mariadb::Url::File(url_file.clone()), timeout_ms };
+            Ok(vec![mariadb::connect(name, &settings, clock.clone()).await?])
         }
         System::Redis { url_file, ca_file } => {
             let urls = redis::Urls::File(url_file.clone());

@@ -122,7 +122,7 @@ pub fn summary(config: &Config) -> String {
                 let mode = snake(&format!("{:?}", target.mode));
                 format!(" {}, {mode}, users {}", aws.account, aws.users.join(", "))
             }
-            System::Postgres { .. } | System::Redis { .. } => String::new(),
+            System::Postgres { .. } | System::Mariadb { .. } | System::Redis { .. } => String::new(),
         };
         lines.push(format!("target    {}: {system}{more}", target.name));
     }

@@ -194,6 +194,9 @@ pub struct Output {
     /// When the system did it, by its own clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_ms: Option<i64>,
+    /// The same, where a system does not say when its sessions began: what it tells the older ones from the younger ones by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
 }
 
 /// P8: exactly one of these is published.

@@ -38,6 +38,9 @@ pub struct Turn {
     /// When its provider was last asked to make another value, by our clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun_ms: Option<i64>,
+    /// The same, where the target does not say when what is open was opened: its own mark between the older and the younger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
     /// Whether the target has a candidate, or may have one.
     pub is_set: bool,
     /// The old value was seen to work after the plan had been carried out: what was promoted did not replace it.
@@ -84,6 +87,7 @@ impl Turn {
             Act::Set => {
                 self.is_set = true;
                 self.set_ms = output.done_ms.or(self.set_ms);
+                self.mark = output.mark.clone().or(self.mark.take());
             }
             Act::Begin => {
                 self.is_set = true;
@@ -106,9 +110,9 @@ impl Turn {
                 self.refuted = false;
                 self.adopted.clear();
                 // Not before the target was seen to take it.
-                self.set_ms = None;
+                (self.set_ms, self.mark) = (None, None);
             }
-            Act::Restore => (self.is_set, self.set_ms) = (false, None),
+            Act::Restore => (self.is_set, self.set_ms, self.mark) = (false, None, None),
             _ => {}
         }
     }

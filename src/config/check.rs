@@ -190,17 +190,21 @@ fn targets(
         if !names.insert(&target.name.value) {
             c.wrong(target.name.referenced, format!("there are two targets {}", said(&target.name.value)));
         }
-        let (system, timeout) = match (&target.postgres, &target.redis, &target.aws) {
-            (Some(postgres), None, None) => {
+        let (system, timeout) = match (&target.postgres, &target.mariadb, &target.redis, &target.aws) {
+            (Some(postgres), None, None, None) => {
                 (System::Postgres { url_file: c.path(&postgres.url_file) }, &postgres.timeout)
             }
-            (None, Some(redis), None) => {
+            (None, Some(mariadb), None, None) => {
+                (System::Mariadb { url_file: c.path(&mariadb.url_file) }, &mariadb.timeout)
+            }
+            (None, None, Some(redis), None) => {
                 let ca_file = redis.ca_file.as_ref().map(|path| c.path(path));
                 (System::Redis { url_file: c.path(&redis.url_file), ca_file }, &redis.timeout)
             }
-            (None, None, Some(raw)) => (System::Aws(aws::account(c, &target.name, raw, topics)), &raw.timeout),
+            (None, None, None, Some(raw)) => (System::Aws(aws::account(c, &target.name, raw, topics)), &raw.timeout),
             _ => {
-                c.wrong(target.name.referenced, "a target is one system: it has one of `postgres`, `redis` and `aws`");
+                let message = "a target is one system: it has one of `postgres`, `mariadb`, `redis` and `aws`";
+                c.wrong(target.name.referenced, message);
                 continue;
             }
         };

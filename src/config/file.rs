@@ -413,6 +413,9 @@ pub struct Target {
     /// A PostgreSQL server.
     #[serde(default)]
     pub postgres: Option<Postgres>,
+    /// A MariaDB server.
+    #[serde(default)]
+    pub mariadb: Option<Mariadb>,
     /// A Redis.
     #[serde(default)]
     pub redis: Option<Redis>,
@@ -434,6 +437,17 @@ pub struct Postgres {
     /// Holds the URL of Curfew's own login.
     pub url_file: PathBuf,
     /// Of one call.
+    #[serde(default = "target_timeout")]
+    pub timeout: Spanned<Millis>,
+}
+
+/// `mariadb`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mariadb {
+    /// Holds the URL of Curfew's own login.
+    pub url_file: PathBuf,
+    /// Of one exchange.
     #[serde(default = "target_timeout")]
     pub timeout: Spanned<Millis>,
 }

@@ -7,6 +7,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::check::Checks;
 use super::file::{AppRole, Millis, unplaced};
+use super::mariadb;
 use super::problem::{Problem, said};
 use super::{Aws, Inventory, Realm, System, Target, Webhook};
 use crate::ages;
@@ -295,7 +296,7 @@ pub(super) fn recipes(
         }
         let Some((place, stored_at)) = one.store.place(c, realms, targets) else { continue };
         let Some(holder) = holder(c, one, &place, realms, targets) else { continue };
-        for name in holder.users.names() {
+        for name in holder.id.split(',') {
             if !users.insert((holder.kind, holder.instance.clone(), name.to_owned())) {
                 c.wrong(holder.at, format!("{} is rotated twice at this system", said(name)));
             }
@@ -327,8 +328,7 @@ pub(super) fn recipes(
         if one.consumers_answer && one.consumers.is_empty() {
             c.wrong(one.name.referenced, "`consumers_answer` needs `consumers`: nobody is named who could answer");
         }
-        let id = holder.users.names().join(",");
-        let Ok(credential) = CredentialId::new(holder.kind, &holder.instance, &id) else {
+        let Ok(credential) = CredentialId::new(holder.kind, &holder.instance, &holder.id) else {
             c.wrong(holder.at, "a system's name stands in credential ids: letters, digits, `-`, `_` and `.`");
             continue;
         };
@@ -403,7 +403,16 @@ struct Holder {
     kind: Kind,
     instance: String,
     users: Users,
+    /// What the system calls them, of two with a comma between.
+    id: String,
     at: Location,
+}
+
+impl Holder {
+    fn new(kind: Kind, instance: &str, users: Users, at: Location) -> Self {
+        let id = users.names().join(",");
+        Self { kind, instance: instance.to_owned(), users, id, at }
+    }
 }
 
 fn holder(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm], targets: &[Target]) -> Option<Holder> {
@@ -419,8 +428,7 @@ fn holder(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm], t
             if place.keeper != Keeper::Kv || place.user_field.is_some() {
                 c.wrong(at, "a secret_id is stored in one field of a KV engine");
             }
-            let kind = Kind::VaultApprole;
-            Some(Holder { kind, instance: role.realm.value.clone(), users: Users::Many(name), at })
+            Some(Holder::new(Kind::VaultApprole, &role.realm.value, Users::Many(name), at))
         }
         _ => {
             c.wrong(one.name.referenced, "a rotation has a `target` and `roles`, or an `approle`");
@@ -429,7 +437,7 @@ fn holder(c: &mut Checks<'_>, one: &Rotation, place: &Place, realms: &[Realm], t
     }
 }
 
-/// Users of a PostgreSQL or a Redis.
+/// Users of a PostgreSQL, a MariaDB or a Redis.
 fn at_target(
     c: &mut Checks<'_>,
     one: &Rotation,
@@ -458,6 +466,12 @@ fn at_target(
             one.name.value, known.name
         )),
         Some(_) => {}
+    }
+    if found.is_some_and(|known| matches!(known.system, System::Mariadb { .. })) {
+        let users = mariadb::users(c, roles, place)?;
+        // What an account is called has its host as well.
+        let id = roles.value.join(",");
+        return Some(Holder { id, ..Holder::new(Kind::MariadbUser, &target.value, users, roles.referenced) });
     }
     for role in &roles.value {
         if role.is_empty() || role.len() > 63 || role.contains([',', '\0']) || role.chars().any(char::is_control) {
@@ -492,7 +506,7 @@ fn at_target(
             return None;
         }
     };
-    Some(Holder { kind, instance: target.value.clone(), users, at: roles.referenced })
+    Some(Holder::new(kind, &target.value, users, roles.referenced))
 }
 
 /// A user of an account of AWS.
@@ -513,8 +527,7 @@ fn at_account(
         let why = "a key has two parts: `field` holds the secret, `user_field` the access key id";
         c.wrong(users.referenced, why);
     }
-    let instance = target.value.clone();
-    Some(Holder { kind: Kind::AwsUser, instance, users: Users::Keys(user.clone()), at: users.referenced })
+    Some(Holder::new(Kind::AwsUser, &target.value, Users::Keys(user.clone()), users.referenced))
 }
 
 pub(super) fn known_realm(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &[Realm]) {
@@ -529,7 +542,7 @@ pub(super) fn known_realm(c: &mut Checks<'_>, realm: &Spanned<String>, realms: &
 fn known_account(c: &mut Checks<'_>, name: &Spanned<String>, targets: &[Target]) {
     let accounts = targets.iter().filter_map(|target| match &target.system {
         System::Aws(aws) => Some((target.name.as_str(), aws)),
-        System::Postgres { .. } | System::Redis { .. } => None,
+        System::Postgres { .. } | System::Mariadb { .. } | System::Redis { .. } => None,
     });
     match accounts.clone().find(|(known, _)| *known == name.value) {
         Some((_, aws)) if aws.tenant.is_none() => {

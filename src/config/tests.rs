@@ -4,6 +4,8 @@ mod aws;
 mod canary;
 #[path = "tests/kubernetes.rs"]
 mod kubernetes;
+#[path = "tests/mariadb.rs"]
+mod mariadb;
 
 use super::*;
 use crate::connector::recipe::{Keeper, Users};

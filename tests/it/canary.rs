@@ -29,6 +29,7 @@ mod kept;
 mod keyed;
 mod kubernetes;
 mod leak;
+mod maria;
 mod minted;
 mod panics;
 pub mod scans;

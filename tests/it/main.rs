@@ -55,6 +55,7 @@ mod github;
 mod intake;
 mod journal;
 mod kubernetes;
+mod mariadb;
 mod odd;
 mod owners;
 mod packages;

@@ -4,7 +4,7 @@ mod logins;
 mod rights;
 mod role;
 mod sessions;
-mod shelf;
+pub mod shelf;
 
 use std::sync::Arc;
 

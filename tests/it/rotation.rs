@@ -5,6 +5,7 @@
 mod adoption;
 mod approles;
 mod ends;
+mod mariadb;
 mod redis;
 mod rotated;
 pub mod safe;
@@ -59,11 +60,24 @@ pub enum Shape {
     AwsSpread,
     /// Two in turn in a Vault, read at AWS as well, with a webhook.
     Mixed,
+    /// One user of a MariaDB.
+    MariaOne,
+    /// Two in turn of a MariaDB.
+    MariaTwo,
+    /// The same, whose value AWS keeps.
+    MariaAws,
 }
 
 impl Shape {
     fn is_one(self) -> bool {
-        matches!(self, Self::One | Self::AwsOne)
+        matches!(self, Self::One | Self::AwsOne | Self::MariaOne)
+    }
+
+    fn behind(self) -> Behind {
+        match self {
+            Self::MariaOne | Self::MariaTwo | Self::MariaAws => Behind::Mariadb,
+            _ => Behind::Postgres,
+        }
     }
 
     fn is_spread(self) -> bool {
@@ -71,7 +85,10 @@ impl Shape {
     }
 
     fn keeper(self) -> Keeper {
-        if matches!(self, Self::AwsOne | Self::AwsTwo | Self::AwsSpread) { Keeper::AwsSecret } else { Keeper::Kv }
+        match self {
+            Self::AwsOne | Self::AwsTwo | Self::AwsSpread | Self::MariaAws => Keeper::AwsSecret,
+            _ => Keeper::Kv,
+        }
     }
 
     /// Where it is read as well: which keeper, in which realm.
@@ -80,9 +97,16 @@ impl Shape {
             Self::Spread => &[(Keeper::Kv, "test"), (Keeper::Kv, "other")],
             Self::AwsSpread => &[(Keeper::AwsSecret, safe::ACCOUNT), (Keeper::Kv, "other")],
             Self::Mixed => &[(Keeper::AwsSecret, safe::ACCOUNT)],
-            Self::One | Self::Two | Self::AwsOne | Self::AwsTwo => &[],
+            Self::One | Self::Two | Self::AwsOne | Self::AwsTwo | Self::MariaOne | Self::MariaTwo | Self::MariaAws => &[],
         }
     }
+}
+
+/// Where the users log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    Postgres,
+    Mariadb,
 }
 
 /// The servers, with a KV mount of its own.
@@ -105,6 +129,7 @@ pub struct Victim {
     /// The version that was current at first.
     pub first: i64,
     shelf: Shelf,
+    behind: Behind,
     pg: Postgres,
 }
 
@@ -117,6 +142,17 @@ pub async fn kv_mount(admin: &Admin, mount: &str) {
         (status == 200).then_some(())
     })
     .await;
+}
+
+impl Behind {
+    fn credential(self, users: &Users) -> CredentialId {
+        let (kind, host) = match self {
+            Self::Postgres => (Kind::PostgresRole, ""),
+            Self::Mariadb => (Kind::MariadbUser, "@%"),
+        };
+        let id: Vec<String> = users.names().iter().map(|user| format!("{user}{host}")).collect();
+        CredentialId::new(kind, "appdb", &id.join(",")).unwrap()
+    }
 }
 
 impl Ground {
@@ -138,10 +174,17 @@ impl Ground {
         };
         let first = users.names()[0].to_owned();
         let password = format!("first-{}", unique("pw"));
-        let pool = self.pg.pool().await;
-        for user in users.names() {
-            let login = if user == first { format!("LOGIN PASSWORD '{password}'") } else { "NOLOGIN".to_owned() };
-            sqlx::query(AssertSqlSafe(format!("CREATE ROLE \"{user}\" {login}"))).execute(&pool).await.unwrap();
+        let behind = shape.behind();
+        match behind {
+            Behind::Mariadb => mariadb::make(&users, &password).await,
+            Behind::Postgres => {
+                let pool = self.pg.pool().await;
+                for user in users.names() {
+                    let login =
+                        if user == first { format!("LOGIN PASSWORD '{password}'") } else { "NOLOGIN".to_owned() };
+                    sqlx::query(AssertSqlSafe(format!("CREATE ROLE \"{user}\" {login}"))).execute(&pool).await.unwrap();
+                }
+            }
         }
         let secret = json!({"username": first, "password": password, "host": "db.example"});
         let shelf = self.shelf(shape).await;
@@ -155,10 +198,9 @@ impl Ground {
             shelf.write(&copy, &secret).await;
             copies.push(copy);
         }
-        let id = users.names().join(",");
         let recipe = Recipe {
             name: base,
-            credential: CredentialId::new(Kind::PostgresRole, "appdb", &id).unwrap(),
+            credential: behind.credential(&users),
             place,
             copies,
             webhooks: hook.iter().map(|_| "deploy".to_owned()).collect(),
@@ -173,7 +215,8 @@ impl Ground {
         if let Some(hook) = &hook {
             registry.add(Arc::new(hook.caller()));
         }
-        Victim { recipe, registry, old: (first, password), hook, first: first_version, shelf, pg: self.pg.clone() }
+        let pg = self.pg.clone();
+        Victim { recipe, registry, old: (first, password), hook, first: first_version, shelf, behind, pg }
     }
 
     /// A place where two users' values may be.
@@ -231,8 +274,12 @@ impl Ground {
             made.unwrap().into_iter().for_each(|store| registry.add_store(store));
             registry.add_realm(realm(name, Vec::new()));
         }
-        let target = PostgresSettings::new(self.pg.url.clone().into());
-        registry.add(role::connect("appdb", &target, clock).await.unwrap());
+        if recipe.credential.kind() == Kind::MariadbUser {
+            registry.add(crate::mariadb::target_by(&crate::mariadb::shared()).await);
+        } else {
+            let target = PostgresSettings::new(self.pg.url.clone().into());
+            registry.add(role::connect("appdb", &target, clock).await.unwrap());
+        }
         registry.add_recipe(recipe.clone());
         registry
     }
@@ -279,7 +326,10 @@ impl Victim {
     }
 
     pub async fn works(&self, login: &(String, String)) -> bool {
-        self.pg.login(&login.0, &login.1).await.is_ok()
+        match self.behind {
+            Behind::Postgres => self.pg.login(&login.0, &login.1).await.is_ok(),
+            Behind::Mariadb => crate::mariadb::login(&login.0, &login.1).await.is_ok(),
+        }
     }
 
     /// As the witness sees it, not as Curfew says.

@@ -53,6 +53,7 @@ impl Stage {
             "vault-token",
             "vault-secret-id",
             "postgres-role",
+            "mariadb-user",
             "redis-user",
             "aws-access-key",
             "aws-user",

@@ -31,6 +31,7 @@ use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
 use crate::clock;
 use crate::connector::recipe::{Rotation, Users, of_store};
+use crate::connector::turns::{going, with_left};
 use crate::connector::vault::ConnectError;
 use crate::connector::{Connector, Failure, Gate, Subject, within};
 use crate::probe::Settle;
@@ -140,26 +141,6 @@ impl PostgresRole {
             Err(_) => Login::Unclear,
         }
     }
-}
-
-/// The users whose value goes.
-fn going(rotation: &Rotation) -> Result<Vec<&str>, Failure> {
-    match rotation.old_user() {
-        _ if rotation.ends => Ok(rotation.recipe.users.names()),
-        Some(user) => Ok(vec![user]),
-        None => refused("it is not known who has the old value"),
-    }
-}
-
-/// Those users, and those whose value was to go before: sessions of it may be left, though the user has another by now.
-fn with_left<'a>(mut users: Vec<&'a str>, rotation: &'a Rotation) -> Vec<&'a str> {
-    for left in rotation.turn.left.iter().filter_map(|left| left.user.as_deref()) {
-        // No name that the recipe does not know.
-        if !users.contains(&left) && rotation.recipe.users.names().contains(&left) {
-            users.push(left);
-        }
-    }
-    users
 }
 
 /// The OID that was recorded of `user`: those of all users are, in the recipe's order. `0`: there was no such role.

@@ -136,11 +136,11 @@ pub fn value() -> String {
     format!("{}-{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
-/// One rotation, step by step.
-pub struct Life {
+/// One rotation, step by step, at a target with an administrator's connection of its own kind.
+pub struct Life<A = PgConnection> {
     pub target: Arc<dyn Connector>,
     pub shelf: Arc<Shelf>,
-    pub admin: PgConnection,
+    pub admin: A,
     pub recipe: Recipe,
     pub turn: Turn,
     pub contains: bool,
@@ -162,13 +162,27 @@ impl Life {
     pub async fn with(two: bool, target: Arc<dyn Connector>) -> Self {
         let name = unique("App");
         let users = if two { Users::Two(format!("{name}_a"), format!("{name}_b")) } else { Users::One(name) };
-        let (mut admin, shelf, old) = (admin().await, Arc::new(Shelf::default()), value());
+        let (mut admin, old) = (admin().await, value());
         for user in users.names() {
             run(&mut admin, format!("CREATE ROLE {} LOGIN PASSWORD '{old}'", quoted(user))).await;
         }
         if let Users::Two(_, idle) = &users {
             run(&mut admin, format!("ALTER ROLE {} PASSWORD NULL NOLOGIN", quoted(idle))).await;
         }
+        Self::begin(target, admin, users, (Kind::PostgresRole, "app"), old)
+    }
+}
+
+impl<A> Life<A> {
+    /// The first of `users` has the value `old`.
+    pub fn begin(
+        target: Arc<dyn Connector>,
+        admin: A,
+        users: Users,
+        (kind, id): (Kind, &str),
+        old: String,
+    ) -> Self {
+        let (two, shelf) = (matches!(users, Users::Two(..)), Arc::new(Shelf::default()));
         let current = shelf.put(two.then(|| users.names()[0]), &old);
         let place = Place {
             keeper: Keeper::Kv,
@@ -180,7 +194,7 @@ impl Life {
         };
         let recipe = Recipe {
             name: "app".to_owned(),
-            credential: CredentialId::new(Kind::PostgresRole, "appdb", "app").unwrap(),
+            credential: CredentialId::new(kind, "appdb", id).unwrap(),
             place,
             users,
             password: PasswordRules::default(),
@@ -246,6 +260,7 @@ impl Life {
         if act == Act::Set {
             self.turn.is_set = true;
             self.turn.set_ms = output.done_ms.or(self.turn.set_ms);
+            self.turn.mark = output.mark.clone().or(self.turn.mark.take());
         }
         output
     }
@@ -299,7 +314,9 @@ impl Life {
     pub fn user(&self, place: usize) -> String {
         self.recipe.users.names()[place].to_owned()
     }
+}
 
+impl Life {
     pub async fn login(&self, place: usize, value: &str) -> Result<PgConnection, sqlx::Error> {
         Postgres::shared().login(&self.user(place), value).await
     }

@@ -125,7 +125,7 @@ async fn assert_given_back(victim: &Victim, what: &str) {
 
 async fn a_consumer_that_cannot_work_with_the_new_value_gets_the_old_one_back(store: Store) {
     let ground = Ground::new().await;
-    for shape in [Shape::One, Shape::Two] {
+    for shape in [Shape::One, Shape::Two, Shape::MariaOne, Shape::MariaTwo] {
         let victim = ground.victim(shape, consumers(3_600_000, Late::Hold)).await;
         let stage = Stage::new(store.fresh(), victim.registry.clone());
         let journal = stage.open().await;
@@ -159,7 +159,7 @@ async fn giving_the_old_value_back_survives_every_kill_with_two_users(store: Sto
     every_kill_on_the_way_back(store, Shape::Two).await;
 }
 
-async fn every_kill_on_the_way_back(store: Store, shape: Shape) {
+pub(super) async fn every_kill_on_the_way_back(store: Store, shape: Shape) {
     let ground = Ground::new().await;
     every_kill_of(async |death| {
         let what = format!("{shape:?} killed {death:?} on the way back");

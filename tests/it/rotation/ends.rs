@@ -21,12 +21,18 @@ pub(super) async fn open_case(journal: &dyn Journal, victim: &Victim) {
 }
 
 impl Victim {
-    pub(super) async fn assert_ended(&self, what: &str) {
-        assert!(!self.works(&self.old).await, "{what}: the value works");
+    async fn open_users(&self) -> i64 {
+        if self.behind == Behind::Mariadb {
+            return super::mariadb::open(&self.recipe.users).await;
+        }
         let open = "SELECT count(*) FROM pg_roles WHERE rolcanlogin AND rolname = ANY ($1)";
         let pool = self.pg.pool().await;
-        let open: i64 = sqlx::query_scalar(open).bind(self.recipe.users.names()).fetch_one(&pool).await.unwrap();
-        assert_eq!(open, 0, "{what}: a user can log in");
+        sqlx::query_scalar(open).bind(self.recipe.users.names()).fetch_one(&pool).await.unwrap()
+    }
+
+    pub(super) async fn assert_ended(&self, what: &str) {
+        assert!(!self.works(&self.old).await, "{what}: the value works");
+        assert_eq!(self.open_users().await, 0, "{what}: a user can log in");
         let Place { mount, path, .. } = &self.recipe.place;
         for path in [path.clone(), format!("curfew-pending/{path}")] {
             let (_, body) = self.shelf.admin.call("GET", &format!("{mount}/data/{path}"), Value::Null).await;

@@ -92,6 +92,7 @@ impl Ground {
             hook: None,
             first: 1,
             shelf: super::safe::Shelf::of(&self.admin),
+            behind: super::Behind::Postgres,
             pg: self.pg.clone(),
         };
         Cache { victim, nodes, user: user.to_owned() }

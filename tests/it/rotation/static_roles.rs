@@ -75,6 +75,7 @@ impl Ground {
             hook: None,
             first: 1,
             shelf: super::safe::Shelf::of(&self.admin),
+            behind: super::Behind::Postgres,
             pg: self.pg.clone(),
         };
         let (first, value) = handed_out(&victim).await;

@@ -152,7 +152,7 @@ async fn a_new_value_that_leaks_before_the_old_one_is_cut_takes_both_with_it(sto
 
 async fn every_candidate_is_rejected_and_the_old_value_works_on(store: Store) {
     let ground = Ground::new().await;
-    for shape in [Shape::One, Shape::Two] {
+    for shape in [Shape::One, Shape::Two, Shape::MariaOne, Shape::MariaTwo] {
         let victim = ground.victim(shape, Adoption::default()).await;
         let picky = Picky(Arc::default());
         let stage = Stage::new(store.fresh(), picky.before(&victim.registry));

@@ -7,7 +7,8 @@ use super::{PostgresRole, Role, VERSION, going, of_store, recorded, refused, val
 use crate::case::record::{FailureKind, Output};
 use crate::connector::candidate::check;
 use crate::connector::postgres::{LOOKS, quoted};
-use crate::connector::recipe::{Rotation, Stored, Which};
+use crate::connector::recipe::{Rotation, Which};
+use crate::connector::turns::reads_of;
 use crate::connector::{Failure, Subject};
 
 /// Older ones take a verifier for a password.
@@ -167,11 +168,4 @@ impl PostgresRole {
         }
         Err(Failure::new(FailureKind::Unknown, "terminated sessions have not ended yet"))
     }
-}
-
-/// Of two users: whether `current`, what consumers read, is of the one whose turn it is to take candidates. Then somebody
-/// else wrote it, and it must go on working; unless it leaked, or a promotion of ours is in doubt.
-fn reads_of(rotation: &Rotation, current: Option<&Stored>, user: &str) -> bool {
-    let its = current.is_some_and(|stored| stored.user.as_deref() == Some(user));
-    rotation.recipe.users.overlap() && !rotation.contains && its
 }

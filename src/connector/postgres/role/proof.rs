@@ -6,6 +6,7 @@ use crate::case::record::{Answer, Level, Residue};
 use crate::connector::postgres::SELF;
 use crate::connector::postgres::answers::Login;
 use crate::connector::recipe::{Rotation, Stored, Users, Which};
+use crate::connector::turns::Holder;
 use crate::connector::{Failure, Subject};
 
 /// Whether we may end a user's sessions: by the role for it, or as a member of the user.
@@ -32,25 +33,6 @@ impl Default for Sight {
 impl Sight {
     fn of(answer: Answer, control: bool) -> Self {
         Self { answer, control, residue: Vec::new(), level: Level::Target }
-    }
-}
-
-/// What consumers read, and who logs in with it.
-struct Holder<'a> {
-    user: &'a str,
-    stored: &'a Stored,
-}
-
-impl<'a> Holder<'a> {
-    fn of(rotation: &'a Rotation, current: Option<&'a Stored>) -> Option<Self> {
-        let stored = current?;
-        let names = rotation.recipe.users.names();
-        let user = match (&rotation.recipe.users, &stored.user) {
-            (Users::One(user) | Users::Many(user) | Users::Keys(user), _) => user.as_str(),
-            (Users::Two(..), Some(user)) => names.into_iter().find(|name| name == user)?,
-            (Users::Two(..), None) => return None,
-        };
-        Some(Self { user, stored })
     }
 }
 

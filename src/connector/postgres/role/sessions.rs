@@ -2,7 +2,8 @@
 
 use super::{PostgresRole, Role};
 use crate::connector::Failure;
-use crate::connector::recipe::{Rotation, Users};
+use crate::connector::recipe::Rotation;
+use crate::connector::turns::has_new;
 
 /// Sessions of who logged in, whatever SET ROLE or SET SESSION AUTHORIZATION made of them since. When they began is NULL
 /// for who may not see it. Workers that the server starts by itself have no login. With the server's clock, and how long a
@@ -35,13 +36,8 @@ pub(super) enum Scope {
 impl Scope {
     /// Of `user`, who has this row now, if any.
     pub(super) fn of(rotation: &Rotation, user: &str, role: Option<&Role>) -> Self {
-        let turn = &rotation.turn;
-        let has_new = match &rotation.recipe.users {
-            Users::One(_) | Users::Many(_) | Users::Keys(_) => true,
-            Users::Two(..) => turn.new.as_ref().is_some_and(|new| new.user.as_deref().is_none_or(|own| own == user)),
-        };
-        match turn.set_ms {
-            _ if role.is_none_or(|role| !role.can_log_in) || !has_new => Self::All,
+        match rotation.turn.set_ms {
+            _ if role.is_none_or(|role| !role.can_log_in) || !has_new(rotation, user) => Self::All,
             Some(set_ms) => Self::Before(set_ms),
             None if rotation.contains => Self::All,
             None => Self::Nothing,
