@@ -222,7 +222,7 @@ impl MariadbUsers {
             if !account.is_protected {
                 account.is_ours()?;
             }
-            if !accounts.rotation.contains && !account.answers(&session, &session.namesakes(name).await?) {
+            if !accounts.rotation.contains && !session.reaches(&account).await? {
                 return refused("logins from here do not reach this account: another host, or TLS");
             }
             there.push(name.user.as_str());

@@ -97,7 +97,9 @@ impl Shape {
             Self::Spread => &[(Keeper::Kv, "test"), (Keeper::Kv, "other")],
             Self::AwsSpread => &[(Keeper::AwsSecret, safe::ACCOUNT), (Keeper::Kv, "other")],
             Self::Mixed => &[(Keeper::AwsSecret, safe::ACCOUNT)],
-            Self::One | Self::Two | Self::AwsOne | Self::AwsTwo | Self::MariaOne | Self::MariaTwo | Self::MariaAws => &[],
+            Self::One | Self::Two | Self::AwsOne | Self::AwsTwo | Self::MariaOne | Self::MariaTwo | Self::MariaAws => {
+                &[]
+            }
         }
     }
 }

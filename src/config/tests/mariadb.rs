@@ -42,7 +42,9 @@ fn what_is_wrong_with_users_of_a_mariadb_is_said() {
         ("mariadb: {url_fiel: u}", format!("users: [a@%], {ONE}"), "url_file"),
         (
             MARIADB,
-            format!("users: [a@%], {ONE}}}\n  - {{name: other, target: shop, users: [a@%], store: {{realm: prod, path: b}}"),
+            format!(
+                "users: [a@%], {ONE}}}\n  - {{name: other, target: shop, users: [a@%], store: {{realm: prod, path: b}}"
+            ),
             "rotated twice",
         ),
     ] {
@@ -50,7 +52,9 @@ fn what_is_wrong_with_users_of_a_mariadb_is_said() {
         assert!(said.contains(why), "{rotation}: {said}");
     }
     // The same name from elsewhere is another account.
-    let more = format!("users: [a@%], {ONE}}}\n  - {{name: other, target: shop, users: [a@localhost], store: {{realm: prod, path: b}}");
+    let more = format!(
+        "users: [a@%], {ONE}}}\n  - {{name: other, target: shop, users: [a@localhost], store: {{realm: prod, path: b}}"
+    );
     assert_eq!(with(MARIADB, &more).unwrap().recipes.len(), 2);
     let opens = WHOLE.replace("target: appdb}", "target: shop}");
     let appdb = "  - {name: appdb, postgres: {url_file: /path/with/url}}\n";

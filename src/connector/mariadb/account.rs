@@ -31,7 +31,9 @@ impl Name {
         }
         let is_host = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"%_.:/-".contains(&b);
         if !(1..=255).contains(&host.len()) || !host.bytes().all(is_host) {
-            return Err("an account's host is a name in small letters, an address, a network or a pattern, such as `%`");
+            return Err(
+                "an account's host is a name in small letters, an address, a network or a pattern, such as `%`",
+            );
         }
         Ok(Self { user: user.to_owned(), host: host.to_owned() })
     }
@@ -85,12 +87,6 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Whether a login of ours says something of its password.
-    pub(super) fn answers(&self, session: &Session, all: &[Name]) -> bool {
-        let is_alike = self.needs_tls == 0 || (self.needs_tls == 1 && session.is_tls);
-        is_alike && whose(all, &self.name.user, &session.machine) == Whose::Of(&self.name)
-    }
-
     /// Whether it is ours to change.
     ///
     /// # Errors
@@ -169,6 +165,13 @@ impl Session {
             Some(account) => account.is_ours().map(|()| account),
             None => Err(Failure::new(FailureKind::Gone, "the account is gone")),
         }
+    }
+
+    /// Whether a login of ours says something of the account's password.
+    pub(super) async fn reaches(&mut self, account: &Account) -> Result<bool, Failure> {
+        let all = self.namesakes(&account.name).await?;
+        let is_alike = account.needs_tls == 0 || (account.needs_tls == 1 && self.is_tls);
+        Ok(is_alike && whose(&all, &account.name.user, &self.machine) == Whose::Of(&account.name))
     }
 
     /// All accounts that a login or a session of this user name may be of; this one also when it is gone, since its

@@ -21,9 +21,7 @@ pub fn failure(error: &Error, has_effect: bool) -> Failure {
     let doubt = if has_effect { FailureKind::Unknown } else { FailureKind::Unavailable };
     let (kind, note) = match number(error) {
         // Access denied, of a password or of an account without one; locked, blocked, expired; no account for our machine.
-        Some(1045 | 1698 | 4151 | 4150 | 1862 | 1820 | 1130) => {
-            (FailureKind::Denied, "MariaDB refuses our own login")
-        }
+        Some(1045 | 1698 | 4151 | 4150 | 1862 | 1820 | 1130) => (FailureKind::Denied, "MariaDB refuses our own login"),
         // On a database, a table, a column; a right of the server; to end a session.
         Some(1044 | 1142 | 1143 | 1227 | 1095) => {
             (FailureKind::Denied, "our own user lacks a right: see deploy/mariadb")
@@ -35,7 +33,9 @@ pub fn failure(error: &Error, has_effect: bool) -> Failure {
         // Interrupted: by somebody, by `max_statement_time`, with its connection.
         Some(1317 | 1969 | 1927) => (doubt, "MariaDB broke it off"),
         // An account that is gone; and as well one whose new password a plugin would have to see.
-        Some(1396) => (FailureKind::Refused, "MariaDB does not change this account: a plugin may want to check passwords"),
+        Some(1396) => {
+            (FailureKind::Refused, "MariaDB does not change this account: a plugin may want to check passwords")
+        }
         Some(1290) => (FailureKind::Refused, "an option of this MariaDB forbids it"),
         Some(1146) => (FailureKind::Refused, "this MariaDB has no mysql.global_priv: it is older than 10.4"),
         Some(_) => (FailureKind::Refused, "MariaDB refuses the statement as such"),
@@ -64,6 +64,8 @@ pub enum Login {
     Refused,
     /// The password is right, and the account is locked.
     Locked,
+    /// Too many wrong passwords came before: it is not looked at.
+    Blocked,
     /// Says nothing of the password.
     Unclear,
 }
@@ -74,9 +76,10 @@ pub fn login(error: &Error) -> Login {
     match number(error) {
         Some(1045) => Login::Refused,
         Some(4151) => Login::Locked,
+        Some(4150) => Login::Blocked,
         Some(1820 | 1862) => Login::Expired,
-        // Among others: 4150 too many wrong passwords before, 1040 and 1226 too many connections, 1130 no account for our
-        // machine, 1698 an account without a password.
+        // Among others: 1040 and 1226 too many connections, 1130 no account for our machine, 1698 an account without a
+        // password.
         _ => Login::Unclear,
     }
 }

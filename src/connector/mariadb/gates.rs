@@ -18,7 +18,7 @@ impl MariadbUsers {
         let candidate = rotation.candidate().await.map_err(of_store)?;
         let mut session = self.open().await?;
         let Some(account) = session.account(name).await? else { return refused("there is no such account") };
-        if !account.answers(&session, &session.namesakes(name).await?) {
+        if !session.reaches(&account).await? {
             return refused("logins from here do not reach this account: another host, or TLS");
         }
         if let Some(old) = rotation.old_user().filter(|_| rotation.recipe.users.overlap()) {
@@ -34,7 +34,7 @@ impl MariadbUsers {
             Login::Refused => Err(Failure::new(FailureKind::Rejected, "the login with the candidate is refused")),
             Login::Locked => Err(Failure::new(FailureKind::Rejected, "the account of the candidate is locked")),
             Login::Expired => refused("the account's passwords have expired as soon as they are set"),
-            Login::Unclear => {
+            Login::Blocked | Login::Unclear => {
                 Err(Failure::new(FailureKind::Unavailable, "the login with the candidate says nothing of it"))
             }
         }

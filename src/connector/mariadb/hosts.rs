@@ -32,9 +32,8 @@ enum Rank {
     One,
 }
 
-/// Of which of `accounts` a session of `user` is that came from `machine`: as `PROCESSLIST.HOST` or USER() names it.
-pub fn whose<'a>(accounts: &'a [Name], user: &str, machine: &str) -> Whose<'a> {
-    let client = without_port(machine);
+/// Of which of `accounts` a session of `user` is that came from the machine `client`: its name, or its address.
+pub fn whose<'a>(accounts: &'a [Name], user: &str, client: &str) -> Whose<'a> {
     let own = accounts.iter().filter(|account| account.user == user || account.user.is_empty());
     let fits: Vec<(Rank, Option<bool>, &Name)> = own
         .map(|account| (rank(&account.host), fits(&account.host, client), account))
@@ -50,12 +49,9 @@ pub fn whose<'a>(accounts: &'a [Name], user: &str, machine: &str) -> Whose<'a> {
     }
 }
 
-/// A client of TCP is shown with its port.
-fn without_port(machine: &str) -> &str {
-    match machine.rsplit_once(':') {
-        Some((client, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => client,
-        _ => machine,
-    }
+/// The machine in what `PROCESSLIST.HOST` shows: a client of TCP has its port there, one of a socket has none.
+pub fn without_port(shown: &str) -> &str {
+    shown.rsplit_once(':').map_or(shown, |(client, _)| client)
 }
 
 fn rank(host: &str) -> Rank {
@@ -135,7 +131,7 @@ mod tests {
     #[track_caller]
     fn is_of(accounts: &[&str], machine: &str, wanted: Option<&str>) {
         let accounts = named(accounts);
-        match (whose(&accounts, "app", machine), wanted) {
+        match (whose(&accounts, "app", without_port(machine)), wanted) {
             (Whose::Of(account), Some(wanted)) => assert_eq!(account.to_string(), wanted),
             (Whose::Nobodys, None) => {}
             (other, _) => panic!("{other:?} instead of {wanted:?}"),
@@ -144,7 +140,7 @@ mod tests {
 
     #[track_caller]
     fn is_unclear(accounts: &[&str], machine: &str) {
-        assert_eq!(whose(&named(accounts), "app", machine), Whose::Unclear);
+        assert_eq!(whose(&named(accounts), "app", without_port(machine)), Whose::Unclear);
     }
 
     #[test]
@@ -179,10 +175,10 @@ mod tests {
     fn an_anonymous_account_with_a_more_exact_host_takes_the_name() {
         let mut all = named(&["app@%"]);
         all.push(Name { user: String::new(), host: "localhost".to_owned() });
-        assert_eq!(whose(&all, "app", "localhost:1"), Whose::Of(&all[1]));
-        assert_eq!(whose(&all, "app", "10.0.0.7:1"), Whose::Of(&all[0]));
+        assert_eq!(whose(&all, "app", "localhost"), Whose::Of(&all[1]));
+        assert_eq!(whose(&all, "app", "10.0.0.7"), Whose::Of(&all[0]));
         all.push(Name { user: String::new(), host: "%".to_owned() });
-        assert_eq!(whose(&all, "app", "10.0.0.7:1"), Whose::Of(&all[0]));
+        assert_eq!(whose(&all, "app", "10.0.0.7"), Whose::Of(&all[0]));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Whether the old value still opens anything. At most two wrong logins of one account in a row for each look, below what
 //! blocks it (`max_password_errors`).
 
-use super::answers::Login;
+use secrecy::SecretString;
+
 use super::account::Name;
+use super::answers::Login;
 use super::open::Scope;
 use super::session::Session;
 use super::{Accounts, MariadbUsers};
@@ -87,27 +89,27 @@ impl MariadbUsers {
 
     async fn door(&self, session: &mut Session, name: &Name) -> Result<Door, Failure> {
         let Some(account) = session.account(name).await? else { return Ok(Door::Gone) };
-        if !account.answers(session, &session.namesakes(name).await?) {
+        if !session.reaches(&account).await? {
             return Ok(Door::Elsewhere);
         }
         Ok(if account.is_locked { Door::Locked } else { Door::Open })
     }
 
     /// Whether a login with `value` is let in. `None`: it cannot be said.
-    async fn lets_in(&self, name: &Name, door: Door, value: &Stored) -> Option<bool> {
-        match self.log_in(name, &value.value).await {
+    async fn lets_in(&self, name: &Name, door: Door, value: &SecretString) -> Option<bool> {
+        match self.log_in(name, value).await {
             // With an expired password another one can be set, and with that everything done.
             Login::In | Login::Expired => Some(true),
             Login::Refused => Some(false),
-            Login::Locked if door == Door::Locked => Some(false),
-            Login::Locked | Login::Unclear => None,
+            Login::Locked | Login::Blocked if door == Door::Locked => Some(false),
+            Login::Locked | Login::Blocked | Login::Unclear => None,
         }
     }
 
     /// A control: a password that nobody knows is refused. Where everybody is let in, a refusal means something else.
-    async fn refuses_nobodys(&self, accounts: &Accounts<'_>, name: &Name) -> bool {
+    async fn refuses_nobodys(&self, accounts: &Accounts<'_>, name: &Name, door: Door) -> bool {
         let nobodys = candidate(&accounts.rotation.recipe.password);
-        self.log_in(name, &nobodys).await == Login::Refused
+        self.lets_in(name, door, &nobodys).await == Some(false)
     }
 
     /// The old value is still stored: it is tried.
@@ -126,13 +128,13 @@ impl MariadbUsers {
             Door::Elsewhere => return Ok(Sight::default()),
             Door::Locked | Door::Open => {}
         }
-        match self.lets_in(name, door, old).await {
+        match self.lets_in(name, door, &old.value).await {
             Some(true) => return Ok(Sight::of(Answer::Accepted, true)),
             Some(false) => {}
             None => return Ok(Sight::default()),
         }
         let control =
-            self.refuses_nobodys(accounts, name).await && self.lets_in_new(session, accounts, holder).await?;
+            self.refuses_nobodys(accounts, name, door).await && self.lets_in_new(session, accounts, holder).await?;
         Ok(Sight::of(Answer::Refused, control))
     }
 
@@ -166,7 +168,8 @@ impl MariadbUsers {
         let mut refuses = true;
         for user in user.map_or(rotation.recipe.users.names(), |user| vec![user]) {
             let name = accounts.named(user)?;
-            match self.door(session, name).await? {
+            let door = self.door(session, name).await?;
+            match door {
                 Door::Gone => continue,
                 Door::Elsewhere => return Ok(Sight::default()),
                 Door::Locked => {}
@@ -181,7 +184,7 @@ impl MariadbUsers {
                     }
                 }
             }
-            refuses = refuses && self.refuses_nobodys(accounts, name).await;
+            refuses = refuses && self.refuses_nobodys(accounts, name, door).await;
         }
         Ok(Sight::of(Answer::Refused, refuses))
     }
@@ -196,7 +199,8 @@ impl MariadbUsers {
         let (mut control, mut asked) = (true, false);
         for name in &accounts.all {
             let door = self.door(session, name).await?;
-            let mut of_user = values.iter().filter(|(user, _)| *user == name.user).map(|(_, stored)| *stored).peekable();
+            let mut of_user =
+                values.iter().filter(|(user, _)| *user == name.user).map(|(_, stored)| *stored).peekable();
             match door {
                 Door::Gone => continue,
                 Door::Elsewhere => return Ok(Sight::default()),
@@ -204,14 +208,14 @@ impl MariadbUsers {
                 Door::Open | Door::Locked => {}
             }
             for stored in of_user {
-                match self.lets_in(name, door, stored).await {
+                match self.lets_in(name, door, &stored.value).await {
                     Some(true) => return Ok(Sight::of(Answer::Accepted, true)),
                     Some(false) => {}
                     None => return Ok(Sight::default()),
                 }
             }
             if !std::mem::replace(&mut asked, true) {
-                control = self.refuses_nobodys(accounts, name).await;
+                control = self.refuses_nobodys(accounts, name, door).await;
             }
         }
         Ok(Sight::of(Answer::Refused, control))

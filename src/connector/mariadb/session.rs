@@ -6,6 +6,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::account::Name;
+use super::hosts::without_port;
 use super::{answers, bounded};
 use crate::case::record::FailureKind;
 use crate::connector::Failure;
@@ -111,7 +112,8 @@ impl Session {
         let rows: Vec<(i64, String, String)> = bounded(self.timeout, false, rows).await?;
         // Here upper and lower case are alike; of names they are not.
         let exactly = rows.into_iter().filter(|(_, its, _)| its == user);
-        Ok(exactly.map(|(id, _, machine)| Seen { id, machine }).collect())
+        let seen = |(id, _, shown): (i64, String, String)| Seen { id, machine: without_port(&shown).to_owned() };
+        Ok(exactly.map(seen).collect())
     }
 
     /// Whether there are other servers with the same accounts: what is open there is not seen here.

@@ -81,8 +81,14 @@ async fn a_server_that_is_full_or_blocks_says_nothing_of_a_password() {
     for number in [1045, 4150] {
         assert_eq!(tried(&as_user(&own.url, &user, "wrong")).await.1, number);
     }
-    assert_eq!(tried(&as_user(&own.url, &user, &life.new)).await, (Login::Unclear, 4150));
+    assert_eq!(tried(&as_user(&own.url, &user, &life.new)).await, (Login::Blocked, 4150));
     assert_eq!(life.probe().await, (Answer::Unknown, false, false));
+    // One that is locked lets nobody in, blocked or not.
+    life.sql(0, "ALTER USER {} ACCOUNT LOCK").await;
+    for _ in 0..3 {
+        assert_eq!(life.probe().await, DEAD);
+    }
+    life.sql(0, "ALTER USER {} ACCOUNT UNLOCK").await;
     run(&mut admin, "SET GLOBAL max_password_errors = 100".to_owned()).await;
     run(&mut admin, "FLUSH PRIVILEGES".to_owned()).await;
     assert_eq!(life.probe().await, DEAD);

@@ -319,7 +319,10 @@ async fn the_least_grants_are_enough_and_no_value_is_in_the_logs() {
         assert_eq!(life.probe().await, DEAD);
         let logged = std::fs::read(env("CURFEW_TEST_MARIADB_LOG")).unwrap();
         let logged = String::from_utf8_lossy(&logged);
-        assert!(logged.contains("ALTER USER") && logged.contains(&life.user(0)) && logged.contains(&name), "it is logged");
+        assert!(
+            logged.contains("ALTER USER") && logged.contains(&life.user(0)) && logged.contains(&name),
+            "it is logged"
+        );
         let changes = super::changes(env("CURFEW_TEST_MARIADB_DATA").as_ref());
         assert!(changes.contains(&hashed(&life.new)), "the hash is in the binary log");
         for value in [&life.old, &life.new] {
@@ -363,10 +366,7 @@ async fn a_right_that_is_lacking_is_said() {
     assert_eq!(life.act(Act::EndSessions).await.derived, 1);
     assert_eq!(life.probe().await, DEAD);
     // Our own login is refused: that is about our access.
-    for (breaks, mends) in [
-        ("ACCOUNT LOCK", "ACCOUNT UNLOCK"),
-        ("PASSWORD EXPIRE", "PASSWORD EXPIRE NEVER"),
-    ] {
+    for (breaks, mends) in [("ACCOUNT LOCK", "ACCOUNT UNLOCK"), ("PASSWORD EXPIRE", "PASSWORD EXPIRE NEVER")] {
         run(&mut admin, format!("ALTER USER '{own}'@'%' {breaks}")).await;
         let failure = life.target.observe(&life.subject()).await.unwrap_err();
         assert_eq!((failure.kind, failure.blocks_system), (FailureKind::Denied, true), "{breaks}");

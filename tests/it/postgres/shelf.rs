@@ -175,13 +175,7 @@ impl Life {
 
 impl<A> Life<A> {
     /// The first of `users` has the value `old`.
-    pub fn begin(
-        target: Arc<dyn Connector>,
-        admin: A,
-        users: Users,
-        (kind, id): (Kind, &str),
-        old: String,
-    ) -> Self {
+    pub fn begin(target: Arc<dyn Connector>, admin: A, users: Users, (kind, id): (Kind, &str), old: String) -> Self {
         let (two, shelf) = (matches!(users, Users::Two(..)), Arc::new(Shelf::default()));
         let current = shelf.put(two.then(|| users.names()[0]), &old);
         let place = Place {
