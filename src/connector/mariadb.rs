@@ -218,14 +218,15 @@ impl MariadbUsers {
         let mut there = Vec::new();
         for name in &accounts.all {
             let Some(account) = session.account(name).await? else { continue };
-            seen.protected |= account.is_protected;
-            if !account.is_protected {
-                account.is_ours()?;
+            there.push(name.user.as_str());
+            if account.is_protected {
+                seen.protected = true;
+                continue;
             }
+            account.is_ours()?;
             if !accounts.rotation.contains && !session.reaches(&account).await? {
                 return refused("logins from here do not reach this account: another host, or TLS");
             }
-            there.push(name.user.as_str());
         }
         session.close().await;
         let known = match accounts.rotation.old_user() {

@@ -2,6 +2,7 @@
 
 pub mod life;
 mod logins;
+mod odd;
 pub mod own;
 mod rights;
 mod user;

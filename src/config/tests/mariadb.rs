@@ -31,9 +31,9 @@ fn users_are_accounts_with_a_host() {
 fn what_is_wrong_with_users_of_a_mariadb_is_said() {
     for (target, rotation, why) in [
         (MARIADB, format!("users: [app], {ONE}"), "`<user>@<host>`"),
-        (MARIADB, format!("users: [\"@%\"], {ONE}"), "1 to 80 bytes"),
+        (MARIADB, format!("users: [\"@%\"], {ONE}"), "1 to 80 ASCII"),
         (MARIADB, format!("users: [app@Host], {ONE}"), "small letters"),
-        (MARIADB, format!("users: [\"a'b@%\"], {ONE}"), "no quotes"),
+        (MARIADB, format!("users: [\"a'b@%\"], {ONE}"), "comma, quote"),
         (MARIADB, format!("users: [a@%, b@%, c@%], {TWO}"), "two that take turns"),
         (MARIADB, format!("users: [a@%, a@localhost], {TWO}"), "different names"),
         (MARIADB, format!("users: [a@%, b@%], {ONE}"), "whose turn it is"),

@@ -8,7 +8,7 @@ use crate::connector::recipe::Rotation;
 use crate::connector::turns::has_new;
 
 /// By how much two readings of a server's start may differ: it says for how many whole seconds it runs.
-const START_S: i64 = 2;
+const START_S: i64 = 1;
 
 /// What parts older connections from younger ones, at one server while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(Mark::read(&mark.written()), Some(mark));
         for (since_s, scope) in [
             (999, Scope::Before(70)),
-            (1_002, Scope::Before(70)),
+            (1_001, Scope::Before(70)),
             (5_000, Scope::Nothing),
             (2_000, Scope::Unclear),
             (500, Scope::Unclear),

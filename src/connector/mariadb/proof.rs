@@ -199,12 +199,12 @@ impl MariadbUsers {
         let (mut control, mut asked) = (true, false);
         for name in &accounts.all {
             let door = self.door(session, name).await?;
-            let mut of_user =
-                values.iter().filter(|(user, _)| *user == name.user).map(|(_, stored)| *stored).peekable();
+            let of_user: Vec<&Stored> =
+                values.iter().filter(|(user, _)| *user == name.user).map(|(_, stored)| *stored).collect();
             match door {
                 Door::Gone => continue,
                 Door::Elsewhere => return Ok(Sight::default()),
-                Door::Open if of_user.peek().is_none() => return Ok(Sight::default()),
+                Door::Open if of_user.is_empty() => return Ok(Sight::default()),
                 Door::Open | Door::Locked => {}
             }
             for stored in of_user {

@@ -30,7 +30,7 @@ use super::{PostgresSettings, SELF, bounded};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
 use crate::clock;
-use crate::connector::recipe::{Rotation, Users, of_store};
+use crate::connector::recipe::{Users, of_store};
 use crate::connector::turns::{going, with_left};
 use crate::connector::vault::ConnectError;
 use crate::connector::{Connector, Failure, Gate, Subject, within};

@@ -21,7 +21,7 @@ impl Life<MySqlConnection> {
     }
 
     pub async fn by(two: bool, target: Arc<dyn Connector>) -> Self {
-        let name = unique("App@ü");
+        let name = unique("App@x");
         let users = if two { Users::Two(format!("{name}_a"), format!("{name}_b")) } else { Users::One(name) };
         Self::made_by(admin().await, users, target).await
     }

@@ -90,6 +90,13 @@ async fn after_a_restart_what_is_open_is_of_the_new_value() {
     life.look().await;
     life.renew().await;
     let marked = life.turn.mark.clone().unwrap();
+    // When it was started is known to the second.
+    until("some seconds", || async {
+        let seconds = "SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS \
+             WHERE VARIABLE_NAME = 'UPTIME'";
+        (sqlx::query_scalar::<_, i64>(seconds).fetch_one(&mut own.admin().await).await.unwrap() > 4).then_some(())
+    })
+    .await;
     own.restart().await;
     let new = life.new.clone();
     let mut session = MySqlConnection::connect_with(&as_user(&own.url, &life.user(0), &new)).await.unwrap();

@@ -40,7 +40,6 @@ async fn what_only_the_old_user_has_is_named_by_kind() {
         ("GRANT g TO {} WITH ADMIN OPTION", "(roles: 1)", ""),
         ("SET DEFAULT ROLE g FOR {}", "(attributes: 1)", ""),
         ("GRANT PROXY ON third TO {}", "(proxies: 1)", ""),
-        ("GRANT PROXY ON third TO {} WITH GRANT OPTION", "(proxies: 1)", ""),
         ("ALTER USER {} PASSWORD EXPIRE INTERVAL 90 DAY", "(attributes: 1)", ""),
     ] {
         life.sql(0, &filled(only)).await;
