@@ -5,7 +5,7 @@
 --
 -- Put Curfew's machine in the place of '%', and add REQUIRE SSL where it is another one than MariaDB's.
 
-CREATE USER curfew@'%' IDENTIFIED VIA mysql_native_password USING 'invalid' WITH MAX_USER_CONNECTIONS 20;
+CREATE USER curfew@'%' IDENTIFIED VIA mysql_native_password USING 'invalid' WITH MAX_USER_CONNECTIONS 40;
 
 -- To set and lock: of any account, an administrator's as well. MariaDB cannot narrow that, so this login is worth one.
 -- To see whose sessions are open, with their statements. To end them.

@@ -8,7 +8,7 @@
 //! ours that was opened after it. A login that has said its name before, and goes on after, is shown with that number and
 //! name, and let in by what was set before (measured): so it counts as a session, and is ended like one.
 //!
-//! Accounts are a name and a host; the same name from elsewhere is another account, and is left alone ([`hosts`]). Served
+//! Accounts are a name and a host; the same name from elsewhere is another account, and is left alone (`hosts`). Served
 //! are accounts with a password that MariaDB keeps, and no other way in. Administrators, who could change accounts, and our
 //! own are protected. What our user needs: `deploy/mariadb/`.
 //!

@@ -11,9 +11,11 @@ use super::{answers, bounded};
 use crate::case::record::FailureKind;
 use crate::connector::Failure;
 
-/// Who we are, from where, at what: VERSION(), whether it takes changes, the connection's number, the server's clock and
+/// Asked first: another server may not understand the rest.
+const VERSION: &str = "SELECT CAST(VERSION() AS CHAR)";
+/// Who we are, and from where; whether it takes changes, the connection's number, the server's clock and
 /// since when it runs (milliseconds, and seconds that may be one off), nodes of its cluster, whether TLS is used.
-const OWN: &str = "SELECT CAST(CURRENT_USER() AS CHAR), CAST(USER() AS CHAR), CAST(VERSION() AS CHAR), \
+const OWN: &str = "SELECT CAST(CURRENT_USER() AS CHAR), CAST(USER() AS CHAR), \
      CAST(@@GLOBAL.read_only AS SIGNED), CAST(CONNECTION_ID() AS SIGNED), CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), \
      CAST(UNIX_TIMESTAMP() AS SIGNED) - (SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS \
      WHERE VARIABLE_NAME = 'UPTIME'), \
@@ -58,7 +60,7 @@ pub(super) struct Seen {
     pub(super) machine: String,
 }
 
-type Row = (String, String, String, i64, i64, i64, i64, i64, i64);
+type Row = (String, String, i64, i64, i64, i64, i64, i64);
 
 impl Session {
     /// Logs in as our own user.
@@ -68,12 +70,13 @@ impl Session {
     pub(super) async fn open(options: &MySqlConnectOptions, timeout: Duration) -> Result<Self, Failure> {
         use sqlx::ConnectOptions as _;
         let mut connection = bounded(timeout, false, options.connect()).await?;
+        let version = sqlx::query_scalar::<_, String>(VERSION).fetch_one(&mut connection);
+        answers::is_served(&bounded(timeout, false, version).await?)?;
         // Nothing of ours waits longer at the server than we do: what was given up here must not happen there later.
         let settings = format!("SET SESSION sql_mode = '', max_statement_time = {}", timeout.as_secs_f64());
         bounded(timeout, false, sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection)).await?;
         let row: Row = bounded(timeout, false, sqlx::query_as(OWN).fetch_one(&mut connection)).await?;
-        let (own, user, version, read_only, id, now_ms, since_s, nodes, tls) = row;
-        answers::is_served(&version)?;
+        let (own, user, read_only, id, now_ms, since_s, nodes, tls) = row;
         let unreadable = || Failure::new(FailureKind::Unavailable, "MariaDB's answer cannot be read");
         let (own_user, own_host) = own.rsplit_once('@').ok_or_else(unreadable)?;
         let (_, machine) = user.rsplit_once('@').ok_or_else(unreadable)?;
