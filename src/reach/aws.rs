@@ -197,7 +197,7 @@ impl Making<'_> {
         let named: Vec<Node> = self
             .roles
             .values()
-            .filter(|(_, trust)| trust.iter().any(|one| one.principals.iter().any(|arn| *arn == holder.arn)))
+            .filter(|(_, trust)| trust.iter().any(|one| one.principals.contains(&holder.arn)))
             .map(|(role, _)| role.clone())
             .collect();
         for role in named {

@@ -2,7 +2,6 @@
 //! PURE. Text alone, without scripts or references: it can be opened anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use super::ask::{Hop, Reach};
 use super::{Node, NodeKind};
@@ -58,20 +57,18 @@ pub fn svg(reach: &Reach) -> String {
     let rows = leaves.len().max(1);
     let (width, height) = (LEFT * 2 + (depth + 2) * COLUMN, TOP + rows * ROW + 20);
     let mut out = String::new();
-    let _ = write!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
+    out.push_str(&format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"12\"><rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>"
-    );
+    ));
     let more = if reach.targets > shown.len() { format!(", {} of them drawn", shown.len()) } else { String::new() };
     let s = |count: usize| if count == 1 { "" } else { "s" };
     let (targets, zones) = (reach.targets, reach.zones.len());
     let title = format!("{} opens {targets} target{} in {zones} zone{}{more}", reach.node, s(targets), s(zones));
-    let _ = write!(out, "<text x=\"{LEFT}\" y=\"28\" font-size=\"16\" fill=\"#1b2631\">{}</text>", escaped(&title));
+    out.push_str(&format!("<text x=\"{LEFT}\" y=\"28\" font-size=\"16\" fill=\"#1b2631\">{}</text>", escaped(&title)));
     let owners: Vec<String> = reach.owners.iter().map(|owner| owner.name.to_string()).collect();
     let owner = if owners.is_empty() { "nobody answers for it".to_owned() } else { owners.join(", ") };
     let under = format!("owner: {owner} · blast radius {}", reach.blast);
-    let _ = write!(out, "<text x=\"{LEFT}\" y=\"48\" fill=\"#5d6d7e\">{}</text>", escaped(&under));
+    out.push_str(&format!("<text x=\"{LEFT}\" y=\"48\" fill=\"#5d6d7e\">{}</text>", escaped(&under)));
     for drawn in &all {
         if let Some((from, hop)) = &drawn.from {
             line(&mut out, &all[*from], drawn, hop);
@@ -89,15 +86,14 @@ pub fn svg(reach: &Reach) -> String {
             let beside = (x + BOX.0 + 14 + no * 120, y + BOX.1 / 2);
             let (x, y) = if passed.contains(&one.target) { (x + 78 + no * 120, y - 9) } else { beside };
             let fill = colour.get(zone).unwrap_or(&ZONES[0]);
-            let _ = write!(
-                out,
+            out.push_str(&format!(
                 "<rect x=\"{x}\" y=\"{}\" width=\"112\" height=\"20\" rx=\"10\" fill=\"{fill}\"/>\
                  <text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#ffffff\">{}</text>",
                 y - 10,
                 x + 56,
                 y + 4,
                 escaped(&short(&zone.name, 15))
-            );
+            ));
         }
     }
     out.push_str("</svg>\n");
@@ -133,19 +129,17 @@ fn line(out: &mut String, from: &Drawn, to: &Drawn, hop: &Hop) {
     let rest = if x2 > x { format!(" L{x2},{y2}") } else { String::new() };
     let mut tip = vec![hop.via.as_str().to_owned(), hop.scope.join(", "), hop.source.clone()];
     tip.retain(|part| !part.is_empty());
-    let _ = write!(
-        out,
+    out.push_str(&format!(
         "<path d=\"M{x1},{y1} C{bend},{y1} {bend},{y2} {x},{y2}{rest}\" fill=\"none\" stroke=\"#85929e\" \
          stroke-width=\"1.3\"><title>{}</title></path>",
         escaped(&tip.join(" · "))
-    );
-    let _ = write!(
-        out,
+    ));
+    out.push_str(&format!(
         "<text x=\"{}\" y=\"{}\" font-size=\"10\" text-anchor=\"end\" fill=\"#5d6d7e\">{}</text>",
         x2 - 6,
         y2 - 4,
         hop.via.as_str()
-    );
+    ));
 }
 
 fn bar(out: &mut String, drawn: &Drawn) {
@@ -158,8 +152,7 @@ fn bar(out: &mut String, drawn: &Drawn) {
         _ => ("#eafaf1", "#1d8348"),
     };
     let (width, height) = BOX;
-    let _ = write!(
-        out,
+    out.push_str(&format!(
         "<g><title>{}</title><rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"4\" fill=\"{fill}\" \
          stroke=\"{stroke}\"/><text x=\"{}\" y=\"{}\" font-size=\"9\" fill=\"{stroke}\">{}</text>\
          <text x=\"{}\" y=\"{}\" fill=\"#1b2631\">{}</text></g>",
@@ -170,7 +163,7 @@ fn bar(out: &mut String, drawn: &Drawn) {
         x + 7,
         y + 27,
         escaped(&short(&drawn.node.name, FITS))
-    );
+    ));
 }
 
 /// The end of a name tells more than its beginning.

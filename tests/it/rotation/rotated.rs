@@ -88,7 +88,16 @@ impl Ground {
         };
         let registry = self.managed_registry(&recipe, patience).await;
         let (old, safe) = ((first, password), moto.secrets.clone());
-        let victim = Victim { recipe, registry, old, hook: None, first: first_version, shelf, pg: self.pg.clone() };
+        let victim = Victim {
+            recipe,
+            registry,
+            old,
+            hook: None,
+            first: first_version,
+            shelf,
+            behind: super::Behind::Postgres,
+            pg: self.pg.clone(),
+        };
         Managed { victim, function, safe }
     }
 

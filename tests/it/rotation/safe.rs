@@ -298,7 +298,16 @@ async fn a_secret_that_is_plain_text_is_rotated_as_a_whole(store: Store) {
         };
         let (registry, shelf) = (ground.registry(&recipe).await, Shelf::of(&ground.admin));
         let old = (user.clone(), password.clone());
-        let victim = Victim { recipe, registry, old, hook: None, first, shelf, pg: ground.pg.clone() };
+        let victim = Victim {
+            recipe,
+            registry,
+            old,
+            hook: None,
+            first,
+            shelf,
+            behind: super::Behind::Postgres,
+            pg: ground.pg.clone(),
+        };
         let stage = Stage::new(store.fresh(), victim.registry.clone());
         let journal = stage.open().await;
         open_case(journal.as_ref(), &victim, action).await;
