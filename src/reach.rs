@@ -410,7 +410,11 @@ pub trait Facts: Send + Sync {
     async fn digests(&self, tenant: &str, source: &str) -> Result<HashMap<Node, [u8; 16]>, Error>;
     /// Writes what a reading changed.
     async fn change(&self, changes: Changes) -> Result<(), Error>;
-    /// All sources that were ever read, and a number that grows with each change of a fact.
+    /// What a source has stated of these nodes.
+    async fn stated(&self, tenant: &str, source: &str, nodes: Vec<Node>) -> Result<Vec<Fact>, Error>;
+    /// Forgets a source, and all that it has stated.
+    async fn forget(&self, tenant: &str, source: &str) -> Result<(), Error>;
+    /// All sources that were ever read, and a number that is another one after each change of a fact.
     async fn sources(&self) -> Result<(Vec<Source>, i64), Error>;
     /// Facts behind `after` (tenant, source, node), in that order, at most `max`.
     async fn page(&self, after: Option<[String; 3]>, max: usize) -> Result<Page, Error>;

@@ -143,6 +143,11 @@ impl Rounds {
     /// Whether all of it was read, and is durable.
     async fn round(&self) -> bool {
         let (name, journal) = (&self.source.name, &self.process.intake.journal);
+        if matches!(self.reads, Reads::Own)
+            && let Err(error) = self.forget_others().await
+        {
+            tracing::warn!(%error, "what is read no more of reach is not forgotten yet");
+        }
         let reading = match self.read().await {
             Ok(reading) => reading,
             Err(error) => {
@@ -166,6 +171,19 @@ impl Rounds {
                 false
             }
         }
+    }
+
+    /// What the configuration does not name any more says nothing, for ever: it would keep all answers from being whole.
+    async fn forget_others(&self) -> Result<(), journal::Error> {
+        let (named, journal) = (sources(&self.process.config), &self.process.intake.journal);
+        let (known, _) = journal.reach().sources().await?;
+        let is_named =
+            |one: &Source| named.iter().any(|source| (&source.tenant, &source.name) == (&one.tenant, &one.name));
+        for source in known.iter().filter(|source| !is_named(source)) {
+            tracing::info!(source = source.name, "this source of reach is read no more, and forgotten");
+            journal.reach().forget(&source.tenant, &source.name).await?;
+        }
+        Ok(())
     }
 
     async fn read(&self) -> Result<Reading, journal::Error> {
@@ -213,11 +231,15 @@ impl Finder {
     async fn round(&self) -> Result<(), journal::Error> {
         let (process, now_ms) = (&self.process, self.process.clock.wall_ms());
         let sources = process.reach.sources(now_ms).await?;
-        if sources.iter().any(|line| line.standing != Standing::Whole) {
-            tracing::debug!("nothing is concluded of reach: not all sources are whole");
+        if let Some(line) = sources.iter().find(|line| line.standing != Standing::Whole) {
+            tracing::debug!(source = line.source.name, "nothing is concluded of reach: this source is not whole");
             return Ok(());
         }
-        let (graph, finds) = (process.reach.graph().await?, self.finds.clone());
+        let (graph, is_one) = process.reach.graph().await?;
+        if !is_one {
+            return Ok(());
+        }
+        let finds = self.finds.clone();
         let before_ms = now_ms.saturating_sub(finds.dormant_after_ms);
         let made = tokio::task::spawn_blocking(move || notice::found(&graph, &finds.sorts, before_ms)).await;
         let Ok(mut found) = made else { return Ok(()) };

@@ -13,6 +13,8 @@ path "auth/+/role" { capabilities = ["list"] }
 path "auth/+/role/+" { capabilities = ["read"] }
 path "auth/+/users" { capabilities = ["list"] }
 path "auth/+/users/+" { capabilities = ["read"] }
+path "auth/+/groups" { capabilities = ["list"] }
+path "auth/+/groups/+" { capabilities = ["read"] }
 path "auth/token/roles" { capabilities = ["list"] }
 path "auth/token/roles/+" { capabilities = ["read"] }
 

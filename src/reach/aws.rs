@@ -89,6 +89,9 @@ fn facts(target: &str, all: &Authorizations, keys: &[Key], secrets: &BTreeSet<St
     if all.cut {
         reading.fault("IAM's list has no end: the rest was not read");
     }
+    if all.unsaid > 0 {
+        reading.fault(format!("IAM did not say what {} policies allow", all.unsaid));
+    }
     let Some(opened) = reading.node(NodeKind::Target, target) else { return reading };
     let mut making = Making { target, opened, secrets, roles: BTreeMap::new(), reading };
     for role in &all.roles {
@@ -223,9 +226,14 @@ impl Making<'_> {
     }
 }
 
-/// Whether a pattern of ARNs reaches a secret of this name, whatever its Region, account and ending.
+/// Whether a pattern of ARNs reaches a secret of this name, whatever its Region, account and ending; of a name that ends in `*`
+/// whether it may reach anything below it.
 fn reaches(pattern: &str, arn: &str, secret: &str) -> bool {
     let Some(rest) = pattern.splitn(7, ':').nth(6) else { return document::fits(pattern, arn) };
+    if let Some(start) = secret.strip_suffix('*') {
+        let before = rest.split(['*', '?']).next().unwrap_or_default();
+        return before.starts_with(start) || (before.len() < rest.len() && start.starts_with(before));
+    }
     let ending = format!("{secret}-AbCdEf");
     rest == secret || document::fits(rest, &ending)
 }

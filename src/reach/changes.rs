@@ -53,23 +53,33 @@ pub fn changes(
     }
     let stated = facts.into_values().map(|fact| Stated { digest: digest(&fact), fact, since_ms: now_ms });
     let put: Vec<Stated> = stated.filter(|one| before.get(&one.fact.node) != Some(&one.digest)).collect();
-    // Until the last step is written the source stands as it did.
-    let unfinished = Source { whole_ms: last.and_then(|last| last.whole_ms), ..source.clone() };
-    let finished = Source { whole_ms: if whole { Some(now_ms) } else { unfinished.whole_ms }, ..source };
-    let mut puts = put.chunks(CHUNK).map(<[Stated]>::to_vec);
-    let mut gones = gone.chunks(CHUNK).map(<[Node]>::to_vec);
-    let mut steps = Vec::new();
-    loop {
-        let (put, gone) = (puts.next(), gones.next());
-        if put.is_none() && gone.is_none() && !steps.is_empty() {
-            break;
-        }
-        let last = puts.len() == 0 && gones.len() == 0;
-        let source = if last { finished.clone() } else { unfinished.clone() };
-        steps.push(Changes { source, put: put.unwrap_or_default(), gone: gone.unwrap_or_default() });
-        if last {
-            break;
-        }
+    // Until the last step is written it is a part, and what is new is there before what is gone is taken away.
+    let whole_ms = last.and_then(|last| last.whole_ms);
+    let unfinished = Source { whole_ms, faults: vec!["it is being written".to_owned()], ..source.clone() };
+    let finished = Source { whole_ms: if whole { Some(now_ms) } else { whole_ms }, ..source };
+    let step =
+        |put: &[Stated], gone: &[Node]| Changes { source: unfinished.clone(), put: put.to_vec(), gone: gone.to_vec() };
+    let puts = put.chunks(CHUNK).map(|put| step(put, &[]));
+    let mut steps: Vec<Changes> = puts.chain(gone.chunks(CHUNK).map(|gone| step(&[], gone))).collect();
+    if steps.is_empty() {
+        steps.push(step(&[], &[]));
+    }
+    if let Some(last) = steps.last_mut() {
+        last.source = finished;
     }
     steps
+}
+
+/// The facts that were read of nodes that were stated otherwise before.
+pub fn otherwise(before: &HashMap<Node, [u8; 16]>, reading: &Reading) -> Vec<Node> {
+    let facts = joined(reading.facts.clone());
+    let differs = |fact: &Fact| before.get(&fact.node).is_some_and(|known| *known != digest(fact));
+    facts.into_values().filter(differs).map(|fact| fact.node).collect()
+}
+
+/// A number for what all sources say, by how often each has changed: another one where any of them has.
+pub fn generation<'a>(sources: impl Iterator<Item = (&'a str, &'a str, i64)>) -> i64 {
+    let text: String = sources.map(|(tenant, name, count)| format!("{tenant}\n{name}\n{count}\n")).collect();
+    let digest = digest16(&[text.as_bytes()]);
+    i64::from_be_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7]])
 }

@@ -88,12 +88,16 @@ impl Graph {
         let mut new = Vec::new();
         for (pattern, from) in places.iter().filter(|(name, _)| name.ends_with('*')) {
             let before = pattern.trim_end_matches('*');
-            let inherited = |link: &Link| matches!(link.via, Via::In | Via::OwnedBy);
+            let inherited = |link: &Link| matches!(link.via, Via::In | Via::OwnedBy | Via::Opens);
             let links: Vec<_> = self.links(*from, Direction::Outgoing).filter(|(_, link)| inherited(link)).collect();
+            // Whoever was said to read all of it. What a policy lets read there is told place by place.
+            let reads = |(at, _): &(NodeIndex, Link)| self.all[*at].node.kind != NodeKind::Policy;
+            let readers: Vec<_> = self.links(*from, Direction::Incoming).filter(reads).collect();
             let first = places.partition_point(|(name, _)| &**name < before);
             let below = places[first..].iter().take_while(|(name, _)| name.starts_with(before));
             for (_, at) in below.filter(|(_, at)| at != from) {
                 new.extend(links.iter().map(|(to, link)| (*at, *to, *link)));
+                new.extend(readers.iter().map(|(reader, link)| (*reader, *at, *link)));
             }
         }
         for (from, to, link) in new {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::ask::{self, Question, Told, Unknown};
-use super::changes::changes;
+use super::changes::{changes, otherwise};
 use super::graph::Graph;
 use super::{CHUNK, Facts, Reading, Source, Standing};
 use crate::journal::{Error, Journal};
@@ -15,8 +15,13 @@ use crate::journal::{Error, Journal};
 ///
 /// # Errors
 /// The journal's: what was written stays, and the source stands as it did until all is.
-pub async fn record(facts: &dyn Facts, source: Source, reading: Reading, now_ms: i64) -> Result<usize, Error> {
+pub async fn record(facts: &dyn Facts, source: Source, mut reading: Reading, now_ms: i64) -> Result<usize, Error> {
     let before = facts.digests(&source.tenant, &source.name).await?;
+    // What a part does not show of a node may be there: it is joined with what was known.
+    if !reading.faults.is_empty() {
+        let nodes = otherwise(&before, &reading);
+        reading.facts.extend(facts.stated(&source.tenant, &source.name, nodes).await?);
+    }
     let (sources, _) = facts.sources().await?;
     let last = sources.iter().find(|known| known.tenant == source.tenant && known.name == source.name);
     let steps = changes(&before, reading, last, source, now_ms);
@@ -81,18 +86,17 @@ impl Kept {
         Arc::new(Self { journal, named, graph: Mutex::default() })
     }
 
-    /// The graph as it stands.
+    /// The graph as it stands, and whether it is of one moment: nothing was written while it was read.
     ///
     /// # Errors
     /// The journal's.
-    pub async fn graph(&self) -> Result<Arc<Graph>, Error> {
+    pub async fn graph(&self) -> Result<(Arc<Graph>, bool), Error> {
         let mut kept = self.graph.lock().await;
-        // Before the facts: a change meanwhile is read again.
         let (_, generation) = self.journal.reach().sources().await?;
         if let Some((known, graph)) = &*kept
             && *known == generation
         {
-            return Ok(graph.clone());
+            return Ok((graph.clone(), true));
         }
         let (mut graph, mut after) = (Graph::default(), None);
         loop {
@@ -109,8 +113,9 @@ impl Kept {
         }
         graph.settle();
         let graph = Arc::new(graph);
+        let (_, after) = self.journal.reach().sources().await?;
         *kept = Some((generation, graph.clone()));
-        Ok(graph)
+        Ok((graph, after == generation))
     }
 
     /// All sources, those that were never read among them.
@@ -134,9 +139,9 @@ impl Kept {
     /// # Errors
     /// [`NoAnswer`].
     pub async fn answer(&self, question: Question, now_ms: i64) -> Result<Answer, NoAnswer> {
+        let (graph, is_one) = self.graph().await?;
         let sources = self.sources(now_ms).await?;
-        let whole = !sources.is_empty() && sources.iter().all(|one| one.standing == Standing::Whole);
-        let graph = self.graph().await?;
+        let whole = is_one && !sources.is_empty() && sources.iter().all(|one| one.standing == Standing::Whole);
         let (nodes, edges) = graph.size();
         // Some questions walk all of it.
         let told = tokio::task::spawn_blocking(move || ask::answer(&graph, &question, now_ms));

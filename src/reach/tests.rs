@@ -104,6 +104,30 @@ fn a_gate_opens_for_what_was_declared_and_for_nothing_else() {
 }
 
 #[test]
+fn what_was_said_of_all_below_a_place_is_true_of_each() {
+    let declared = Declared::parse(
+        "zones: [{name: pci}]\ntargets: [{name: payments, opened_by: ['prod/kv/pay/*']}]\n\
+         places: [{path: 'prod/kv/pay/*', zone: pci, owner: pay, read_by: [billing]}]",
+    )
+    .unwrap();
+    let graph = graph(declared.facts().facts.into_iter().chain([
+        fact("path:prod/kv/pay/key", &[("target:bank", Via::Opens)]),
+        fact("identity:a/x", &[("policy:a/p", Via::Has)]),
+        fact("policy:a/p", &[("path:prod/kv/pay/*", Via::Reads), ("path:prod/kv/other", Via::Reads)]),
+    ]));
+    let opens = |of: &str| -> Vec<String> {
+        let reach = ask::reach(&graph, graph.find(&node(of)).unwrap());
+        let mut all: Vec<String> = reach.opened.iter().map(|one| one.target.to_string()).collect();
+        all.sort();
+        all
+    };
+    let all = ["path:prod/kv/pay/*", "path:prod/kv/pay/key", "target:bank", "target:payments"];
+    assert_eq!(opens("consumer:billing"), all);
+    // A policy is asked for each place by itself.
+    assert_eq!(opens("identity:a/x"), ["path:prod/kv/pay/*", "target:payments"]);
+}
+
+#[test]
 fn who_is_not_known_and_who_could_be_several_is_said() {
     let unknown = |id: &str| ask::answer(&small(), &Question::Of { id: id.to_owned() }, 0).unwrap_err();
     assert!(matches!(unknown("identity:prod/nobody"), Unknown::Nobody(_)));
@@ -189,9 +213,13 @@ fn only_a_whole_reading_takes_away_what_it_does_not_show() {
 #[test]
 fn a_source_stands_as_before_until_the_last_step_is_written() {
     let facts: Vec<Fact> = (0..CHUNK * 2 + 1).map(|no| fact(&format!("identity:a/{no}"), &[])).collect();
-    let steps = changes(&HashMap::new(), Reading { facts, faults: Vec::new() }, None, source("s"), 9);
-    let whole: Vec<Option<i64>> = steps.iter().map(|step| step.source.whole_ms).collect();
-    assert_eq!(whole, [None, None, Some(9)]);
+    let gone = fact("identity:a/gone", &[]);
+    let before = HashMap::from([(gone.node.clone(), digest(&gone))]);
+    let last = Source { whole_ms: Some(7), ..source("s") };
+    let steps = changes(&before, Reading { facts, faults: Vec::new() }, Some(&last), source("s"), 9);
+    let stands: Vec<Standing> = steps.iter().map(|step| step.source.standing(9)).collect();
+    assert_eq!(stands, [Standing::Partial, Standing::Partial, Standing::Partial, Standing::Whole]);
+    assert_eq!(steps.iter().map(|step| step.gone.len()).collect::<Vec<_>>(), [0, 0, 0, 1], "what is new comes first");
     let nothing = changes(&HashMap::new(), Reading::default(), None, source("s"), 9);
     assert_eq!(nothing.len(), 1, "that nothing changed is said as well");
 }

@@ -59,6 +59,8 @@ struct Round {
     places: Vec<Place>,
     /// The policies that somebody has.
     policies: BTreeSet<String>,
+    /// The roles and users of each auth method, by its mount.
+    logins: BTreeMap<String, Vec<Node>>,
 }
 
 /// Nothing more can be asked now.
@@ -79,6 +81,7 @@ impl Reader {
             kv: BTreeSet::new(),
             places: Vec::new(),
             policies: BTreeSet::from(["default".to_owned()]),
+            logins: BTreeMap::new(),
         };
         if self.walk(&mut round, known, tokens).await.is_err() {
             round.reading.fault("the rest was not read");
@@ -186,6 +189,9 @@ impl Reader {
                 let Some(settings) = settings else { continue };
                 self.login(round, mount, kind, &role, &settings);
             }
+            if kind == "ldap" {
+                self.directory(round, mount).await?;
+            }
         }
         Ok(())
     }
@@ -201,6 +207,7 @@ impl Reader {
         let mut fact = Fact::of(node.clone());
         self.has(round, &mut fact, policies);
         round.reading.facts.push(fact);
+        round.logins.entry(mount.to_owned()).or_default().push(node.clone());
         // Who may make a secret_id of it, or a token of it, may become it.
         let made_at = match kind {
             "approle" => format!("auth/{mount}/role/{role}/secret-id"),
@@ -209,6 +216,32 @@ impl Reader {
         };
         let to = vec![(node, Via::Assumes)];
         round.places.push(Place { api: made_at.clone(), name: made_at, opens: MAKE, to });
+    }
+
+    /// Who is in which group only the directory knows: whoever it lets in may be in each of them.
+    async fn directory(&self, round: &mut Round, mount: &str) -> Result<(), Stop> {
+        let mut groups = Vec::new();
+        for group in self.list(round, &format!("auth/{mount}/groups")).await? {
+            let Some(settings) = self.settings(round, &format!("auth/{mount}/groups/{group}")).await? else { continue };
+            let Some(node) = self.node(round, NodeKind::Policy, &format!("group/{mount}/{group}")) else { continue };
+            let mut fact = Fact::of(node.clone());
+            self.has(round, &mut fact, words(&settings["policies"]).into_iter().collect());
+            round.reading.facts.push(fact);
+            groups.push(node);
+        }
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let anybody = self.node(round, NodeKind::Identity, &format!("{mount}/(whom the directory lets in)"));
+        let known = round.logins.get(mount).cloned().unwrap_or_default();
+        for login in anybody.into_iter().chain(known) {
+            let mut fact = Fact::of(login);
+            for group in &groups {
+                fact.edge_to(Some(group), Via::Has);
+            }
+            round.reading.facts.push(fact);
+        }
+        Ok(())
     }
 
     fn has(&self, round: &mut Round, fact: &mut Fact, policies: BTreeSet<String>) {
@@ -236,17 +269,41 @@ impl Reader {
             let Some(entity) = self.settings(round, &format!("identity/entity/id/{id}")).await? else { continue };
             let name = entity["name"].as_str().unwrap_or(&id);
             let Some(node) = self.node(round, NodeKind::Identity, &format!("entity/{name}")) else { continue };
-            let mut fact = Fact::of(node);
+            let mut fact = Fact::of(node.clone());
             fact.about.off = entity["disabled"].as_bool().unwrap_or(false);
             fact.about.issued_ms = entity["creation_time"].as_str().and_then(milliseconds);
             self.has(round, &mut fact, words(&entity["policies"]).into_iter().collect());
             for group in words(&entity["group_ids"]).iter().filter_map(|id| groups.get(id)) {
                 fact.edge_to(Some(group), Via::Has);
             }
-            // Who logs in at a method's role may be this entity: both policies hold.
+            // Who logs in as one of its aliases has what it has.
+            if !fact.edges.is_empty() && !fact.about.off {
+                self.aliases(round, &entity["aliases"], &node);
+            }
             round.reading.facts.push(fact);
         }
         Ok(())
+    }
+
+    /// Who becomes an entity by logging in. A user is called as its alias is; of a role the alias says something else (its role_id, a
+    /// claim), so each role of the method may be meant.
+    fn aliases(&self, round: &mut Round, aliases: &Value, entity: &Node) {
+        for alias in aliases.as_array().into_iter().flatten() {
+            let path = alias["mount_path"].as_str().unwrap_or_default();
+            let mount = path.trim_start_matches("auth/").trim_end_matches('/');
+            let is_user = matches!(alias["mount_type"].as_str(), Some("userpass" | "ldap"));
+            let name = alias["name"].as_str().unwrap_or_default();
+            let who = if is_user {
+                self.node(round, NodeKind::Identity, &format!("{mount}/{name}")).into_iter().collect()
+            } else {
+                round.logins.get(mount).cloned().unwrap_or_default()
+            };
+            for login in who {
+                let mut fact = Fact::of(login);
+                fact.edge_to(Some(entity), Via::Assumes);
+                round.reading.facts.push(fact);
+            }
+        }
     }
 
     /// What the tokens that the journal knows may do.
@@ -313,7 +370,10 @@ impl Reader {
             let Some(node) = self.node(round, NodeKind::Policy, &name) else { continue };
             let mut fact = Fact::of(node);
             for place in &places {
-                let allowed = policy.on(&place.api);
+                let allowed = match place.api.strip_suffix('*') {
+                    Some(start) => policy.below(start),
+                    None => policy.on(&place.api),
+                };
                 if allowed.is_empty() {
                     continue;
                 }
@@ -324,6 +384,8 @@ impl Reader {
                 }
             }
             round.reading.facts.push(fact);
+            // Policies times places: others have their turn between two of them.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }

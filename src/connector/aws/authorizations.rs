@@ -54,6 +54,8 @@ pub struct Authorizations {
     pub policies: Vec<(String, Document)>,
     /// Whether it ended before its end.
     pub cut: bool,
+    /// Policies of which it did not say what they allow.
+    pub unsaid: usize,
 }
 
 /// When a key was last used.
@@ -69,11 +71,13 @@ fn arns(attached: &[AttachedPolicy]) -> Vec<String> {
     attached.iter().filter_map(|one| one.policy_arn().map(str::to_owned)).collect()
 }
 
+/// One without a text stays, and cannot be read: it is not left out in silence.
 fn documents(inline: &[PolicyDetail]) -> Vec<Document> {
-    let one = |detail: &PolicyDetail| {
-        Some(Document { name: detail.policy_name()?.to_owned(), encoded: detail.policy_document()?.to_owned() })
+    let one = |detail: &PolicyDetail| Document {
+        name: detail.policy_name().unwrap_or("(without a name)").to_owned(),
+        encoded: detail.policy_document().unwrap_or_default().to_owned(),
     };
-    inline.iter().filter_map(one).collect()
+    inline.iter().map(one).collect()
 }
 
 impl Account {
@@ -125,6 +129,7 @@ impl Account {
             for policy in page.policies() {
                 let current = policy.policy_version_list().iter().find(|version| version.is_default_version());
                 let Some((arn, encoded)) = policy.arn().zip(current.and_then(|version| version.document())) else {
+                    all.unsaid += 1;
                     continue;
                 };
                 let name = policy.policy_name().unwrap_or(arn).to_owned();

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use super::rows::{column, json, text, texts};
 use super::{Error, Postgres};
-use crate::reach::{Changes, Facts, Node, Page, Source};
+use crate::reach::changes::generation;
+use crate::reach::{Changes, Fact, Facts, Node, Page, Source};
 
 #[async_trait]
 impl Facts for Postgres {
@@ -29,13 +30,42 @@ impl Facts for Postgres {
         self.inner.write(|| change(self, &changes)).await
     }
 
+    async fn stated(&self, tenant: &str, source: &str, nodes: Vec<Node>) -> Result<Vec<Fact>, Error> {
+        let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+        let bodies: Vec<String> = sqlx::query_scalar(
+            "SELECT f.body FROM unnest($3::text[]) k(node) CROSS JOIN LATERAL (SELECT body FROM reach_facts \
+             WHERE tenant = $1 AND source = $2 AND node = k.node LIMIT 1) f",
+        )
+        .bind(tenant)
+        .bind(source)
+        .bind(nodes)
+        .fetch_all(&self.inner.pool)
+        .await?;
+        bodies.iter().map(|body| json("reach_facts", body)).collect()
+    }
+
+    async fn forget(&self, tenant: &str, source: &str) -> Result<(), Error> {
+        let forget = || async {
+            let mut tx = self.inner.pool.begin().await?;
+            for sql in [
+                "DELETE FROM reach_facts WHERE tenant = $1 AND source = $2",
+                "DELETE FROM reach_sources WHERE tenant = $1 AND name = $2",
+            ] {
+                sqlx::query(sql).bind(tenant).bind(source).execute(&mut *tx).await?;
+            }
+            Ok(tx.commit().await?)
+        };
+        self.inner.write(forget).await
+    }
+
     async fn sources(&self) -> Result<(Vec<Source>, i64), Error> {
         let rows: Vec<(i64, String)> =
             sqlx::query_as("SELECT generation, body FROM reach_sources ORDER BY tenant, name")
                 .fetch_all(&self.inner.pool)
                 .await?;
-        let generation = rows.iter().map(|(generation, _)| generation).sum();
-        let sources = rows.iter().map(|(_, body)| json("reach_sources", body)).collect::<Result<_, _>>()?;
+        let sources = rows.iter().map(|(_, body)| json("reach_sources", body)).collect::<Result<Vec<Source>, _>>()?;
+        let counted = sources.iter().zip(&rows).map(|(source, (count, _))| (&*source.tenant, &*source.name, *count));
+        let generation = generation(counted);
         Ok((sources, generation))
     }
 

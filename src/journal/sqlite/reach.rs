@@ -6,10 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 
-use super::rows::{all, exec, json, text};
+use super::rows::{all, exec, json, one, text};
 use super::writer::Writer;
 use super::{Error, Sqlite};
-use crate::reach::{Changes, Facts, Node, Page, Source};
+use crate::reach::changes::generation;
+use crate::reach::{Changes, Fact, Facts, Node, Page, Source};
 
 #[async_trait]
 impl Facts for Sqlite {
@@ -28,12 +29,38 @@ impl Facts for Sqlite {
         self.write(move |w| change(w, &changes)).await
     }
 
+    async fn stated(&self, tenant: &str, source: &str, nodes: Vec<Node>) -> Result<Vec<Fact>, Error> {
+        let (tenant, source) = (tenant.to_owned(), source.to_owned());
+        Self::read(&self.people, move |db| {
+            let sql = "SELECT body FROM reach_facts WHERE tenant=? AND source=? AND node=?";
+            let mut facts = Vec::new();
+            for node in nodes {
+                let body = one(db, sql, [&tenant, &source, &node.to_string()], |row| row.get::<_, String>(0))?;
+                facts.extend(body.map(|body| json("reach_facts", &body)).transpose()?);
+            }
+            Ok(facts)
+        })
+        .await
+    }
+
+    async fn forget(&self, tenant: &str, source: &str) -> Result<(), Error> {
+        let (tenant, source) = (tenant.to_owned(), source.to_owned());
+        self.write(move |w| {
+            exec(&w.db, "DELETE FROM reach_facts WHERE tenant=? AND source=?", [&tenant, &source])?;
+            exec(&w.db, "DELETE FROM reach_sources WHERE tenant=? AND name=?", [&tenant, &source]).map(drop)
+        })
+        .await
+    }
+
     async fn sources(&self) -> Result<(Vec<Source>, i64), Error> {
         Self::read(&self.people, |db| {
             let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?));
             let rows = all(db, "SELECT generation, body FROM reach_sources ORDER BY tenant, name", [], row)?;
-            let generation = rows.iter().map(|(generation, _)| generation).sum();
-            let sources = rows.iter().map(|(_, body)| json("reach_sources", body)).collect::<Result<_, _>>()?;
+            let sources =
+                rows.iter().map(|(_, body)| json("reach_sources", body)).collect::<Result<Vec<Source>, _>>()?;
+            let counted =
+                sources.iter().zip(&rows).map(|(source, (count, _))| (&*source.tenant, &*source.name, *count));
+            let generation = generation(counted);
             Ok((sources, generation))
         })
         .await

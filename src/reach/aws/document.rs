@@ -39,6 +39,7 @@ pub fn allows(encoded: &str) -> Option<Vec<Allow>> {
         actions: either(one, "Action", "NotAction").into_iter().map(|word| word.to_ascii_lowercase()).collect(),
         resources: either(one, "Resource", "NotResource"),
         principals: match &one["Principal"] {
+            _ if one.get("NotPrincipal").is_some() => vec!["*".to_owned()],
             Value::String(all) => vec![all.clone()],
             principal => words(&principal["AWS"]),
         },

@@ -27,6 +27,8 @@ pub enum BadPolicy {
 struct Rule {
     /// `+` stands for one segment; a `*` at the end for anything.
     pattern: String,
+    /// Vault fills in a part of it for each identity: it may fit, and hides no other.
+    is_templated: bool,
     capabilities: BTreeSet<String>,
 }
 
@@ -85,9 +87,14 @@ impl Policy {
         };
         let capabilities = capabilities.into_iter().chain(old.iter().map(|word| (*word).to_owned())).collect();
         // What Vault fills in for each identity can be anything there.
-        let segments = pattern.trim_start_matches('/').split('/');
-        let pattern: Vec<&str> = segments.map(|part| if part.contains("{{") { "+" } else { part }).collect();
-        self.rules.push(Rule { pattern: pattern.join("/"), capabilities });
+        let is_templated = pattern.contains("{{");
+        let filled = |part: &'_ str| match (part.contains("{{"), part.ends_with('*')) {
+            (true, true) => "+*".to_owned(),
+            (true, false) => "+".to_owned(),
+            (false, _) => part.to_owned(),
+        };
+        let pattern: Vec<String> = pattern.trim_start_matches('/').split('/').map(filled).collect();
+        self.rules.push(Rule { pattern: pattern.join("/"), is_templated, capabilities });
     }
 
     /// What it allows on `path`; empty: nothing.
@@ -95,12 +102,41 @@ impl Policy {
         if self.is_root {
             return BTreeSet::from(["root".to_owned()]);
         }
-        let fitting = self.rules.iter().filter(|rule| fits(&rule.pattern, path));
-        let Some(best) = fitting.clone().max_by_key(|rule| priority(&rule.pattern)) else { return BTreeSet::new() };
-        let all: BTreeSet<String> =
-            fitting.filter(|rule| rule.pattern == best.pattern).flat_map(|rule| rule.capabilities.clone()).collect();
-        if all.contains("deny") { BTreeSet::new() } else { all }
+        let fitting = || self.rules.iter().filter(|rule| fits(&rule.pattern, path));
+        let certain = || fitting().filter(|rule| !rule.is_templated);
+        let best = certain().max_by_key(|rule| priority(&rule.pattern));
+        let all = certain().filter(|rule| best.is_some_and(|best| best.pattern == rule.pattern));
+        let mut all: BTreeSet<String> = all.flat_map(|rule| rule.capabilities.clone()).collect();
+        if all.contains("deny") {
+            all.clear();
+        }
+        all.extend(granted(fitting().filter(|rule| rule.is_templated)));
+        all
     }
+
+    /// What it allows anywhere below `start`, which ends where a `*` stood: each rule that may be about something there, whatever
+    /// others deny.
+    pub fn below(&self, start: &str) -> BTreeSet<String> {
+        if self.is_root {
+            return BTreeSet::from(["root".to_owned()]);
+        }
+        granted(self.rules.iter().filter(|rule| overlaps(&rule.pattern, start)))
+    }
+}
+
+/// What these rules give, the ones that deny left out.
+fn granted<'a>(rules: impl Iterator<Item = &'a Rule>) -> BTreeSet<String> {
+    rules.filter(|rule| !rule.capabilities.contains("deny")).flat_map(|rule| rule.capabilities.clone()).collect()
+}
+
+/// Whether a pattern may fit something that begins with `start`.
+fn overlaps(pattern: &str, start: &str) -> bool {
+    let before: String = match pattern.split('/').position(|part| part.starts_with('+')) {
+        Some(at) => pattern.split('/').take(at).fold(String::new(), |before, part| before + part + "/"),
+        None => pattern.trim_end_matches('*').to_owned(),
+    };
+    let is_open = pattern.ends_with('*') || pattern.split('/').any(|part| part == "+");
+    before.starts_with(start) || (is_open && start.starts_with(&before))
 }
 
 fn text_of(expression: &hcl::Expression) -> Option<String> {
@@ -200,9 +236,23 @@ mod tests {
     }
 
     #[test]
+    fn below_a_place_counts_whatever_may_be_about_something_there() {
+        let policy = "path \"kv/data/pay/stripe\" { capabilities = [\"read\"] }\npath \"kv/data/+/key\" { capabilities = \
+                      [\"update\"] }\npath \"kv/data/pay/*\" { capabilities = [\"deny\"] }";
+        let below = |start: &str| Policy::parse(policy).unwrap().below(start).into_iter().collect::<Vec<_>>().join(",");
+        assert_eq!(below("kv/data/pay/"), "read,update");
+        assert_eq!(below("kv/data/pay/x/"), "update");
+        assert_eq!(below("database/"), "");
+    }
+
+    #[test]
     fn json_templates_and_root_are_read() {
         let json = r#"{"path": {"kv/data/{{identity.entity.id}}/*": {"capabilities": ["read"]}}}"#;
         assert_eq!(on(json, "kv/data/e-1/token"), "read");
+        // What is filled in may be anything, also where the rest is open; it hides no other rule, and none hides it.
+        let filled = "path \"users/{{identity.entity.name}}*\" { capabilities = [\"read\"] }\npath \"users/al*\" { capabilities = \
+                      [\"deny\"] }";
+        assert_eq!((on(filled, "users/bob/db"), on(filled, "users/alice")), ("read".to_owned(), "read".to_owned()));
         assert_eq!(Policy::root().on("sys/seal").into_iter().collect::<Vec<_>>(), ["root"]);
         for bad in ["path \"x\" {", "{\"path\": 1}", "path \"x\" \"y\" {}", "path \"x\" { capabilities = 1 }"] {
             assert_eq!(Policy::parse(bad), Err(BadPolicy::Unreadable), "{bad}");
