@@ -175,8 +175,7 @@ impl Session {
         Ok(is_alike && whose(&all, &account.name.user, &self.machine) == Whose::Of(&account.name))
     }
 
-    /// All accounts that a login or a session of this user name may be of; this one also when it is gone, since its
-    /// sessions live on.
+    /// All accounts that a login or a session of this user name may be of now.
     pub(super) async fn namesakes(&mut self, name: &Name) -> Result<Vec<Name>, Failure> {
         let sql = format!(
             "SELECT CAST(g.User AS CHAR), CAST(g.Host AS CHAR) FROM mysql.global_priv g \
@@ -185,11 +184,7 @@ impl Session {
         );
         let rows = sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut self.connection);
         let rows: Vec<(String, String)> = super::bounded(self.timeout, false, rows).await?;
-        let mut all: Vec<Name> = rows.into_iter().map(|(user, host)| Name { user, host }).collect();
-        if !all.contains(name) {
-            all.push(name.clone());
-        }
-        Ok(all)
+        Ok(rows.into_iter().map(|(user, host)| Name { user, host }).collect())
     }
 }
 

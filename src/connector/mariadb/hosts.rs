@@ -4,6 +4,9 @@
 //! name. So it is worked out as MariaDB does: of the accounts that fit, the one with the most exact host counts, and a named
 //! one before an anonymous one. What cannot be told is nobody's: it is never ended.
 //!
+//! Known are the accounts of now, and a session is of one of then. So one that another account has by now may still be of
+//! ours, and beside others nothing is of an account that is gone: which of them came first is not shown.
+//!
 //! Facts: <https://mariadb.com/kb/en/create-user/#account-names>, and a test that asks a real server who it takes them for.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,6 +22,35 @@ pub enum Whose<'a> {
     Nobodys,
     /// It cannot be told.
     Unclear,
+}
+
+/// How a session stands to one account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stand {
+    /// It is of it.
+    Its,
+    /// It never was.
+    No,
+    /// By the accounts of now it is of another one, and of this one if it is older than that one.
+    Anothers,
+    /// It cannot be told.
+    Unclear,
+}
+
+/// How a session stands to the account `name`, whose user it has. Where `accounts` does not have it, it is gone, and its
+/// sessions live on.
+pub fn stand(accounts: &[Name], name: &Name, client: &str) -> Stand {
+    let fits_here = fits(&name.host, client);
+    if fits_here == Some(false) {
+        return Stand::No;
+    }
+    match whose(accounts, &name.user, client) {
+        Whose::Of(its) if its == name => Stand::Its,
+        Whose::Of(_) if accounts.contains(name) => Stand::Anothers,
+        // It is gone, and nobody else lets in from there.
+        Whose::Nobodys if fits_here == Some(true) => Stand::Its,
+        _ => Stand::Unclear,
+    }
 }
 
 /// How exact a host is: the more exact one counts.
@@ -179,6 +211,28 @@ mod tests {
         assert_eq!(whose(&all, "app", "10.0.0.7"), Whose::Of(&all[0]));
         all.push(Name { user: String::new(), host: "%".to_owned() });
         assert_eq!(whose(&all, "app", "10.0.0.7"), Whose::Of(&all[0]));
+    }
+
+    #[test]
+    fn what_an_account_of_now_has_may_be_older_than_it() {
+        for (accounts, name, machine, stands) in [
+            (&["app@%"][..], "app@%", "10.0.0.7:1", Stand::Its),
+            (&["app@%", "app@10.0.0.7"], "app@%", "10.0.0.7:1", Stand::Anothers),
+            (&["app@%", "app@10.0.0.7"], "app@%", "10.0.0.8:1", Stand::Its),
+            (&["app@%", "app@10.0.0.7"], "app@10.0.0.7", "10.0.0.8:1", Stand::No),
+            (&["app@%", "app@10.0.0.7"], "app@%", "web1.example.org:1", Stand::Unclear),
+            // Gone: what comes from there is let in by another one now.
+            (&["app@%"], "app@10.0.0.%", "10.0.0.7:1", Stand::Unclear),
+            (&["app@%"], "app@10.0.0.%", "10.0.1.7:1", Stand::No),
+            (&["app@10.0.0.7"], "app@%", "10.0.0.7:1", Stand::Unclear),
+            // Gone, and nobody else lets in from there.
+            (&["app@10.0.0.7"], "app@%", "10.0.0.8:1", Stand::Its),
+            (&["other@%"], "app@10.0.0.%", "10.0.0.7:1", Stand::Its),
+            (&[], "app@10.0.0.%", "web1.example.org:1", Stand::Unclear),
+        ] {
+            let told = stand(&named(accounts), &Name::read(name).unwrap(), without_port(machine));
+            assert_eq!(told, stands, "{accounts:?} {name} {machine}");
+        }
     }
 
     #[test]

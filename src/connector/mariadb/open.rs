@@ -1,7 +1,7 @@
 //! Which sessions of an account were opened with the old value, and whether they are left.
 
 use super::account::{Account, Name};
-use super::hosts::{Whose, whose};
+use super::hosts::{Stand, stand};
 use super::session::Session;
 use crate::connector::Failure;
 use crate::connector::recipe::Rotation;
@@ -82,6 +82,9 @@ pub(super) struct Open {
     pub(super) ids: Vec<i64>,
     /// So many more may be of it, and it cannot be told.
     pub(super) unclear: usize,
+    /// So many are of another account of the same name by now. They are left alone and wait for nothing; but of one that
+    /// is older than that account nobody can say so.
+    pub(super) anothers: usize,
 }
 
 impl Session {
@@ -93,11 +96,11 @@ impl Session {
         }
         let all = self.namesakes(name).await?;
         for seen in self.seen(&name.user).await? {
-            match (whose(&all, &name.user, &seen.machine), scope) {
-                (Whose::Of(its), _) if its != name => {}
-                (Whose::Nobodys, _) => {}
+            match (stand(&all, name, &seen.machine), scope) {
+                (Stand::No, _) => {}
                 (_, Scope::Before(first)) if seen.id >= first => {}
-                (Whose::Of(_), Scope::All | Scope::Before(_)) => open.ids.push(seen.id),
+                (Stand::Anothers, _) => open.anothers += 1,
+                (Stand::Its, Scope::All | Scope::Before(_)) => open.ids.push(seen.id),
                 _ => open.unclear += 1,
             }
         }

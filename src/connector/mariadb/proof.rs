@@ -236,7 +236,7 @@ impl MariadbUsers {
         if !open.ids.is_empty() && !lacks.contains(&"CONNECTION ADMIN") {
             sight.answer = Answer::Accepted;
         }
-        let is_left = !open.ids.is_empty() || open.unclear > 0;
+        let is_left = !open.ids.is_empty() || open.unclear > 0 || open.anothers > 0;
         // Without this right the list shows our own sessions only.
         let may_be_left = is_left || lacks.contains(&"PROCESS") || session.has_others().await?;
         if may_be_left && !sight.residue.contains(&Residue::Sessions) {

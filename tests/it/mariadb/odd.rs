@@ -135,7 +135,10 @@ async fn of_a_name_only_the_account_that_was_named_is_touched() {
     assert_eq!(life.act(Act::EndSessions).await.derived, 1);
     assert!(session.execute("SELECT 1").await.is_err());
     namesake.execute("SELECT 1").await.unwrap();
-    assert_eq!(life.probe().await, DEAD);
+    // It fits `%` as well: had it been open before its account was made, it would be ours.
+    assert_eq!(life.probe().await, (Answer::Refused, true, true));
+    drop(namesake);
+    until("the namesake's end", || async { (life.probe().await == DEAD).then_some(()) }).await;
     assert!(MySqlConnection::connect_with(&near).await.is_ok(), "it is let in");
     // Of an account that no login from here reaches nothing is begun; a leak of its value is contained, and not proven.
     let id = format!("{user}@10.0.0.%");
@@ -184,6 +187,16 @@ async fn an_account_that_is_gone_is_dead_when_its_sessions_are() {
     assert_eq!(life.act(Act::EndSessions).await.derived, 1);
     assert!(session.execute("SELECT 1").await.is_err());
     assert_eq!(life.probe().await, DEAD);
+    // Another one of its name took over: what is open may be of either.
+    let mut life = Rotating::in_mariadb(false).await;
+    let user = life.user(0);
+    life.look().await;
+    make(&mut life.admin, &format!("'{user}'@'127.0.0.1'"), "namesakes").await;
+    let mut consumer = life.login(0, "namesakes").await.unwrap();
+    life.sql(0, "DROP USER {}").await;
+    assert_eq!(life.refusal(Act::EndSessions).await.kind, FailureKind::Refused);
+    consumer.execute("SELECT 1").await.unwrap();
+    assert_eq!(life.probe().await, (Answer::Refused, true, true));
     // One of a pair is missing: known is the one whose value goes, once that is known.
     let mut life = Rotating::in_mariadb(true).await;
     life.sql(1, "DROP USER {}").await;
