@@ -11,39 +11,54 @@ use crate::connector::turns::has_new;
 const START_S: i64 = 1;
 
 /// What parts older connections from younger ones, at one server while it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mark {
     /// The first connection that is younger.
     id: i64,
     /// Since when the server ran that counts them.
     since_s: i64,
+    /// Which server that is. Others count by themselves, and a name in a URL may lead to another one by now.
+    server: String,
 }
 
 impl Mark {
     /// All that began before this connection of ours.
     pub(super) fn at(session: &Session) -> Self {
-        Self { id: session.id, since_s: session.since_s }
+        Self { id: session.id, since_s: session.since_s, server: session.server.clone() }
     }
 
     /// As it is recorded.
-    pub(super) fn written(self) -> String {
-        format!("{}@{}", self.id, self.since_s)
+    pub(super) fn written(&self) -> String {
+        format!("{}@{}@{}", self.id, self.since_s, self.server)
     }
 
     fn read(text: &str) -> Option<Self> {
-        let (id, since_s) = text.split_once('@')?;
-        Some(Self { id: id.parse().ok()?, since_s: since_s.parse().ok()? })
+        let mut parts = text.split('@');
+        let (id, since_s, server) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_whole = !server.is_empty() && parts.next().is_none();
+        is_whole.then_some(Self { id: id.parse().ok()?, since_s: since_s.parse().ok()?, server: server.to_owned() })
     }
 
-    /// What it says at a server that runs since `since_s`; `set_ms` is when it was made.
-    fn of(self, since_s: i64, set_ms: i64) -> Scope {
-        if self.since_s.abs_diff(since_s) <= START_S.unsigned_abs() {
-            Scope::Before(self.id)
-        } else if since_s.saturating_sub(START_S).saturating_mul(1000) > set_ms {
+    /// Whether what was open when `rotation` set its value may be open at another server than that of `session`.
+    pub(super) fn is_elsewhere(rotation: &Rotation, session: &Session) -> bool {
+        let mark = rotation.turn.mark.as_deref();
+        mark.is_some_and(|mark| Self::read(mark).is_none_or(|mark| mark.server != session.server))
+    }
+
+    /// What it says where a connection of ours has the mark `now`; `set_ms` is when this one was made.
+    fn of(&self, now: &Self, set_ms: i64) -> Scope {
+        if self.server != now.server {
+            return Scope::Unclear;
+        }
+        if self.since_s.abs_diff(now.since_s) <= START_S.unsigned_abs() {
+            // Numbers are promised to differ among those that are open, not to grow for ever: if ours is a lower one, they
+            // began again, and say nothing of age.
+            if now.id < self.id { Scope::Unclear } else { Scope::Before(self.id) }
+        } else if now.since_s.saturating_sub(START_S).saturating_mul(1000) > set_ms {
             // It was started since: what was open then has ended.
             Scope::Nothing
         } else {
-            // It is another server by now.
+            // It ran then, but it did not count this.
             Scope::Unclear
         }
     }
@@ -67,8 +82,11 @@ impl Scope {
         if account.is_none_or(|account| account.is_locked) || !has_new(rotation, user) {
             return Self::All;
         }
-        match (turn.mark.as_deref().and_then(Mark::read), turn.set_ms) {
-            (Some(mark), Some(set_ms)) => mark.of(session.since_s, set_ms),
+        match (turn.mark.as_deref(), turn.set_ms) {
+            // One that cannot be read names no server.
+            (Some(mark), Some(set_ms)) => {
+                Mark::read(mark).map_or(Self::Unclear, |mark| mark.of(&Mark::at(session), set_ms))
+            }
             _ if rotation.contains => Self::All,
             _ => Self::Nothing,
         }
@@ -114,18 +132,24 @@ mod tests {
 
     #[test]
     fn a_mark_counts_at_the_server_that_made_it_while_it_runs() {
-        let mark = Mark { id: 70, since_s: 1_000 };
-        assert_eq!(Mark::read(&mark.written()), Some(mark));
-        for (since_s, scope) in [
-            (999, Scope::Before(70)),
-            (1_001, Scope::Before(70)),
-            (5_000, Scope::Nothing),
-            (2_000, Scope::Unclear),
-            (500, Scope::Unclear),
+        let mark = |id, since_s, server: &str| Mark { id, since_s, server: server.to_owned() };
+        let made = mark(70, 1_000, "a1");
+        assert_eq!(Mark::read(&made.written()).as_ref(), Some(&made));
+        for (now, scope) in [
+            (mark(71, 999, "a1"), Scope::Before(70)),
+            (mark(70, 1_001, "a1"), Scope::Before(70)),
+            // The numbers began again, and nothing else did.
+            (mark(69, 1_000, "a1"), Scope::Unclear),
+            (mark(5, 5_000, "a1"), Scope::Nothing),
+            (mark(71, 2_000, "a1"), Scope::Unclear),
+            (mark(71, 500, "a1"), Scope::Unclear),
+            // Another server says nothing, whenever it was started.
+            (mark(71, 1_000, "b2"), Scope::Unclear),
+            (mark(5, 5_000, "b2"), Scope::Unclear),
         ] {
-            assert_eq!(mark.of(since_s, 2_500_000), scope, "{since_s}");
+            assert_eq!(made.of(&now, 2_500_000), scope, "{now:?}");
         }
-        for bad in ["", "70", "70@", "x@1", "70@1@2"] {
+        for bad in ["", "70", "70@", "70@1", "70@1@", "x@1@a1", "70@1@a1@"] {
             assert_eq!(Mark::read(bad), None, "{bad}");
         }
     }

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 
 use super::account::Name;
 use super::answers::Login;
-use super::open::Scope;
+use super::open::{Mark, Scope};
 use super::session::Session;
 use super::{Accounts, MariadbUsers};
 use crate::case::record::{Answer, Residue};
@@ -237,8 +237,11 @@ impl MariadbUsers {
             sight.answer = Answer::Accepted;
         }
         let is_left = !open.ids.is_empty() || open.unclear > 0 || open.anothers > 0;
-        // Without this right the list shows our own sessions only.
-        let may_be_left = is_left || lacks.contains(&"PROCESS") || session.has_others().await?;
+        // Without this right the list shows our own sessions only; and another server's are not in it.
+        let may_be_left = is_left
+            || Mark::is_elsewhere(rotation, session)
+            || lacks.contains(&"PROCESS")
+            || session.has_others().await?;
         if may_be_left && !sight.residue.contains(&Residue::Sessions) {
             sight.residue.push(Residue::Sessions);
         }

@@ -14,7 +14,9 @@ use crate::connector::Failure;
 /// Asked first: another server may not understand the rest.
 const VERSION: &str = "SELECT CAST(VERSION() AS CHAR)";
 /// Who we are, and from where; whether it takes changes, the connection's number, the server's clock and
-/// since when it runs (milliseconds, and seconds that may be one off), nodes of its cluster, whether TLS is used.
+/// since when it runs (milliseconds, and seconds that may be one off), nodes of its cluster, whether TLS is used, which
+/// server it is. That one is short and of no telling: it goes into the journal. Two may have one name, or number, but not
+/// both and the port.
 const OWN: &str = "SELECT CAST(CURRENT_USER() AS CHAR), CAST(USER() AS CHAR), \
      CAST(@@GLOBAL.read_only AS SIGNED), CAST(CONNECTION_ID() AS SIGNED), CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED), \
      CAST(UNIX_TIMESTAMP() AS SIGNED) - (SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS \
@@ -22,7 +24,8 @@ const OWN: &str = "SELECT CAST(CURRENT_USER() AS CHAR), CAST(USER() AS CHAR), \
      COALESCE((SELECT CAST(VARIABLE_VALUE AS SIGNED) FROM information_schema.GLOBAL_STATUS \
      WHERE VARIABLE_NAME = 'WSREP_CLUSTER_SIZE'), 0), \
      CAST(EXISTS (SELECT 1 FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'SSL_CIPHER' \
-     AND VARIABLE_VALUE <> '') AS SIGNED)";
+     AND VARIABLE_VALUE <> '') AS SIGNED), \
+     CAST(LEFT(SHA2(CONCAT_WS(' ', @@GLOBAL.server_id, @@GLOBAL.hostname, @@GLOBAL.port), 256), 16) AS CHAR)";
 /// What of the rights that are needed we have, on all databases.
 const RIGHTS: &str = "SELECT CAST(PRIVILEGE_TYPE AS CHAR) FROM information_schema.USER_PRIVILEGES \
      WHERE PRIVILEGE_TYPE IN ('PROCESS', 'CREATE USER', 'CONNECTION ADMIN') AND GRANTEE = ";
@@ -50,6 +53,8 @@ pub(super) struct Session {
     pub(super) now_ms: i64,
     /// Since when it runs, by that clock.
     pub(super) since_s: i64,
+    /// Which one it is: the same after a restart.
+    pub(super) server: String,
     /// Nodes of its cluster; 0 without one.
     pub(super) nodes: i64,
 }
@@ -60,7 +65,7 @@ pub(super) struct Seen {
     pub(super) machine: String,
 }
 
-type Row = (String, String, i64, i64, i64, i64, i64, i64);
+type Row = (String, String, i64, i64, i64, i64, i64, i64, String);
 
 impl Session {
     /// Logs in as our own user.
@@ -76,7 +81,7 @@ impl Session {
         let settings = format!("SET SESSION sql_mode = '', max_statement_time = {}", timeout.as_secs_f64());
         bounded(timeout, false, sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut connection)).await?;
         let row: Row = bounded(timeout, false, sqlx::query_as(OWN).fetch_one(&mut connection)).await?;
-        let (own, user, read_only, id, now_ms, since_s, nodes, tls) = row;
+        let (own, user, read_only, id, now_ms, since_s, nodes, tls, server) = row;
         let unreadable = || Failure::new(FailureKind::Unavailable, "MariaDB's answer cannot be read");
         let (own_user, own_host) = own.rsplit_once('@').ok_or_else(unreadable)?;
         let (_, machine) = user.rsplit_once('@').ok_or_else(unreadable)?;
@@ -90,6 +95,7 @@ impl Session {
             id,
             now_ms,
             since_s,
+            server,
             nodes,
         })
     }
