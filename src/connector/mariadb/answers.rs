@@ -20,25 +20,7 @@ fn number(error: &Error) -> Option<u16> {
 pub fn failure(error: &Error, has_effect: bool) -> Failure {
     let doubt = if has_effect { FailureKind::Unknown } else { FailureKind::Unavailable };
     let (kind, note) = match number(error) {
-        // Access denied, of a password or of an account without one; locked, blocked, expired; no account for our machine.
-        Some(1045 | 1698 | 4151 | 4150 | 1862 | 1820 | 1130) => (FailureKind::Denied, "MariaDB refuses our own login"),
-        // On a database, a table, a column; a right of the server; to end a session.
-        Some(1044 | 1142 | 1143 | 1227 | 1095) => {
-            (FailureKind::Denied, "our own user lacks a right: see deploy/mariadb")
-        }
-        // Too many connections, of all or of us; shutting down; our host made too many errors; no part of its cluster.
-        Some(1040 | 1203 | 1226 | 1053 | 1129 | 1047) => (FailureKind::Unavailable, "MariaDB is not ready"),
-        // Lock wait, deadlock: rolled back.
-        Some(1205 | 1213) => (FailureKind::Unavailable, "MariaDB rolled it back"),
-        // Interrupted: by somebody, by `max_statement_time`, with its connection.
-        Some(1317 | 1969 | 1927) => (doubt, "MariaDB broke it off"),
-        // An account that is gone; and as well one whose new password a plugin would have to see.
-        Some(1396) => {
-            (FailureKind::Refused, "MariaDB does not change this account: a plugin may want to check passwords")
-        }
-        Some(1290) => (FailureKind::Refused, "an option of this MariaDB forbids it"),
-        Some(1146) => (FailureKind::Refused, "this MariaDB has no mysql.global_priv: it is older than 10.4"),
-        Some(_) => (FailureKind::Refused, "MariaDB refuses the statement as such"),
+        Some(number) => told(number, doubt),
         None => match error {
             Error::Tls(_) | Error::Configuration(_) => (FailureKind::Unavailable, "no connection to MariaDB"),
             Error::Io(_) | Error::Protocol(_) => (doubt, "the connection to MariaDB broke"),
@@ -46,6 +28,27 @@ pub fn failure(error: &Error, has_effect: bool) -> Failure {
         },
     };
     Failure::new(kind, note)
+}
+
+/// What an error's number means; `doubt` is what a call has come to that may have done its work.
+fn told(number: u16, doubt: FailureKind) -> (FailureKind, &'static str) {
+    match number {
+        // Access denied, of a password or of an account without one; locked, blocked, expired; no account for our machine.
+        1045 | 1698 | 4151 | 4150 | 1862 | 1820 | 1130 => (FailureKind::Denied, "MariaDB refuses our own login"),
+        // On a database, a table, a column; a right of the server; to end a session.
+        1044 | 1142 | 1143 | 1227 | 1095 => (FailureKind::Denied, "our own user lacks a right: see deploy/mariadb"),
+        // Too many connections, of all or of us; our host made too many errors; no part of its cluster.
+        1040 | 1203 | 1226 | 1129 | 1047 => (FailureKind::Unavailable, "MariaDB is not ready"),
+        // Lock wait, deadlock: rolled back.
+        1205 | 1213 => (FailureKind::Unavailable, "MariaDB rolled it back"),
+        // Interrupted: by somebody, by `max_statement_time`, with its connection, by the server's end.
+        1317 | 1969 | 1927 | 1053 => (doubt, "MariaDB broke it off"),
+        // An account that is gone; and as well one whose new password a plugin would have to see.
+        1396 => (FailureKind::Refused, "MariaDB does not change this account: a plugin may want to check passwords"),
+        1290 => (FailureKind::Refused, "an option of this MariaDB forbids it"),
+        1146 => (FailureKind::Refused, "this MariaDB has no mysql.global_priv: it is older than 10.4"),
+        _ => (FailureKind::Refused, "MariaDB refuses the statement as such"),
+    }
 }
 
 /// Whether `error` says that a session that was to be ended is not there any more.
@@ -104,6 +107,19 @@ pub fn is_served(version: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_broken_off_may_be_done() {
+        for doubt in [FailureKind::Unknown, FailureKind::Unavailable] {
+            for number in [1053, 1317, 1927, 1969] {
+                assert_eq!(told(number, doubt).0, doubt, "{number}");
+            }
+            // These came before anything was done, or were rolled back.
+            for number in [1040, 1129, 1205, 1213] {
+                assert_eq!(told(number, doubt).0, FailureKind::Unavailable, "{number}");
+            }
+        }
+    }
 
     #[test]
     fn only_mariadb_from_10_5_on_is_served() {
