@@ -23,6 +23,9 @@ async fn administrators_are_left_alone() {
         "GRANT SUPER ON *.* TO {}",
         "GRANT CREATE USER ON *.* TO {}",
         "GRANT SELECT ON *.* TO {} WITH GRANT OPTION",
+        "GRANT INSERT ON *.* TO {}",
+        "GRANT UPDATE ON *.* TO {}",
+        "GRANT DELETE ON *.* TO {}",
         "GRANT UPDATE ON mysql.* TO {}",
         "GRANT SELECT ON `m%`.* TO {} WITH GRANT OPTION",
         "GRANT INSERT ON mysql.global_priv TO {}",
@@ -49,6 +52,7 @@ async fn administrators_are_left_alone() {
     // What only reads them, or grants its own rights on its own database, is a workload like any other.
     let mut life = Rotating::in_mariadb(false).await;
     life.sql(0, "GRANT SELECT ON mysql.* TO {}").await;
+    life.sql(0, "GRANT SELECT, CREATE, EXECUTE ON *.* TO {}").await;
     life.sql(0, "GRANT ALL ON `an app's`.* TO {} WITH GRANT OPTION").await;
     assert!(!life.look().await.protected);
 }
