@@ -26,7 +26,7 @@ pub type CaseId = Uuid;
 pub enum Action {
     /// State is recorded, nothing is enforced.
     Track,
-    /// Looks whether it is dead, as was recorded. If it is alive, the case goes on with more.
+    /// Looks whether it is dead, as was recorded. If it is alive, the case goes on with more, or a person decides.
     Verify,
     /// Rotated for hygiene: the new value works before the old one dies, where the system allows that.
     Rollover,
@@ -155,7 +155,7 @@ pub enum HoldReason {
     Unregistered,
     /// No connector of this process serves its kind and instance.
     Unserved,
-    /// A finding that the rules leave to a person.
+    /// A finding that the rules leave to a person; or what was called dead lives, and nobody asked to end it.
     Finding,
     /// Nobody said how it is rotated: no recipe of this process names it.
     NoRecipe,
@@ -260,13 +260,17 @@ impl Directive {
     /// What follows when it was carried out and what it was to end still works: the same again. Something that was called
     /// dead and lives is contained, where it `rotates`, else revoked. That is about the credential as a whole: whichever
     /// value it was that lives, after a new one it does not.
+    ///
+    /// A look that nobody asked for only proposes it, and a person decides: who gave the credential back may have meant
+    /// to. What was opened held was let go by a person before it came to a proof, and so is what follows.
     pub fn refuted(&self, rotates: bool) -> Self {
         match self.action {
             Action::Verify => {
                 let action = if rotates { Action::Contain } else { Action::Revoke };
-                Self { action, urgency: Urgency::Urgent, generation: None, ..self.clone() }
+                let held = (self.trigger == Trigger::Reconcile).then_some(HoldReason::Finding);
+                Self { action, urgency: Urgency::Urgent, generation: None, held, ..self.clone() }
             }
-            _ => self.clone(),
+            _ => Self { held: None, ..self.clone() },
         }
     }
 

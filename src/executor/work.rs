@@ -330,10 +330,9 @@ impl Work<'_> {
                     warn!(plan = case.state.plan_no, "the credential still works after its plan was carried out");
                     self.parts.metrics.alarm(Alarm::StillAlive);
                     // An abandoned case acts no more (P8): it goes on looking, and alarming.
-                    // One that was opened held and is open now was let go by a person: so is its new plan.
                     if case.state.phase == Phase::Open && case.state.series.broken >= REFUTED {
                         let rotates = self.parts.registry.recipe(&case.directive.credential).is_some();
-                        let by = Directive { held: None, ..case.directive.refuted(rotates) };
+                        let by = case.directive.refuted(rotates);
                         self.push(Record::Superseded { by: by.clone() })?;
                         self.claim.case.directive = by;
                         self.tell_standing();

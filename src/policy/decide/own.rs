@@ -94,6 +94,8 @@ impl Draft<'_> {
     }
 
     /// What denied its sessions is to be taken off. The credential is looked at as well: recorded death is no evidence for ever.
+    /// But nobody asks to end it: one that lives waits for a person ([`crate::case::Directive::refuted`]). Nor need its death be recorded:
+    /// the journal may be younger than the policy, and a rotation's policy is of a key that had no case of its own.
     pub(super) fn sessions_over(mut self, id: &CredentialId) -> Decision {
         if self.view.cases.contains_key(id) {
             return self.say(Verb::Ignore, Reason::Expected);

@@ -349,6 +349,7 @@ fn whose_end_a_case_is() {
     let next = looked.refuted(true);
     assert_eq!((next.action, next.generation, next.urgency), (Action::Contain, None, Urgency::Urgent));
     assert_eq!(looked.refuted(false).action, Action::Revoke);
+    assert_eq!(next.held, None, "a finding asked for the look");
     assert_eq!(next.refuted(true), next, "the same again");
 }
 
@@ -451,6 +452,13 @@ fn what_has_nothing_left_to_deny_is_taken_off_with_a_look_unless_something_is_be
     assert_eq!((decision.verb, decision.reason), (Verb::Verify, Reason::SessionsOver));
     let directive = decision.directives[0].clone();
     assert_eq!((directive.trigger, directive.held), (Trigger::Reconcile, None));
+    // An administrator may have given the key back: nobody asked to end it, so a person does, or another finding.
+    let alive = directive.refuted(false);
+    assert_eq!((alive.action, alive.held), (Action::Revoke, Some(HoldReason::Finding)));
+    let waits = opened(&alive, State::opened(&alive));
+    let asked_for = Directive { trigger: Trigger::Finding, held: None, ..alive.clone() };
+    assert_eq!(meet(&waits, &asked_for), Meeting::Supersede);
+    assert_eq!(alive.refuted(false).held, None, "a person let it go");
     let state = State::opened(&directive);
     world.view.cases.insert(id.clone(), Arc::new(opened(&directive, state)));
     assert_eq!(world.tell(over()).reason, Reason::Expected);
