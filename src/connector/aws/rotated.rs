@@ -26,6 +26,7 @@ use super::secrets::{By, CURRENT, Described, Found, PENDING, Secrets};
 use super::{Account, AwsSettings};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Generation, Observation, Output, Presence, Residue, Sighting};
+use crate::case::turn::Turn;
 use crate::clock;
 use crate::connector::recipe::{Keeper, Place, Rotation, Store, Stored, Which};
 use crate::connector::vault::ConnectError;
@@ -94,10 +95,9 @@ fn same_user(rotation: &Rotation, stored: &Stored) -> Result<(), Failure> {
     }
 }
 
-/// Whether a version is one that the case has seen before.
-fn is_known(rotation: &Rotation, version: i64) -> bool {
-    let turn = &rotation.turn;
-    [&turn.old, &turn.new].into_iter().flatten().any(|known| known.version == version)
+/// Whether a version is one that the case has seen before: also one that is to die with it is no new one.
+fn is_known(turn: &Turn, version: i64) -> bool {
+    [&turn.old, &turn.new].into_iter().flatten().chain(&turn.left).any(|known| known.version == version)
 }
 
 impl Rotated {
@@ -157,7 +157,7 @@ impl Rotated {
         let known = Described::of(&self.described(&rotation.recipe.place).await?);
         let (current, stored) = self.current(rotation).await?;
         let done = |request_ids| Output { done_ms: Some(self.now_ms()), request_ids, ..Output::default() };
-        if !is_known(rotation, stored.version) || known.has(&token, PENDING) {
+        if !is_known(&rotation.turn, stored.version) || known.has(&token, PENDING) {
             return Ok(done(Vec::new()));
         }
         if let Some(other) = known.holder(PENDING).filter(|other| **other != current.id) {
@@ -210,7 +210,7 @@ impl Rotated {
     async fn finished(&self, rotation: &Rotation) -> Result<Gate, Failure> {
         let place = &rotation.recipe.place;
         let (current, stored) = self.current(rotation).await?;
-        if !is_known(rotation, stored.version) {
+        if !is_known(&rotation.turn, stored.version) {
             return Ok(Gate::Open);
         }
         let now_ms = self.now_ms();
@@ -235,7 +235,7 @@ impl Rotated {
     /// Takes down what AWS made.
     async fn mint(&self, rotation: &Rotation) -> Result<Output, Failure> {
         let (found, stored) = self.current(rotation).await?;
-        if is_known(rotation, stored.version) {
+        if is_known(&rotation.turn, stored.version) {
             return Err(failed(FailureKind::Rejected, "somebody moved AWSCURRENT back"));
         }
         let current = Some(Generation { version: stored.version, user: stored.user });
@@ -343,5 +343,18 @@ impl Store for Rotated {
     /// Nobody asks: what AWS rotates has no copies of ours.
     async fn earlier(&self, _place: &Place, _last: i64, _most: usize) -> Result<Vec<Stored>, Failure> {
         Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_die_is_not_taken_for_a_new_value() {
+        let of = |version| Generation { version, user: None };
+        let turn = Turn { old: Some(of(2)), left: vec![of(1)], new: Some(of(3)), ..Turn::default() };
+        assert!([1, 2, 3].iter().all(|version| is_known(&turn, *version)));
+        assert!(!is_known(&turn, 4));
     }
 }
