@@ -47,14 +47,21 @@ pub struct Failure {
     pub kind: FailureKind,
     /// For people.
     pub note: String,
-    /// A 403 was confirmed to be about our own access, so the whole system is blocked.
+    /// It says something of the whole system: that our own access is refused there (`Denied`), or that it cannot be reached
+    /// (`Unavailable`). Without it no other case waits.
     pub blocks_system: bool,
 }
 
 impl Failure {
     /// A failure of `kind`.
     pub fn new(kind: FailureKind, note: impl Into<String>) -> Self {
-        Self { kind, note: note.into(), blocks_system: kind == FailureKind::Denied }
+        let blocks_system = matches!(kind, FailureKind::Denied | FailureKind::Unavailable);
+        Self { kind, note: note.into(), blocks_system }
+    }
+
+    /// It is not this case's turn, and nothing happened: the system answers, so nobody else need wait.
+    pub fn wait(note: impl Into<String>) -> Self {
+        Self { blocks_system: false, ..Self::new(FailureKind::Unavailable, note) }
     }
 }
 
@@ -287,5 +294,18 @@ impl Registry {
             recipe,
         };
         plan::compose(case.directive.action, parts, &case.state).ok_or(NoPlan::NoRecipe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_waiting_says_nothing_of_the_system() {
+        assert!(Failure::new(FailureKind::Unavailable, "").blocks_system);
+        assert!(Failure::new(FailureKind::Denied, "").blocks_system);
+        let waits = Failure::wait("");
+        assert_eq!((waits.kind, waits.blocks_system), (FailureKind::Unavailable, false));
     }
 }

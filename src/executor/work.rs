@@ -439,6 +439,8 @@ impl Work<'_> {
                 }
             }
             FailureKind::Throttled { .. } => self.parts.journal.block(&step.system, due_ms, "throttled").await?,
+            // It waits by itself: the system is not at fault.
+            FailureKind::Unavailable if !failure.blocks_system => {}
             FailureKind::Unavailable | FailureKind::Unknown => {
                 if let Some(pause_ms) = self.breakers.unavailable(&step.system) {
                     self.parts.journal.block(&step.system, now + pause_ms, "unavailable").await?;

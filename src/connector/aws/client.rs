@@ -155,7 +155,7 @@ impl Client {
             Some(quota) if !quota.turn().await => {
                 let note =
                     "our part of one of AWS's quotas is used up by other calls: `quota_percent`, or fewer processes";
-                Err(Failure::new(FailureKind::Unavailable, note))
+                Err(Failure::wait(note))
             }
             _ => Ok(()),
         }

@@ -87,6 +87,11 @@ fn rotation(subject: &Subject) -> Result<&Rotation, Failure> {
     subject.rotation.as_ref().ok_or_else(|| refused("this credential has no recipe"))
 }
 
+/// AWS is at work on this one secret, and answers for all others.
+fn just_now() -> Failure {
+    Failure::wait("AWS rotates this secret just now")
+}
+
 /// P6: what stands there is of a user that the recipe names.
 fn same_user(rotation: &Rotation, stored: &Stored) -> Result<(), Failure> {
     match &stored.user {
@@ -171,9 +176,7 @@ impl Rotated {
             Err(failure) if failure.kind == FailureKind::Refused => {
                 let now = Described::of(&self.described(&rotation.recipe.place).await?);
                 match now.holder(PENDING) {
-                    Some(other) if Some(other) != now.holder(CURRENT) => {
-                        Err(failed(FailureKind::Unavailable, "AWS rotates this secret just now"))
-                    }
+                    Some(other) if Some(other) != now.holder(CURRENT) => Err(just_now()),
                     _ => Err(failure),
                 }
             }
@@ -183,7 +186,6 @@ impl Rotated {
 
     /// What an earlier rotation left behind: with it every further one is refused.
     async fn take_over(&self, name: &str, other: &str) -> Result<(), Failure> {
-        let just_now = || failed(FailureKind::Unavailable, "AWS rotates this secret just now");
         let left = self.secrets.version(name, By::Id(other)).await?;
         let said = self.secrets.describe(name).await?;
         let changed_ms = said.and_then(|said| said.last_changed_date().and_then(|at| at.to_millis().ok()));
