@@ -316,14 +316,24 @@ pub(super) struct Changes {
     pub(super) marks: Vec<Mark>,
 }
 
-/// The lane of a credential: alone, but secret_ids of one role share theirs.
+/// The lane of a credential: alone, but secret_ids of one role share theirs, and so do a user of IAM and its access keys: both
+/// write the policies of that user.
 pub(super) fn lane(id: &CredentialId) -> String {
-    if id.kind() == Kind::VaultSecretId
-        && let Some((role, _)) = id.id().rsplit_once('/')
-    {
-        return format!("{}:{role}", id.instance());
+    let (kind, name) = (id.kind(), id.id());
+    match kind {
+        Kind::VaultSecretId | Kind::AwsAccessKey => {
+            if let Some((owner, _)) = name.rsplit_once('/') {
+                return shared(id, owner);
+            }
+        }
+        Kind::AwsUser => return shared(id, &name),
+        _ => {}
     }
     id.as_str().to_owned()
+}
+
+fn shared(id: &CredentialId, owner: &str) -> String {
+    format!("{}:{owner}", id.instance())
 }
 
 /// The case with an append of these records.
@@ -347,4 +357,18 @@ pub(super) fn appended(mut case: Case, records: &[Record]) -> Result<Case, Illeg
 /// SHA-256 in hex: what the outbox is chained by.
 pub(super) fn hash(body: &[u8]) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_the_same_shares_a_lane() {
+        let lane_of = |kind, id| lane(&CredentialId::new(kind, "aws", id).unwrap());
+        let key = lane_of(Kind::AwsAccessKey, "ci/bot/AKIAIOSFODNN7EXAMPLE");
+        assert_eq!(key, lane_of(Kind::AwsAccessKey, "ci/bot/AKIAI44QH8DHBEXAMPLE"));
+        assert_eq!(key, lane_of(Kind::AwsUser, "ci/bot"));
+        assert_ne!(key, lane_of(Kind::AwsUser, "ci/bob"));
+    }
 }

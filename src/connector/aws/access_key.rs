@@ -92,7 +92,7 @@ impl Account {
     }
 
     /// Takes the sessions' policy of the key off, if it is as we wrote it and denies nothing any more. It is looked at anew: a
-    /// person may have changed it. No other case writes it: there is one of each key.
+    /// person may have changed it. No other case writes it meanwhile: all of one user share a lane.
     async fn lift(&self, name: &KeyName) -> Result<Output, Failure> {
         self.ours(name).await?;
         if self.fence_over_ms(name).await?.is_none_or(|over_ms| over_ms > self.clock.wall_ms()) {
