@@ -21,6 +21,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
@@ -131,12 +132,19 @@ pub fn events(door: Door) -> Router {
 /// Whether the process can do its work; the reason where it cannot.
 pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Asks for what the page shows, before it is made: whether the journal told its part.
+pub type Fresh = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+
 /// `/metrics`, `/healthz` (the process answers) and `/readyz` (it can work; independent of the backlog). With `here_only`, as
-/// on a loopback address, only who names this machine is answered; at another address others are meant to ask.
-pub fn observability(metrics: Arc<Metrics>, ready: Ready, here_only: bool) -> Router {
+/// on a loopback address, only who names this machine is answered, before anything is asked of the journal; at another address
+/// others are meant to ask.
+pub fn observability(metrics: Arc<Metrics>, ready: Ready, fresh: Fresh, here_only: bool) -> Router {
     let page = move || {
-        let text = metrics.render();
-        async move { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text) }
+        let (metrics, fresh) = (metrics.clone(), fresh());
+        async move {
+            let text = metrics.page(fresh.await);
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+        }
     };
     let readiness = move || {
         let ready = ready();

@@ -329,9 +329,14 @@ impl Metrics {
 
     /// The page, in Prometheus' text format.
     pub fn render(&self) -> String {
+        self.page(true)
+    }
+
+    /// The page; without what the journal says, where that could not be asked: missing, not wrong.
+    pub fn page(&self, journal_told: bool) -> String {
         // The process's own figures (the crate collects them by itself) keep the names that dashboards know.
         let mut families = self.own.gather();
-        if self.leads() {
+        if journal_told && self.leads() {
             families.extend(self.shared.gather());
             families.sort_by(|one, other| one.name().cmp(other.name()));
         }

@@ -4,10 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
-use axum::response::Response;
 use curfew::fingerprint::Keyring;
 use curfew::http::findings::Findings;
 use curfew::http::github::Webhooks;
@@ -19,6 +17,7 @@ use curfew::ops::operator::Operator;
 use curfew::ops::server::Server;
 use curfew::ops::{self, freeze_file};
 use secrecy::SecretString;
+use tokio::sync::Notify;
 
 use crate::Failed;
 use crate::process::Process;
@@ -96,6 +95,8 @@ pub async fn events(process: &Process, keys: Option<Keyring>) -> Result<(), Fail
 
 /// Who exports what the journal says: one process, or several on one journal would sum to a multiple of it.
 const FIGURES: &str = "figures";
+/// How long a start waits for the term that it was promised.
+const FIRST_TERM: Duration = Duration::from_secs(2);
 
 /// `/metrics`, `/healthz`, `/readyz`. With `gauges` this process is one of those that may export what the journal says.
 pub async fn observe(process: &Process, journal: &Arc<dyn Journal>, gauges: bool) -> Result<(), Failed> {
@@ -107,37 +108,46 @@ pub async fn observe(process: &Process, journal: &Arc<dyn Journal>, gauges: bool
         (true, true) => Ok(()),
     });
     if gauges {
-        // Before the first scrape: a page without the journal must not be taken for a journal without cases.
-        intake.metrics.lead(process.leads(FIGURES).await);
-        let metrics = intake.metrics.clone();
+        // Only within a term: what is said outside of one nobody takes back, and two would say it.
+        let (metrics, begun) = (intake.metrics.clone(), Arc::new(Notify::new()));
+        let begins = begun.clone();
+        let leads = process.leads(FIGURES).await;
         process.lead(FIGURES, move |term| {
-            let metrics = metrics.clone();
+            let (metrics, begins) = (metrics.clone(), begins.clone());
             async move {
                 metrics.lead(true);
+                begins.notify_one();
                 term.cancelled().await;
                 metrics.lead(false);
             }
         });
+        // Before the first scrape: a page without the journal must not be taken for a journal without cases.
+        if leads && tokio::time::timeout(FIRST_TERM, begun.notified()).await.is_err() {
+            tracing::warn!("the first pages are without what the journal says");
+        }
     }
-    let state = (intake.clone(), freeze_file::path_of(&config.journal));
-    let router = http::observability(intake.metrics.clone(), ready, config.metrics.ip().is_loopback())
-        .layer(middleware::from_fn_with_state(state, fresh_gauges));
+    let (gauges, freeze) = (intake.clone(), freeze_file::path_of(&config.journal));
+    let fresh: http::Fresh = Arc::new(move || Box::pin(fresh_gauges(gauges.clone(), freeze.clone())));
+    let router = http::observability(intake.metrics.clone(), ready, fresh, config.metrics.ip().is_loopback());
     let listener = http::listen(config.metrics).await.map_err(|error| Failed::Unavailable(error.to_string()))?;
     // It answers to the end: it is stopped last, with the process.
     process.tasks.spawn_fallible("metrics", http::serve(listener, router, process.tasks.cancel.clone()));
     Ok(())
 }
 
-async fn fresh_gauges(State((intake, freeze)): State<(Intake, PathBuf)>, request: Request, next: Next) -> Response {
-    if request.uri().path() == "/metrics" {
-        intake.metrics.journal_writable(intake.journal.healthy());
-        if intake.metrics.leads()
-            && let Err(error) = set_gauges(&intake, &freeze).await
-        {
-            tracing::warn!(%error, "the gauges are old");
+/// Sets what a page shows; whether the journal told its part of it.
+async fn fresh_gauges(intake: Intake, freeze: PathBuf) -> bool {
+    intake.metrics.journal_writable(intake.journal.healthy());
+    if !intake.metrics.leads() {
+        return false;
+    }
+    match set_gauges(&intake, &freeze).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "this page is without what the journal says");
+            false
         }
     }
-    next.run(request).await
 }
 
 async fn set_gauges(intake: &Intake, freeze: &Path) -> Result<(), journal::Error> {

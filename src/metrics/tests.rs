@@ -87,6 +87,7 @@ fn only_who_leads_says_what_the_journal_says() {
     assert!(!metrics.render().contains("curfew_frozen"));
     metrics.lead(true);
     assert!(has(&metrics, "curfew_cases{state=\"held\"} 0"));
+    assert!(!metrics.page(false).contains("curfew_cases{"), "the journal did not answer: missing, not wrong");
     metrics.lead(false);
     assert!(!metrics.render().contains("curfew_cases{"));
 }

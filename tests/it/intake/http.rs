@@ -3,6 +3,7 @@
 use super::*;
 use curfew::http::{self, Door};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(super) async fn door(station: &Station, dir: &Path) -> (String, String, CancellationToken) {
     let path = dir.join("token");
@@ -15,12 +16,39 @@ pub(super) async fn door(station: &Station, dir: &Path) -> (String, String, Canc
         tenant: "default".into(),
     };
     let ready: http::Ready = Arc::new(|| Err("sealed".to_owned()));
-    let router = http::events(door).merge(http::observability(station.intake.metrics.clone(), ready, true));
+    let fresh: http::Fresh = Arc::new(|| Box::pin(async { true }));
+    let router = http::events(door).merge(http::observability(station.intake.metrics.clone(), ready, fresh, true));
     let listener = http::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
     tokio::spawn(http::serve(listener, router, stop.clone()));
     (url, token, stop)
+}
+
+/// Of two answers of the journal one fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_has_what_the_journal_told_and_a_foreign_name_asks_it_nothing() {
+    let (metrics, asked) = (Arc::new(Metrics::default()), Arc::new(AtomicUsize::new(0)));
+    metrics.lead(true);
+    let count = asked.clone();
+    let fresh: http::Fresh = Arc::new(move || {
+        let told = count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        Box::pin(async move { told })
+    });
+    let router = http::observability(metrics, Arc::new(|| Ok(())), fresh, true);
+    let listener = http::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let url = format!("http://{}/metrics", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    tokio::spawn(http::serve(listener, router, stop.clone()));
+    let client = reqwest::Client::new();
+    let foreign = client.get(&url).header("host", "evil.example").send().await.unwrap();
+    assert_eq!((foreign.status().as_u16(), asked.load(Ordering::Relaxed)), (403, 0));
+    for told in [true, false] {
+        let page = client.get(&url).send().await.unwrap().text().await.unwrap();
+        assert_eq!(page.contains("\ncurfew_cases{"), told, "{page}");
+        assert!(page.contains("\ncurfew_journal_writable "), "the process's own figures stand in each: {page}");
+    }
+    stop.cancel();
 }
 
 #[tokio::test(flavor = "multi_thread")]
