@@ -36,6 +36,9 @@ pub struct Canaries {
     pub within: Spanned<Millis>,
 }
 
+/// When `CurfewCanaryOverdue` (30 minutes) would be about to fire with canaries that all die.
+const ALERT_MS: i64 = 25 * 60_000;
+
 fn source() -> String {
     "/canary".to_owned()
 }
@@ -92,6 +95,13 @@ pub(super) fn canary(
     }
     if raw.within.value.0 < 1_000 || raw.every.value.0 < 1_000 {
         c.wrong(raw.every.referenced, "`every` and `within` are at least 1s");
+    }
+    if raw.every.value.0.saturating_add(raw.within.value.0) > ALERT_MS {
+        c.warnings.push(
+            "canary: `every` and `within` are more than 25m together: change the alert CurfewCanaryOverdue as well, or it \
+             fires while all is well"
+                .to_owned(),
+        );
     }
     Some(Canary {
         realm: raw.realm.value.clone(),

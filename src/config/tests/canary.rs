@@ -24,6 +24,8 @@ fn a_canary_that_could_not_die_is_refused() {
         let said = with(&wrong).unwrap_err().report(false);
         assert!(said.contains(why), "{wrong}: {said}");
     }
+    let warns = |canary: &str| with(canary).unwrap().warnings.iter().any(|said| said.contains("CurfewCanaryOverdue"));
+    assert!(warns(&format!("{good}, every: 24m")) && !warns(&format!("{good}, every: 23m")));
     let observes = WHOLE.replacen("mode: enforce", "mode: observe", 1);
     let config = parse(&format!("{observes}canary: {{token_file: t, {good}}}\n")).unwrap();
     assert!(config.warnings.iter().any(|warning| warning.contains("no canary will die")), "{:?}", config.warnings);
