@@ -46,6 +46,8 @@ pub(super) fn account(
     positive(c, &raw.timeout, "timeout");
     if !(1..=100).contains(&raw.quota_percent.value) {
         c.wrong(raw.quota_percent.referenced, "`quota_percent` is 1 to 100");
+    } else if raw.inventory.is_some() && raw.quota_percent.value == 100 {
+        c.wrong(raw.quota_percent.referenced, "with an `inventory`, `quota_percent` is 1 to 99: it reads by the rest");
     }
     let inventory = raw.inventory.as_ref().map(|list| KeyList {
         credentials_file: list.credentials_file.as_ref().map(|path| c.path(path)),

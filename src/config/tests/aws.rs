@@ -37,6 +37,7 @@ fn what_is_wrong_with_an_account_is_said() {
         ("users:", "timeout: 0s, users:", "longer than 0"),
         ("users:", "quota_percent: 0, users:", "1 to 100"),
         ("users:", "quota_percent: 101, users:", "1 to 100"),
+        ("users:", "quota_percent: 100, users:", "1 to 99"),
         ("users:", "tenant: nobody, users:", "no topic is of the tenant"),
         ("aws: {", "redis: {url_file: r}, aws: {", "one of `postgres`, `mariadb`, `redis` and `aws`"),
         ("aws-prod", "\"aws:prod\"", "stands in credential ids"),
