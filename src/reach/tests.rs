@@ -198,8 +198,8 @@ fn only_a_whole_reading_takes_away_what_it_does_not_show() {
         faults: faults.iter().map(|one| (*one).to_owned()).collect(),
     };
     let last = Source { whole_ms: Some(7), ..source("s") };
-    let [whole] = &changes(&before, read(&[]), Some(&last), source("s"), 9)[..] else { panic!() };
-    assert_eq!((whole.put.len(), &whole.gone), (1, &vec![node("identity:a/gone")]));
+    let [new, whole] = &changes(&before, read(&[]), Some(&last), source("s"), 9)[..] else { panic!() };
+    assert_eq!((new.put.len(), &whole.gone), (1, &vec![node("identity:a/gone")]), "what is new comes first");
     assert_eq!((whole.source.read_ms, whole.source.whole_ms), (9, Some(9)));
     let [part] = &changes(&before, read(&["refused"]), Some(&last), source("s"), 9)[..] else { panic!() };
     assert_eq!((part.put.len(), part.gone.len()), (1, 0));
