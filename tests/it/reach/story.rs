@@ -112,7 +112,7 @@ async fn a_pipeline_asks_before_it_lets_an_identity_in() {
         .collect();
     assert_eq!(
         all,
-        ["identity:prod/entity/ana"],
+        ["identity:prod/entity/ana", "identity:prod/userpass/ana"],
         "by its group it mints at the office, and makes secret_ids of who reads cards"
     );
 
