@@ -668,6 +668,11 @@ fn read(text: &str) -> Result<file::File, Problem> {
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(file::File::default());
     }
+    yaml(text)
+}
+
+/// Reads YAML. What is wrong is said without the values that stand there: one may be a password in the wrong place.
+pub(crate) fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Problem> {
     let options = serde_saphyr::options! { with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         use serde_saphyr::Error;

@@ -6,6 +6,8 @@
 use serde::Deserialize;
 
 use super::{Fact, Node, NodeKind, Reading, Via};
+use crate::config::problem::said;
+use crate::config::yaml;
 use crate::reach::ask::MOST_ZONES;
 
 /// So large may the file be, in bytes.
@@ -102,17 +104,17 @@ struct May {
 /// Why the file was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
-    /// It cannot be read; where, and what was wanted.
+    /// It cannot be read; where, and what was wanted. Without what stands there: it is kept, and shown to whoever asks.
     #[error("{0}")]
     Text(String),
     /// A zone that `zones` does not name.
-    #[error("the zone {0:?} is not one of `zones`")]
+    #[error("as a zone {} is not one of `zones`", said(.0))]
     NoZone(String),
     /// More zones than can be told apart.
     #[error("more than {MOST_ZONES} zones")]
     Zones,
     /// Neither an identity nor a credential.
-    #[error("{0} is neither an identity nor a credential")]
+    #[error("{} is neither an identity nor a credential", said(.0))]
     NoIdentity(String),
 }
 
@@ -122,7 +124,10 @@ impl Declared {
     /// # Errors
     /// [`Wrong`]. One mistake is enough: half a declaration would open what it leaves out.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
-        let declared: Self = serde_saphyr::from_str(text).map_err(|error| Wrong::Text(error.to_string()))?;
+        let declared: Self = yaml(text).map_err(|problem| {
+            let place = problem.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            Wrong::Text(format!("{place}{}", problem.message))
+        })?;
         if declared.zones.len() > MOST_ZONES {
             return Err(Wrong::Zones);
         }

@@ -162,6 +162,20 @@ fn a_declaration_with_a_mistake_says_nothing() {
         assert_eq!(Declared::parse(text), Err(wrong), "{text}");
     }
     assert!(matches!(Declared::parse("zonen: []"), Err(Wrong::Text(_))));
+    // The wrong file, and a secret in the wrong place: what is wrong is kept and shown, the secret is not.
+    let secret = "hvs.CAESIJ9kTz3mQ7vX2bLw8RrYp4Nn0Ud6";
+    for text in [
+        secret.to_owned(),
+        format!("zones: {secret}"),
+        format!("zones: [{{name: a, weight: {secret}}}]"),
+        format!("targets: [{{name: a, zone: {secret}}}]"),
+        format!("identities: [{{id: {secret}}}]"),
+        format!("identities: [{{id: 'path:{secret}'}}]"),
+        format!("{secret}: 1"),
+    ] {
+        let wrong = Declared::parse(&text).unwrap_err().to_string();
+        assert!(!wrong.contains("CAESIJ9k"), "{wrong}");
+    }
     let zones: Vec<String> = (0..65).map(|no| format!("{{name: z{no}}}")).collect();
     assert_eq!(Declared::parse(&format!("zones: [{}]", zones.join(", "))), Err(Wrong::Zones));
 }
