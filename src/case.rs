@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use self::record::{Observation, Presence};
 use crate::credential::CredentialId;
+use crate::scope::Cut;
 use crate::task::{RunKey, Tenant};
 
 /// A case's id (UUIDv7), also the id of its outcome.
@@ -28,6 +29,10 @@ pub enum Action {
     Track,
     /// Looks whether it is dead, as was recorded. If it is alive, the case goes on with more, or a person decides.
     Verify,
+    /// Its identity may do less: named permissions are taken from it.
+    Reduce,
+    /// What a reduction took is given back. Only an operator asks for it.
+    Restore,
     /// Rotated for hygiene: the new value works before the old one dies, where the system allows that.
     Rollover,
     /// Rotated because it leaked: the old value dies first, and nobody waits for its users.
@@ -38,13 +43,16 @@ pub enum Action {
 
 impl Action {
     /// All of them, weakest first.
-    pub const ALL: [Self; 5] = [Self::Track, Self::Verify, Self::Rollover, Self::Contain, Self::Revoke];
+    pub const ALL: [Self; 7] =
+        [Self::Track, Self::Verify, Self::Reduce, Self::Restore, Self::Rollover, Self::Contain, Self::Revoke];
 
     /// The name in events, metrics and configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Track => "track",
             Self::Verify => "verify",
+            Self::Reduce => "reduce",
+            Self::Restore => "restore",
             Self::Rollover => "rollover",
             Self::Contain => "contain",
             Self::Revoke => "revoke",
@@ -54,6 +62,11 @@ impl Action {
     /// Whether it puts a new value in the place of the old one.
     pub fn rotates(self) -> bool {
         matches!(self, Self::Rollover | Self::Contain)
+    }
+
+    /// Whether it is about what the identity may do, and not about its value.
+    pub fn rescopes(self) -> bool {
+        matches!(self, Self::Reduce | Self::Restore)
     }
 }
 
@@ -165,6 +178,12 @@ pub enum HoldReason {
     NotAdopted,
     /// A consumer cannot work with the new value: the old one was given back.
     Unhealthy,
+    /// Whoever answers for the identity was told what it will lose, and has time to say no.
+    Notice,
+    /// Whoever answers for it wants it kept as it is, for a time.
+    Kept,
+    /// After the reduction the identity had more, or less, than it was to have: what was taken was given back.
+    Differs,
     /// The wall clock cannot be trusted for deadlines.
     Clock,
     /// The provider says it never will.
@@ -173,7 +192,7 @@ pub enum HoldReason {
 
 impl HoldReason {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Frozen,
         Self::StartedHeld,
         Self::Observe,
@@ -189,6 +208,9 @@ impl HoldReason {
         Self::CandidateRejected,
         Self::NotAdopted,
         Self::Unhealthy,
+        Self::Notice,
+        Self::Kept,
+        Self::Differs,
         Self::Clock,
         Self::Refused,
     ];
@@ -211,6 +233,9 @@ impl HoldReason {
             Self::CandidateRejected => "candidate_rejected",
             Self::NotAdopted => "not_adopted",
             Self::Unhealthy => "unhealthy",
+            Self::Notice => "notice",
+            Self::Kept => "kept",
+            Self::Differs => "differs",
             Self::Clock => "clock",
             Self::Refused => "refused",
         }
@@ -219,7 +244,18 @@ impl HoldReason {
     /// Whether the guard is asked again by itself after a while, or only a person or an event moves the case.
     pub fn rechecks(self) -> bool {
         use HoldReason as H;
-        matches!(self, H::Frozen | H::StartedHeld | H::Observe | H::Cap | H::Unserved | H::NoRecipe | H::Clock)
+        matches!(
+            self,
+            H::Frozen
+                | H::StartedHeld
+                | H::Observe
+                | H::Cap
+                | H::Unserved
+                | H::NoRecipe
+                | H::Clock
+                | H::Notice
+                | H::Kept
+        )
     }
 }
 
@@ -254,6 +290,12 @@ pub struct Directive {
     /// Which of the credential's values it is about: the version of the store that held it. `None`: the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
+    /// Whoever answers for it was told, and has until then (our clock) to say no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before_ms: Option<i64>,
+    /// Of a reduction or a restoration: which permissions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Box<Cut>>,
 }
 
 impl Directive {
@@ -315,7 +357,8 @@ impl Case {
     /// value was looked at. A revoke ends all of it, also where it took over in the midst of a rotation.
     pub fn ends_credential(&self) -> bool {
         let looks_at_older = self.directive.action == Action::Verify && self.directive.generation.is_some();
-        self.directive.action == Action::Revoke || (self.state.turn.new.is_none() && !looks_at_older)
+        let of_value = !self.directive.action.rescopes();
+        self.directive.action == Action::Revoke || (self.state.turn.new.is_none() && !looks_at_older && of_value)
     }
 
     /// Whether it lives, whatever was recorded before: a new value took its place, or its issuer showed it. The user of a

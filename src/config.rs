@@ -12,6 +12,7 @@ pub mod kubernetes;
 mod mariadb;
 pub mod problem;
 pub mod reach;
+pub mod reductions;
 pub mod rotations;
 pub mod scanners;
 pub mod ways;
@@ -105,6 +106,8 @@ pub struct Config {
     pub bindings: Vec<Binding>,
     /// What measures the whole way.
     pub canary: Option<Canary>,
+    /// Whose permissions may be taken.
+    pub reductions: Vec<reductions::Reduction>,
     /// Clusters whose Jobs and Pods are tasks.
     pub clusters: Vec<Watched>,
     /// From where it is read who reaches what.

@@ -29,14 +29,15 @@ use uuid::Uuid;
 
 use recipe::{Recipe, Rotation, Store};
 
-use crate::case::Case;
 use crate::case::plan::{Act, Plan, Step};
 use crate::case::record::{FailureKind, Observation, Output, Sighting};
+use crate::case::{Action, Case};
 use crate::credential::CredentialId;
 use crate::guard::Mode;
 use crate::outcome::Message;
 use crate::pace::Quota;
 use crate::probe::Settle;
+use crate::scope::{Cut, Cutting, Held};
 use crate::task::RunKey;
 
 /// A call that failed. `note` is our own text: never the provider's words, never an id that is secret.
@@ -92,8 +93,39 @@ pub struct Subject {
     pub key: Option<Uuid>,
     /// Of a credential with a recipe: what is rotated, and where its values are.
     pub rotation: Option<Rotation>,
+    /// Of a reduction or a restoration: what is taken or given back.
+    pub rescope: Option<Rescope>,
     /// Of a [`Act::Notify`]: what is to be told.
     pub message: Option<Message>,
+}
+
+/// What is taken from an identity, or given back to it.
+#[derive(Debug, Clone)]
+pub struct Rescope {
+    /// Which permissions.
+    pub cut: Cut,
+    /// What the case knows of what there was.
+    pub cutting: Cutting,
+    /// They are given back.
+    pub gives: bool,
+}
+
+impl Rescope {
+    /// What a case is about, where it is about permissions.
+    pub fn of(case: &Case) -> Option<Self> {
+        let directive = &case.directive;
+        let cut = directive.cut.as_deref().filter(|_| directive.action.rescopes())?.clone();
+        Some(Self { cut, cutting: case.state.cutting.clone(), gives: directive.action == Action::Restore })
+    }
+
+    /// What is to be there again: what a restoration was told, or what there was before this case began.
+    pub fn owed(&self) -> &[Held] {
+        match &self.cutting.before {
+            _ if self.gives => &self.cut.held,
+            Some(before) => &before.held,
+            None => &[],
+        }
+    }
 }
 
 /// Whether a gate is open.
@@ -154,6 +186,8 @@ pub struct Realm {
     pub mode: Mode,
     /// Prefixes of issuer ids on which it may act.
     pub allowed_prefixes: Vec<String>,
+    /// Whose permissions may be taken: issuer ids, whole or ending in `*`.
+    pub reducible: Vec<String>,
     /// Prefix of lease ids → the target that they open.
     pub targets: Vec<(String, String)>,
 }
@@ -182,6 +216,18 @@ impl Registry {
     /// Adds a realm.
     pub fn add_realm(&mut self, realm: Realm) {
         self.realms.insert(realm.name.clone(), realm);
+    }
+
+    /// At `system` the permissions of these identities may be taken.
+    pub fn may_reduce(&mut self, system: &str, mode: Mode, identities: &[String]) {
+        let realm = self.realms.entry(system.to_owned()).or_insert_with(|| Realm {
+            name: system.to_owned(),
+            mode,
+            allowed_prefixes: Vec::new(),
+            reducible: Vec::new(),
+            targets: Vec::new(),
+        });
+        realm.reducible = identities.to_vec();
     }
 
     /// Adds a connector under its name and system.
@@ -273,7 +319,13 @@ impl Registry {
     pub fn plan(&self, case: &Case) -> Result<Plan, NoPlan> {
         let id = &case.directive.credential;
         let at = |connector: &'_ Arc<dyn Connector>| (connector.name().to_owned(), connector.system().to_owned());
-        let issuer = at(self.issuer(id).ok_or(NoPlan::Unserved)?);
+        let scope = plan::scope_connector(id.kind()).and_then(|name| self.by_name(name, id.instance())).map(at);
+        let issuer = match (self.issuer(id), &scope) {
+            (Some(issuer), _) => at(issuer),
+            // Whoever cannot end it may still be let take from its identity.
+            (None, Some(scope)) if case.directive.action.rescopes() => scope.clone(),
+            (None, _) => return Err(NoPlan::Unserved),
+        };
         let target = self.target(id, case.principal.as_deref()).map(at);
         let recipe = match self.recipe(id) {
             Some(recipe) => {
@@ -292,8 +344,10 @@ impl Registry {
             issuer: (&issuer.0, &issuer.1),
             target: target.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
             recipe,
+            scope: scope.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
         };
-        plan::compose(case.directive.action, parts, &case.state).ok_or(NoPlan::NoRecipe)
+        let none = if case.directive.action.rescopes() { NoPlan::Unserved } else { NoPlan::NoRecipe };
+        plan::compose(case.directive.action, parts, &case.state).ok_or(none)
     }
 }
 

@@ -106,6 +106,10 @@ pub enum Type {
     /// Curfew: an operator's command.
     OperatorRotate,
     /// Curfew: an operator's command.
+    OperatorReduce,
+    /// Curfew: an operator's command.
+    OperatorRestore,
+    /// Curfew: an operator's command.
     OperatorRevoke,
 }
 
@@ -129,6 +133,8 @@ impl Type {
             Self::RotationDue => "rotation.due",
             Self::SessionsOver => "sessions.over",
             Self::OperatorRotate => "operator.rotate",
+            Self::OperatorReduce => "operator.reduce",
+            Self::OperatorRestore => "operator.restore",
             Self::OperatorRevoke => "operator.revoke",
         }
     }
@@ -147,13 +153,15 @@ impl Type {
         Self::FindingClosed,
     ];
     /// What only Curfew itself may say; from outside it is rejected.
-    pub const OWN: [Self; 7] = [
+    pub const OWN: [Self; 9] = [
         Self::DeadlinePassed,
         Self::HeartbeatMissed,
         Self::ReconcileFound,
         Self::RotationDue,
         Self::SessionsOver,
         Self::OperatorRotate,
+        Self::OperatorReduce,
+        Self::OperatorRestore,
         Self::OperatorRevoke,
     ];
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::case::record::Observation;
 use crate::case::{Action, Case, HoldReason, Trigger};
 use crate::credential::{CredentialId, Kind};
+use crate::event::is_like;
 use crate::task::RunKey;
 
 /// What a realm's cases may do.
@@ -74,6 +75,10 @@ pub struct Facts<'a> {
     pub mode: Option<Mode>,
     /// What the event's topic may ask for; `None`: not configured, so nothing.
     pub authority: Option<&'a Authority>,
+    /// Whose permissions the realm may take; empty: nobody's.
+    pub reducible: &'a [String],
+    /// Our clock.
+    pub now_ms: i64,
     /// The realm's allowed prefixes of issuer ids; empty: none is allowed.
     pub allowed_prefixes: &'a [String],
     /// Ids (URNs) that are never touched: Curfew's own, break-glass.
@@ -111,7 +116,12 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
     if !facts.authority.is_some_and(|authority| authority.covers(case)) {
         return Err(HoldReason::Authority);
     }
-    if !is_allowed(&directive.credential, facts.allowed_prefixes) {
+    let is_allowed = if directive.action.rescopes() {
+        is_reducible(&directive.credential, facts.reducible)
+    } else {
+        is_allowed(&directive.credential, facts.allowed_prefixes)
+    };
+    if !is_allowed {
         return Err(HoldReason::Prefix);
     }
     if let (Some(run), Some(named)) = (&directive.run, facts.seen.and_then(|seen| seen.run.as_deref()))
@@ -122,6 +132,15 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
     }
     if !facts.clock_trusted && matches!(directive.trigger, Trigger::Deadline | Trigger::Heartbeat) {
         return Err(HoldReason::Clock);
+    }
+    // What has begun goes on.
+    if !case.state.has_begun() {
+        if case.state.kept_until_ms.is_some_and(|until_ms| facts.now_ms < until_ms) {
+            return Err(HoldReason::Kept);
+        }
+        if directive.not_before_ms.is_some_and(|from_ms| facts.now_ms < from_ms) {
+            return Err(HoldReason::Notice);
+        }
     }
     if mode == Mode::Observe {
         return Err(HoldReason::Observe);
@@ -165,6 +184,19 @@ pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
         id.strip_prefix(prefix.as_str())
             .is_some_and(|rest| prefix.ends_with('/') || rest.starts_with('/') || rest.is_empty())
     })
+}
+
+/// Whether permissions of this credential's identity may be taken: `reducible` names it as it is, or by a beginning and `*`. Of two
+/// users in turn each must be named.
+pub fn is_reducible(credential: &CredentialId, reducible: &[String]) -> bool {
+    let id = credential.id();
+    let is_path = |name: &str| name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let named = |name: &str| is_path(name) && reducible.iter().any(|one| is_like(name, one) && one != "*");
+    match credential.kind() {
+        Kind::PostgresRole => id.split(',').all(named),
+        Kind::VaultApprole | Kind::AwsUser => named(&id),
+        _ => false,
+    }
 }
 
 /// Whether `users` name the user of IAM at `<path><name>`: as it is, or by a path that ends in `/`. A name allows nobody

@@ -54,6 +54,7 @@ pub mod reach;
 pub mod reconcile;
 pub mod relay;
 pub mod retry;
+pub mod scope;
 pub mod standing;
 pub mod task;
 pub mod telemetry;

@@ -15,6 +15,7 @@ use crate::credential::CredentialId;
 use crate::guard::Freeze;
 use crate::journal::{Filter, TaskFilter};
 use crate::reach::ask::Question;
+use crate::scope::Permission;
 
 /// What an operator asks for: one line of JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,6 +87,41 @@ pub enum Request {
         leaked: bool,
         /// Whose.
         tenant: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Take permissions from a credential's identity.
+    Reduce {
+        /// Whose.
+        credential: CredentialId,
+        /// Which.
+        permissions: Vec<Permission>,
+        /// How long whoever answers for it has to say no.
+        notice_ms: i64,
+        /// Whose.
+        tenant: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Give back what a reduction took.
+    Rollback {
+        /// Its case.
+        id: String,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Keep an identity as it is, for a time, though a reduction was announced.
+    Keep {
+        /// The reduction's case.
+        id: String,
+        /// For how long.
+        for_ms: i64,
         /// Who.
         by: String,
         /// Why.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::case::Case;
 use crate::case::plan::Act;
-use crate::case::record::{Generation, Output, UnknownWhy, Verdict};
+use crate::case::record::{Generation, Level, Output, UnknownWhy, Verdict};
 use crate::connector::recipe::{self, Recipe};
 use crate::event::{Reject, digest16};
 use crate::probe;
@@ -276,6 +276,10 @@ fn common(case: &Case, verdict: &Verdict) -> Map<String, Value> {
     if let Some(end_ms) = directive.end_ms {
         data.insert("task_ended_at".into(), time(end_ms));
     }
+    if let Some(cut) = &directive.cut {
+        data.insert("permissions".into(), json!(cut.permissions));
+    }
+    data.extend(directive.not_before_ms.map(|from_ms| ("not_before".to_owned(), time(from_ms))));
     if let Some(quarantined) = case.state.issuer().and_then(|seen| seen.quarantined) {
         data.insert("quarantined".into(), quarantined.into());
     }
@@ -296,6 +300,13 @@ fn proof(verdict: &Verdict) -> Value {
             "proof": { "level": level, "refused_at": time(*at_ms), "sightings": sightings },
             "residue": residue,
         }),
+        Verdict::Reduced { at_ms, sightings, taken, residue } => json!({
+            "state": state,
+            "taken": taken,
+            "proof": { "level": Level::Target, "refused_at": time(*at_ms), "sightings": sightings },
+            "residue": residue,
+        }),
+        Verdict::RolledBack { at_ms } => json!({ "state": state, "at": time(*at_ms) }),
         Verdict::DiesAt { at_ms } => json!({ "state": state, "at": time(*at_ms) }),
         Verdict::Alive { by } => json!({ "state": state, "by": by }),
         Verdict::Unknown { why: UnknownWhy::Held(by) } => json!({ "state": state, "why": "held", "by": by }),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::decide::decide;
 pub use self::rules::Rules;
 use crate::case::state::Phase;
-use crate::case::{Case, Directive, HoldReason, Trigger};
+use crate::case::{Action, Case, Directive, HoldReason, Trigger};
 use crate::credential::CredentialId;
 use crate::event::{Data, Event, GrantSpec};
 use crate::finding::{self, Finding, Mark};
@@ -33,6 +33,10 @@ pub enum Verb {
     Hold,
     /// It is looked whether something is as dead as recorded.
     Verify,
+    /// Permissions are taken from an identity.
+    Reduce,
+    /// What was taken is given back.
+    Restore,
     /// Something is rotated, the new value first.
     Rollover,
     /// Something is rotated, the old value first.
@@ -49,6 +53,8 @@ impl Verb {
             Self::Track => "track",
             Self::Hold => "hold",
             Self::Verify => "verify",
+            Self::Reduce => "reduce",
+            Self::Restore => "restore",
             Self::Rollover => "rollover",
             Self::Contain => "contain",
             Self::Revoke => "revoke",
@@ -269,6 +275,8 @@ pub fn keys(event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
         Data::RotationDue { credential, .. }
         | Data::SessionsOver { credential }
         | Data::OperatorRotate { credential, .. }
+        | Data::OperatorReduce { credential, .. }
+        | Data::OperatorRestore { credential, .. }
         | Data::OperatorRevoke { credential, .. } => (None, vec![credential.clone()]),
     }
 }
@@ -326,6 +334,11 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
         return Meeting::Supersede;
     }
     let now = &open.directive;
+    // What waits for somebody's no is no containment: what is to die now does not wait with it.
+    let waits = now.not_before_ms.is_some() && directive.not_before_ms.is_none() && !open.state.has_begun();
+    if waits && directive.held.is_none() && directive.action >= Action::Contain {
+        return Meeting::Supersede;
+    }
     if directive.action != now.action {
         return if directive.action > now.action { Meeting::Supersede } else { Meeting::Join };
     }
@@ -337,6 +350,10 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
         return Meeting::Supersede;
     }
     let by_operator = directive.trigger == Trigger::Operator;
+    // An operator means what the order names, and not what the open case is about.
+    if by_operator && directive.action.rescopes() && directive.cut != now.cut {
+        return Meeting::Supersede;
+    }
     let fired = |trigger| matches!(trigger, Trigger::Deadline | Trigger::Heartbeat);
     let lifts = match &open.state.phase {
         Phase::Held { reason } => match reason {
@@ -345,6 +362,7 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
             HoldReason::OtherTask => directive.run != now.run,
             HoldReason::Clock => fired(now.trigger) && !fired(directive.trigger),
             HoldReason::Refused => by_operator && now.trigger != Trigger::Operator,
+            HoldReason::Notice | HoldReason::Kept | HoldReason::Differs => by_operator,
             _ => false,
         },
         Phase::Abandoned => by_operator,

@@ -1,7 +1,7 @@
 //! What sightings prove. PURE: the connectors look, this judges.
 
 use crate::case::record::{KilledBy, Level, Presence, Residue, UnknownWhy, Verdict};
-use crate::case::{Case, state::Phase};
+use crate::case::{Action, Case, state::Phase};
 
 /// When a credential counts as dead, and how soon to look again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,14 @@ pub enum Judgement {
 pub fn judge(case: &Case, settle: Settle, now_ms: i64) -> Judgement {
     let state = &case.state;
     let series = &state.series;
+    // What was given back was seen to be there: one look shows it.
+    if case.directive.action == Action::Restore {
+        return if series.broken > 0 {
+            Judgement::Close(Verdict::RolledBack { at_ms: now_ms })
+        } else {
+            Judgement::Retry
+        };
+    }
     let issuer = state.issuer();
     if let Some(expires_ms) = issuer.filter(|seen| seen.only_expires).and_then(|seen| seen.expires_ms)
         && now_ms < expires_ms
@@ -62,6 +70,10 @@ pub fn judge(case: &Case, settle: Settle, now_ms: i64) -> Judgement {
         if !residue.contains(one) {
             residue.push(*one);
         }
+    }
+    if case.directive.action == Action::Reduce {
+        let taken = u32::try_from(state.cutting.taken.len()).unwrap_or(u32::MAX);
+        return Judgement::Close(Verdict::Reduced { at_ms: first_ms, sightings: series.refused, taken, residue });
     }
     let by = if state.is_ours() { KilledBy::Curfew } else { KilledBy::Others };
     Judgement::Close(Verdict::Dead { level, at_ms: first_ms, sightings: series.refused, by, residue })

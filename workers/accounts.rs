@@ -90,6 +90,7 @@ mod with {
             name: target.name.clone(),
             mode: target.mode,
             allowed_prefixes: aws.users.clone(),
+            reducible: Vec::new(),
             targets: Vec::new(),
         });
         Ok(())

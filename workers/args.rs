@@ -114,6 +114,21 @@ pub enum Command {
     #[command(after_help = "Examples:\n  curfew rotate orders-db --reason 'quarterly drill'\n  \
         curfew rotate orders-db --leaked --reason 'seen in a log'")]
     Rotate(Rotate),
+    /// Take permissions from the identity of a credential: seen gone, and all others seen to be there
+    #[command(after_help = "Examples:
+  curfew reduce urn:curfew:cred:postgres-role:appdb:etl --take member:admins --take relation:public.orders:DELETE \
+    --reason 'not its work'
+  curfew reduce urn:curfew:cred:vault-approle:prod:approle/etl --take policy:kv-write --notice 7d --reason 'unused'
+
+Of a PostgreSQL role: member:ROLE, relation:SCHEMA.NAME:PRIVILEGE, schema:NAME:PRIVILEGE. Of an AppRole of Vault: policy:NAME.
+Where the system's mode is `observe`, the case shows what would be taken.")]
+    Reduce(Reduce),
+    /// Give back what a reduction took, exactly as it was
+    #[command(after_help = "Example:\n  curfew rollback 0192f1c4 --reason 'the nightly job needs it'")]
+    Rollback(Rollback),
+    /// Keep an identity as it is, for a time, though a reduction was announced
+    #[command(after_help = "Example:\n  curfew keep 0192f1c4 --for 30d --reason 'used at the end of the quarter'")]
+    Keep(Keep),
     /// Revoke a credential, whatever its task says
     #[command(after_help = "Example:\n  curfew revoke urn:curfew:cred:vault-lease:prod:database/creds/app/x1 \
         --reason 'seen in a log'")]
@@ -249,6 +264,10 @@ pub enum Action {
     Contain,
     /// Credentials that are rotated, the new value first
     Rollover,
+    /// Permissions that are given back
+    Restore,
+    /// Permissions that are taken
+    Reduce,
     /// Looks at what is recorded as dead
     Verify,
     /// State that is recorded
@@ -261,6 +280,8 @@ impl From<Action> for curfew::case::Action {
             Action::Revoke => Self::Revoke,
             Action::Contain => Self::Contain,
             Action::Rollover => Self::Rollover,
+            Action::Restore => Self::Restore,
+            Action::Reduce => Self::Reduce,
             Action::Verify => Self::Verify,
             Action::Track => Self::Track,
         }
@@ -409,6 +430,60 @@ pub struct Rotate {
     /// Whose, where not the realm's or the default tenant's
     #[arg(long)]
     pub tenant: Option<String>,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew reduce`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Reduce {
+    /// The credential's id
+    #[arg(value_name = "URN", allow_hyphen_values = true)]
+    pub credential: String,
+    /// A permission to take; may be given up to 32 times
+    #[arg(long, required = true, value_name = "PERMISSION")]
+    pub take: Vec<String>,
+    /// How long whoever answers for it has to say no
+    #[arg(long, value_name = "SPAN")]
+    pub notice: Option<String>,
+    /// Why; it is recorded
+    #[arg(long)]
+    pub reason: String,
+    /// Whose, where not the default tenant's
+    #[arg(long, default_value = "default")]
+    pub tenant: String,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew rollback`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Rollback {
+    /// The reduction's case.
+    #[command(flatten)]
+    pub one: One,
+    /// Why; it is recorded
+    #[arg(long)]
+    pub reason: String,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew keep`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Keep {
+    /// The reduction's case.
+    #[command(flatten)]
+    pub one: One,
+    /// For how long, such as 30d
+    #[arg(long = "for", value_name = "SPAN")]
+    pub span: String,
+    /// Why; it is recorded
+    #[arg(long)]
+    pub reason: String,
     /// Who.
     #[command(flatten)]
     pub who: Who,

@@ -10,6 +10,7 @@ use curfew::credential::CredentialId;
 use curfew::finding::Finding;
 use curfew::journal::{CaseLine, Filter, Timeline};
 use curfew::ops::Request;
+use curfew::scope::Permission;
 use curfew::task::RunKey;
 
 use crate::args::{Cases, Findings, One, State};
@@ -165,10 +166,23 @@ fn describe(record: &Record, plan: Option<&Plan>) -> String {
     match record {
         Record::Opened { directive } | Record::Joined { directive } | Record::Superseded { by: directive } => {
             let held = directive.held.map(|why| format!(", held: {}", why.as_str())).unwrap_or_default();
-            format!("{} by {}{held}", directive.action.as_str(), directive.trigger.as_str())
+            let of = directive.cut.as_ref().map(|cut| {
+                let all: Vec<&str> = cut.permissions.iter().map(Permission::as_str).collect();
+                format!(": {}", all.join(", "))
+            });
+            let from = directive.not_before_ms.map(|ms| format!(", not before {}", show::time(ms)));
+            let more = of.into_iter().chain(from).collect::<String>();
+            format!("{} by {}{more}{held}", directive.action.as_str(), directive.trigger.as_str())
         }
         Record::Planned { no, plan } => format!("plan {no}, {} steps", plan.steps.len()),
-        Record::Observed { step: at, seen } => format!("{}: {}", step(at), word(&seen.presence)),
+        Record::Observed { step: at, seen } => match &seen.scope {
+            None => format!("{}: {}", step(at), word(&seen.presence)),
+            Some(scope) if scope.held.is_empty() => format!("{}: it has none of them", step(at)),
+            Some(scope) => {
+                let held: Vec<&str> = scope.held.iter().map(|held| held.permission.as_str()).collect();
+                format!("{}: it has {}; and {} others that stay", step(at), held.join(", "), scope.rest_count)
+            }
+        },
         Record::Started { step: at, attempt, .. } => format!("{}, attempt {attempt}", step(at)),
         Record::Succeeded { step: at, output } => match output.derived {
             0 => step(at),
@@ -188,6 +202,7 @@ fn describe(record: &Record, plan: Option<&Plan>) -> String {
         }
         Record::Held { reason } => reason.as_str().to_owned(),
         Record::Resumed { by } => format!("by {by}"),
+        Record::Kept { by, reason, until_ms } => format!("by {by} until {}: {reason}", show::time(*until_ms)),
         Record::Abandoned { by, reason } => format!("by {by}: {reason}"),
         Record::Closed { verdict } => show::verdict(verdict),
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use curfew::case::Action;
+use curfew::config::reductions::{By, Reduction};
 use curfew::config::{Config, Login, Realm, System, Target};
 use curfew::connector::recipe::{Keeper, Place, Recipe};
 use curfew::connector::{self, Connector, Registry, mariadb, postgres, redis, vault, webhook};
@@ -94,7 +95,10 @@ fn served(config: &Config, part: &Part, apart: bool) -> Option<Served> {
     let realms = config.realms.iter().map(|realm| realm.rules.name.clone()).filter(chosen);
     let realms = realms.chain(config.accounts().map(|(target, _)| target.name.clone()).filter(chosen));
     let rotated = config.recipes.iter().filter(|recipe| chosen(&recipe.place.realm));
-    let systems = realms.chain(rotated.map(|recipe| recipe.credential.instance().to_owned())).collect();
+    let reduced = config.reductions.iter().map(|reduction| reduction.system.clone());
+    let reduced = reduced.filter(|name| chosen(name) || rotated.clone().any(|r| r.credential.instance() == name));
+    let systems = realms.chain(rotated.clone().map(|recipe| recipe.credential.instance().to_owned()));
+    let systems = systems.chain(reduced).collect();
     let actions = (!part.actions.is_empty()).then(|| part.actions.iter().copied().collect());
     apart.then_some(Served { systems, actions })
 }
@@ -189,11 +193,48 @@ async fn connectors(process: &Process, realms: &[String]) -> Result<Registry, Fa
             name: target.name.clone(),
             mode: target.mode,
             allowed_prefixes: rotated.iter().map(|recipe| recipe.credential.id()).collect(),
+            reducible: Vec::new(),
             targets: Vec::new(),
         });
         rotated.into_iter().cloned().for_each(|recipe| registry.add_recipe(recipe));
     }
+    for reduction in &config.reductions {
+        let is_ours = chosen(&reduction.system) || opened.contains(&reduction.system);
+        if is_ours {
+            scoper(process, &mut registry, reduction).await?;
+        }
+    }
     Ok(registry)
+}
+
+/// Who takes permissions at one system, by a login of its own.
+async fn scoper(process: &Process, registry: &mut Registry, reduction: &Reduction) -> Result<(), Failed> {
+    let (config, clock, name) = (&process.config, &process.clock, &reduction.system);
+    let what = format!("reductions at {name}");
+    let target = config.targets.iter().find(|target| target.name == *name);
+    let mode = match &reduction.by {
+        By::Vault(auth) => {
+            let Some(realm) = config.realms.iter().find(|realm| realm.rules.name == *name) else { return Ok(()) };
+            let mut settings = vault_settings(realm, login(auth));
+            settings.shown = Some((process.intake.metrics.clone(), "reductions"));
+            settings.scopes.clone_from(&reduction.identities);
+            let vault = vault::Vault::open(name, &settings, realm.rules.mode, clock.clone()).await;
+            registry.add(Arc::new(vault::scope::VaultScope::new(vault.map_err(|error| refused(&what, &error))?)));
+            realm.rules.mode
+        }
+        By::Postgres(url_file) => {
+            let Some(target) = target else { return Ok(()) };
+            let timeout_ms = u64::try_from(target.timeout_ms).unwrap_or(0);
+            let settings = postgres::PostgresSettings { url: None, url_file: Some(url_file.clone()), timeout_ms };
+            let made = postgres::scope::connect(name, &settings, clock.clone()).await;
+            registry.add(made.map_err(|error| refused(&what, &error))?);
+            target.mode
+        }
+        // Checked where the configuration was read.
+        By::Aws(_) => return Ok(()),
+    };
+    registry.may_reduce(name, mode, &reduction.identities);
+    Ok(())
 }
 
 /// The connectors of a target: for what leases open there, and where its users are rotated also for those.

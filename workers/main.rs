@@ -23,6 +23,7 @@ mod reach;
 mod reaches;
 mod reconcile;
 mod relay;
+mod rescope;
 mod run;
 mod serve;
 mod show;
@@ -151,6 +152,9 @@ fn dispatch(args: Args) -> Result<ExitCode, Failed> {
             Command::Abandon(word) => stop::abandon(&config, word, common.json).await,
             Command::RetryNow(word) => stop::retry_now(&config, word, common.json).await,
             Command::Rotate(what) => stop::rotate(&config, what, common.json).await,
+            Command::Reduce(what) => rescope::reduce(&config, what, common.json).await,
+            Command::Rollback(what) => rescope::rollback(&config, what, common.json).await,
+            Command::Keep(what) => rescope::keep(&config, what, common.json).await,
             Command::Revoke(what) => stop::revoke(&config, what, common.json).await,
             Command::Position(what) => stop::position(&config, what, common.json).await,
             Command::Audit(what) => audit::audit(&config, what, common.json).await,

@@ -56,6 +56,10 @@ pub fn verdict(verdict: &Verdict) -> String {
             let rest: Vec<String> = residue.iter().map(|one| snake(&format!("{one:?}"))).collect();
             if rest.is_empty() { format!("dead ({level})") } else { format!("dead ({level}; {})", rest.join(", ")) }
         }
+        Verdict::Reduced { taken, residue, .. } => {
+            let rest: String = residue.iter().map(|one| format!("; {}", snake(&format!("{one:?}")))).collect();
+            format!("reduced ({taken} taken{rest})")
+        }
         Verdict::DiesAt { at_ms } => format!("dies at {}", time(*at_ms)),
         Verdict::Alive { by } => format!("alive ({})", by.as_str()),
         Verdict::Unknown { why: UnknownWhy::Held(by) } => format!("unknown (held: {})", by.as_str()),
@@ -67,7 +71,8 @@ pub fn verdict(verdict: &Verdict) -> String {
 /// A verdict's cell: red while it may live, green when it was seen dead.
 pub fn verdict_cell(of: &Verdict) -> Cell {
     let colour = match of {
-        Verdict::Dead { .. } | Verdict::NotFound | Verdict::Obsolete => Color::Green,
+        Verdict::Dead { .. } | Verdict::Reduced { .. } | Verdict::NotFound | Verdict::Obsolete => Color::Green,
+        Verdict::RolledBack { .. } => Color::Yellow,
         Verdict::Alive { .. } => Color::Red,
         Verdict::DiesAt { .. } | Verdict::Unknown { .. } => Color::Yellow,
     };

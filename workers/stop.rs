@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::args::{Abandon, Freeze, Position, Revoke, Rotate, Who, Word};
 use crate::{Failed, link};
 
-fn say(json_wanted: bool, value: &Value, text: &str) {
+pub fn say(json_wanted: bool, value: &Value, text: &str) {
     if json_wanted {
         println!("{value}");
     } else {
@@ -139,7 +139,7 @@ pub async fn rotate(config: &Config, what: Rotate, json_wanted: bool) -> Result<
 }
 
 /// Says which cases an order led to.
-fn recorded(json_wanted: bool, value: &Value) {
+pub fn recorded(json_wanted: bool, value: &Value) {
     let cases: Vec<&str> = value["cases"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     say(json_wanted, value, &format!("recorded; case {}", cases.join(", ")));
 }

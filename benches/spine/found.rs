@@ -202,7 +202,7 @@ fn finding(known: usize) -> Delivery {
 
 /// Microseconds of processor for each finding that is matched; `used_ms` is what was used so far.
 async fn each_us(journal: Arc<dyn Journal>, known: usize, used_ms: impl Fn() -> i64) -> f64 {
-    let intake = intake(journal.clone(), vec![FindingRule { when: When::default(), then: Response::Ignore }]);
+    let intake = intake(journal.clone(), vec![FindingRule::new(When::default(), Response::Ignore)]);
     let all: Vec<Delivery> = (0..MATCHES).map(|_| finding(known)).collect();
     let (unmatched, before) = (journal.stats(now_ms()).await.unwrap().unmatched, used_ms());
     for batch in all.chunks(TOGETHER) {

@@ -182,7 +182,7 @@ async fn registry(endpoint: String, recipes: &[Recipe]) -> Registry {
     let users = recipes.iter().map(|recipe| recipe.credential.id()).collect();
     for (name, allowed_prefixes) in [("aws", Vec::new()), ("appdb", users)] {
         let (name, targets) = (name.to_owned(), Vec::new());
-        registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, targets });
+        registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, reducible: Vec::new(), targets });
     }
     let login = Login::Given { id: "AKIABENCHBENCHBENCH0".to_owned(), secret: "bench".to_owned().into() };
     let settings =

@@ -115,7 +115,7 @@ async fn registry(vault: &Memory, recipes: &[Recipe]) -> Registry {
     let users = recipes.iter().map(|recipe| recipe.credential.id()).collect();
     for (name, allowed_prefixes) in [("test", Vec::new()), ("appdb", users)] {
         let (name, targets) = (name.to_owned(), Vec::new());
-        registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, targets });
+        registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, reducible: Vec::new(), targets });
     }
     let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock.clone(), &places, &[]).await.unwrap();
     stores.into_iter().for_each(|store| registry.add_store(store));
@@ -245,6 +245,7 @@ fn subject(registry: &Registry, case: &Case, step: usize, key: Option<uuid::Uuid
         run: None,
         key,
         rotation: registry.rotation(case),
+        rescope: None,
         message: None,
     }
 }
@@ -263,6 +264,8 @@ fn fresh(credential: &CredentialId) -> Case {
         grantors: Vec::new(),
         finding: None,
         generation: None,
+        not_before_ms: None,
+        cut: None,
     };
     Case {
         id: uuid::Uuid::now_v7(),

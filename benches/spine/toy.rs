@@ -163,7 +163,7 @@ pub fn registry(toys: &[Arc<Toy>]) -> Registry {
     for toy in toys {
         let allowed_prefixes = vec![curfew::guard::TOKENS.to_owned()];
         let (name, targets) = (toy.system.clone(), Vec::new());
-        registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, targets });
+        registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, reducible: Vec::new(), targets });
         registry.add(toy.clone());
     }
     registry

@@ -40,6 +40,10 @@ pub enum Act {
     EndSessions,
     /// Takes off what [`Act::EndSessions`] put, when it has nothing left to deny.
     Lift,
+    /// Takes from an identity those of the named permissions that it still has as the case saw them.
+    Narrow,
+    /// Undoes [`Act::Narrow`]: gives them back, exactly as they were.
+    Widen,
     /// Looks for sightings of it being refused until they prove it dead.
     Prove,
     /// Destroys what is still stored of the old value, and of candidates.
@@ -55,7 +59,7 @@ pub enum Act {
 
 impl Act {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Observe,
         Self::Create,
         Self::Set,
@@ -63,12 +67,16 @@ impl Act {
         Self::Promote,
         Self::Copy,
         Self::Notify,
+        Self::Begin,
         Self::Mint,
         Self::Adopt,
         Self::Disable,
         Self::Revoke,
         Self::RevokeDerived,
         Self::EndSessions,
+        Self::Lift,
+        Self::Narrow,
+        Self::Widen,
         Self::Prove,
         Self::Destroy,
         Self::Revert,
@@ -94,6 +102,8 @@ impl Act {
             Self::RevokeDerived => "revoke_derived",
             Self::EndSessions => "end_sessions",
             Self::Lift => "lift",
+            Self::Narrow => "narrow",
+            Self::Widen => "widen",
             Self::Prove => "prove",
             Self::Destroy => "destroy",
             Self::Revert => "revert",
@@ -174,7 +184,8 @@ impl Plan {
         let proofs = self.steps.iter().filter(|s| s.act == Act::Prove).count();
         if self.undoes {
             use Act as A;
-            let undoing = |s: &Step| matches!(s.act, A::Revert | A::Copy | A::Notify | A::Restore | A::Discard);
+            let undoing =
+                |s: &Step| matches!(s.act, A::Revert | A::Copy | A::Notify | A::Restore | A::Discard | A::Widen);
             return !self.steps.is_empty() && self.steps.iter().all(undoing);
         }
         let after = self.find(Act::Prove).and_then(|proof| self.steps.get(proof + 1..));

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::plan::Plan;
 use super::{Directive, HoldReason};
+use crate::scope::Scope;
 
 /// What a look at a credential showed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,9 @@ pub struct Observation {
     /// Of a look at who has keys that the provider names: their public ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<String>>,
+    /// Of a look at an identity's permissions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
 }
 
 /// One value of a credential, by where it is stored. Says nothing of the value.
@@ -124,6 +128,8 @@ pub enum Residue {
     CopyNotUpdated,
     /// Who was to be called about the new value was not reached.
     NotNotified,
+    /// Tokens that were issued before keep what they were given until they expire.
+    OlderTokens,
     /// It is disabled, not destroyed: who administers its issuer can enable it again.
     Disabled,
 }
@@ -216,6 +222,22 @@ pub enum Verdict {
         /// What may remain.
         residue: Vec<Residue>,
     },
+    /// Its identity was seen not to have the named permissions any more, and to have all others.
+    Reduced {
+        /// When it was first seen so in the unbroken proving series.
+        at_ms: i64,
+        /// The sightings that count.
+        sightings: u32,
+        /// How many of the named permissions this case took; the others it did not have.
+        taken: u32,
+        /// What may remain.
+        residue: Vec<Residue>,
+    },
+    /// Its identity was seen to have again what a reduction took.
+    RolledBack {
+        /// When.
+        at_ms: i64,
+    },
     /// Cannot be killed; dies by itself.
     DiesAt {
         /// When.
@@ -242,6 +264,8 @@ impl Verdict {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Dead { .. } => "dead",
+            Self::Reduced { .. } => "reduced",
+            Self::RolledBack { .. } => "rolled_back",
             Self::DiesAt { .. } => "dies_at",
             Self::Alive { .. } => "alive",
             Self::Unknown { .. } => "unknown",
@@ -252,7 +276,8 @@ impl Verdict {
 
     /// Whether it closes a case (P8).
     pub fn closes(&self) -> bool {
-        matches!(self, Self::Dead { .. } | Self::NotFound | Self::Obsolete)
+        use Verdict as V;
+        matches!(self, V::Dead { .. } | V::Reduced { .. } | V::RolledBack { .. } | V::NotFound | V::Obsolete)
     }
 }
 
@@ -397,6 +422,15 @@ pub enum Record {
         /// `guard`, or who.
         by: String,
     },
+    /// Whoever answers for an identity wants it kept as it is, for a time.
+    Kept {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// Until when (our clock).
+        until_ms: i64,
+    },
     /// A person decided that no more effects are tried; probing goes on.
     Abandoned {
         /// Who.
@@ -431,6 +465,7 @@ impl Record {
             Self::Sighted { .. } => "sighted",
             Self::Held { .. } => "held",
             Self::Resumed { .. } => "resumed",
+            Self::Kept { .. } => "kept",
             Self::Abandoned { .. } => "abandoned",
             Self::Closed { .. } => "closed",
         }

@@ -6,6 +6,7 @@ use super::plan::{Act, Plan, Step};
 use super::record::{Answer, FailureKind, Observation, Presence, Record, Residue, Verdict};
 use super::turn::Turn;
 use super::{Action, Directive, HoldReason};
+use crate::scope::Cutting;
 
 pub use super::series::Series;
 
@@ -78,6 +79,12 @@ pub struct State {
     /// Of a rotation: which value goes, which one comes.
     #[serde(default, skip_serializing_if = "Turn::is_blank")]
     pub turn: Turn,
+    /// Of a reduction or a restoration: what there was before.
+    #[serde(default, skip_serializing_if = "Cutting::is_blank")]
+    pub cutting: Cutting,
+    /// Whoever answers for it wants it kept as it is until then (our clock).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_until_ms: Option<i64>,
     /// What was proven, while stored values remain to be destroyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<Verdict>,
@@ -149,6 +156,8 @@ impl State {
             residue: Vec::new(),
             last_failure: None,
             turn: Turn::default(),
+            cutting: Cutting::default(),
+            kept_until_ms: None,
             proven: None,
             withdrawn: false,
             joined: Vec::new(),
@@ -272,6 +281,19 @@ impl State {
         waits && self.turn.new.is_some() && !matches!(self.phase, Phase::Abandoned | Phase::Closed { .. })
     }
 
+    /// Whether anything was done that is not undone: then it goes on, and nobody's no counts any more. Of a reduction that was
+    /// given back nothing is left.
+    pub fn has_begun(&self) -> bool {
+        self.cutting.begun || (self.acted && self.plan.as_ref().is_none_or(|plan| plan.find(Act::Narrow).is_none()))
+    }
+
+    /// The look that may have grown old while the case was held: nothing is taken by what stood there long ago.
+    pub fn stale_look(&self) -> Option<usize> {
+        let (plan, step) = (self.plan.as_ref()?, self.current()?);
+        let looks = |s: &Step| s.act == Act::Observe && s.connector == step.connector && s.system == step.system;
+        plan.steps.iter().position(looks).filter(|_| step.act == Act::Narrow && !self.cutting.begun)
+    }
+
     /// The look that must come before an effect in doubt is repeated. Where the plan has none for this step's system,
     /// the effect is repeated as it is: connectors only have effects that may be.
     fn due_look(&self) -> Option<usize> {
@@ -303,6 +325,7 @@ impl State {
             Act::Revoke => seen.presence == Presence::Gone || seen.only_expires,
             Act::Disable => seen.presence == Presence::Gone,
             Act::Lift => !seen.lifts,
+            Act::Narrow => seen.scope.as_ref().is_some_and(|scope| scope.held.is_empty()),
             Act::EndSessions => seen.presence == Presence::Gone && self.principal_id.is_none(),
             // A destroyed secret_id kills none of its tokens: they are always looked for.
             _ => false,
@@ -337,6 +360,11 @@ impl State {
                 let doubtful = self.current().map(|step| step.act).filter(|_| doubt);
                 self.turn.is_set |= doubtful.is_some_and(Act::gives);
                 self.turn.asked |= doubtful == Some(Act::Create);
+                if doubtful == Some(Act::Narrow) {
+                    self.cutting.took();
+                }
+                self.cutting.again();
+                self.kept_until_ms = None;
                 self.turn.refuted |= self.series.broken > 0;
                 self.phase = by.held.map_or(Phase::Open, |reason| Phase::Held { reason });
                 self.plan = None;
@@ -374,6 +402,10 @@ impl State {
                 self.principal_id = seen.principal_id.clone().or(self.principal_id.take());
                 self.note_requests(&seen.request_id);
                 self.turn.saw(seen);
+                // What a look shows after the first effect may lack what that one took.
+                if !self.cutting.begun && seen.scope.is_some() {
+                    self.cutting.before.clone_from(&seen.scope);
+                }
                 self.observed.retain(|(i, _)| i != step);
                 self.observed.push((*step, seen.clone()));
                 if *step == self.step {
@@ -391,6 +423,7 @@ impl State {
                 // Twice: the first one may have happened.
                 self.turn.is_set |= self.in_doubt && self.act(*step).is_some_and(Act::gives);
                 self.turn.asked |= self.in_doubt && self.act(*step) == Some(Act::Create);
+                self.cutting.begun |= self.act(*step) == Some(Act::Narrow);
                 self.in_doubt = true;
                 self.looked = false;
                 self.acted = true;
@@ -399,6 +432,8 @@ impl State {
                 match self.act(*step) {
                     Some(Act::Revoke) => self.killed = true,
                     Some(Act::Disable) => self.fenced = true,
+                    Some(Act::Narrow) => self.cutting.took(),
+                    Some(Act::Widen) => self.cutting.taken.clear(),
                     Some(act) => self.turn.did(act, output),
                     None => {}
                 }
@@ -439,6 +474,7 @@ impl State {
                 }
                 // No other candidate helps: what was half made is undone.
                 let making = matches!(self.act(*step), Some(Act::Set | Act::Test | Act::Promote));
+                let making = making && self.plan.as_ref().is_some_and(|plan| plan.find(Act::Widen).is_none());
                 if *failure == FailureKind::Refused && *step == self.step && making {
                     self.turn.rejected = Turn::CANDIDATES;
                 }
@@ -478,6 +514,9 @@ impl State {
                         || (*step == self.step && self.act(*step).is_some_and(Act::is_gate))) =>
             {
                 let gone = self.current().and_then(|s| self.observation_for(s)).is_some_and(|o| o.presence == Presence::Gone);
+                if self.act(*step) == Some(Act::Narrow) && self.in_doubt {
+                    self.cutting.took();
+                }
                 let contained = self.fenced && *residue == Some(Residue::CleanupPending);
                 if self.act(*step) == Some(Act::Revoke) && ((self.in_doubt && gone) || contained) {
                     self.killed = true;
@@ -505,13 +544,20 @@ impl State {
                     self.step = 0;
                     // Somebody may have mended it by hand: which value goes is looked at anew.
                     self.turn = Turn::default();
+                    self.cutting.again();
                 }
+            }
+            Record::Kept { until_ms, .. } if !self.has_begun() && !self.is_closed() && self.phase != Phase::Abandoned => {
+                self.kept_until_ms = Some(*until_ms);
+                self.phase = Phase::Held { reason: HoldReason::Kept };
             }
             Record::Abandoned { .. } if matches!(self.phase, Phase::Open | Phase::Held { .. }) => {
                 self.phase = Phase::Abandoned;
             }
             // Nothing is called dead until it was seen dead.
-            Record::Closed { verdict: Verdict::Dead { .. } } if self.series.refused == 0 => return Err(illegal),
+            Record::Closed { verdict: Verdict::Dead { .. } | Verdict::Reduced { .. } } if self.series.refused == 0 => {
+                return Err(illegal);
+            }
             Record::Closed { verdict } if !self.is_closed() && verdict.closes() => {
                 self.phase = Phase::Closed { verdict: verdict.clone() };
             }

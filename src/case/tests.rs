@@ -22,6 +22,8 @@ fn directive(held: Option<HoldReason>) -> Directive {
         grantors: Vec::new(),
         finding: None,
         generation: None,
+        not_before_ms: None,
+        cut: None,
     }
 }
 
@@ -548,6 +550,8 @@ mod guarded {
                 started_held: false,
                 mode: Some(Mode::Enforce),
                 authority: Some(&authority),
+                reducible: &[],
+                now_ms: 0,
                 allowed_prefixes: &prefixes,
                 protected: &none,
                 clock_trusted: true,
@@ -577,6 +581,8 @@ mod guarded {
                 started_held: false,
                 mode: Some(Mode::Enforce),
                 authority,
+                reducible: &[],
+                now_ms: 0,
                 allowed_prefixes: &prefixes,
                 protected,
                 clock_trusted: true,

@@ -11,7 +11,7 @@ use super::ways::{http, is_safe_url, kafka, patterns, publish, topics};
 use super::webhooks::webhooks;
 use super::{
     Config, Database, Environment, Fingerprint, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention,
-    System, TOKENS, Target, Topic, Transit, Vault, aws, bindings, canary, file, kubernetes, rotations,
+    System, TOKENS, Target, Topic, Transit, Vault, aws, bindings, canary, file, kubernetes, reductions, rotations,
 };
 use crate::connector;
 use crate::credential::CredentialId;
@@ -86,6 +86,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     rotations::warn_of_unknown_ages(&mut c, &recipes, &inventories, &targets);
     let bindings = bindings::bindings(&mut c, &raw.bindings, &realms, &recipes);
     let canary = canary::canary(&mut c, raw.canary.as_ref(), &realms, &topics, (kafka.as_ref(), http.as_ref()));
+    let reductions = reductions::reductions(&mut c, &raw.reductions, &realms, &targets);
     let clusters = kubernetes::clusters(&mut c, &raw.kubernetes, &topics, http.as_ref());
     let reach = raw.reach.as_ref().map(|raw| super::reach::reach(&mut c, raw, &realms, &targets));
     let limits = limits(&mut c, &raw.limits, &realms, &targets);
@@ -133,6 +134,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         inventories,
         bindings,
         canary,
+        reductions,
         clusters,
         reach,
         rules: Arc::new(rules),
@@ -277,6 +279,7 @@ fn realms(
                 name: name.clone(),
                 mode: realm.mode,
                 allowed_prefixes,
+                reducible: Vec::new(),
                 targets: realm.targets.iter().map(|o| (o.prefix.value.clone(), o.target.value.clone())).collect(),
             },
             vault,
@@ -379,6 +382,7 @@ fn default_realm(c: &mut Checks<'_>, env: &Environment, most: usize) -> Option<R
             name: "default".to_owned(),
             mode: Mode::Observe,
             allowed_prefixes: vec![String::new()],
+            reducible: Vec::new(),
             targets: Vec::new(),
         },
         vault: Vault {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_saphyr::Spanned;
 
-use super::{bindings, canary, kubernetes, reach, rotations, scanners, webhooks};
+use super::{bindings, canary, kubernetes, reach, reductions, rotations, scanners, webhooks};
 use crate::case::Action;
 use crate::event::Format;
 use crate::guard::Mode;
@@ -133,6 +133,8 @@ section! {
         canary: Option<Spanned<canary::Canaries>> = None,
         /// Clusters whose Jobs and Pods are tasks.
         kubernetes: Vec<Spanned<kubernetes::Cluster>> = Vec::new(),
+        /// Whose permissions may be taken, and by which login.
+        reductions: Vec<Spanned<reductions::Raw>> = Vec::new(),
         /// From where it is read who reaches what; absent: nobody asks.
         reach: Option<reach::Raw> = None,
         /// Rules.

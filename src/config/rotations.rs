@@ -248,6 +248,9 @@ pub struct Rule {
     pub when: RuleWhen,
     /// What follows.
     pub then: Response,
+    /// How long whoever answers for it has to say no, before anything is done.
+    #[serde(default)]
+    pub notice: Option<Millis>,
 }
 
 /// `when`
@@ -274,7 +277,8 @@ pub(super) fn rules(raw: Option<&[Rule]>) -> Vec<FindingRule> {
     let rule = |rule: &Rule| {
         let RuleWhen { validity, public, environment, severity, detector, older_than } = rule.when.clone();
         let older_than_ms = older_than.map(|span| span.0);
-        FindingRule { when: When { validity, public, environment, severity, detector, older_than_ms }, then: rule.then }
+        let when = When { validity, public, environment, severity, detector, older_than_ms };
+        FindingRule { notice_ms: rule.notice.map_or(0, |span| span.0), ..FindingRule::new(when, rule.then) }
     };
     raw.iter().map(rule).collect()
 }

@@ -22,6 +22,18 @@ pub struct Parts<'a> {
     pub target: Option<At<'a>>,
     /// How it is rotated, and the store of its value.
     pub recipe: Option<(&'a Recipe, At<'a>)>,
+    /// Who takes permissions from its identity, and gives them back.
+    pub scope: Option<At<'a>>,
+}
+
+/// Which connector takes permissions from the identity of a credential of this kind.
+pub fn scope_connector(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::PostgresRole => Some("postgres-scope"),
+        Kind::VaultApprole => Some("vault-scope"),
+        Kind::AwsUser => Some("aws-scope"),
+        _ => None,
+    }
 }
 
 fn step(act: Act, at: At<'_>, optional: bool) -> Step {
@@ -37,6 +49,9 @@ fn plan(steps: Vec<Step>) -> Plan {
 
 /// The plan of `action` where the case stands at `state`. `None`: there is no way to do it.
 pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> {
+    if action.rescopes() {
+        return parts.scope.map(|scope| rescope(action, scope, state));
+    }
     if state.is_spent() {
         return parts.recipe.map(|(recipe, store)| undo(recipe, parts.issuer, store, state));
     }
@@ -48,8 +63,23 @@ pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> 
         (Action::Contain, Some((recipe, store))) => Some(contain(recipe, parts.issuer, store, state)),
         (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store, state)),
         (Action::Track, Some((_, store))) => Some(verify(parts, Some(store))),
-        (Action::Contain | Action::Rollover, None) => None,
+        (Action::Contain | Action::Rollover, None) | (Action::Reduce | Action::Restore, _) => None,
     }
+}
+
+/// Takes permissions, or gives back what was taken. What the identity has then is compared with what it was to have: by it alone
+/// a reduction is undone.
+fn rescope(action: Action, at: At<'_>, state: &State) -> Plan {
+    if action == Action::Reduce && state.is_spent() {
+        return Plan { steps: vec![step(Act::Widen, at, false)], pivot: 0, undoes: true };
+    }
+    let act = if action == Action::Reduce { Act::Narrow } else { Act::Widen };
+    plan(vec![
+        step(Act::Observe, at, false),
+        step(act, at, false),
+        step(Act::Test, at, false),
+        step(Act::Prove, at, false),
+    ])
 }
 
 /// Kills a credential that nothing replaces.

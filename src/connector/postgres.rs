@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod role;
+pub mod scope;
 
 use std::path::PathBuf;
 use std::str::FromStr as _;

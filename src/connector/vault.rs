@@ -13,6 +13,7 @@ pub mod login;
 pub mod mint;
 mod rights;
 pub mod said;
+pub mod scope;
 pub mod secret_id;
 mod sight;
 pub mod static_role;
@@ -105,6 +106,9 @@ pub struct VaultSettings {
     /// The AppRoles whose secret_ids are rotated: `<mount>/<role>`.
     #[serde(default)]
     pub approles: Vec<String>,
+    /// The AppRoles whose policies may be taken: `<mount>/<role>`, whole or ending in `*`.
+    #[serde(default)]
+    pub scopes: Vec<String>,
     /// Whether the login may list accessors and revoke by them, to end what a secret_id gave: both policies of
     /// `deploy/vault/tokens.hcl` and the list of `reconcile.hcl`.
     #[serde(default)]
@@ -131,6 +135,7 @@ impl VaultSettings {
             tokens: false,
             secret_id_roles: Vec::new(),
             approles: Vec::new(),
+            scopes: Vec::new(),
             derived_tokens: false,
             bindings: Vec::new(),
             shown: None,

@@ -1,7 +1,9 @@
 //! What each type of event says, as plain facts.
 
+use crate::case::CaseId;
 use crate::credential::{CredentialId, Kind};
 use crate::fingerprint::Fingerprint;
+use crate::scope::{Cut, Permission};
 use crate::task::{RunKey, Tenure};
 
 /// What an event says.
@@ -70,6 +72,32 @@ pub enum Data {
         credential: CredentialId,
         /// It leaked: the old value first.
         leaked: bool,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// `operator.reduce`
+    OperatorReduce {
+        /// From whose identity it is taken.
+        credential: CredentialId,
+        /// What.
+        cut: Cut,
+        /// Not before.
+        not_before_ms: Option<i64>,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// `operator.restore`
+    OperatorRestore {
+        /// To whose identity it is given back.
+        credential: CredentialId,
+        /// What, as the case had found it.
+        cut: Cut,
+        /// The case that took it.
+        case: CaseId,
         /// Who.
         by: String,
         /// Why.
@@ -273,6 +301,8 @@ pub struct FindingObserved {
     pub provider: Option<String>,
     /// When the scanner saw it.
     pub detected_ms: Option<i64>,
+    /// Of what reach finds: the permissions that are too much. A scanner cannot say so.
+    pub excess: Vec<Permission>,
 }
 
 impl FindingObserved {

@@ -11,6 +11,7 @@ use crate::case::CaseId;
 use crate::credential::CredentialId;
 use crate::finding::Finding;
 use crate::reach::notice::{Found, TOPIC};
+use crate::scope::Cut;
 use crate::task::{RunKey, Tenant, Tenure};
 
 /// Cluster and topic of own events.
@@ -77,6 +78,7 @@ impl Event {
             owner_hint: found.owner.clone(),
             location: Some(Location { path: Some(found.place.clone()), ..Location::default() }),
             detected_ms: Some(now_ms),
+            excess: found.excess.clone(),
             ..FindingObserved::default()
         };
         let mut event = own(tenant, "/curfew/reach", id, now_ms, Data::FindingObserved(Box::new(data)), &[]);
@@ -144,6 +146,37 @@ impl Event {
         own(tenant, "/curfew/operator", id, now_ms, data, &wish)
     }
 
+    /// An operator wants permissions taken from the identity of `credential`. `id` as in [`Self::operator_revoke`].
+    pub fn operator_reduce(
+        tenant: Tenant,
+        id: String,
+        credential: CredentialId,
+        (cut, not_before_ms): (Cut, Option<i64>),
+        by: String,
+        reason: String,
+        now_ms: i64,
+    ) -> Self {
+        let mut wish = [credential.as_str(), &by, &reason].map(str::to_owned).to_vec();
+        wish.extend(cut.permissions.iter().map(ToString::to_string));
+        let data = Data::OperatorReduce { credential, cut, not_before_ms, by, reason };
+        own(tenant, "/curfew/operator", id, now_ms, data, &wish)
+    }
+
+    /// An operator wants given back what `case` took. `id` as in [`Self::operator_revoke`].
+    pub fn operator_restore(
+        tenant: Tenant,
+        id: String,
+        credential: CredentialId,
+        (case, cut): (CaseId, Cut),
+        by: String,
+        reason: String,
+        now_ms: i64,
+    ) -> Self {
+        let wish = [credential.as_str(), &case.to_string(), &by, &reason].map(str::to_owned);
+        let data = Data::OperatorRestore { credential, cut, case, by, reason };
+        own(tenant, "/curfew/operator", id, now_ms, data, &wish)
+    }
+
     /// An operator wants `credential` dead. `id` is the command's: the same id with another wish is a conflict.
     pub fn operator_revoke(
         tenant: Tenant,
@@ -179,6 +212,8 @@ impl Data {
             Self::RotationDue { .. } => Type::RotationDue,
             Self::SessionsOver { .. } => Type::SessionsOver,
             Self::OperatorRotate { .. } => Type::OperatorRotate,
+            Self::OperatorReduce { .. } => Type::OperatorReduce,
+            Self::OperatorRestore { .. } => Type::OperatorRestore,
             Self::OperatorRevoke { .. } => Type::OperatorRevoke,
         }
     }

@@ -103,6 +103,8 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
         | Type::RotationDue
         | Type::SessionsOver
         | Type::OperatorRotate
+        | Type::OperatorReduce
+        | Type::OperatorRestore
         | Type::OperatorRevoke => {
             return Err(Fault::at(RejectReason::Forbidden, "/type"));
         }

@@ -92,6 +92,8 @@ fn runs(data: &mut Data) -> (Option<&mut RunKey>, Option<(&mut RunKey, &'static 
         | Data::RotationDue { .. }
         | Data::SessionsOver { .. }
         | Data::OperatorRotate { .. }
+        | Data::OperatorReduce { .. }
+        | Data::OperatorRestore { .. }
         | Data::OperatorRevoke { .. } => (None, None),
     }
 }

@@ -14,7 +14,7 @@ use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Re
 use crate::case::state::{Illegal, Phase, Todo};
 use crate::case::{Action, Case, Directive, HoldReason, Trigger};
 use crate::connector::recipe::Late;
-use crate::connector::{self, Connector, Failure, Gate, NoPlan, Subject};
+use crate::connector::{self, Connector, Failure, Gate, NoPlan, Rescope, Subject};
 use crate::guard::{self, Authority, Facts, Mode};
 use crate::journal::{Append, Claim, Error};
 use crate::metrics::Alarm;
@@ -125,8 +125,10 @@ impl Work<'_> {
                 Todo::Prove(step) => self.prove(step).await?,
                 Todo::Close => self.end().await?,
                 Todo::Park => {
-                    let unhealthy = self.case().state.turn.unhealthy;
-                    let (reason, alarm) = if unhealthy {
+                    let case = self.case();
+                    let (reason, alarm) = if case.directive.action == Action::Reduce {
+                        (HoldReason::Differs, Alarm::Differs)
+                    } else if case.state.turn.unhealthy {
                         (HoldReason::Unhealthy, Alarm::Unhealthy)
                     } else {
                         (HoldReason::CandidateRejected, Alarm::CandidateRejected)
@@ -349,7 +351,11 @@ impl Work<'_> {
         match self.guard().await? {
             Ok(()) => {
                 self.push(Record::Resumed { by: "guard".to_owned() })?;
-                Ok(Next::Go)
+                // What is taken is what is there now, however long the notice was.
+                match self.case().state.stale_look() {
+                    Some(look) => self.observe(look).await,
+                    None => Ok(Next::Go),
+                }
             }
             // What we only observe may die by itself: looking is no effect.
             Err(HoldReason::Observe) if reason == HoldReason::Observe => {
@@ -358,7 +364,7 @@ impl Work<'_> {
                 }
                 self.wait_then(self.now() + LOOK_AGAIN * self.parts.settings.recheck_ms).await
             }
-            Err(same) if same == reason => self.wait_then(again_ms).await,
+            Err(same) if same == reason => self.wait_then(again_ms.max(self.until_ms(same))).await,
             Err(other) => self.hold(other).await,
         }
     }
@@ -465,7 +471,19 @@ impl Work<'_> {
         self.push(Record::Held { reason })?;
         self.tell_standing();
         let after_ms = if reason.rechecks() { self.parts.settings.recheck_ms } else { REST_MS };
-        self.wait_then(self.now() + after_ms).await
+        self.wait_then((self.now() + after_ms).max(self.until_ms(reason))).await
+    }
+
+    /// Until when a hold lasts that says so itself; others may end at any time.
+    fn until_ms(&self, reason: HoldReason) -> i64 {
+        let case = self.case();
+        let until_ms = match reason {
+            HoldReason::Notice => case.directive.not_before_ms,
+            HoldReason::Kept => case.state.kept_until_ms,
+            _ => None,
+        };
+        // A freeze, or another word, is not waited out: it comes back in time for both.
+        until_ms.map_or(0, |until_ms| until_ms.min(self.now() + REST_MS))
     }
 
     /// All steps are done, or the reason is gone.
@@ -542,6 +560,8 @@ impl Work<'_> {
             mode: realm.map(|r| r.mode.min(self.mode_there())),
             authority,
             allowed_prefixes: realm.map_or(&[], |r| &r.allowed_prefixes),
+            reducible: realm.map_or(&[], |r| &r.reducible),
+            now_ms: self.now(),
             protected: &settings.protected,
             clock_trusted: (self.parts.clock_trusted)(),
             // The journal charges the cap in the same transaction as `Started`.
@@ -610,6 +630,7 @@ impl Work<'_> {
             }),
             run: case.directive.run.clone(),
             key,
+            rescope: Rescope::of(case),
             message: rotation
                 .as_ref()
                 .filter(|_| step.act == Act::Notify)

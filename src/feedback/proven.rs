@@ -80,6 +80,8 @@ mod tests {
             grantors: Vec::new(),
             finding: about.map(|key| format!("t:{key}")),
             generation: None,
+            not_before_ms: None,
+            cut: None,
         };
         let state = State::opened(&directive);
         let case = Case {

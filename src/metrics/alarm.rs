@@ -15,6 +15,8 @@ pub enum Alarm {
     CopyNotUpdated,
     /// Our own access is denied: the system is blocked.
     Denied,
+    /// A reduction took more, or less, than it was to: what was taken was given back.
+    Differs,
     /// A partition cannot go on without an operator.
     HaltedPartition,
     /// Another cluster of Kubernetes answers than the one that is configured.
@@ -39,13 +41,14 @@ pub enum Alarm {
 
 impl Alarm {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::BindingBlind,
         Self::CandidateRejected,
         Self::CleanupPending,
         Self::Clock,
         Self::CopyNotUpdated,
         Self::Denied,
+        Self::Differs,
         Self::HaltedPartition,
         Self::KubernetesOtherCluster,
         Self::KubernetesRefused,
@@ -67,6 +70,7 @@ impl Alarm {
             Self::Clock => "clock",
             Self::CopyNotUpdated => "copy_not_updated",
             Self::Denied => "denied",
+            Self::Differs => "differs",
             Self::HaltedPartition => "halted_partition",
             Self::KubernetesOtherCluster => "kubernetes_other_cluster",
             Self::KubernetesRefused => "kubernetes_refused",

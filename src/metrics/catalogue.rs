@@ -233,7 +233,7 @@ pub const FIGURES: &[Figure] = &[
     figure("cases_closed_total", Counter, "cases", Process, "Closed cases.").of(&[
         ACTION,
         TRIGGER,
-        closed("verdict", || vec!["dead", "not_found", "obsolete"]),
+        closed("verdict", || vec!["dead", "reduced", "rolled_back", "not_found", "obsolete"]),
     ]),
     figure(
         "task_end_to_dead_seconds",

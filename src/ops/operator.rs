@@ -17,6 +17,7 @@ use crate::guard::Freeze;
 use crate::intake::Intake;
 use crate::journal::{self, CaseLine, Filter, Position};
 use crate::reach::kept::{Kept, NoAnswer};
+use crate::scope::{self, Cut, Permission};
 
 /// The shortest beginning of an id that is looked up.
 const SHORTEST: usize = 4;
@@ -83,6 +84,19 @@ impl Operator {
                 let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
                 self.order(Event::operator_rotate(tenant.into(), id, of, leaked, by, reason, now_ms), credential).await
             }
+            Request::Reduce { credential, permissions, notice_ms, tenant, by, reason } => {
+                let permissions = scope::permissions(permissions.iter().map(Permission::as_str));
+                let permissions = permissions.map_err(|why| Refused::new(RefusedKind::Invalid, why.to_string()))?;
+                let not_before_ms = (notice_ms > 0).then(|| now_ms.saturating_add(notice_ms));
+                let cut = (Cut { permissions, held: Vec::new() }, not_before_ms);
+                let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
+                self.order(Event::operator_reduce(tenant.into(), id, of, cut, by, reason, now_ms), credential).await
+            }
+            Request::Rollback { id, by, reason } => self.roll_back(&id, by, reason).await,
+            Request::Keep { id, for_ms, by, reason } => {
+                let until_ms = now_ms.saturating_add(for_ms.max(0));
+                self.command(&id, Some(Record::Kept { by, reason, until_ms })).await
+            }
             Request::Revoke { credential, tenant, by, reason } => {
                 let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
                 self.order(Event::operator_revoke(tenant.into(), id, of, by, reason, now_ms), credential).await
@@ -138,6 +152,24 @@ impl Operator {
         self.intake.stirred.notify_one();
         tracing::warn!(case = %id, credential = %case.directive.credential, what, "an operator's word on a case");
         value(&case)
+    }
+
+    /// Gives back what a case took from an identity: what the case itself recorded, and nothing else.
+    async fn roll_back(&self, id: &str, by: String, reason: String) -> Result<Value, Refused> {
+        let id = self.find(id).await?;
+        let Some(timeline) = self.intake.journal.timeline(id).await? else {
+            return Err(Refused::new(RefusedKind::NotFound, format!("there is no case {id}")));
+        };
+        let case = &timeline.line.case;
+        let held = case.state.cutting.taken.clone();
+        let permissions = scope::permissions(held.iter().map(|held| held.permission.as_str())).map_err(|_| {
+            Refused::new(RefusedKind::Invalid, format!("case {id} has taken nothing that can be given back"))
+        })?;
+        let cut = Cut { permissions, held };
+        let (event, credential) = (Uuid::now_v7().to_string(), case.directive.credential.clone());
+        let (tenant, of) = (case.tenant.clone(), credential.clone());
+        let now_ms = self.intake.clock.wall_ms();
+        self.order(Event::operator_restore(tenant, event, of, (id, cut), by, reason, now_ms), credential).await
     }
 
     /// An operator's event: recorded as any other. Returns the cases that it led to.

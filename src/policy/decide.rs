@@ -48,6 +48,10 @@ pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {
         Data::RotationDue { credential, version, age_ms } => draft.due(credential, *version, *age_ms),
         Data::SessionsOver { credential } => draft.sessions_over(credential),
         Data::OperatorRotate { credential, leaked, .. } => draft.rotate(credential, *leaked),
+        Data::OperatorReduce { credential, cut, not_before_ms, .. } => {
+            draft.rescope(credential, (cut, *not_before_ms), Action::Reduce)
+        }
+        Data::OperatorRestore { credential, cut, .. } => draft.rescope(credential, (cut, None), Action::Restore),
         Data::OperatorRevoke { credential, .. } => draft.operator(credential),
     }
 }

@@ -59,6 +59,10 @@ pub enum Response {
     Hold,
     /// Look whether it is dead.
     Verify,
+    /// Take from its identity what the finding says is too much. Where it says nothing, a case waits for a person.
+    Reduce,
+    /// End it for good, as nobody uses it.
+    Retire,
     /// Rotate it, the new value first.
     Rollover,
     /// The old value first, at once.
@@ -98,17 +102,29 @@ pub struct FindingRule {
     pub when: When,
     /// What follows.
     pub then: Response,
+    /// How long whoever answers for it has to say no, before anything is done.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub notice_ms: i64,
+}
+
+fn is_none(ms: &i64) -> bool {
+    *ms == 0
 }
 
 impl FindingRule {
+    /// A rule, without notice.
+    pub fn new(when: When, then: Response) -> Self {
+        Self { when, then, notice_ms: 0 }
+    }
+
     /// Known to be inactive: looked at. Known to work, or visible to all: contained. All else: rolled over.
     pub fn defaults() -> Vec<Self> {
         let when = |validity, public| When { validity, public, ..When::default() };
         vec![
-            Self { when: when(Some(Validity::Inactive), None), then: Response::Verify },
-            Self { when: when(Some(Validity::Active), None), then: Response::Contain },
-            Self { when: when(None, Some(true)), then: Response::Contain },
-            Self { when: When::default(), then: Response::Rollover },
+            Self::new(when(Some(Validity::Inactive), None), Response::Verify),
+            Self::new(when(Some(Validity::Active), None), Response::Contain),
+            Self::new(when(None, Some(true)), Response::Contain),
+            Self::new(When::default(), Response::Rollover),
         ]
     }
 
@@ -130,6 +146,11 @@ impl FindingRule {
 }
 
 impl Rules {
+    /// How long after a finding the rule with this number takes anything.
+    pub fn notice_ms(&self, rule: usize) -> i64 {
+        rule.checked_sub(1).and_then(|at| self.findings.get(at)).map_or(0, |rule| rule.notice_ms)
+    }
+
     /// What the rules say about a finding of this credential, and the number of the rule, from 1; 0: none fits.
     pub fn response(&self, finding: &Finding, credential: Option<&Credential>, now_ms: i64) -> (Response, usize) {
         let fits = self.findings.iter().position(|rule| rule.fits(finding, credential, now_ms));

@@ -1,6 +1,7 @@
 mod findings;
 mod kubernetes;
 mod parts;
+mod reductions;
 mod schedulers;
 mod unbound;
 
@@ -422,6 +423,8 @@ mod meetings {
             grantors: Vec::new(),
             finding: None,
             generation: None,
+            not_before_ms: None,
+            cut: None,
         }
     }
 

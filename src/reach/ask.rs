@@ -410,14 +410,24 @@ pub struct Gate {
     pub zones: BTreeSet<Node>,
 }
 
+/// Whether `may` names neither the target nor all zones in which it lies.
+pub fn is_beyond(may: Option<&[Node]>, one: &Opened) -> bool {
+    let named = |node: &Node| may.is_some_and(|may| may.contains(node));
+    !(named(&one.target) || (!one.zones.is_empty() && one.zones.iter().all(named)))
+}
+
+/// What is opened by a grant alone: all that `start` leads to.
+pub fn opened_by(graph: &Graph, start: NodeIndex) -> Vec<Opened> {
+    told(graph, start, usize::MAX).opened
+}
+
 /// Holds what `start` opens against what was declared. A target may be opened where it is named, or where each zone in which it
 /// lies is.
 pub fn gate(graph: &Graph, start: NodeIndex) -> Gate {
     let reach = told(graph, start, usize::MAX);
     let may = reach.about.may;
     let named = |node: &Node| may.as_ref().is_some_and(|may| may.contains(node));
-    let is_allowed = |one: &Opened| named(&one.target) || (!one.zones.is_empty() && one.zones.iter().all(named));
-    let beyond: Vec<Opened> = reach.opened.into_iter().filter(|one| !is_allowed(one)).collect();
+    let beyond: Vec<Opened> = reach.opened.into_iter().filter(|one| is_beyond(may.as_deref(), one)).collect();
     let zones = beyond.iter().flat_map(|one| one.zones.iter().cloned()).filter(|zone| !named(zone)).collect();
     Gate { node: reach.node, may, beyond, zones }
 }

@@ -16,6 +16,7 @@ use super::graph::Graph;
 use super::{Node, NodeKind, Via};
 use crate::credential::{CredentialId, Kind};
 use crate::finding::Finding;
+use crate::scope::{self, Permission};
 
 /// On whose authority they are. No topic of a broker can be called so.
 pub const TOPIC: &str = "reach:";
@@ -74,6 +75,8 @@ pub struct Found {
     pub place: String,
     /// Who answers for it, where somebody does.
     pub owner: Option<String>,
+    /// The permissions that are too much, where they can be named.
+    pub excess: Vec<Permission>,
 }
 
 impl Found {
@@ -116,7 +119,7 @@ fn is_of_task(graph: &Graph, at: NodeIndex) -> bool {
 fn make(graph: &Graph, at: NodeIndex, sort: Sort, credential: CredentialId, place: &str) -> Found {
     let mut owned = graph.links(at, Outgoing).filter(|(_, link)| link.via == Via::OwnedBy);
     let owner = owned.next().map(|(owner, _)| graph.node(owner).name.to_string());
-    Found { sort, credential, place: place.chars().take(PLACE).collect(), owner }
+    Found { sort, credential, place: place.chars().take(PLACE).collect(), owner, excess: Vec::new() }
 }
 
 fn names(nodes: impl IntoIterator<Item = Node>) -> String {
@@ -173,11 +176,39 @@ fn beyond(graph: &Graph) -> Vec<Found> {
         for credential in std::iter::once(at).chain(logs_in).chain(held) {
             if let Some(id) = standing(graph, credential) {
                 let found = make(graph, credential, Sort::Beyond, id.clone(), &place);
+                let excess = if credential == at { Vec::new() } else { excess(graph, at, &id) };
+                let found = Found { excess, ..found };
                 all.entry(id).or_insert((gate.beyond.len() as u64, found));
             }
         }
     }
     sorted(all.into_values().collect())
+}
+
+/// The permissions of an identity that open nothing but what is beyond what was declared for it. One that also opens what is
+/// allowed is a person's to mend: taken whole it would cut off the work.
+fn excess(graph: &Graph, identity: NodeIndex, credential: &CredentialId) -> Vec<Permission> {
+    let Some(may) = graph.about(identity).and_then(|about| about.may.as_deref()) else { return Vec::new() };
+    let named = |node: &Node| {
+        let own = node.name.strip_prefix(credential.instance())?.strip_prefix('/')?;
+        let sort = match (credential.kind(), node.kind) {
+            (Kind::PostgresRole, NodeKind::Identity) => "member",
+            (Kind::VaultApprole, NodeKind::Policy) if own != "default" => "policy",
+            _ => return None,
+        };
+        Permission::parse(&format!("{sort}:{own}")).ok()
+    };
+    let grants = graph.links(identity, Outgoing).filter(|(_, link)| link.via == Via::Has);
+    let is_too_much = |to: NodeIndex| {
+        let opened = ask::opened_by(graph, to);
+        !opened.is_empty() && opened.iter().all(|one| ask::is_beyond(Some(may), one))
+    };
+    let mut all: Vec<Permission> =
+        grants.filter(|(to, _)| is_too_much(*to)).filter_map(|(to, _)| named(graph.node(to))).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.truncate(scope::MOST);
+    all
 }
 
 fn sorted(mut all: Vec<(u64, Found)>) -> Vec<Found> {

@@ -111,6 +111,7 @@ impl Registrar {
             run: None,
             key: None,
             rotation: None,
+            rescope: None,
             message: None,
         };
         match connector.observe(&subject).await {

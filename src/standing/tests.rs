@@ -28,7 +28,7 @@ fn standing(of: CredentialId, runs: i64, live: i64) -> Standing {
 
 fn realm(targets: &[(&str, &str)]) -> Realm {
     let targets = targets.iter().map(|(prefix, target)| ((*prefix).to_owned(), (*target).to_owned())).collect();
-    Realm { name: "prod".into(), mode: Mode::Enforce, allowed_prefixes: Vec::new(), targets }
+    Realm { name: "prod".into(), mode: Mode::Enforce, allowed_prefixes: Vec::new(), reducible: Vec::new(), targets }
 }
 
 fn recipe(of: CredentialId, consumers: &[&str]) -> Recipe {

@@ -208,7 +208,13 @@ pub async fn connectors(admin: &Admin, mount: &str, target: bool) -> Registry {
     let mut allowed_prefixes = settings.allowed_prefixes();
     allowed_prefixes.push("token:".to_owned());
     let targets = if target { vec![(format!("{mount}/creds/"), "appdb".to_owned())] } else { Vec::new() };
-    registry.add_realm(Realm { name: "test".to_owned(), mode: Mode::Enforce, allowed_prefixes, targets });
+    registry.add_realm(Realm {
+        name: "test".to_owned(),
+        mode: Mode::Enforce,
+        allowed_prefixes,
+        reducible: Vec::new(),
+        targets,
+    });
     let clock = curfew::clock::System::shared();
     for connector in vault::connect("test", &settings, Mode::Enforce, clock.clone()).await.unwrap() {
         registry.add(connector);

@@ -168,6 +168,7 @@ impl Moto {
             name: "aws".to_owned(),
             mode: Mode::Enforce,
             allowed_prefixes: settings.users.clone(),
+            reducible: Vec::new(),
             targets: Vec::new(),
         });
         registry.add(self.connector(settings).await);

@@ -21,12 +21,17 @@ const AT_ONCE: usize = 4;
 pub trait Trial {
     fn credential(&self) -> &CredentialId;
 
-    fn registry(&self) -> &Registry;
+    fn registry(&self) -> Registry;
 
     async fn open_case(&self, journal: &dyn Journal);
 
     /// Between a death and the next process: what must hold at every instant. The connectors of that process.
     async fn died(&self, what: &str) -> Registry;
+
+    /// Whether it has come to its end.
+    fn is_over(&self, line: &CaseLine) -> bool {
+        line.closed_ms.is_some()
+    }
 
     /// What must hold in the end. `forgot`: the process that finished is not the one that began.
     async fn assert_over(&self, journal: &Arc<dyn Journal>, line: &CaseLine, forgot: bool, what: &str);
@@ -35,7 +40,7 @@ pub trait Trial {
 /// A run that dies, then a fresh process that finishes. Returns whether the death took place.
 async fn killed_and_resumed(store: Store, trial: &impl Trial, death: Death) -> bool {
     let what = format!("{} killed {death:?}", trial.credential());
-    let mut stage = Stage::new(store, trial.registry().clone());
+    let mut stage = Stage::new(store, trial.registry());
     let died = {
         let journal = stage.open().await;
         trial.open_case(journal.as_ref()).await;
@@ -43,8 +48,8 @@ async fn killed_and_resumed(store: Store, trial: &impl Trial, death: Death) -> b
         let executor = stage.executor(dying.clone());
         until("the death or the end", || async {
             let drained = executor.drain().await;
-            let closed = case_of(journal.as_ref(), trial.credential()).await.is_some_and(|c| c.closed_ms.is_some());
-            (dying.died() || drained.is_err() || closed).then_some(())
+            let over = case_of(journal.as_ref(), trial.credential()).await.is_some_and(|line| trial.is_over(&line));
+            (dying.died() || drained.is_err() || over).then_some(())
         })
         .await;
         dying.died()
@@ -52,7 +57,7 @@ async fn killed_and_resumed(store: Store, trial: &impl Trial, death: Death) -> b
     stage.registry = Arc::new(trial.died(&what).await);
     stage.store.leases_end().await;
     let journal = stage.open().await;
-    let line = stage.run_until_closed(&journal, trial.credential()).await;
+    let line = stage.run_until(&journal, trial.credential(), |line| trial.is_over(line)).await;
     trial.assert_over(&journal, &line, true, &what).await;
     died
 }
@@ -60,11 +65,11 @@ async fn killed_and_resumed(store: Store, trial: &impl Trial, death: Death) -> b
 /// A run with a fault. Returns how many calls there were.
 async fn broken_and_finished(store: Store, trial: &impl Trial, fault: Fault) -> usize {
     let what = format!("{} with {fault:?}", trial.credential());
-    let (registry, calls) = Broken::all(trial.registry(), fault);
+    let (registry, calls) = Broken::all(&trial.registry(), fault);
     let stage = Stage::new(store, registry);
     let journal = stage.open().await;
     trial.open_case(journal.as_ref()).await;
-    let line = stage.run_until_closed(&journal, trial.credential()).await;
+    let line = stage.run_until(&journal, trial.credential(), |line| trial.is_over(line)).await;
     trial.assert_over(&journal, &line, false, &what).await;
     calls.load(Ordering::SeqCst)
 }

@@ -278,7 +278,7 @@ async fn nothing_outside_the_allowed_prefixes_is_cut(store: Store) {
     for allowed_prefixes in allowed {
         let mut registry = connectors(&admin, &mount, false).await;
         let (name, mode) = ("test".to_owned(), Mode::Enforce);
-        registry.add_realm(Realm { name, mode, allowed_prefixes, targets: Vec::new() });
+        registry.add_realm(Realm { name, mode, allowed_prefixes, reducible: Vec::new(), targets: Vec::new() });
         let scene = Scene::with(store.fresh(), admin.clone(), &registry, Arc::new(|_| ())).await;
         let lease = admin.database_credential(&mount).await.lease;
         let id = CredentialId::new(Kind::VaultLease, "test", &lease).unwrap();
@@ -465,7 +465,7 @@ async fn scripted(store: Store) -> (Scene, Arc<AtomicBool>, Arc<Simulated>) {
     let mut registry = Registry::default();
     registry.add(Arc::new(Scripted { lives: lives.clone() }));
     let (name, mode, allowed_prefixes) = ("test".to_owned(), Mode::Enforce, vec!["token:".to_owned()]);
-    registry.add_realm(Realm { name, mode, allowed_prefixes, targets: Vec::new() });
+    registry.add_realm(Realm { name, mode, allowed_prefixes, reducible: Vec::new(), targets: Vec::new() });
     (Scene::with(store, Admin::shared(), &registry, Arc::new(|_| ())).await, lives, Simulated::at(now_ms()))
 }
 

@@ -64,6 +64,7 @@ mod reach;
 mod rotation;
 mod scanners;
 mod schemas;
+mod scope;
 mod silence;
 mod stage;
 mod store;

@@ -81,6 +81,7 @@ async fn vault_says_why_it_did_not_drop_a_user() {
             run: None,
             key: None,
             rotation: None,
+            rescope: None,
             message: None,
         };
         let failure = vault.perform(Act::Revoke, &subject).await.unwrap_err();

@@ -70,6 +70,7 @@ fn about(principal: &str) -> Subject {
         run: None,
         key: None,
         rotation: None,
+        rescope: None,
         message: None,
     }
 }

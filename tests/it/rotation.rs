@@ -256,6 +256,7 @@ impl Ground {
             name: name.to_owned(),
             mode: Mode::Enforce,
             allowed_prefixes,
+            reducible: Vec::new(),
             targets: Vec::new(),
         };
         registry.add_realm(realm("appdb", vec![recipe.credential.id()]));
@@ -480,8 +481,8 @@ impl Trial for Course {
         self.victim.credential()
     }
 
-    fn registry(&self) -> &Registry {
-        &self.victim.registry
+    fn registry(&self) -> Registry {
+        self.victim.registry.clone()
     }
 
     async fn open_case(&self, journal: &dyn Journal) {

@@ -196,6 +196,8 @@ fn a_case() -> Case {
         grantors: Vec::new(),
         finding: None,
         generation: None,
+        not_before_ms: None,
+        cut: None,
     };
     let mut state = State::opened(&directive);
     let seen = Observation { request_id: Some("6f1c2d3e".into()), ..Observation::default() };
@@ -233,7 +235,7 @@ fn holds(validator: &Validator, event: &Value) {
     assert!(why.is_empty(), "{event:#}: {why:?}");
 }
 
-const ALL_HOLDS: [HoldReason; 17] = [
+const ALL_HOLDS: [HoldReason; 20] = [
     HoldReason::Frozen,
     HoldReason::StartedHeld,
     HoldReason::Observe,
@@ -249,6 +251,9 @@ const ALL_HOLDS: [HoldReason; 17] = [
     HoldReason::CandidateRejected,
     HoldReason::NotAdopted,
     HoldReason::Unhealthy,
+    HoldReason::Notice,
+    HoldReason::Kept,
+    HoldReason::Differs,
     HoldReason::Clock,
     HoldReason::Refused,
 ];
@@ -265,8 +270,11 @@ fn each_outcome_is_as_its_schema_says() {
         Residue::NotAdopted,
         Residue::CopyNotUpdated,
         Residue::NotNotified,
+        Residue::OlderTokens,
     ];
-    let mut verdicts = vec![Verdict::NotFound, Verdict::Obsolete];
+    let at_ms = BROKER_MS + 500;
+    let mut verdicts = vec![Verdict::NotFound, Verdict::Obsolete, Verdict::RolledBack { at_ms }];
+    verdicts.push(Verdict::Reduced { at_ms, sightings: 1, taken: 2, residue: residue.clone() });
     for (level, by) in [(Level::Issuer, KilledBy::Others), (Level::Target, KilledBy::Curfew)] {
         let at_ms = BROKER_MS + 500;
         verdicts.push(Verdict::Dead { level, at_ms, sightings: 3, by, residue: residue.clone() });
@@ -283,6 +291,12 @@ fn each_outcome_is_as_its_schema_says() {
         ] {
             let mut case = a_case();
             case.directive.trigger = trigger;
+            if matches!(verdict, Verdict::Reduced { .. } | Verdict::RolledBack { .. }) {
+                let permissions = curfew::scope::permissions(["member:readers", "schema:public:CREATE"]).unwrap();
+                case.directive.action = Action::Reduce;
+                case.directive.cut = Some(Box::new(curfew::scope::Cut { permissions, held: Vec::new() }));
+                case.directive.not_before_ms = Some(BROKER_MS);
+            }
             let message = outcome::closed(&case, &verdict, BROKER_MS + 800);
             assert_eq!(message.id, case.id.to_string());
             let event = sent(&message);

@@ -132,17 +132,27 @@ impl Stage {
 
     /// Works until the case of `credential` closes.
     pub async fn run_until_closed(&self, journal: &Arc<dyn Journal>, credential: &CredentialId) -> CaseLine {
+        self.run_until(journal, credential, |line| line.closed_ms.is_some()).await
+    }
+
+    /// Works until the case of `credential` is there.
+    pub async fn run_until(
+        &self,
+        journal: &Arc<dyn Journal>,
+        credential: &CredentialId,
+        is_there: impl Fn(&CaseLine) -> bool,
+    ) -> CaseLine {
         let executor = self.executor(journal.clone());
-        let closing = crate::world::until("the case to close", || async {
+        let closing = crate::world::until("the case to come there", || async {
             executor.drain().await.unwrap();
-            case_of(journal.as_ref(), credential).await.filter(|line| line.closed_ms.is_some())
+            case_of(journal.as_ref(), credential).await.filter(&is_there)
         });
         match tokio::time::timeout(std::time::Duration::from_secs(30), closing).await {
             Ok(line) => line,
             Err(_) => {
                 let line = case_of(journal.as_ref(), credential).await.expect("there is a case");
                 let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
-                panic!("the case does not close: {timeline:#?}")
+                panic!("the case does not come there: {timeline:#?}")
             }
         }
     }

@@ -160,6 +160,7 @@ pub fn about(kind: Kind, id: &str) -> Subject {
         run: None,
         key: None,
         rotation: None,
+        rescope: None,
         message: None,
     }
 }

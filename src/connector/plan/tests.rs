@@ -46,12 +46,15 @@ fn state(recipe: &Recipe) -> State {
         grantors: Vec::new(),
         finding: None,
         generation: None,
+        not_before_ms: None,
+        cut: None,
     })
 }
 
 /// What is done, in order: `store` where the store does it.
 fn acts(action: Action, recipe: &Recipe, state: &State) -> Vec<String> {
-    let parts = Parts { kind: Kind::PostgresRole, issuer: TARGET, target: None, recipe: Some((recipe, STORE)) };
+    let parts =
+        Parts { kind: Kind::PostgresRole, issuer: TARGET, target: None, recipe: Some((recipe, STORE)), scope: None };
     let plan = compose(action, parts, state).unwrap();
     assert!(plan.is_sound());
     let named = |step: &Step| format!("{}{}", if step.connector == STORE.0 { "store " } else { "" }, step.act.as_str());
@@ -97,10 +100,36 @@ fn what_aws_gave_the_target_is_not_taken_back_by_us() {
 
 #[test]
 fn a_look_at_a_dead_access_key_takes_its_policy_off() {
-    let parts = Parts { kind: Kind::AwsAccessKey, issuer: ("aws-access-key", "aws"), target: None, recipe: None };
+    let parts =
+        Parts { kind: Kind::AwsAccessKey, issuer: ("aws-access-key", "aws"), target: None, recipe: None, scope: None };
     let any = state(&recipe(Users::One("a".to_owned()), &[]));
     let plan = compose(Action::Verify, parts, &any).unwrap();
     let acts: Vec<&str> = plan.steps.iter().map(|step| step.act.as_str()).collect();
     assert_eq!(acts, ["observe", "lift", "prove"]);
     assert!(plan.steps[1].optional && plan.is_sound());
+}
+
+#[test]
+fn a_reduction_is_compared_before_it_is_proven_and_undone_by_what_it_took() {
+    let parts = Parts {
+        kind: Kind::PostgresRole,
+        issuer: ("postgres-scope", "appdb"),
+        target: None,
+        recipe: None,
+        scope: Some(("postgres-scope", "appdb")),
+    };
+    let mut state = state(&recipe(Users::One("etl".to_owned()), &[]));
+    let acts = |plan: &Plan| plan.steps.iter().map(|step| step.act).collect::<Vec<_>>();
+    let taking = compose(Action::Reduce, parts, &state).unwrap();
+    assert_eq!(acts(&taking), [Act::Observe, Act::Narrow, Act::Test, Act::Prove]);
+    assert!(taking.is_sound());
+    let giving = compose(Action::Restore, parts, &state).unwrap();
+    assert_eq!(acts(&giving), [Act::Observe, Act::Widen, Act::Test, Act::Prove]);
+    assert!(giving.is_sound());
+    state.plan = Some(taking);
+    state.turn.rejected = crate::case::turn::Turn::CANDIDATES;
+    let undoing = compose(Action::Reduce, parts, &state).unwrap();
+    assert_eq!((acts(&undoing), undoing.undoes), (vec![Act::Widen], true));
+    assert!(undoing.is_sound());
+    assert!(compose(Action::Reduce, Parts { scope: None, ..parts }, &state).is_none(), "nobody takes it there");
 }

@@ -72,6 +72,8 @@ pub enum Call {
     Mount,
     /// A read of settings that hold no secret: mounts, policies, roles, entities, groups
     Settings,
+    /// `auth/<mount>/role/<role>/policies`: the list of a role's policies is replaced
+    RoleWrite,
     /// A list of lease ids, accessors or secrets
     List,
     /// Login, `lookup-self`, `renew-self`, `capabilities-self`, `sys/health`
@@ -93,6 +95,7 @@ impl Call {
                 | C::KvDestroy
                 | C::KvForget
                 | C::StaticRotate
+                | C::RoleWrite
                 | C::Mint
                 | C::TokenCreate
                 | C::RevokeSelf
@@ -236,7 +239,7 @@ fn success(call: Call, status: u16, body: Value) -> Meaning {
         Call::KvKeep | Call::KvDestroy | Call::KvForget => status == 204,
         Call::StaticRole | Call::StaticCreds => body["data"]["username"].is_string(),
         // Vault says neither which version nor when.
-        Call::StaticRotate => status == 204,
+        Call::StaticRotate | Call::RoleWrite => status == 204,
         // What has no lease is a static secret: whoever asks looks.
         Call::Mint => body["lease_id"].is_string() && body["data"].is_object(),
         Call::TokenCreate => body["auth"]["client_token"].is_string() && body["auth"]["accessor"].is_string(),

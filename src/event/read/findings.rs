@@ -41,6 +41,8 @@ impl Fields<'_> {
             source: self.scanner()?,
             provider: self.text("provider")?,
             detected_ms: self.time("detected_at")?,
+            // Reach alone says what of an identity is too much.
+            excess: Vec::new(),
         })
     }
 

@@ -16,6 +16,8 @@ fn case(kind: Kind, id: &str, principal: Option<&str>, records: &[Record]) -> Ca
         grantors: Vec::new(),
         finding: None,
         generation: None,
+        not_before_ms: None,
+        cut: None,
         topic: "t".into(),
     };
     let opened = Record::Opened { directive: directive.clone() };

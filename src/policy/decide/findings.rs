@@ -7,10 +7,11 @@ use serde_json::json;
 use super::{Blade, Draft, union};
 use crate::case::{Action, HoldReason, Trigger, Urgency};
 use crate::credential::{CredentialId, Kind};
-use crate::event::{CredentialRegistered, FindingClosed, FindingObserved, Location, Type};
+use crate::event::{CredentialRegistered, Data, FindingClosed, FindingObserved, Location, Type};
 use crate::finding::{self, Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase, Validity};
 use crate::policy::rules::Response;
 use crate::policy::{Decision, Reason, Verb, Word};
+use crate::scope::{Cut, Permission};
 use crate::task::Credential;
 
 impl Draft<'_> {
@@ -153,22 +154,27 @@ impl Draft<'_> {
             let (action, held, urgency, this) = match response {
                 Response::Ignore => continue,
                 Response::Verify => (Action::Verify, None, Urgency::Background, (Verb::Verify, Reason::FindingMatched)),
+                Response::Reduce if self.excess().is_some() => {
+                    (Action::Reduce, None, Urgency::Routine, (Verb::Reduce, Reason::FindingMatched))
+                }
                 Response::Contain if rotates => {
                     (Action::Contain, None, Urgency::Urgent, (Verb::Contain, Reason::FindingMatched))
                 }
                 // What nothing can replace, or is minted anew for each task, dies.
                 Response::Contain => (Action::Revoke, None, Urgency::Urgent, (Verb::Revoke, Reason::FindingMatched)),
+                Response::Retire => (Action::Revoke, None, Urgency::Routine, (Verb::Revoke, Reason::FindingMatched)),
                 Response::Rollover if rotates => {
                     (Action::Rollover, None, Urgency::Routine, (Verb::Rollover, Reason::FindingMatched))
                 }
                 // For hygiene alone nothing is taken from a task that runs.
-                Response::Rollover | Response::Hold => {
+                Response::Rollover | Response::Reduce | Response::Hold => {
                     let held = Some(HoldReason::Finding);
                     (Action::Track, held, Urgency::Routine, (Verb::Hold, Reason::FindingHeld))
                 }
             };
             let this = if is_dead && response == Response::Verify { (this.0, Reason::FindingOfDead) } else { this };
             self.ask(&id, &finding, (action, held, urgency), version);
+            self.give_notice(&id, action, rule);
             said = if this.0 > said.0 { this } else { said };
             if !finding.credentials.contains(&id) {
                 finding.credentials.push(id);
@@ -176,6 +182,26 @@ impl Draft<'_> {
         }
         self.findings.push(finding);
         said
+    }
+
+    /// What the finding says is too much.
+    fn excess(&self) -> Option<&[Permission]> {
+        match &self.event.data {
+            Data::FindingObserved(it) if !it.excess.is_empty() => Some(&it.excess),
+            _ => None,
+        }
+    }
+
+    /// From when on it is done, and what a reduction takes: frozen, whatever is granted later.
+    fn give_notice(&mut self, id: &CredentialId, action: Action, rule: usize) {
+        let notice_ms = self.rules.notice_ms(rule);
+        let not_before_ms = (notice_ms > 0).then(|| self.event.broker_ms.saturating_add(notice_ms));
+        let permissions = self.excess().unwrap_or_default().to_vec();
+        let asked = self.directives.iter_mut().find(|one| one.credential == *id && one.action == action);
+        if let Some(directive) = asked {
+            directive.not_before_ms = not_before_ms;
+            directive.cut = (action == Action::Reduce).then(|| Box::new(Cut { permissions, held: Vec::new() }));
+        }
     }
 
     /// Asks it of the credential. Where several findings are matched at once, the strongest counts.
@@ -259,7 +285,8 @@ impl Draft<'_> {
         for credential in &finding.credentials {
             let withdraws = self.view.cases.get(credential).is_some_and(|case| {
                 case.directive.finding.as_ref() == Some(&id)
-                    && case.directive.action < Action::Contain
+                    // What waits out its notice waits for just such a word.
+                    && (case.directive.action < Action::Contain || case.directive.not_before_ms.is_some())
                     && case.state.joined.is_empty()
                     && !case.state.acted
                     && !case.state.is_closed()

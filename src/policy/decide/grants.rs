@@ -169,6 +169,8 @@ impl Draft<'_> {
             grantors,
             finding: None,
             generation: None,
+            not_before_ms: None,
+            cut: None,
         });
     }
 

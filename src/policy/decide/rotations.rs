@@ -6,6 +6,7 @@ use crate::case::{Action, Trigger, Urgency};
 use crate::credential::CredentialId;
 use crate::event::CredentialAdopted;
 use crate::policy::{Decision, Reason, Verb, Word};
+use crate::scope::Cut;
 
 impl Draft<'_> {
     /// A value is old. Only where it is still the one in use, and nothing is being done about it.
@@ -27,6 +28,23 @@ impl Draft<'_> {
     pub(super) fn rotate(mut self, id: &CredentialId, leaked: bool) -> Decision {
         let (verb, action) = if leaked { (Verb::Contain, Action::Contain) } else { (Verb::Rollover, Action::Rollover) };
         self.direct(id, None, blade(Trigger::Operator, Urgency::Urgent), action, None);
+        self.say(verb, Reason::Operator)
+    }
+
+    /// An operator's word on what an identity may do.
+    pub(super) fn rescope(
+        mut self,
+        id: &CredentialId,
+        (cut, not_before_ms): (&Cut, Option<i64>),
+        action: Action,
+    ) -> Decision {
+        let verb = if action == Action::Reduce { Verb::Reduce } else { Verb::Restore };
+        self.direct(id, None, blade(Trigger::Operator, Urgency::Urgent), action, None);
+        if let Some(directive) = self.directives.first_mut() {
+            directive.cut = Some(Box::new(cut.clone()));
+            directive.not_before_ms = not_before_ms;
+        }
+        self.facts.insert("permissions".into(), cut.permissions.len().into());
         self.say(verb, Reason::Operator)
     }
 

@@ -233,8 +233,8 @@ fn rules_of_ones_own_choose_by_environment_and_the_first_that_fits_wins() {
     let mut world = World::new();
     let prod = When { environment: Some(vec!["prod".into()]), ..When::default() };
     world.rules.findings = vec![
-        FindingRule { when: When { severity: Some(vec!["low".into()]), ..When::default() }, then: Response::Ignore },
-        FindingRule { when: prod, then: Response::Contain },
+        FindingRule::new(When { severity: Some(vec!["low".into()]), ..When::default() }, Response::Ignore),
+        FindingRule::new(prod, Response::Contain),
     ];
     world.tell(registered(role(), 1, 1, true));
     assert_eq!(asked(&world.tell(observed("f", 1, "unknown", false))), [(Action::Contain, Some(1))]);
@@ -256,7 +256,7 @@ fn rules_of_ones_own_choose_by_environment_and_the_first_that_fits_wins() {
 }
 
 /// A case that `directive` opened.
-fn opened(directive: &Directive, state: State) -> Case {
+pub(super) fn opened(directive: &Directive, state: State) -> Case {
     Case {
         id: uuid::Uuid::nil(),
         tenant: "acme".into(),
@@ -539,10 +539,10 @@ fn what_reach_shows_follows_only_rules_that_name_it() {
     let rules = Rules::default();
     assert_eq!(rules.response(&finding("curfew:shared"), None, 0), (Response::Hold, 0));
     assert_ne!(rules.response(&finding("aws-key"), None, 0).0, Response::Hold);
-    let named = FindingRule {
-        when: When { detector: Some(vec!["curfew:dormant".to_owned()]), ..When::default() },
-        then: Response::Contain,
-    };
+    let named = FindingRule::new(
+        When { detector: Some(vec!["curfew:dormant".to_owned()]), ..When::default() },
+        Response::Contain,
+    );
     let rules = Rules { findings: [vec![named], FindingRule::defaults()].concat(), ..Rules::default() };
     assert_eq!(rules.response(&finding("curfew:dormant"), None, 0), (Response::Contain, 1));
     assert_eq!(rules.response(&finding("curfew:shared"), None, 0), (Response::Hold, 0));

@@ -101,8 +101,8 @@ impl Trial for Leak<'_> {
         &self.credential
     }
 
-    fn registry(&self) -> &Registry {
-        &self.registry
+    fn registry(&self) -> Registry {
+        self.registry.clone()
     }
 
     async fn open_case(&self, journal: &dyn Journal) {

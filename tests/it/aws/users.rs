@@ -102,7 +102,13 @@ impl Field {
             stores.into_iter().for_each(|store| registry.add_store(store));
         }
         let name = "test".to_owned();
-        registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes: Vec::new(), targets: Vec::new() });
+        registry.add_realm(Realm {
+            name,
+            mode: Mode::Enforce,
+            allowed_prefixes: Vec::new(),
+            reducible: Vec::new(),
+            targets: Vec::new(),
+        });
         registry.add_recipe(recipe.clone());
         Course { recipe, registry, victim, shelf, action, root: self.moto.root.clone() }
     }
@@ -198,8 +204,8 @@ impl Trial for Course {
         &self.recipe.credential
     }
 
-    fn registry(&self) -> &Registry {
-        &self.registry
+    fn registry(&self) -> Registry {
+        self.registry.clone()
     }
 
     async fn open_case(&self, journal: &dyn Journal) {

@@ -40,6 +40,8 @@ fn row(id: &CredentialId, level: Level) -> CaseRow {
         grantors: Vec::new(),
         finding: None,
         generation: None,
+        not_before_ms: None,
+        cut: None,
     };
     let (name, system) = (id.kind().as_str(), id.instance().to_owned());
     let steps = [Act::Observe, Act::Revoke, Act::Prove].map(|act| step(act, name, &system));

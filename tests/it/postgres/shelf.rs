@@ -231,6 +231,7 @@ impl<A> Life<A> {
             run: None,
             key: None,
             rotation: Some(self.rotation()),
+            rescope: None,
             message: None,
         }
     }

@@ -37,9 +37,13 @@ impl Desk {
             "reach": {"every": "1s", "declared": "inventory.yaml",
                 "vaults": [{"realm": "prod", "token_file": "reach.token"}], "databases": [{"target": "appdb"}]},
         });
-        if let Some(rotations) = more.get("rotations") {
-            config["rotations"] = rotations.clone();
-            config["reach"]["finds"] = more["finds"].clone();
+        for (name, value) in more.as_object().into_iter().flatten() {
+            match name.as_str() {
+                "finds" => config["reach"]["finds"] = value.clone(),
+                "mode" => config["realms"][0]["mode"] = value.clone(),
+                "reduce" => drop(private(at("reduce.token"), value.as_str().unwrap())),
+                name => config[name] = value.clone(),
+            }
         }
         fs::write(at("curfew.yaml"), config.to_string()).unwrap();
         let mut running = Running::start(
@@ -251,4 +255,80 @@ async fn a_shared_credential_is_a_finding_until_it_is_not_shared() {
         async move { open.as_array().unwrap().is_empty().then_some(()) }
     })
     .await;
+}
+
+/// An AppRole of two policies: one for the office, and one by which it reads cards.
+const AGENT: &str = "
+zones: [{name: pci, weight: 10}, {name: office}]
+targets: [{name: payments, zone: pci, opened_by: [prod/kv/app/open]}, {name: wiki, zone: office, opened_by: [prod/kv/other/key]}]
+identities: [{id: 'identity:prod/approle/agent', owner: team-ai, may: {zones: [office]}}]
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_reaches_two_zones_ends_with_one_and_its_task_goes_on() {
+    let tower = Tower::new().await;
+    let login = tower.admin.token_of(&[&tower.admin.policy("reach", &[]).await]).await;
+    let office = "path \"kv/data/other/key\" { capabilities = [\"read\"] }";
+    tower.admin.done("PUT", "sys/policies/acl/office", json!({ "policy": office })).await;
+    tower.admin.done("POST", "kv/data/other/key", json!({"data": {"page": "1"}})).await;
+    tower.admin.done("POST", "auth/approle/role/agent", json!({"token_policies": ["etl", "office"]})).await;
+    let (_, id) = tower.admin.call("GET", "auth/approle/role/agent/role-id", Value::Null).await;
+    let (_, made) = tower.admin.call("POST", "auth/approle/role/agent/secret-id", json!({})).await;
+    let secret = json!({"role_id": id["data"]["role_id"], "secret_id": made["data"]["secret_id"]});
+    let policy = tower.admin.policy("reduce", &[("role/etl", "role/agent")]).await;
+    let reduce = tower.admin.token(json!({"policies": [policy], "no_default_policy": true, "period": "1h"})).await.1;
+    let mut desk = Desk::open_with(
+        &tower,
+        AGENT,
+        &login,
+        json!({
+            "mode": "enforce",
+            "reduce": &reduce,
+            "reductions": [{"system": "prod", "identities": ["approle/agent"], "token_file": "reduce.token"}],
+            "policy": {"findings": [{"when": {"detector": ["curfew:beyond"]}, "then": "reduce", "notice": "3s"}]},
+            "finds": {"sorts": ["beyond"], "strongest": "reduce"},
+            "rotations": [{"name": "agent", "approle": {"realm": "prod", "role": "agent"},
+                "store": {"realm": "prod", "mount": "kv", "path": "agents/agent", "field": "secret_id"}}],
+        }),
+    )
+    .await;
+    let cell = std::cell::RefCell::new(&mut desk);
+    let case = |verdict: &'static str| {
+        let cell = &cell;
+        async move {
+            until(verdict, || {
+                let all = cell.borrow_mut().json(&["cases", "--closed"]);
+                let found = all.as_array().unwrap().iter().find(|line| line["verdict"]["state"] == verdict).cloned();
+                async move { found }
+            })
+            .await
+        }
+    };
+    let reads = async |place: &str| {
+        let (_, login) = tower.admin.call("POST", "auth/approle/login", secret.clone()).await;
+        let token = login["auth"]["client_token"].as_str().unwrap().to_owned();
+        tower.admin.call_as(&token, "GET", place, Value::Null).await.0 == 200
+    };
+    let line = case("reduced").await;
+    assert_eq!(line["case"]["directive"]["cut"]["permissions"], json!(["policy:etl"]), "what it needs stays");
+    assert_eq!(line["verdict"]["taken"], 1);
+    assert!(!reads("kv/data/app/open").await, "cards");
+    assert!(reads("kv/data/other/key").await, "its work goes on");
+    let id = line["case"]["id"].as_str().unwrap().to_owned();
+    let (code, said) = cell.borrow_mut().ask(&["case", &id]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("policy:etl") && said.contains("not before") && said.contains("it has policy:etl"), "{said}");
+    let (code, said) = cell.borrow_mut().ask(&["rollback", &id, "--reason", "the audit needs it"]);
+    assert_eq!(code, Some(0), "{said}");
+    let back = case("rolled_back").await;
+    assert_eq!(back["case"]["directive"]["action"], "restore");
+    let (_, role) = tower.admin.call("GET", "auth/approle/role/agent", Value::Null).await;
+    let role = role["data"]["token_policies"].clone();
+    assert!(
+        role == json!(["etl", "office"]) || role == json!(["office"]),
+        "given back; or found again, and taken: {role}"
+    );
+    desk.running.take().unwrap().end();
+    let log = fs::read_to_string(desk.folder.path().join("log")).unwrap();
+    assert!(log.contains("curfew runs") && !log.contains(&reduce), "its login is in the log");
 }

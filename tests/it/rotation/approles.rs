@@ -75,6 +75,7 @@ impl Ground {
             name: "test".to_owned(),
             mode: Mode::Enforce,
             allowed_prefixes,
+            reducible: Vec::new(),
             targets: Vec::new(),
         });
         for connector in vault::connect("test", &settings, Mode::Enforce, clock.clone()).await.unwrap() {
@@ -148,8 +149,8 @@ impl Trial for Rotated {
         self.ours.victim.credential()
     }
 
-    fn registry(&self) -> &Registry {
-        &self.ours.victim.registry
+    fn registry(&self) -> Registry {
+        self.ours.victim.registry.clone()
     }
 
     async fn open_case(&self, journal: &dyn Journal) {
@@ -161,7 +162,7 @@ impl Trial for Rotated {
             let (_, _, now) = self.ours.victim.stored().await;
             assert!(self.ours.log_in(&now).await.is_some(), "{what}: what consumers read works at every instant");
         }
-        self.registry().clone()
+        self.registry()
     }
 
     async fn assert_over(&self, journal: &Arc<dyn Journal>, line: &CaseLine, _forgot: bool, what: &str) {

@@ -75,7 +75,7 @@ impl Ground {
         let mut registry = Registry::default();
         for (name, allowed_prefixes) in [("cache", vec![user.to_owned()]), ("test", Vec::new())] {
             let (name, mode, targets) = (name.to_owned(), Mode::Enforce, Vec::new());
-            registry.add_realm(Realm { name, mode, allowed_prefixes, targets });
+            registry.add_realm(Realm { name, mode, allowed_prefixes, reducible: Vec::new(), targets });
         }
         let vault = VaultSettings::new(&self.admin.address, Auth::Token(self.token.clone().into()));
         let places = [recipe.place.clone()];
@@ -157,8 +157,8 @@ impl Trial for Rotated<'_> {
         self.cache.victim.credential()
     }
 
-    fn registry(&self) -> &Registry {
-        &self.cache.victim.registry
+    fn registry(&self) -> Registry {
+        self.cache.victim.registry.clone()
     }
 
     async fn open_case(&self, journal: &dyn Journal) {
@@ -172,7 +172,7 @@ impl Trial for Rotated<'_> {
                 .assert_everywhere(&now, true, &format!("{what}: what consumers read works at every instant"))
                 .await;
         }
-        self.registry().clone()
+        self.registry()
     }
 
     async fn assert_over(&self, journal: &Arc<dyn Journal>, line: &CaseLine, _forgot: bool, what: &str) {

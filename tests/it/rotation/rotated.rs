@@ -106,7 +106,7 @@ impl Ground {
         let mut registry = Registry::default();
         for (name, allowed_prefixes) in [("appdb", vec![recipe.credential.id()]), (ACCOUNT, Vec::new())] {
             let (name, targets) = (name.to_owned(), Vec::new());
-            registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, targets });
+            registry.add_realm(Realm { name, mode: Mode::Enforce, allowed_prefixes, reducible: Vec::new(), targets });
         }
         let settings = aws::AwsSettings { patience, ..self.safe.get().unwrap().settings() };
         let places = [recipe.place.clone()];
@@ -156,8 +156,8 @@ impl Trial for Course<'_> {
         self.managed.victim.credential()
     }
 
-    fn registry(&self) -> &Registry {
-        &self.managed.victim.registry
+    fn registry(&self) -> Registry {
+        self.managed.victim.registry.clone()
     }
 
     async fn open_case(&self, journal: &dyn Journal) {

@@ -130,8 +130,8 @@ impl Trial for Rotated<'_> {
         self.minted.victim.credential()
     }
 
-    fn registry(&self) -> &Registry {
-        &self.minted.victim.registry
+    fn registry(&self) -> Registry {
+        self.minted.victim.registry.clone()
     }
 
     async fn open_case(&self, journal: &dyn Journal) {

@@ -363,7 +363,13 @@ async fn a_target_that_observes_holds_rotations_and_no_leases(store: Store) {
     let mut registry = victim.registry.clone();
     let observes = |registry: &mut Registry, prefixes| {
         let (name, mode) = ("appdb".to_owned(), Mode::Observe);
-        registry.add_realm(Realm { name, mode, allowed_prefixes: prefixes, targets: Vec::new() });
+        registry.add_realm(Realm {
+            name,
+            mode,
+            allowed_prefixes: prefixes,
+            reducible: Vec::new(),
+            targets: Vec::new(),
+        });
     };
     observes(&mut registry, vec![victim.credential().id()]);
     let stage = Stage::new(store.fresh(), registry);

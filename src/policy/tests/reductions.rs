@@ -1,0 +1,141 @@
+//! What an identity may do less, after a notice: what is asked, and how it meets what is asked besides.
+
+use super::findings::opened;
+use super::*;
+use crate::case::HoldReason;
+use crate::case::record::Record;
+use crate::case::state::State;
+use crate::event::FindingClosed;
+use crate::policy::rules::{FindingRule, Response, When};
+use crate::scope::{Cut, permissions};
+
+fn role() -> CredentialId {
+    CredentialId::new(Kind::PostgresRole, "appdb", "etl").unwrap()
+}
+
+fn known() -> Data {
+    Data::CredentialRegistered(CredentialRegistered {
+        credential: role(),
+        fingerprints: Vec::new(),
+        version: Some(1),
+        current: true,
+        issued_ms: None,
+        owner: None,
+        environment: None,
+    })
+}
+
+fn found(detector: &str, excess: &[&str]) -> Data {
+    let excess = if excess.is_empty() { Vec::new() } else { permissions(excess).unwrap() };
+    Data::FindingObserved(Box::new(FindingObserved {
+        finding_key: "f".into(),
+        credential: Some(role()),
+        detector: detector.into(),
+        validity: "unknown".into(),
+        reopened: true,
+        excess,
+        ..FindingObserved::default()
+    }))
+}
+
+fn rule(detector: &str, then: Response, notice_ms: i64) -> FindingRule {
+    let when = When { detector: Some(vec![detector.to_owned()]), ..When::default() };
+    FindingRule { notice_ms, ..FindingRule::new(when, then) }
+}
+
+fn world() -> World {
+    let mut world = World::new();
+    world.rules.findings =
+        vec![rule("curfew:beyond", Response::Reduce, 7 * HOUR), rule("curfew:dormant", Response::Retire, 9 * HOUR)];
+    world.tell(known());
+    world
+}
+
+/// The case of the last directive, as it stands after `records`.
+fn open(world: &mut World, records: &[Record]) {
+    let directive = world.asked.last().unwrap().clone();
+    let state = records.iter().try_fold(State::opened(&directive), State::next).unwrap();
+    world.view.cases.insert(role(), Arc::new(opened(&directive, state)));
+}
+
+fn meeting(world: &World, directive: &Directive) -> Meeting {
+    meet(&world.view.cases[&role()], directive)
+}
+
+#[test]
+fn what_is_too_much_is_frozen_and_told_before_it_is_taken() {
+    let mut world = world();
+    let decision = world.tell(found("curfew:beyond", &["member:admins", "member:writers"]));
+    assert_eq!((decision.verb, decision.reason), (Verb::Reduce, Reason::FindingMatched));
+    let directive = &decision.directives[0];
+    assert_eq!((directive.action, directive.held), (Action::Reduce, None));
+    assert_eq!(directive.not_before_ms, Some(directive.broker_ms + 7 * HOUR));
+    assert_eq!(directive.cut.as_ref().unwrap().permissions, permissions(["member:admins", "member:writers"]).unwrap());
+}
+
+#[test]
+fn what_cannot_be_named_is_a_person_s() {
+    let mut world = world();
+    let decision = world.tell(found("curfew:beyond", &[]));
+    assert_eq!(decision.directives[0].held, Some(HoldReason::Finding));
+    assert_eq!((decision.directives[0].action, decision.directives[0].cut.as_ref()), (Action::Track, None));
+}
+
+#[test]
+fn who_is_used_again_before_the_notice_is_over_is_not_retired() {
+    let mut world = world();
+    let decision = world.tell(found("curfew:dormant", &[]));
+    let directive = &decision.directives[0];
+    assert_eq!((directive.action, directive.cut.as_ref()), (Action::Revoke, None));
+    assert_eq!(directive.not_before_ms, Some(directive.broker_ms + 9 * HOUR));
+    open(&mut world, &[Record::Held { reason: HoldReason::Notice }]);
+    let over = Data::FindingClosed(FindingClosed { finding_key: "f".into(), reason: "resolved".into() });
+    assert_eq!(world.tell(over).words, [(role(), Word::Withdrawn)]);
+}
+
+#[test]
+fn a_leak_does_not_wait_out_somebody_else_s_notice() {
+    let mut world = world();
+    world.tell(found("curfew:dormant", &[]));
+    open(&mut world, &[Record::Held { reason: HoldReason::Notice }]);
+    let directive = world.asked.last().unwrap().clone();
+    let now = |action| Directive { action, not_before_ms: None, ..directive.clone() };
+    assert_eq!(meeting(&world, &now(Action::Contain)), Meeting::Supersede);
+    assert_eq!(meeting(&world, &now(Action::Revoke)), Meeting::Supersede);
+    assert_eq!(meeting(&world, &now(Action::Rollover)), Meeting::Join, "hygiene waits");
+    assert_eq!(meeting(&world, &directive), Meeting::Join, "the same again has the notice of the first");
+    let held = Directive { held: Some(HoldReason::Finding), ..now(Action::Contain) };
+    assert_eq!(meeting(&world, &held), Meeting::Join);
+}
+
+#[test]
+fn an_operator_s_order_counts_and_is_not_lost_in_what_goes_on() {
+    let mut world = world();
+    world.tell(found("curfew:beyond", &["member:admins"]));
+    open(&mut world, &[Record::Held { reason: HoldReason::Notice }]);
+    let cut = |names: &[&str]| Cut { permissions: permissions(names).unwrap(), held: Vec::new() };
+    let order = |cut| Data::OperatorReduce {
+        credential: role(),
+        cut,
+        not_before_ms: None,
+        by: "ann".into(),
+        reason: "r".into(),
+    };
+    for names in [&["member:admins"][..], &["member:writers"]] {
+        let decision = world.tell(order(cut(names)));
+        assert_eq!((decision.verb, decision.reason), (Verb::Reduce, Reason::Operator));
+        assert_eq!(meeting(&world, &decision.directives[0]), Meeting::Supersede, "{names:?}: now, without notice");
+    }
+    let given = Data::OperatorRestore {
+        credential: role(),
+        cut: cut(&["member:admins"]),
+        case: uuid::Uuid::nil(),
+        by: "ann".into(),
+        reason: "r".into(),
+    };
+    let decision = world.tell(given);
+    assert_eq!((decision.verb, decision.directives[0].action), (Verb::Restore, Action::Restore));
+    assert_eq!(meeting(&world, &decision.directives[0]), Meeting::Supersede);
+    let leak = Directive { action: Action::Contain, cut: None, ..decision.directives[0].clone() };
+    assert_eq!(meeting(&world, &leak), Meeting::Supersede);
+}
