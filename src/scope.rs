@@ -148,6 +148,15 @@ impl Cutting {
         }
     }
 
+    /// What was taken, or may have been by an effect that failed on its way.
+    pub fn missing(&self) -> Vec<Held> {
+        let mut all = self.clone();
+        if all.begun && all.taken.is_empty() {
+            all.took();
+        }
+        all.taken
+    }
+
     /// It is looked at anew, before anything is taken.
     pub(crate) fn again(&mut self) {
         (self.before, self.begun) = (None, false);

@@ -120,7 +120,8 @@ pub enum Command {
     --reason 'not its work'
   curfew reduce urn:curfew:cred:vault-approle:prod:approle/etl --take policy:kv-write --notice 7d --reason 'unused'
 
-Of a PostgreSQL role: member:ROLE, relation:SCHEMA.NAME:PRIVILEGE, schema:NAME:PRIVILEGE. Of an AppRole of Vault: policy:NAME.
+Of a PostgreSQL role: member:ROLE, relation:SCHEMA.NAME:PRIVILEGE, schema:NAME:PRIVILEGE. Of an AppRole of
+Vault: policy:NAME, lifetime:token_max_ttl=SECONDS (also token_ttl, secret_id_ttl).
 Where the system's mode is `observe`, the case shows what would be taken.")]
     Reduce(Reduce),
     /// Give back what a reduction took, exactly as it was

@@ -1,5 +1,5 @@
 # AppRoles whose policies may be taken and given back: those of `reductions` in the configuration and no others. Repeat the
-# three blocks for each; a glob in the place of the role would reach the role by which Curfew itself logs in. Whoever has this
+# blocks for each; a glob in the place of the role would reach the role by which Curfew itself logs in. Whoever has this
 # can give such a role any policy of this Vault: it is a login of its own, which nothing else uses.
 #
 #   vault policy write curfew-reduce deploy/vault/reduce.hcl
@@ -8,8 +8,11 @@
 path "auth/approle/role/etl" { capabilities = ["read"] }
 path "auth/approle/role/etl/role-id" { capabilities = ["read"] }
 
-# Its list of policies is replaced; no policy itself is touched.
+# Its list of policies is replaced, and how long what it gives lives; no policy itself is touched.
 path "auth/approle/role/etl/policies" { capabilities = ["update"] }
+path "auth/approle/role/etl/token-ttl" { capabilities = ["update"] }
+path "auth/approle/role/etl/token-max-ttl" { capabilities = ["update"] }
+path "auth/approle/role/etl/secret-id-ttl" { capabilities = ["update"] }
 
 # Whether the entity behind it, or a group of that one, gives the same policy.
 path "sys/internal/ui/mounts/auth/approle" { capabilities = ["read"] }

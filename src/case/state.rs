@@ -360,9 +360,7 @@ impl State {
                 let doubtful = self.current().map(|step| step.act).filter(|_| doubt);
                 self.turn.is_set |= doubtful.is_some_and(Act::gives);
                 self.turn.asked |= doubtful == Some(Act::Create);
-                if doubtful == Some(Act::Narrow) {
-                    self.cutting.took();
-                }
+                self.cutting.taken = self.cutting.missing();
                 self.cutting.again();
                 self.kept_until_ms = None;
                 self.turn.refuted |= self.series.broken > 0;
@@ -433,7 +431,7 @@ impl State {
                     Some(Act::Revoke) => self.killed = true,
                     Some(Act::Disable) => self.fenced = true,
                     Some(Act::Narrow) => self.cutting.took(),
-                    Some(Act::Widen) => self.cutting.taken.clear(),
+                    Some(Act::Widen) => (self.cutting.taken, self.cutting.begun) = (Vec::new(), false),
                     Some(act) => self.turn.did(act, output),
                     None => {}
                 }

@@ -161,7 +161,7 @@ impl Operator {
             return Err(Refused::new(RefusedKind::NotFound, format!("there is no case {id}")));
         };
         let case = &timeline.line.case;
-        let held = case.state.cutting.taken.clone();
+        let held = case.state.cutting.missing();
         let permissions = scope::permissions(held.iter().map(|held| held.permission.as_str())).map_err(|_| {
             Refused::new(RefusedKind::Invalid, format!("case {id} has taken nothing that can be given back"))
         })?;

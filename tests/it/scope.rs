@@ -43,6 +43,11 @@ pub trait Identity {
     /// What stays works, tried by a login of its own.
     async fn assert_works(&self, what: &str);
 
+    /// What stands in no row and no outcome.
+    fn secret(&self) -> Option<&str> {
+        None
+    }
+
     /// It has what is to go in another way as well.
     async fn also_otherwise(&self);
 }
@@ -175,6 +180,8 @@ impl<I: Identity> Trial for Rescoped<I> {
         assert_eq!(self.identity.bystander().await, self.bystander, "{what}: somebody else lost something");
         self.identity.assert_works(what).await;
         let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
+        let rows = format!("{timeline:?}{:?}", journal.outbox(0, 1_000).await.unwrap());
+        assert!(self.identity.secret().is_none_or(|secret| !rows.contains(secret)), "{what}: it is in the journal");
         let records: Vec<_> = timeline.records.iter().flat_map(|(_, _, records)| records).collect();
         let folded = curfew::case::state::State::fold(records).unwrap();
         assert_eq!(folded, line.case.state, "{what}: the row is the fold of its records");

@@ -1,17 +1,18 @@
-//! `vault-scope`: policies are taken from an AppRole of Vault, and given back.
+//! `vault-scope`: policies and lifetimes are taken from an AppRole of Vault, and given back.
 //!
-//! Its own list is changed, never a policy: others may hold that. Vault has no check-and-set for roles, so the list is read,
+//! Its own settings are changed, never a policy: others may hold that. Vault has no check-and-set for roles, so they are read,
 //! written and read again; what else changed in between is seen there. Tokens that the role gave before keep what they were
 //! given until they expire (`token_max_ttl` at the latest): that is said as what remains.
 //!
 //! Whether a policy still counts is asked of the role and of the entity behind it with its groups. A role that was made anew
 //! under its name has another role_id: it is known by the digest of that, which is kept nowhere in plain.
 
+mod form;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answers::{Call, Meaning};
@@ -24,6 +25,7 @@ use crate::connector::{Connector, Failure, Gate, Rescope, Subject};
 use crate::event::digest16;
 use crate::probe::Settle;
 use crate::scope::{Held, Permission, Scope};
+use form::{Form, Named, Settings};
 
 /// Takes from the AppRoles of one realm.
 pub struct VaultScope {
@@ -35,18 +37,7 @@ struct Role {
     /// The digest of its role_id.
     id: String,
     role_id: String,
-    /// Their order means nothing: Vault sorts what is written to the list alone.
-    policies: Vec<String>,
-    /// Its other settings, as Vault has them.
-    rest: Value,
-}
-
-/// How a role was given a policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Form {
-    /// The digest of its role_id.
-    role: String,
+    settings: Settings,
 }
 
 fn refused(note: &str) -> Failure {
@@ -57,12 +48,12 @@ fn asked(subject: &Subject) -> Result<&Rescope, Failure> {
     subject.rescope.as_ref().ok_or_else(|| refused("it is not said which permissions are meant"))
 }
 
-/// `policy:<name>`. `default` is everybody's, and given by another setting.
-fn policy(permission: &Permission) -> Result<&str, Failure> {
-    match permission.parts() {
-        ("policy", name) if !matches!(name, "default" | "root") => Ok(name),
-        _ => Err(refused("of an AppRole of Vault policies are taken, but for `default`: policy:NAME")),
-    }
+fn named(permission: &Permission) -> Result<Named<'_>, Failure> {
+    Named::of(permission).ok_or_else(|| refused("of an AppRole policies are taken (policy:NAME), and lifetimes"))
+}
+
+fn all(rescope: &Rescope) -> Result<Vec<Named<'_>>, Failure> {
+    rescope.cut.permissions.iter().map(named).collect()
 }
 
 /// `<mount>/<role>`, apart.
@@ -77,20 +68,18 @@ fn words(value: &Value) -> impl Iterator<Item = String> + '_ {
     value.as_array().into_iter().flatten().filter_map(|word| Some(word.as_str()?.to_owned()))
 }
 
-/// What of the named policies it has, and the digest of all else.
+/// What of the named permissions it has, and the digest of all else.
 fn scope(rescope: &Rescope, role: &Role) -> Result<Scope, Failure> {
     let mut scope = Scope::default();
-    let mut rest: BTreeSet<String> = role.policies.iter().cloned().collect();
-    for permission in &rescope.cut.permissions {
-        let name = policy(permission)?;
-        rest.remove(name);
-        if role.policies.iter().any(|one| one == name) {
-            let how = serde_json::to_string(&Form { role: role.id.clone() }).map_err(|_| odd())?;
+    let all = all(rescope)?;
+    for (permission, named) in rescope.cut.permissions.iter().zip(&all) {
+        if let Some(seconds) = role.settings.held(*named) {
+            let how = serde_json::to_string(&Form { role: role.id.clone(), seconds }).map_err(|_| odd())?;
             scope.held.push(Held { permission: permission.clone(), how });
         }
     }
-    scope.rest_count = u32::try_from(rest.len()).unwrap_or(u32::MAX);
-    let lines: Vec<String> = rest.into_iter().chain([role.rest.to_string()]).collect();
+    scope.rest_count = u32::try_from(role.settings.others(&all)).unwrap_or(u32::MAX);
+    let lines = role.settings.rest(&all);
     let parts: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
     scope.rest = hex::encode(digest16(&parts));
     Ok(scope)
@@ -113,7 +102,9 @@ impl VaultScope {
             need("", &["read"]);
             need("/role-id", &["read"]);
             if self.vault.enforce {
-                need("/policies", &["update"]);
+                for place in ["/policies", "/token-ttl", "/token-max-ttl", "/secret-id-ttl"] {
+                    need(place, &["update"]);
+                }
             }
         }
         needs
@@ -136,19 +127,12 @@ impl VaultScope {
             Meaning::Gone => return Ok(None),
             other => return Err(self.failure(other).await),
         };
-        let mut rest = match self.vault.ask(Call::Settings, Raw::get(path)).await {
-            Meaning::Done { mut data, .. } => data["data"].take(),
+        let settings = match self.vault.ask(Call::Settings, Raw::get(path)).await {
+            Meaning::Done { mut data, .. } => Settings::of(data["data"].take()),
             Meaning::Gone => return Ok(None),
             other => return Err(self.failure(other).await),
         };
-        let mut policies: Vec<String> = words(&rest["token_policies"]).collect();
-        // An older name of the same list.
-        policies.extend(words(&rest["policies"]).filter(|one| !policies.contains(one)).collect::<Vec<_>>());
-        if let Some(rest) = rest.as_object_mut() {
-            rest.remove("token_policies");
-            rest.remove("policies");
-        }
-        Ok(Some(Role { id: hex::encode(digest16(&[role_id.as_bytes()])), role_id, policies, rest }))
+        Ok(Some(Role { id: hex::encode(digest16(&[role_id.as_bytes()])), role_id, settings }))
     }
 
     /// The role, where it is ours to change, and is the one that the case saw.
@@ -194,24 +178,20 @@ impl VaultScope {
             if form.role != role.id {
                 return Err(refused("another role has its name by now"));
             }
-            owed.push(policy(&one.permission)?);
+            owed.push((named(&one.permission)?, form));
         }
-        let mut wanted = role.policies.clone();
-        wanted.retain(|one| !owed.iter().any(|name| one == name));
-        if gives {
-            wanted.extend(owed.into_iter().map(str::to_owned));
-        }
-        let changed = wanted.len().abs_diff(role.policies.len());
-        let mut output = Output { derived: u32::try_from(changed).unwrap_or(u32::MAX), ..Output::default() };
-        if changed > 0 {
-            let (mount, name) = place(subject)?;
-            let raw = Raw::post(format!("auth/{mount}/role/{name}/policies"), json!({ "token_policies": wanted }));
+        let mut output = Output::default();
+        let (mount, name) = place(subject)?;
+        for (what, body) in form::writes(&role.settings, &owed, gives) {
+            let raw = Raw::post(format!("auth/{mount}/role/{name}/{what}"), body);
             match self.vault.ask(Call::RoleWrite, raw).await {
                 Meaning::Done { request_id, .. } => output.request_ids.extend(request_id),
+                // What was written before it stays: it is looked at before anything is repeated.
                 other => return Err(self.failure(other).await),
             }
         }
-        if !gives && !rescope.owed().is_empty() {
+        output.derived = u32::try_from(owed.len()).unwrap_or(u32::MAX);
+        if !gives && !owed.is_empty() {
             output.residue.push(Residue::OlderTokens);
         }
         Ok(output)
@@ -244,20 +224,23 @@ impl VaultScope {
         Ok(policies)
     }
 
-    /// How many of the named policies count for the role, and of how many.
+    /// How many of the named permissions count for the role, and of how many.
     async fn count(&self, subject: &Subject, role: &Role) -> Result<(usize, usize), Failure> {
         let rescope = asked(subject)?;
         if rescope.gives {
-            let owed: Vec<&str> = rescope.owed().iter().map(|one| policy(&one.permission)).collect::<Result<_, _>>()?;
-            return Ok((owed.iter().filter(|name| role.policies.iter().any(|has| has == *name)).count(), owed.len()));
+            let mut there = 0;
+            for one in rescope.owed() {
+                let form: Form = serde_json::from_str(&one.how).map_err(|_| odd())?;
+                there += usize::from(role.settings.held(named(&one.permission)?) == Some(form.seconds));
+            }
+            return Ok((there, rescope.owed().len()));
         }
-        let others = self.of_entity(subject, role).await?;
-        let mut there = 0;
-        for permission in &rescope.cut.permissions {
-            let name = policy(permission)?;
-            there += usize::from(role.policies.iter().any(|has| has == name) || others.contains(name));
-        }
-        Ok((there, rescope.cut.permissions.len()))
+        let all = all(rescope)?;
+        let is_policy = |one: &Named<'_>| matches!(one, Named::Policy(_));
+        let others = if all.iter().any(is_policy) { self.of_entity(subject, role).await? } else { BTreeSet::new() };
+        let otherwise = |one: &Named<'_>| matches!(one, Named::Policy(name) if others.contains(*name));
+        let there = all.iter().filter(|one| role.settings.held(**one).is_some() || otherwise(one)).count();
+        Ok((there, all.len()))
     }
 
     async fn gate(&self, subject: &Subject) -> Result<Gate, Failure> {

@@ -81,7 +81,7 @@ async fn who_answers_for_it_keeps_it_for_a_time(store: Store) {
     assert_eq!((role.state().await, line.case.state.cutting.begun), (before, false), "it is kept as it is");
     clock.advance_ms(29 * DAY_MS);
     let line = run_at(&stage, &journal, &clock, &role, |line| line.closed_ms.is_some()).await;
-    let Verdict::Reduced { taken: 2, residue, .. } = line.verdict else { panic!("{:?}", line.verdict) };
+    let Verdict::Reduced { taken: 5, residue, .. } = line.verdict else { panic!("{:?}", line.verdict) };
     assert_eq!(residue, [Residue::OlderTokens], "what was issued before keeps what it has: that is said");
 }
 

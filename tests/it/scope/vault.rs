@@ -25,6 +25,7 @@ pub struct Role {
     credential: CredentialId,
     connector: Arc<dyn Connector>,
     secret_id: String,
+    role_id: String,
 }
 
 impl Role {
@@ -46,6 +47,8 @@ impl Role {
             admin.done("POST", &format!("auth/{mount}/role/{role}"), settings).await;
         }
         let (_, secret_id) = admin.secret_id(&mount, json!({})).await;
+        let (_, id) = admin.call("GET", &format!("auth/{mount}/role/ci/role-id"), Value::Null).await;
+        let role_id = id["data"]["role_id"].as_str().unwrap().to_owned();
         let name = format!("{mount}/ci");
         let mounted = format!("auth/{mount}\"");
         let policy = admin
@@ -60,7 +63,7 @@ impl Role {
         let vault = Vault::open("test", &settings, Mode::Enforce, System::shared()).await.unwrap();
         let connector: Arc<dyn Connector> = Arc::new(VaultScope::new(vault));
         let credential = CredentialId::new(Kind::VaultApprole, "test", &name).unwrap();
-        Self { admin, mount, name: "ci".to_owned(), policies, credential, connector, secret_id }
+        Self { admin, mount, name: "ci".to_owned(), policies, credential, connector, secret_id, role_id }
     }
 
     async fn of(&self, role: &str) -> String {
@@ -90,7 +93,10 @@ impl Identity for Role {
     }
 
     fn takes(&self) -> Vec<Permission> {
-        self.named(&[1, 2])
+        let mut all = self.named(&[1, 2]);
+        let more = ["lifetime:token_ttl=300", "lifetime:token_max_ttl=600", "lifetime:secret_id_ttl=1800"];
+        all.extend(permissions(more).unwrap());
+        all
     }
 
     async fn state(&self) -> String {
@@ -100,6 +106,9 @@ impl Identity for Role {
     fn without(&self, before: &str) -> String {
         let mut role: Value = serde_json::from_str(before).unwrap();
         role["token_policies"] = json!([self.policies[0]]);
+        for (setting, seconds) in [("token_ttl", 300), ("token_max_ttl", 600), ("secret_id_ttl", 1800)] {
+            role[setting] = json!(seconds);
+        }
         role.to_string()
     }
 
@@ -112,6 +121,10 @@ impl Identity for Role {
         let (status, answer) =
             self.admin.call_as(&token, "POST", "sys/capabilities-self", json!({"paths": ["sys/read"]})).await;
         assert_eq!((status, &answer["data"]["sys/read"]), (200, &json!(["read"])), "{what}");
+    }
+
+    fn secret(&self) -> Option<&str> {
+        Some(&self.role_id)
     }
 
     async fn also_otherwise(&self) {

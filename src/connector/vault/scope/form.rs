@@ -1,0 +1,199 @@
+//! What of an AppRole is taken: a policy, or a part of how long what it gives lives. PURE.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::scope::Permission;
+
+/// The settings that say how long what a role gives lives, in the order in which they are lowered: Vault refuses a `token_ttl` above
+/// `token_max_ttl`. And the place at which each is written alone.
+const SPANS: [(&str, &str); 3] =
+    [("token_ttl", "token-ttl"), ("token_max_ttl", "token-max-ttl"), ("secret_id_ttl", "secret-id-ttl")];
+
+/// A permission of an AppRole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Named<'a> {
+    /// `policy:<name>`; `default` is everybody's, and given by another setting.
+    Policy(&'a str),
+    /// `lifetime:<setting>=<seconds>`: all beyond that goes. Which of [`SPANS`], and the seconds.
+    Lifetime(usize, u64),
+}
+
+impl<'a> Named<'a> {
+    /// Reads it. `None`: no permission of an AppRole.
+    pub fn of(permission: &'a Permission) -> Option<Self> {
+        match permission.parts() {
+            ("policy", name) if !matches!(name, "default" | "root") => Some(Self::Policy(name)),
+            ("lifetime", what) => {
+                let (setting, seconds) = what.split_once('=')?;
+                let at = SPANS.iter().position(|(name, _)| *name == setting)?;
+                let seconds = seconds.parse().ok().filter(|seconds| *seconds > 0)?;
+                Some(Self::Lifetime(at, seconds))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How a role was given it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Form {
+    /// The digest of its role_id.
+    pub role: String,
+    /// Of a lifetime: the seconds; 0: as long as the mount allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
+/// A role's settings, as Vault has them.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its own policies. Their order means nothing: Vault sorts what is written to the list alone.
+    pub policies: Vec<String>,
+    /// Seconds of each of [`SPANS`].
+    spans: [u64; SPANS.len()],
+    /// All others.
+    rest: Value,
+}
+
+impl Settings {
+    /// From the role's `data`.
+    pub fn of(mut data: Value) -> Self {
+        let words = |value: &Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().filter_map(|word| Some(word.as_str()?.to_owned())).collect()
+        };
+        let mut policies = words(&data["token_policies"]);
+        // An older name of the same list.
+        policies.extend(words(&data["policies"]).into_iter().filter(|one| !policies.contains(one)).collect::<Vec<_>>());
+        let spans = SPANS.map(|(name, _)| data[name].as_u64().unwrap_or(0));
+        if let Some(data) = data.as_object_mut() {
+            for name in ["token_policies", "policies"].into_iter().chain(SPANS.map(|(name, _)| name)) {
+                data.remove(name);
+            }
+        }
+        Self { policies, spans, rest: data }
+    }
+
+    /// Whether the role has it; of a lifetime the seconds that it has beyond.
+    pub fn held(&self, named: Named<'_>) -> Option<Option<u64>> {
+        match named {
+            Named::Policy(name) => self.policies.iter().any(|one| one == name).then_some(None),
+            Named::Lifetime(at, most) => {
+                let has = self.spans[at];
+                (has == 0 || has > most).then_some(Some(has))
+            }
+        }
+    }
+
+    /// All that is not named, in lines.
+    pub fn rest(&self, named: &[Named<'_>]) -> Vec<String> {
+        let policies = self.policies.iter().filter(|one| !named.contains(&Named::Policy(one))).cloned();
+        let mut lines: Vec<String> = policies.collect();
+        lines.sort_unstable();
+        for (at, (name, _)) in SPANS.iter().enumerate() {
+            if !named.iter().any(|one| matches!(one, Named::Lifetime(of, _) if *of == at)) {
+                lines.push(format!("{name}={}", self.spans[at]));
+            }
+        }
+        lines.push(self.rest.to_string());
+        lines
+    }
+
+    /// How many policies stay.
+    pub fn others(&self, named: &[Named<'_>]) -> usize {
+        self.policies.iter().filter(|one| !named.contains(&Named::Policy(one))).count()
+    }
+}
+
+/// One write: the place below the role, and the body.
+pub type Write = (&'static str, Value);
+
+/// The writes that take what is owed, or give it again: each place once, in an order that Vault takes.
+pub fn writes(now: &Settings, owed: &[(Named<'_>, Form)], gives: bool) -> Vec<Write> {
+    let mut writes = Vec::new();
+    let mut policies = now.policies.clone();
+    for (named, _) in owed {
+        if let Named::Policy(name) = named {
+            policies.retain(|one| one != name);
+            if gives {
+                policies.push((*name).to_owned());
+            }
+        }
+    }
+    if policies.len() != now.policies.len() {
+        writes.push(("policies", json!({ "token_policies": policies })));
+    }
+    let mut spans: Vec<(usize, u64)> = Vec::new();
+    for (named, form) in owed {
+        let Named::Lifetime(at, most) = named else { continue };
+        let wanted = if gives { form.seconds.unwrap_or(*most) } else { *most };
+        if now.spans[*at] != wanted {
+            spans.push((*at, wanted));
+        }
+    }
+    spans.sort_unstable();
+    if gives {
+        spans.reverse();
+    }
+    writes.extend(spans.into_iter().map(|(at, seconds)| {
+        let (name, place) = SPANS[at];
+        (place, json!({ name: seconds }))
+    }));
+    writes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings::of(json!({"token_policies": ["b", "a"], "token_ttl": 1200, "token_max_ttl": 0, "secret_id_ttl": 60,
+            "bind_secret_id": true}))
+    }
+
+    #[test]
+    fn what_is_beyond_is_taken_and_given_again_in_an_order_that_vault_takes() {
+        let now = settings();
+        let all: Vec<Permission> =
+            ["lifetime:token_max_ttl=600", "lifetime:token_ttl=600", "policy:b", "lifetime:secret_id_ttl=60"]
+                .iter()
+                .map(|text| Permission::parse(text).unwrap())
+                .collect();
+        let named: Vec<Named<'_>> = all.iter().map(|one| Named::of(one).unwrap()).collect();
+        let held: Vec<Option<Option<u64>>> = named.iter().map(|one| now.held(*one)).collect();
+        assert_eq!(held, [Some(Some(0)), Some(Some(1200)), Some(None), None], "60 s are not beyond 60 s");
+        let owed: Vec<(Named<'_>, Form)> = named
+            .iter()
+            .zip(held)
+            .filter_map(|(one, held)| Some((*one, Form { role: "r".into(), seconds: held? })))
+            .collect();
+        assert_eq!(
+            writes(&now, &owed, false),
+            [
+                ("policies", json!({"token_policies": ["a"]})),
+                ("token-ttl", json!({"token_ttl": 600})),
+                ("token-max-ttl", json!({"token_max_ttl": 600})),
+            ]
+        );
+        assert_eq!(now.rest(&named), ["a", "{\"bind_secret_id\":true}"]);
+        assert_eq!(now.others(&named), 1);
+        let less = Settings::of(json!({"token_policies": ["a"], "token_ttl": 600, "token_max_ttl": 600}));
+        assert_eq!(
+            writes(&less, &owed, true),
+            [
+                ("policies", json!({"token_policies": ["a", "b"]})),
+                ("token-max-ttl", json!({"token_max_ttl": 0})),
+                ("token-ttl", json!({"token_ttl": 1200})),
+            ]
+        );
+        assert!(writes(&now, &owed, true).is_empty(), "already so");
+    }
+
+    #[test]
+    fn what_is_no_permission_of_an_approle_is_none() {
+        for text in ["policy:default", "member:x", "lifetime:token_ttl", "lifetime:token_ttl=0", "lifetime:period=60"] {
+            assert_eq!(Named::of(&Permission::parse(text).unwrap()), None, "{text}");
+        }
+    }
+}
