@@ -1,5 +1,7 @@
 //! `schemas/events`, the examples, the decoder and what we emit all say the same.
 
+mod reference;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
