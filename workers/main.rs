@@ -8,6 +8,8 @@ mod caller;
 mod canary;
 mod cases;
 mod deadlines;
+#[cfg(test)]
+mod docs;
 mod enforce;
 mod exec;
 mod feedback;

@@ -22,7 +22,7 @@ pub fn git(folder: &Path, args: &[&str]) {
 }
 
 /// By chance, so that it is nobody's: `length` characters of `alphabet`.
-fn random(length: usize, alphabet: &[u8]) -> String {
+pub fn random(length: usize, alphabet: &[u8]) -> String {
     let bytes = std::iter::repeat_with(|| uuid::Uuid::new_v4().into_bytes()[0]);
     bytes.take(length).map(|byte| char::from(alphabet[usize::from(byte) % alphabet.len()])).collect()
 }

@@ -3,6 +3,7 @@
 
 mod airflow;
 mod bound;
+mod documents;
 mod findings;
 mod github;
 mod kubernetes;
