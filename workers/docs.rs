@@ -235,6 +235,36 @@ fn each_event_is_one() {
     assert!(seen >= 2, "{seen} events: are they found?");
 }
 
+/// As GitHub names a heading.
+fn slug(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn each_link_leads_somewhere() {
+    let (documents, mut seen) = (documents(), 0);
+    for (name, text) in &documents {
+        let folder = Path::new(name).parent().unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link)) {
+            if link.starts_with("http") || link.contains(['`', ' ', '[']) {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let path = if path.is_empty() { repository().join(name) } else { repository().join(folder).join(path) };
+            assert!(path.exists(), "{name}: {link}");
+            if !anchor.is_empty() {
+                let target = std::fs::read_to_string(&path).unwrap();
+                let found = target.lines().any(|line| line.starts_with('#') && slug(line) == anchor);
+                assert!(found, "{name}: {link}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "{seen} links: are they found?");
+}
+
 #[test]
 fn a_line_is_cut_as_a_shell_cuts_it() {
     let said = lines("a b # c\nd 'e # f' \\\n  g\n# h\n");
