@@ -2,15 +2,19 @@
 //! the whole pipeline. It knows no more than any producer does: it tells of a task as schedulers tell, and asks the issuer.
 //!
 //! What it minted hangs from a token of its own, which is ended whatever came of it: a canary leaves nothing behind.
+//!
+//! What becomes of it is looked at through a [`Sight`]: the journal of the process, or a running one that is asked.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::case::record::Verdict;
+use crate::clock;
 use crate::connector::Failure;
 use crate::connector::vault::client;
 use crate::connector::vault::mint::{Issuer, TaskToken};
@@ -18,8 +22,8 @@ use crate::connector::vault::{ConnectError, VaultSettings};
 use crate::credential::{CredentialId, Kind};
 use crate::exec::events::{Held, Run};
 use crate::exec::times::Times;
-use crate::intake::Intake;
-use crate::journal::{self, Filter};
+use crate::journal::{self, Filter, Journal};
+use crate::metrics::Metrics;
 use crate::task::Tenant;
 use crate::tell::{self, Teller};
 
@@ -74,6 +78,9 @@ pub enum Error {
     /// The journal.
     #[error("the journal cannot be read")]
     Journal(#[from] journal::Error),
+    /// Who was to say what became of it.
+    #[error("Curfew does not say what became of it: {0}")]
+    Silent(String),
     /// What was minted has no id that Curfew can take.
     #[error("what was minted has no name for Curfew")]
     Name,
@@ -109,28 +116,69 @@ pub struct Settings {
     pub vault: VaultSettings,
 }
 
-/// One canary after another.
+/// Where it is seen what becomes of a canary.
+#[async_trait]
+pub trait Sight: Send + Sync {
+    /// Whether Curfew has looked at it at its issuer.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    async fn seen(&self, tenant: &Tenant, credential: &CredentialId) -> Result<bool, Error>;
+
+    /// How its case closed, once it did.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    async fn closed(&self, credential: &CredentialId) -> Result<Option<Verdict>, Error>;
+}
+
+/// Of the cases about one credential, how the one closed that did.
+pub fn closed_as(cases: &[journal::CaseLine]) -> Option<Verdict> {
+    cases.iter().find(|line| line.closed_ms.is_some()).map(|line| line.verdict.clone())
+}
+
+/// Which cases tell it.
+pub fn cases_of(credential: &CredentialId) -> Filter {
+    Filter { credential: Some(credential.clone()), closed: true, ..Filter::default() }
+}
+
+#[async_trait]
+impl Sight for Arc<dyn Journal> {
+    async fn seen(&self, tenant: &Tenant, credential: &CredentialId) -> Result<bool, Error> {
+        let known = self.known(tenant, vec![credential.clone()]).await?;
+        Ok(known.iter().any(|known| known.credential.seen_ms.is_some()))
+    }
+
+    async fn closed(&self, credential: &CredentialId) -> Result<Option<Verdict>, Error> {
+        Ok(closed_as(&self.cases(cases_of(credential)).await?))
+    }
+}
+
+/// What is told of each stage that a canary has passed: milliseconds since it began.
+pub type Passed<'a> = &'a (dyn Fn(Stage, i64) + Send + Sync);
+
+/// Canaries, one or more.
 pub struct Canary {
     settings: Settings,
-    intake: Intake,
+    clock: clock::Shared,
+    sight: Box<dyn Sight>,
     teller: Arc<Teller>,
 }
 
 impl Canary {
-    /// Through `teller`, seen in `intake`'s journal.
-    pub fn new(settings: Settings, intake: Intake, teller: Arc<Teller>) -> Self {
-        Self { settings, intake, teller }
+    /// Through `teller`, seen by `sight`.
+    pub fn new(settings: Settings, clock: clock::Shared, sight: Box<dyn Sight>, teller: Arc<Teller>) -> Self {
+        Self { settings, clock, sight, teller }
     }
 
     /// One after another until cancelled.
-    pub async fn run(&self, cancel: CancellationToken) {
-        let metrics = &self.intake.metrics;
+    pub async fn run(&self, metrics: &Metrics, cancel: CancellationToken) {
         metrics.canary_led(true);
         let rounds = async {
             loop {
-                match self.round().await {
+                match self.round(&|_, _| {}).await {
                     Ok(took_ms) => {
-                        metrics.canary(took_ms, self.intake.clock.wall_ms());
+                        metrics.canary(took_ms, self.clock.wall_ms());
                         tracing::debug!(took_ms, "the canary died as it should");
                     }
                     Err((stage, error)) => {
@@ -150,7 +198,9 @@ impl Canary {
     ///
     /// # Errors
     /// How far it came, and why not further.
-    pub async fn round(&self) -> Result<i64, (Stage, Error)> {
+    pub async fn round(&self, passed: Passed<'_>) -> Result<i64, (Stage, Error)> {
+        let began_ms = self.clock.monotonic_ms();
+        let passed = |stage| passed(stage, self.clock.monotonic_ms() - began_ms);
         let issuer = self.issuer().await.map_err(|error| (Stage::Mint, error))?;
         let run = Run {
             source: self.settings.source.clone(),
@@ -162,7 +212,7 @@ impl Canary {
         let life = self.settings.within * 2 + SPARE;
         let token = issuer.task_token(&[], run.key().as_str(), life).await;
         let token = token.map_err(|failure| (Stage::Mint, failure.into()))?;
-        let lived = self.live(&issuer, &token, &run, life).await;
+        let lived = self.live(&issuer, &token, &run, life, &passed).await;
         if let Err(failure) = issuer.end(&token).await {
             tracing::warn!(%failure, "the canary's token lives on until its time is over");
         }
@@ -180,8 +230,15 @@ impl Canary {
         Ok(issuer)
     }
 
-    async fn live(&self, issuer: &Issuer, token: &TaskToken, run: &Run, life: Duration) -> Result<i64, (Stage, Error)> {
-        let (clock, within) = (&self.intake.clock, self.settings.within);
+    async fn live(
+        &self,
+        issuer: &Issuer,
+        token: &TaskToken,
+        run: &Run,
+        life: Duration,
+        passed: &(dyn Fn(Stage) + Send + Sync),
+    ) -> Result<i64, (Stage, Error)> {
+        let (clock, within) = (&self.clock, self.settings.within);
         let times = Times::new(clock.wall_ms(), life, Duration::ZERO);
         self.teller.tell(&[run.started(&times, None)]).await.map_err(|error| (Stage::Tell, error.into()))?;
         let minted = issuer.mint(token, &self.settings.role).await.map_err(|failure| (Stage::Mint, failure.into()))?;
@@ -190,38 +247,40 @@ impl Canary {
         let principal = minted.principal().map(str::to_owned);
         let held = Held { credential: credential.clone(), principal, expires_ms: times.deadline_ms };
         drop(minted);
+        passed(Stage::Mint);
         self.teller.tell(&[run.granted(0, &held)]).await.map_err(|error| (Stage::Tell, error.into()))?;
+        passed(Stage::Tell);
         // Of what was never seen alive nobody can say that it died.
         let seen = tokio::time::timeout(within, self.seen(&credential)).await;
         seen.map_err(|_| (Stage::Seen, Error::Late))?.map_err(|error| (Stage::Seen, error))?;
+        passed(Stage::Seen);
         let began_ms = clock.monotonic_ms();
         let ended = run.ended(clock.wall_ms(), "success", &[held]);
         self.teller.tell(&[ended]).await.map_err(|error| (Stage::Tell, error.into()))?;
         let dead = tokio::time::timeout(within, self.dead(&credential)).await;
         dead.map_err(|_| (Stage::Dead, Error::Late))?.map_err(|error| (Stage::Dead, error))?;
         let took_ms = clock.monotonic_ms() - began_ms;
+        passed(Stage::Dead);
         match issuer.knows(credential.id().as_str()).await {
-            Ok(false) => Ok(took_ms),
+            Ok(false) => {
+                passed(Stage::Refused);
+                Ok(took_ms)
+            }
             Ok(true) => Err((Stage::Refused, Error::Alive)),
             Err(failure) => Err((Stage::Refused, failure.into())),
         }
     }
 
     async fn seen(&self, credential: &CredentialId) -> Result<(), Error> {
-        loop {
-            let known = self.intake.journal.known(&self.settings.tenant, vec![credential.clone()]).await?;
-            if known.iter().any(|known| known.credential.seen_ms.is_some()) {
-                return Ok(());
-            }
+        while !self.sight.seen(&self.settings.tenant, credential).await? {
             tokio::time::sleep(LOOK).await;
         }
+        Ok(())
     }
 
     async fn dead(&self, credential: &CredentialId) -> Result<(), Error> {
         loop {
-            let filter = Filter { credential: Some(credential.clone()), closed: true, ..Filter::default() };
-            let cases = self.intake.journal.cases(filter).await?;
-            match cases.iter().find(|line| line.closed_ms.is_some()).map(|line| &line.verdict) {
+            match self.sight.closed(credential).await? {
                 Some(Verdict::Dead { .. }) => return Ok(()),
                 Some(other) => return Err(Error::Verdict(other.as_str())),
                 None => tokio::time::sleep(LOOK).await,

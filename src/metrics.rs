@@ -57,6 +57,7 @@ pub struct Metrics {
     kubernetes_listed: IntGaugeVec,
     inventory_read: IntGaugeVec,
     reach_read: IntGaugeVec,
+    canary_configured: IntGauge,
     canary_success: IntGaugeVec,
     canary_duration: Histogram,
     canary_failures: IntCounterVec,
@@ -205,6 +206,11 @@ impl Metrics {
     /// This process does not read that store any more.
     pub fn inventory_left(&self, realm: &str, part: &str) {
         left(&self.inventory_read, &[realm, part]);
+    }
+
+    /// Whether somebody is to send canaries.
+    pub fn canary_configured(&self, is: bool) {
+        self.canary_configured.set(is.into());
     }
 
     /// Whether this process sends canaries: then it says when the last one died.

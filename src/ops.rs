@@ -44,6 +44,13 @@ pub enum Request {
         /// Its id, or an unambiguous beginning.
         id: String,
     },
+    /// When a credential was last seen at its issuer.
+    Seen {
+        /// Which.
+        credential: CredentialId,
+        /// Whose.
+        tenant: String,
+    },
     /// Stop all effects.
     Freeze {
         /// Half-made cases too.

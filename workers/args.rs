@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use curfew::config::Overrides;
+use curfew::config::file::Millis;
 
 pub use exec::Exec;
 pub use publish::{FingerprintKey, Format, Publish, PublishFindings, Published, Target, To, TransitKey};
@@ -134,6 +135,15 @@ Where the system's mode is `observe`, the case shows what would be taken.")]
     #[command(after_help = "Example:\n  curfew revoke urn:curfew:cred:vault-lease:prod:database/creds/app/x1 \
         --reason 'seen in a log'")]
     Revoke(Revoke),
+    /// Have one canary die now: the whole way of a credential, measured beside a running Curfew
+    #[command(
+        long_about = "Have one canary die now: the whole way of a credential, measured beside a running Curfew.\n\nIt mints \
+        the lease that the configuration's `canary` names, tells of a task that holds it, ends the task, and waits until Curfew \
+        has called the lease dead and its issuer does not know it. Each stage is printed with its time since the start. It needs \
+        the running process's socket, and leaves nothing behind. Exit code 1: it did not die in time, and why."
+    )]
+    #[command(after_help = "Examples:\n  curfew canary\n  curfew canary --within 30s --json")]
+    Canary(Canary),
     /// Show who reaches what
     #[command(long_about = reach::ABOUT, after_help = reach::EXAMPLES)]
     Reach(Reach),
@@ -505,6 +515,14 @@ pub struct Revoke {
     /// Who.
     #[command(flatten)]
     pub who: Who,
+}
+
+/// `curfew canary`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Canary {
+    /// How long it may take, over the configuration's `within`; at least 1s
+    #[arg(long, value_name = "SPAN", value_parser = Millis::parse)]
+    pub within: Option<Millis>,
 }
 
 /// `curfew audit`

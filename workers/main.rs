@@ -138,6 +138,7 @@ fn dispatch(args: Args) -> Result<ExitCode, Failed> {
     let command = match args.command {
         Command::Exec(what) => return runtime.block_on(exec::exec(&config, *what, common.json)),
         Command::Reach(what) => return runtime.block_on(reaches::reach(&config, what, common.json)),
+        Command::Canary(what) => return runtime.block_on(canary::once(config, what, common.json)),
         other => other,
     };
     runtime.block_on(async {
@@ -161,9 +162,12 @@ fn dispatch(args: Args) -> Result<ExitCode, Failed> {
             Command::Position(what) => stop::position(&config, what, common.json).await,
             Command::Audit(what) => audit::audit(&config, what, common.json).await,
             // Done above.
-            Command::Run(_) | Command::Exec(_) | Command::Reach(_) | Command::Check | Command::Completions { .. } => {
-                Ok(())
-            }
+            Command::Run(_)
+            | Command::Exec(_)
+            | Command::Reach(_)
+            | Command::Canary(_)
+            | Command::Check
+            | Command::Completions { .. } => Ok(()),
         }
     })?;
     Ok(ExitCode::SUCCESS)

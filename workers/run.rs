@@ -84,6 +84,7 @@ pub async fn run(config: Config, share: Share) -> Result<(), Failed> {
         tasks: Tasks::default(),
     };
     let (config, tasks) = (&process.config, &process.tasks);
+    process.intake.metrics.canary_configured(config.canary.is_some());
 
     // What operators and Prometheus need comes first: it must answer while the rest waits for Kafka or Vault.
     if share.has(Role::Serve) {

@@ -303,6 +303,13 @@ pub const FIGURES: &[Figure] = &[
     figure("login_lifetime_seconds", Gauge, "seconds", Process, "How long that login lived from its start.")
         .of(&[REALM, closed("role", || vec!["bind", "enforce", "inventory", "reconcile", "stores"])]),
     figure(
+        "canary_configured",
+        Gauge,
+        "0 or 1",
+        Process,
+        "Whether this process's configuration asks for canaries, whoever is to send them: where one does and nobody says when one died, no process runs the role.",
+    ),
+    figure(
         "canary_success_timestamp_seconds",
         Gauge,
         "Unix time in seconds",

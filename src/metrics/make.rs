@@ -99,6 +99,7 @@ impl Metrics {
             kubernetes_listed: make.gauges("kubernetes_listed_timestamp_seconds"),
             inventory_read: make.gauges("inventory_read_timestamp_seconds"),
             reach_read: make.gauges("reach_read_timestamp_seconds"),
+            canary_configured: make.gauge("canary_configured"),
             canary_success: make.gauges("canary_success_timestamp_seconds"),
             canary_duration: make.histogram("canary_duration_seconds"),
             canary_failures: make.counters("canary_failures_total"),

@@ -56,6 +56,10 @@ impl Operator {
                 Some(timeline) => value(&timeline),
                 None => Err(Refused::new(RefusedKind::NotFound, format!("there is no case {id}"))),
             },
+            Request::Seen { credential, tenant } => {
+                let known = journal.known(&tenant.into(), vec![credential]).await?;
+                Ok(json!({ "seen_ms": known.first().and_then(|known| known.credential.seen_ms) }))
+            }
             Request::Freeze { hard, by, reason } => {
                 let how = if hard { Freeze::Hard } else { Freeze::Soft };
                 let note = freeze_file::Note { how, by: by.clone(), reason: reason.clone(), at_ms: now_ms };

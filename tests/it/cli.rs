@@ -32,6 +32,7 @@ fn help_is_as_it_was() {
         "publish",
         "publish finding",
         "fingerprint-key",
+        "canary",
         "reach",
         "tasks",
         "cases",
@@ -72,6 +73,7 @@ fn exit_codes_are_what_the_help_says() {
         (&["revoke", "not-a-urn", "--reason", "x"], 65),
         (&["rotate", "-pasted", "--reason", "x"], 65),
         (&["rotate", "urn:curfew:cred:vault-lease:prod:database/creds/app/x1", "--reason", "x"], 65),
+        (&["canary"], 2),
         (&["cases"], 69),
         (&["case", "0192f1c4"], 69),
     ] {

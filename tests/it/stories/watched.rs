@@ -241,6 +241,68 @@ async fn figure(port: u16, name: &str) -> Option<f64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_canary_is_asked_for_and_shows_each_stage() {
+    let world = World::new("enforce").await;
+    let path = world.folder.path().join("curfew.yaml");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut wanted = canary(&world).await;
+    // The role's own rounds are rare: this is about the one that is asked for.
+    (wanted["every"], wanted["within"]) = (json!("10m"), json!("20s"));
+    config["canary"] = wanted;
+    fs::write(&path, config.to_string()).unwrap();
+    let running = world.start();
+    running.runs().await;
+    let secrets = [fs::read_to_string(world.folder.path().join("canary.token")).unwrap()];
+    let asked = |args: &'static [&'static str]| {
+        let (world, secrets) = (&world, &secrets);
+        async move {
+            let output = world.ask(args).await;
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            assert!(!secrets.iter().any(|secret| said.contains(secret.as_str())), "its login is shown");
+            (output.status.code(), said.into_owned())
+        }
+    };
+
+    let (code, said) = asked(&["canary"]).await;
+    assert_eq!(code, Some(0), "{said}\n{}", running.log());
+    let stages: Vec<&str> = said.lines().filter_map(|line| line.split_whitespace().nth(2)).take(5).collect();
+    assert_eq!(stages, ["mint", "tell", "seen", "dead", "refused"], "{said}");
+    assert!(said.contains(" s after the end of its task"), "{said}");
+    let (code, said) = asked(&["canary", "--json"]).await;
+    let told: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &told["died"]), (Some(0), &json!(true)), "{said}");
+    let times: Vec<i64> = told["stages"].as_array().unwrap().iter().map(|one| one["at_ms"].as_i64().unwrap()).collect();
+    assert!(times.len() == 5 && times.is_sorted(), "{said}");
+    // It is a case like any other.
+    assert!(world.told.outcomes().len() >= 2);
+    assert!(figure(world.metrics, "curfew_canary_configured").await.unwrap() > 0.5);
+
+    // While nothing may die it says how far it came, and what it minted goes all the same.
+    assert!(world.ask(&["freeze", "--reason", "story"]).await.status.success());
+    let (code, said) = asked(&["canary", "--within", "3s", "--json"]).await;
+    let told: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (code, told["failed"].as_str(), told["why"].as_str()),
+        (Some(1), Some("dead"), Some("not in time")),
+        "{said}"
+    );
+    assert!(world.ask(&["release"]).await.status.success());
+    let (code, log) = running.terminate().await;
+    assert_eq!(code, Some(0), "{log}");
+
+    // Nobody is there to say what became of it.
+    let (code, said) = asked(&["canary", "--within", "3s"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("failed at `seen`: Curfew does not say what became of it"), "{said}");
+    until("no lease of theirs to be left", || async {
+        let list = format!("sys/leases/lookup/{}/creds/app", world.mount);
+        let (status, _) = world.admin.call("LIST", &list, Value::Null).await;
+        (status == 404).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canary_dies_each_time_and_one_that_does_not_is_counted_and_leaves_nothing() {
     let world = World::new("enforce").await;
     let path = world.folder.path().join("curfew.yaml");
