@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use reqwest::Method;
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::watch::deployed;
+use crate::world::{installed, repository};
 
 /// Each object of a file, also those in a list.
 fn objects(file: &str) -> Vec<Value> {
@@ -135,6 +137,64 @@ fn the_configurations_are_taken() {
         let (code, said) = curfew(&["check", "--config", file.to_str().unwrap()]);
         assert_eq!(code, Some(0), "{}: {said}", file.display());
     }
+}
+
+/// The real linter. Its findings that do not hold here are answered in the file itself.
+#[test]
+fn hadolint_has_nothing_to_say_of_the_image() {
+    let hadolint = |file: &Path| {
+        let mut command = Command::new(installed("hadolint").join("bin/hadolint"));
+        let output = command.args(["--no-color", "--failure-threshold", "style"]).arg(file).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (fine, said) = hadolint(&deployed("Dockerfile"));
+    assert!(fine && said.is_empty(), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("Dockerfile");
+    fs::write(&wrong, "FROM debian\nRUN cd /tmp\n").unwrap();
+    let (fine, said) = hadolint(&wrong);
+    assert!(!fine && said.contains("DL3006"), "that it looks at all: {said}");
+}
+
+/// What `make sbom` makes, by the schema that CycloneDX publishes. In a folder beside the sources: it writes there.
+#[test]
+fn the_bill_of_materials_is_as_cyclonedx_says_and_lists_what_is_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["Cargo.toml", "Cargo.lock", "src", "workers", "benches", "tests", "schemas"] {
+        std::os::unix::fs::symlink(repository().join(name), folder.path().join(name)).unwrap();
+    }
+    let mut command = Command::new(repository().join("tests/servers/servers"));
+    installed("sbom");
+    let words = ["exec", "cargo", "cyclonedx", "--quiet", "--format", "json", "--spec-version", "1.5"];
+    command.current_dir(folder.path()).args(words).args(["--override-filename", "curfew.cdx"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let mut bill = read(&folder.path().join("curfew.cdx.json"));
+
+    let schemas = installed("cyclonedx");
+    let at = |name: &str| format!("http://cyclonedx.org/schema/{name}.schema.json");
+    let others = [("spdx", "spdx.schema.json"), ("jsf-0.82", "jsf-0.82.schemax.json")];
+    let known = others.iter().fold(jsonschema::Registry::new(), |known, (name, file)| {
+        known.add(at(name), read(&schemas.join(file))).unwrap()
+    });
+    let known = known.prepare().unwrap();
+    let schema = read(&schemas.join("bom-1.5.schema.json"));
+    let validator = jsonschema::options().with_registry(&known).build(&schema).unwrap();
+    let wrong: Vec<String> = validator.iter_errors(&bill).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert_eq!(wrong, Vec::<String>::new());
+
+    assert_eq!(bill["metadata"]["component"]["name"], "curfew");
+    let components = bill["components"].as_array().unwrap();
+    for name in ["tokio", "rdkafka", "rusqlite", "sqlx", "vaultrs", "aws-sdk-iam", "kube"] {
+        let listed = components.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name} in it"));
+        let lock = fs::read_to_string(repository().join("Cargo.lock")).unwrap();
+        let version = listed["version"].as_str().unwrap();
+        assert!(lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n")), "{name} {version}");
+        assert!(listed["purl"].is_string() && !listed["licenses"].is_null(), "{listed}");
+    }
+    bill["components"][0]["type"] = "spell".into();
+    assert!(!validator.is_valid(&bill), "that it looks at all");
 }
 
 /// Debian's systemd is on the machines of the tests, without being what started them.
