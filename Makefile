@@ -5,9 +5,10 @@ SERVERS := tests/servers/servers
 # The same flags wherever the tests are compiled, so that nothing is compiled twice.
 TESTS := --locked --features failpoints --lib --bins --tests
 DIR ?= /tmp/curfew-servers-$(shell id -u)
+PICTURES ?= /tmp/curfew-pictures-$(shell id -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check lint fuzz bench capacity sbom servers clean-servers test-binaries test-servers
+.PHONY: help demo test chaos check lint fuzz bench capacity pictures sbom servers clean-servers test-binaries test-servers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +57,10 @@ bench: ## What Curfew costs, against the bare calls; writes target/bench.json
 capacity: ## What 10 k to 10 M credentials ask for, from target/bench.json (ARGS="--task-life 10m")
 	@$(SERVERS) install build
 	@cargo bench --locked --profile dev -q --bench capacity -- $(ARGS)
+
+pictures: ## Each dashboard, drawn from a real run's Prometheus: SVGs in PICTURES=folder
+	@$(SERVERS) install
+	@CURFEW_PICTURES=$(PICTURES) $(SERVERS) run -- cargo test -q $(TESTS) watched::a_healthy_run -- --nocapture
 
 sbom: ## What the binary is made of, as CycloneDX: target/curfew.cdx.json
 	@$(SERVERS) install build sbom

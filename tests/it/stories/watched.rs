@@ -8,6 +8,7 @@ use curfew::metrics::catalogue::{self, Kind, Values};
 use super::findings::Post;
 use super::*;
 use crate::watch::{WATCHDOG, deployed, panels, prometheus, promtool};
+use crate::world::repository;
 
 /// Panels that have data only when there is something to see.
 const ONLY_IN_TROUBLE: [&str; 5] = [
@@ -192,6 +193,9 @@ async fn a_healthy_run_alarms_nobody_and_fills_each_panel() {
             .await;
         }
     }
+    if let Some(out) = std::env::var_os("CURFEW_PICTURES") {
+        pictures(&world, &running, &watching, &out).await;
+    }
     for title in ONLY_IN_TROUBLE {
         assert!(panels().iter().any(|(one, _)| one == title), "there is no panel {title}");
     }
@@ -232,6 +236,30 @@ async fn a_healthy_run_alarms_nobody_and_fills_each_panel() {
     }
     let (code, log) = finding.terminate().await;
     assert_eq!(code, Some(0), "{log}");
+}
+
+/// `make pictures`: goes on for a while, so that there is something to see, and has each dashboard drawn as it would look.
+async fn pictures(world: &World, running: &Running, watching: &Prometheus, out: &std::ffi::OsStr) {
+    const ROUNDS: u64 = 24;
+    const EVERY: std::time::Duration = std::time::Duration::from_secs(3);
+    let mut all = Vec::new();
+    for _ in 0..ROUNDS {
+        let tasks = world.some_tasks(1 + any(4)).await;
+        for task in &tasks {
+            world.send(&World::started(task)).await;
+        }
+        world.send("{ this is no event").await;
+        tokio::time::sleep(EVERY).await;
+        for task in &tasks {
+            world.send(&World::ended(task)).await;
+        }
+        all.extend(tasks);
+    }
+    world.all_closed(&all, running).await;
+    let mut draw = Command::new(repository().join("tests/pictures/draw.py"));
+    draw.args(["--prometheus", &watching.api, "--seconds", &(ROUNDS * EVERY.as_secs() + 20).to_string(), "--out"])
+        .arg(out);
+    assert!(draw.status().await.unwrap().success());
 }
 
 /// What the page says of one series.
