@@ -266,6 +266,21 @@ fn each_link_leads_somewhere() {
 }
 
 #[test]
+fn each_file_that_is_named_is_there() {
+    let (mut seen, roots) = (0, ["deploy/", "docs/", "schemas/", "src/", "workers/", "tests/", "benches/", "fuzz/"]);
+    for (name, text) in documents() {
+        for quote in quoted(&text) {
+            let file = quote.split(['{', ' ', '*', '<', '?']).next().unwrap_or_default();
+            if roots.iter().any(|root| file.starts_with(root)) {
+                assert!(repository().join(file).exists(), "{name}: {quote}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 80, "{seen} files: are they found?");
+}
+
+#[test]
 fn a_line_is_cut_as_a_shell_cuts_it() {
     let said = lines("a b # c\nd 'e # f' \\\n  g\n# h\n");
     assert_eq!(said, ["a b", "d 'e # f'    g"]);

@@ -156,6 +156,30 @@ fn hadolint_has_nothing_to_say_of_the_image() {
     assert!(!fine && said.contains("DL3006"), "that it looks at all: {said}");
 }
 
+/// As the image does it: what is left runs, is small, and finds the other part.
+#[test]
+fn debug_information_lies_apart_from_what_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::copy(assert_cmd::cargo::cargo_bin!("curfew"), at("curfew")).unwrap();
+    let whole = fs::metadata(at("curfew")).unwrap().len();
+    let dockerfile = fs::read_to_string(deployed("Dockerfile")).unwrap().replace("\\\n", "");
+    let step = dockerfile.lines().find_map(|line| line.strip_prefix("RUN objcopy ")).unwrap();
+    let step = format!("objcopy {step}").replace("/out/", &format!("{}/", folder.path().display()));
+    assert!(Command::new("sh").args(["-ec", &step]).status().unwrap().success(), "{step}");
+    let left = fs::metadata(at("curfew")).unwrap().len();
+    assert!(left < whole * 2 / 3, "{left} of {whole} bytes are left");
+    let version = Command::new(at("curfew")).arg("--version").output().unwrap();
+    assert!(version.status.success() && version.stdout.starts_with(b"curfew "), "{version:?}");
+    let sections = |file: &str| {
+        let output = Command::new("objdump").arg("-h").arg(at(file)).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let (runs, apart) = (sections("curfew"), sections("curfew.debug"));
+    assert!(runs.contains(".gnu_debuglink") && !runs.contains(".debug_line"), "{runs}");
+    assert!(apart.contains(".debug_line"), "{apart}");
+}
+
 /// What `make sbom` makes, by the schema that CycloneDX publishes. In a folder beside the sources: it writes there.
 #[test]
 fn the_bill_of_materials_is_as_cyclonedx_says_and_lists_what_is_locked() {
