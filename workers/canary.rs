@@ -10,6 +10,7 @@ use curfew::canary::{Canary, Error, Settings, Sight, Stage, cases_of, closed_as}
 use curfew::case::record::Verdict;
 use curfew::clock;
 use curfew::config::Config;
+use curfew::config::problem::{Invalid, Problem};
 use curfew::connector::vault;
 use curfew::credential::CredentialId;
 use curfew::journal::CaseLine;
@@ -97,7 +98,9 @@ impl Sight for Asked {
 /// `curfew canary`: exit code 0 where it died in time, else 1.
 pub async fn once(config: Config, what: args::Canary, json_wanted: bool) -> Result<ExitCode, Failed> {
     let Some((mut settings, teller)) = configured(&config)? else {
-        return Err(Failed::Usage("the configuration has no `canary`: its realm, token and role".to_owned()));
+        let why = "there is no `canary` in it: its realm, its token, its role";
+        let problem = Problem::new(serde_saphyr::Location::UNKNOWN, why);
+        return Err(Failed::Configuration(Invalid::new("the configuration", "", vec![problem])));
     };
     if let Some(within) = what.within {
         settings.within = Duration::from_millis(u64::try_from(within.0).unwrap_or(0)).max(Duration::from_secs(1));

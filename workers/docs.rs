@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use curfew::config::{Config, Environment, Overrides};
+use curfew::case::HoldReason;
+use curfew::config::{Config, Environment, KINDS, Overrides};
 use curfew::event::{Coordinates, Delivery, Format, Limits, decode};
 use curfew::reach::declared::Declared;
 use serde_json::Value;
 
-use crate::args::Args;
+use crate::args::{Args, Role};
 use fences::{Fence, commands, lines};
 
 /// Generated from what is checked elsewhere.
@@ -278,6 +279,21 @@ fn each_file_that_is_named_is_there() {
         }
     }
     assert!(seen > 80, "{seen} files: are they found?");
+}
+
+/// What the code can hold a case for, and each kind that it knows, is told to whoever operates it.
+#[test]
+fn each_hold_and_each_kind_is_explained() {
+    let documents: std::collections::BTreeMap<String, String> = documents().into_iter().collect();
+    for hold in HoldReason::ALL {
+        assert!(documents["docs/operate.md"].contains(&format!("`{}`", hold.as_str())), "{hold:?}");
+    }
+    for kind in KINDS {
+        assert!(documents["docs/connectors.md"].contains(&format!("`{kind}`")), "{kind}");
+    }
+    for role in Role::ALL {
+        assert!(documents["ARCHITECTURE.md"].contains(&format!("`{}`", role.as_str())), "{role:?}");
+    }
 }
 
 #[test]

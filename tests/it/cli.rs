@@ -73,7 +73,7 @@ fn exit_codes_are_what_the_help_says() {
         (&["revoke", "not-a-urn", "--reason", "x"], 65),
         (&["rotate", "-pasted", "--reason", "x"], 65),
         (&["rotate", "urn:curfew:cred:vault-lease:prod:database/creds/app/x1", "--reason", "x"], 65),
-        (&["canary"], 2),
+        (&["canary"], 64),
         (&["cases"], 69),
         (&["case", "0192f1c4"], 69),
     ] {
