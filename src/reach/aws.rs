@@ -166,8 +166,8 @@ impl Making<'_> {
             .iter()
             // Who is not named by the role itself needs a policy, and the role must trust the account.
             .filter(|(arn, (_, trust))| {
-                let account = arn.splitn(6, ':').nth(4).unwrap_or_default();
-                assume::trusts_account(trust, account) && all.iter().any(|one| one.on("sts:assumerole", arn))
+                assume::trusts_account(trust, assume::account_of(arn))
+                    && all.iter().any(|one| one.on("sts:assumerole", arn))
             })
             .map(|(_, (node, _))| node.clone())
             .collect();

@@ -15,8 +15,8 @@ use crate::case::derived::Others;
 const ASSUME: &str = "sts:AssumeRole";
 
 /// The account that an ARN is of.
-fn account_of(arn: &str) -> &str {
-    arn.splitn(6, ':').nth(4).unwrap_or_default()
+pub fn account_of(arn: &str) -> &str {
+    arn.split(':').nth(4).unwrap_or_default()
 }
 
 fn is_account(text: &str) -> bool {
