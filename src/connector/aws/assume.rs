@@ -39,14 +39,17 @@ pub fn names(trust: &[Allow], arn: &str) -> bool {
     trust.iter().any(|one| one.principals.iter().any(|principal| principal == "*" || principal == arn))
 }
 
-/// What an identity's policies allow, and whether all of them could be read.
-type Granted = (Vec<Allow>, bool);
+/// What an identity's policies allow of assuming roles, and whether all of them could be read.
+struct Granted {
+    allows: Vec<Allow>,
+    whole: bool,
+}
 
 /// An account, read once.
 pub struct Roles<'a> {
     all: &'a Authorizations,
-    managed: BTreeMap<&'a str, Option<Vec<Allow>>>,
-    groups: BTreeMap<&'a str, &'a Holder>,
+    /// Of each user and role, by its ARN.
+    granted: BTreeMap<&'a str, Granted>,
     /// Of each role what its trust policy says; `None`: it cannot be read.
     trust: Vec<(&'a Holder, Option<Vec<Allow>>)>,
 }
@@ -59,47 +62,59 @@ pub struct Found<'a> {
     pub whole: bool,
 }
 
+/// What a document says of assuming roles. `None`: it cannot be read.
+fn assumes(encoded: &str) -> Option<Vec<Allow>> {
+    let is_it = |one: &Allow| one.actions.iter().any(|action| fits(action, &ASSUME.to_ascii_lowercase()));
+    allows(encoded).map(|all| all.into_iter().filter(is_it).collect())
+}
+
 impl<'a> Roles<'a> {
     /// Reads what IAM said.
     pub fn new(all: &'a Authorizations) -> Self {
-        let managed = all.policies.iter().map(|(arn, policy)| (arn.as_str(), allows(&policy.encoded))).collect();
-        let groups = all.groups.iter().map(|group| (group.full.as_str(), group)).collect();
+        let managed: BTreeMap<&str, Option<Vec<Allow>>> =
+            all.policies.iter().map(|(arn, policy)| (arn.as_str(), assumes(&policy.encoded))).collect();
+        let groups: BTreeMap<&str, &Holder> = all.groups.iter().map(|group| (group.full.as_str(), group)).collect();
+        let granted = |holder: &Holder| {
+            let (mut allows, mut whole) = (Vec::new(), true);
+            let mut add = |read: Option<Vec<Allow>>| match read {
+                Some(some) => allows.extend(some),
+                None => whole = false,
+            };
+            let groups = holder.groups.iter().map(|name| groups.get(name.as_str()).copied());
+            for one in std::iter::once(Some(holder)).chain(groups) {
+                let Some(one) = one else {
+                    add(None);
+                    continue;
+                };
+                one.inline.iter().for_each(|inline| add(assumes(&inline.encoded)));
+                one.attached.iter().for_each(|arn| add(managed.get(arn.as_str()).cloned().flatten()));
+            }
+            Granted { allows, whole }
+        };
+        let holders = all.users.iter().chain(&all.roles);
+        let granted = holders.map(|holder| (holder.arn.as_str(), granted(holder))).collect();
         let trust = all.roles.iter().map(|role| (role, role.trust.as_deref().and_then(allows))).collect();
-        Self { all, managed, groups, trust }
+        Self { all, granted, trust }
     }
 
-    fn granted(&self, holder: &Holder) -> Granted {
-        let (mut granted, mut whole) = (Vec::new(), true);
-        let mut add = |read: Option<Vec<Allow>>| match read {
-            Some(some) => granted.extend(some),
-            None => whole = false,
-        };
-        let groups = holder.groups.iter().map(|name| self.groups.get(name.as_str()).copied());
-        for one in std::iter::once(Some(holder)).chain(groups) {
-            let Some(one) = one else {
-                add(None);
-                continue;
-            };
-            one.inline.iter().for_each(|inline| add(allows(&inline.encoded)));
-            one.attached.iter().for_each(|arn| add(self.managed.get(arn.as_str()).cloned().flatten()));
-        }
-        (granted, whole)
+    /// Whether the policies of who is called `arn` let it assume `role`.
+    fn may(&self, arn: &str, role: &str) -> bool {
+        self.granted.get(arn).is_some_and(|granted| granted.allows.iter().any(|one| one.on(ASSUME, role)))
     }
 
     /// The roles that `holder` may assume at once, and whether that is all of them.
     fn direct(&self, holder: &Holder) -> (Vec<&'a Holder>, bool) {
-        let (granted, mut whole) = self.granted(holder);
         let account = account_of(&holder.arn);
         let elsewhere = |pattern: &String| account_of(pattern) != account;
-        let assumes = |one: &&Allow| one.actions.iter().any(|action| fits(action, &ASSUME.to_ascii_lowercase()));
-        whole &= !granted.iter().filter(assumes).any(|one| one.resources.iter().any(elsewhere));
+        let stays = |granted: &Granted| !granted.allows.iter().any(|one| one.resources.iter().any(elsewhere));
+        let mut whole = self.granted.get(&*holder.arn).is_some_and(|granted| granted.whole && stays(granted));
         let mut roles = Vec::new();
         for (role, trust) in &self.trust {
             let Some(trust) = trust else {
                 whole = false;
                 continue;
             };
-            let by_policy = || trusts_account(trust, account) && granted.iter().any(|one| one.on(ASSUME, &role.arn));
+            let by_policy = || trusts_account(trust, account) && self.may(&holder.arn, &role.arn);
             if role.arn != holder.arn && (names(trust, &holder.arn) || by_policy()) {
                 roles.push(*role);
             }
@@ -144,9 +159,7 @@ impl<'a> Roles<'a> {
         if trusts_account(trust, own) {
             for holder in self.all.users.iter().chain(&self.all.roles) {
                 let is_other = Some(holder.arn.as_str()) != user && holder.arn != role.arn;
-                let may =
-                    || names(trust, &holder.arn) || self.granted(holder).0.iter().any(|one| one.on(ASSUME, &role.arn));
-                if is_other && may() {
+                if is_other && (names(trust, &holder.arn) || self.may(&holder.arn, &role.arn)) {
                     who.insert(holder.arn.as_str());
                 }
             }
