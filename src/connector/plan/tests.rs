@@ -172,6 +172,7 @@ fn a_reduction_is_compared_before_it_is_proven_and_undone_by_what_it_took() {
         target: None,
         recipe: None,
         scope: Some(("postgres-scope", "appdb")),
+        cut_roles: None,
     };
     let mut state = state(&recipe(Users::One("etl".to_owned()), &[]));
     let acts = |plan: &Plan| plan.steps.iter().map(|step| step.act).collect::<Vec<_>>();

@@ -142,8 +142,8 @@ impl Trial for Reach<'_> {
         &self.credential
     }
 
-    fn registry(&self) -> &Registry {
-        &self.registry
+    fn registry(&self) -> Registry {
+        self.registry.clone()
     }
 
     async fn open_case(&self, journal: &dyn Journal) {
