@@ -4,6 +4,7 @@
 //! records. The executor asks [`state::State::todo`] what comes next and appends what happened: that is also the
 //! recovery path, since nothing else is remembered.
 
+pub mod derived;
 pub mod plan;
 pub mod record;
 mod series;

@@ -378,6 +378,8 @@ pub struct Aws {
     pub quota_percent: u32,
     /// Users whose keys may be touched.
     pub users: Vec<String>,
+    /// Roles whose sessions are denied along with a key of a user that may assume them: ARNs.
+    pub cut_roles: Vec<String>,
     /// Lists their keys.
     pub inventory: Option<KeyList>,
 }

@@ -97,6 +97,8 @@ pub struct Subject {
     pub rescope: Option<Rescope>,
     /// Of a [`Act::Notify`]: what is to be told.
     pub message: Option<Message>,
+    /// Of what was derived from the credential: [`ROLES`](crate::case::plan::ROLES), or a role.
+    pub place: Option<String>,
 }
 
 /// What is taken from an identity, or given back to it.
@@ -162,6 +164,11 @@ pub trait Connector: Send + Sync {
     /// connector takes a turn at them for each call; how much of each is this process's, the executor says.
     fn quotas(&self) -> Vec<Arc<Quota>> {
         Vec::new()
+    }
+    /// Roles whose sessions it ends along with a credential whose holder may become them, by a rule of the configuration that
+    /// names each. `None`: it does not know what its credentials' holders may become.
+    fn cut_roles(&self) -> Option<&[String]> {
+        None
     }
     /// Looks; no effect. `Gone` is an observation, not a failure.
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure>;
@@ -345,6 +352,7 @@ impl Registry {
             target: target.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
             recipe,
             scope: scope.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
+            cut_roles: self.issuer(id).and_then(|connector| connector.cut_roles()),
         };
         let none = if case.directive.action.rescopes() { NoPlan::Unserved } else { NoPlan::NoRecipe };
         plan::compose(case.directive.action, parts, &case.state).ok_or(none)

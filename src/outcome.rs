@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::case::Case;
+use crate::case::derived::{Derived, Role};
 use crate::case::plan::Act;
 use crate::case::record::{Generation, Level, Output, UnknownWhy, Verdict};
 use crate::connector::recipe::{self, Recipe};
@@ -96,6 +97,11 @@ pub fn closed(case: &Case, verdict: &Verdict, now_ms: i64) -> Message {
             data.insert("overrun_ms".into(), at_ms.saturating_sub(end_ms).into());
         }
     }
+    // Nobody opens a session with it after the series that proved it dead.
+    let closed_ms = case.state.series.last_ms.filter(|_| matches!(verdict, Verdict::Dead { .. }));
+    if let Some(derived) = &case.state.derived {
+        data.insert("derived".into(), outlives(derived, closed_ms));
+    }
     message(Kind::Outcome, case, case.id.to_string(), data)
 }
 
@@ -105,6 +111,9 @@ pub fn standing(case: &Case, now_ms: i64) -> Message {
     data.insert("sequence".into(), case.seq.into());
     data.insert("phase".into(), case.state.name().into());
     data.insert("as_of".into(), time(now_ms));
+    if let Some(derived) = &case.state.derived {
+        data.insert("derived".into(), outlives(derived, None));
+    }
     if !case.state.residue.is_empty() {
         data.insert("residue".into(), json!(case.state.residue));
     }
@@ -288,6 +297,28 @@ fn common(case: &Case, verdict: &Verdict) -> Map<String, Value> {
         data.insert("request_ids".into(), ids.into());
     }
     data
+}
+
+/// What outlives a credential that nobody opened anything with after `closed_ms`.
+fn outlives(derived: &Derived, closed_ms: Option<i64>) -> Value {
+    let one = |role: &Role| {
+        let mut said = json!({
+            "role": clip(&role.name),
+            "lasts_ms": role.lasts_ms,
+            "lasts_by": role.by.as_str(),
+            "others": role.others.count,
+            "others_at_least": role.others.at_least,
+        });
+        if let Some(closed_ms) = closed_ms {
+            said["over_at"] = time(closed_ms.saturating_add(role.lasts_ms));
+        }
+        if let Some(denied_ms) = role.denied_ms {
+            said["denied_before"] = time(denied_ms);
+        }
+        said
+    };
+    let roles: Vec<Value> = derived.roles.iter().map(one).collect();
+    json!({"roles": roles, "more": derived.more, "whole": derived.whole})
 }
 
 /// A verdict as P8 publishes it: exactly one state, with what backs it.

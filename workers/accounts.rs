@@ -44,6 +44,7 @@ mod with {
             endpoint: aws.endpoint.clone(),
             timeout_ms: u64::try_from(target.timeout_ms).unwrap_or(0),
             quotas: Quotas::new(&aws.account, &aws.region, aws.quota_percent),
+            cut_roles: aws.cut_roles.clone(),
             ..AwsSettings::new(&aws.account, &aws.region, login, aws.users.clone())
         }
     }

@@ -4,7 +4,7 @@ use clap::ValueEnum as _;
 use comfy_table::Cell;
 use curfew::case::CaseId;
 use curfew::case::plan::Plan;
-use curfew::case::record::Record;
+use curfew::case::record::{Observation, Record, Verdict};
 use curfew::config::Config;
 use curfew::credential::CredentialId;
 use curfew::finding::Finding;
@@ -115,6 +115,12 @@ pub async fn one(config: &Config, which: One, json: bool) -> Result<(), Failed> 
         println!("run         {run}");
     }
     println!("verdict     {}", show::verdict(&timeline.line.verdict));
+    if let Some(derived) = &case.state.derived {
+        let is_dead = matches!(timeline.line.verdict, Verdict::Dead { .. });
+        for line in show::derived(derived, case.state.series.last_ms.filter(|_| is_dead)) {
+            println!("derived     {line}");
+        }
+    }
     println!("state       {}", case.state.name());
     println!("trigger     {}", case.directive.trigger.as_str());
     println!("opened      {}", show::time(case.opened_ms));
@@ -175,6 +181,12 @@ fn describe(record: &Record, plan: Option<&Plan>) -> String {
             format!("{} by {}{more}{held}", directive.action.as_str(), directive.trigger.as_str())
         }
         Record::Planned { no, plan } => format!("plan {no}, {} steps", plan.steps.len()),
+        Record::Observed { step: at, seen: Observation { derived: Some(derived), .. } } => {
+            let others = derived.roles.iter().map(|role| format!("{} ({} others)", role.name, role.others));
+            let named: Vec<String> = others.collect();
+            let rest = if derived.whole { "" } else { ", and what is not known" };
+            format!("{}: {} roles{rest} {}", step(at), derived.roles.len() + derived.more as usize, named.join(", "))
+        }
         Record::Observed { step: at, seen } => match &seen.scope {
             None => format!("{}: {}", step(at), word(&seen.presence)),
             Some(scope) if scope.held.is_empty() => format!("{}: it has none of them", step(at)),

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use curfew::case::CaseId;
+use curfew::case::derived::{Derived, Role, Says};
 use curfew::case::record::{Level, UnknownWhy, Verdict};
 use curfew::config::{Config, System};
 use curfew::connector::recipe::Place;
@@ -68,6 +69,31 @@ pub fn verdict(verdict: &Verdict) -> String {
     }
 }
 
+/// What a credential's holder may have become, a line for each role. `closed_ms`: nobody opened a session with it after that.
+pub fn derived(of: &Derived, closed_ms: Option<i64>) -> Vec<String> {
+    let one = |role: &Role| {
+        let by = if role.by == Says::Role { "its own limit" } else { "AWS's limit, its own is not known" };
+        let life = match closed_ms {
+            Some(closed_ms) => format!("its last session is over at {}", time(closed_ms.saturating_add(role.lasts_ms))),
+            None => format!("a session lives {}", span(role.lasts_ms)),
+        };
+        let denied =
+            role.denied_ms.map(|ms| format!(", denied what was opened before {}", time(ms))).unwrap_or_default();
+        format!("{}: {life} ({by}); others that may assume it: {}{denied}", role.name, role.others)
+    };
+    let mut lines: Vec<String> = of.roles.iter().map(one).collect();
+    if of.more > 0 {
+        lines.push(format!("and {} roles more", of.more));
+    }
+    match (of.whole, lines.is_empty()) {
+        (true, true) => lines.push("none".to_owned()),
+        (true, false) => {}
+        (false, true) => lines.push("not known".to_owned()),
+        (false, false) => lines.push("and what is not known".to_owned()),
+    }
+    lines
+}
+
 /// A verdict's cell: red while it may live, green when it was seen dead.
 pub fn verdict_cell(of: &Verdict) -> Cell {
     let colour = match of {
@@ -125,7 +151,8 @@ pub fn summary(config: &Config) -> String {
         let more = match &target.system {
             System::Aws(aws) => {
                 let mode = snake(&format!("{:?}", target.mode));
-                format!(" {}, {mode}, users {}", aws.account, aws.users.join(", "))
+                let roles = if aws.cut_roles.is_empty() { "" } else { ", cuts sessions of " };
+                format!(" {}, {mode}, users {}{roles}{}", aws.account, aws.users.join(", "), aws.cut_roles.join(", "))
             }
             System::Postgres { .. } | System::Mariadb { .. } | System::Redis { .. } => String::new(),
         };
@@ -169,6 +196,31 @@ mod tests {
         let spans: Vec<String> = [-5, 999, 1_500, 61_000, 3_660_000, 90_000_000].into_iter().map(span).collect();
         assert_eq!(spans, ["-5ms", "999ms", "1.5s", "1m01s", "1h01m", "1d01h"]);
         assert_eq!(snake("DerivedUnknown"), "derived_unknown");
+    }
+
+    #[test]
+    fn what_outlives_a_credential_is_said_and_unknown_is_not_none() {
+        use curfew::case::derived::Others;
+        assert_eq!(derived(&Derived { whole: true, ..Derived::default() }, None), ["none"]);
+        assert_eq!(derived(&Derived::default(), None), ["not known"]);
+        let role = Role {
+            name: "arn:r".to_owned(),
+            lasts_ms: 3_600_000,
+            by: Says::Role,
+            others: Others { count: 2, at_least: true },
+            denied_ms: Some(0),
+        };
+        let all = Derived { roles: vec![role], more: 1, whole: false };
+        let said = derived(&all, Some(1_000));
+        assert_eq!(
+            said,
+            [
+                "arn:r: its last session is over at 1970-01-01T01:00:01.000Z (its own limit); others that may assume it: at \
+                 least 2, denied what was opened before 1970-01-01T00:00:00.000Z",
+                "and 1 roles more",
+                "and what is not known",
+            ]
+        );
     }
 
     #[test]

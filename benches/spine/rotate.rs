@@ -247,6 +247,7 @@ fn subject(registry: &Registry, case: &Case, step: usize, key: Option<uuid::Uuid
         rotation: registry.rotation(case),
         rescope: None,
         message: None,
+        place: None,
     }
 }
 

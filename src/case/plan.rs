@@ -5,6 +5,10 @@ use uuid::Uuid;
 
 use super::CaseId;
 
+/// The [`Step::place`] of a look at what the holder of a credential may have become with it. Other places of such a credential
+/// are single roles.
+pub const ROLES: &str = "roles";
+
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -34,11 +38,11 @@ pub enum Act {
     Disable,
     /// Kills the credential at its issuer. Cannot be reversed.
     Revoke,
-    /// Kills what was derived from it: the tokens of a secret_id.
+    /// Kills what was derived from it: the tokens of a secret_id, the sessions of a role.
     RevokeDerived,
     /// Ends what is still open with it: sessions at the target.
     EndSessions,
-    /// Takes off what [`Act::EndSessions`] put, when it has nothing left to deny.
+    /// Takes off what [`Act::EndSessions`] put, or [`Act::RevokeDerived`] at a role, when it has nothing left to deny.
     Lift,
     /// Takes from an identity those of the named permissions that it still has as the case saw them.
     Narrow,
@@ -148,9 +152,11 @@ pub struct Step {
     pub connector: String,
     /// At which system: the realm or target in the configuration.
     pub system: String,
-    /// A clear no (`Denied`, `Refused`) skips the step and is reported as residue instead of stopping the case.
+    /// A clear no (`Denied`, `Refused`) skips the step and is reported as residue instead of stopping the case. So is a look that
+    /// fails again and again; and where nothing may be done, such a look is taken all the same.
     pub optional: bool,
-    /// Of [`Act::Copy`]: the place there. By its name: a configuration may name them in another order tomorrow.
+    /// Of [`Act::Copy`]: the place there. By its name: a configuration may name them in another order tomorrow. Of what was
+    /// derived from the credential: [`ROLES`], or a role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
 }

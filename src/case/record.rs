@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::derived::Derived;
 use super::plan::Plan;
 use super::{Directive, HoldReason};
 use crate::scope::Scope;
@@ -44,6 +45,9 @@ pub struct Observation {
     /// Of a look at an identity's permissions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<Scope>,
+    /// Of a look at what its holder may have become with it ([`ROLES`](super::plan::ROLES)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<Derived>,
 }
 
 /// One value of a credential, by where it is stored. Says nothing of the value.
@@ -116,6 +120,8 @@ pub enum Residue {
     Sessions,
     /// What was derived from it cannot be listed.
     DerivedUnknown,
+    /// What was derived from it lives on, until the times that stand in the outcome.
+    Derived,
     /// We were not allowed to disable the login before the revoke.
     NotFenced,
     /// It cannot be used any more, but what it owns keeps it from being removed.
@@ -197,7 +203,8 @@ pub struct Output {
     /// [`Act::Create`](super::plan::Act::Create) at a target: what it called the key that it made; no store has a version of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<Generation>,
-    /// When the system did it, by its own clock.
+    /// When the system did it, by its own clock. Of an [`Act::RevokeDerived`](super::plan::Act::RevokeDerived) at a role: what
+    /// was opened before is denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_ms: Option<i64>,
     /// The same, where a system does not say when its sessions began: what it tells the older ones from the younger ones by.

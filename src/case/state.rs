@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::derived::Derived;
 use super::plan::{Act, Plan, Step};
 use super::record::{Answer, FailureKind, Observation, Presence, Record, Residue, Verdict};
 use super::turn::Turn;
@@ -85,6 +86,9 @@ pub struct State {
     /// Whoever answers for it wants it kept as it is until then (our clock).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_until_ms: Option<i64>,
+    /// What its holder may have become with it, kept over plans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<Derived>,
     /// What was proven, while stored values remain to be destroyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<Verdict>,
@@ -158,6 +162,7 @@ impl State {
             turn: Turn::default(),
             cutting: Cutting::default(),
             kept_until_ms: None,
+            derived: None,
             proven: None,
             withdrawn: false,
             joined: Vec::new(),
@@ -189,12 +194,14 @@ impl State {
         self.plan.as_ref()?.steps.get(self.step)
     }
 
-    /// The last look by the connector and at the system of `step`.
+    /// The last look by the connector and at the system of `step`. What was derived from a credential has looks of its own.
     pub fn observation_for(&self, step: &Step) -> Option<&Observation> {
         let plan = self.plan.as_ref()?;
+        let place = step.place.as_ref().filter(|_| step.act != Act::Copy);
         self.observed.iter().find_map(|(i, seen)| {
             let looked = plan.steps.get(*i)?;
-            (looked.connector == step.connector && looked.system == step.system).then_some(seen)
+            let is_it = looked.connector == step.connector && looked.system == step.system;
+            (is_it && looked.place.as_ref() == place).then_some(seen)
         })
     }
 
@@ -301,9 +308,8 @@ impl State {
             return None;
         }
         let (plan, step) = (self.plan.as_ref()?, self.current()?);
-        plan.steps
-            .iter()
-            .position(|s| s.act == Act::Observe && s.connector == step.connector && s.system == step.system)
+        let is_look = |s: &Step| s.act == Act::Observe && s.place.is_none();
+        plan.steps.iter().position(|s| is_look(s) && s.connector == step.connector && s.system == step.system)
     }
 
     /// Whether an effect has nothing left to act on.
@@ -311,6 +317,10 @@ impl State {
         // Who was never given a candidate has nothing to be taken back, and may be somebody else's.
         if step.act == Act::Restore && !self.turn.is_set {
             return true;
+        }
+        // Only what the holder is known to have become: a list that was not read names nobody.
+        if let (Act::RevokeDerived, Some(role)) = (step.act, &step.place) {
+            return self.derived.as_ref().is_none_or(|derived| derived.role(role).is_none());
         }
         let rotates = self.plan.as_ref().is_some_and(|plan| plan.making().is_some());
         // A user that its system does not know any more gets no new value.
@@ -320,7 +330,7 @@ impl State {
         if step.act == Act::EndSessions && self.sessions_ended(step) {
             return true;
         }
-        let Some(seen) = self.observation_for(step) else { return false };
+        let Some(seen) = self.observation_for(step) else { return step.act == Act::Lift };
         match step.act {
             Act::Revoke => seen.presence == Presence::Gone || seen.only_expires,
             Act::Disable => seen.presence == Presence::Gone,
@@ -394,7 +404,9 @@ impl State {
                 self.attempts = 0;
             }
             Record::Observed { step, seen }
-                if is_open && self.act(*step) == Some(Act::Observe) && *step <= self.step =>
+                if is_open
+                    && self.act(*step) == Some(Act::Observe)
+                    && (*step <= self.step || self.is_optional(*step)) =>
             {
                 let was_due = self.due_look() == Some(*step);
                 self.principal_id = seen.principal_id.clone().or(self.principal_id.take());
@@ -404,8 +416,12 @@ impl State {
                 if !self.cutting.begun && seen.scope.is_some() {
                     self.cutting.before.clone_from(&seen.scope);
                 }
+                if let Some(derived) = &seen.derived {
+                    let is_turn = *step == self.step;
+                    self.saw_derived(derived, is_turn);
+                }
                 self.observed.retain(|(i, _)| i != step);
-                self.observed.push((*step, seen.clone()));
+                self.observed.push((*step, Observation { derived: None, ..seen.clone() }));
                 if *step == self.step {
                     self.advance();
                 } else if was_due {
@@ -432,6 +448,7 @@ impl State {
                     Some(Act::Disable) => self.fenced = true,
                     Some(Act::Narrow) => self.cutting.took(),
                     Some(Act::Widen) => (self.cutting.taken, self.cutting.begun) = (Vec::new(), false),
+                    Some(Act::RevokeDerived) => self.denied(output.done_ms),
                     Some(act) => self.turn.did(act, output),
                     None => {}
                 }
@@ -509,7 +526,8 @@ impl State {
             Record::Skipped { step, residue }
                 if is_open
                     && (self.is_effect(*step)
-                        || (*step == self.step && self.act(*step).is_some_and(Act::is_gate))) =>
+                        || (*step == self.step && self.act(*step).is_some_and(Act::is_gate))
+                        || (*step == self.step && self.act(*step) == Some(Act::Observe) && self.is_optional(*step))) =>
             {
                 let gone = self.current().and_then(|s| self.observation_for(s)).is_some_and(|o| o.presence == Presence::Gone);
                 if self.act(*step) == Some(Act::Narrow) && self.in_doubt {
@@ -582,6 +600,32 @@ impl State {
 
     fn is_effect(&self, step: usize) -> bool {
         step == self.step && self.act(step).is_some_and(Act::has_effect)
+    }
+
+    fn is_optional(&self, step: usize) -> bool {
+        self.plan.as_ref().and_then(|plan| plan.steps.get(step)).is_some_and(|step| step.optional)
+    }
+
+    /// What the holder may have become. `is_turn`: in the plan's order, where nothing is left to do about what no step ends.
+    fn saw_derived(&mut self, seen: &Derived, is_turn: bool) {
+        self.derived = Some(self.derived.take().unwrap_or_default().seen_again(seen));
+        if !is_turn {
+            return;
+        }
+        let steps = self.plan.as_ref().map_or(&[][..], |plan| plan.steps.as_slice());
+        let ends = |name: &String| steps.iter().any(|s| s.act == Act::RevokeDerived && s.place.as_ref() == Some(name));
+        let lives_on = seen.more > 0 || seen.roles.iter().any(|role| !ends(&role.name));
+        let left = [(lives_on, Residue::Derived), (!seen.whole, Residue::DerivedUnknown)];
+        let left: Vec<Residue> = left.into_iter().filter(|(is_so, _)| *is_so).map(|(_, one)| one).collect();
+        self.leave(&left);
+    }
+
+    /// The sessions of the current step's role are denied.
+    fn denied(&mut self, before_ms: Option<i64>) {
+        let role = self.current().and_then(|step| step.place.clone());
+        if let (Some(derived), Some(role)) = (&mut self.derived, role) {
+            derived.deny(&role, before_ms);
+        }
     }
 
     fn advance(&mut self) {

@@ -1,9 +1,10 @@
 use proptest::prelude::*;
 
 use super::{Phase, State, Todo};
-use crate::case::plan::{Act, Plan, Step};
+use crate::case::derived::{Derived, Others, Role, Says};
+use crate::case::plan::{Act, Plan, ROLES, Step};
 use crate::case::record::{
-    Answer, FailureKind, Generation, KilledBy, Level, Observation, Output, Presence, Record, Sighting, Verdict,
+    Answer, FailureKind, Generation, KilledBy, Level, Observation, Output, Presence, Record, Residue, Sighting, Verdict,
 };
 use crate::case::{Action, Directive, HoldReason, Trigger, Urgency};
 use crate::credential::{CredentialId, Kind};
@@ -688,4 +689,81 @@ mod retried {
             prop_assert!(now >= after_ms.min(300_000) && now <= 375_000);
         }
     }
+}
+
+/// A key whose user may have become roles, of which the plan ends one.
+fn with_roles(named: &[&str], whole: bool) -> (State, Observation) {
+    let at = |act, place: Option<&str>| Step {
+        optional: place.is_some(),
+        place: place.map(str::to_owned),
+        ..step(act, "aws")
+    };
+    let steps = vec![
+        at(Act::Observe, None),
+        at(Act::Disable, None),
+        at(Act::Observe, Some(ROLES)),
+        at(Act::RevokeDerived, Some("a")),
+        at(Act::Prove, None),
+    ];
+    let records = [
+        Record::Opened { directive: directive(None) },
+        Record::Planned { no: 1, plan: Plan { steps, pivot: 4, undoes: false } },
+        Record::Observed { step: 0, seen: seen(Presence::Present) },
+    ];
+    let role = |name: &&str| {
+        let others = Others { count: 1, at_least: false };
+        Role { name: (*name).to_owned(), lasts_ms: 1, by: Says::Role, others, denied_ms: None }
+    };
+    let derived = Derived { roles: named.iter().map(role).collect(), more: 0, whole };
+    let looked = Observation { derived: Some(derived), ..seen(Presence::Present) };
+    (State::fold(&records).unwrap(), looked)
+}
+
+fn disabled(state: State) -> State {
+    let begun = Record::Started { step: 1, key: uuid::Uuid::nil(), attempt: 1 };
+    state.next(&begun).unwrap().next(&Record::Succeeded { step: 1, output: Output::default() }).unwrap()
+}
+
+#[test]
+fn only_a_role_that_the_user_may_have_become_is_cut_and_the_others_are_left() {
+    let (state, looked) = with_roles(&["a", "b"], true);
+    let state = disabled(state).next(&Record::Observed { step: 2, seen: looked }).unwrap();
+    assert_eq!((state.todo(), &*state.residue), (Todo::Perform(3), &[Residue::Derived][..]), "`b` lives on");
+    assert!(state.observed.iter().all(|(_, seen)| seen.derived.is_none()), "kept once");
+    let begun = state.next(&Record::Started { step: 3, key: uuid::Uuid::nil(), attempt: 1 }).unwrap();
+    assert_eq!(begun.todo(), Todo::Observe(0), "in doubt the key is looked at, not the whole list");
+    let output = Output { done_ms: Some(7), ..Output::default() };
+    let done = begun.next(&Record::Succeeded { step: 3, output }).unwrap();
+    assert_eq!(done.derived.as_ref().unwrap().role("a").unwrap().denied_ms, Some(7));
+    assert_eq!(done.todo(), Todo::Prove(4));
+    // All that there is is cut.
+    let (state, looked) = with_roles(&["a"], true);
+    let state = disabled(state).next(&Record::Observed { step: 2, seen: looked }).unwrap();
+    assert_eq!((state.todo(), &*state.residue), (Todo::Perform(3), &[][..]));
+    // It may not become that one.
+    let (state, looked) = with_roles(&["b"], false);
+    let state = disabled(state).next(&Record::Observed { step: 2, seen: looked }).unwrap();
+    assert_eq!((state.todo(), &*state.residue), (Todo::Skip(3), &[Residue::Derived, Residue::DerivedUnknown][..]));
+}
+
+#[test]
+fn roles_that_could_not_be_looked_at_are_not_cut_and_keep_nothing_waiting() {
+    let (state, _) = with_roles(&[], true);
+    let skipped = Record::Skipped { step: 2, residue: Some(Residue::DerivedUnknown) };
+    assert!(state.clone().next(&skipped).is_err(), "not before its turn");
+    assert!(
+        state.clone().next(&Record::Skipped { step: 0, residue: None }).is_err(),
+        "the look at the key is none of these"
+    );
+    let state = disabled(state).next(&skipped).unwrap();
+    assert_eq!((state.todo(), &*state.residue, &state.derived), (Todo::Skip(3), &[Residue::DerivedUnknown][..], &None));
+}
+
+#[test]
+fn a_look_ahead_changes_nothing_but_what_is_known() {
+    let (state, looked) = with_roles(&["a", "b"], false);
+    let ahead = state.clone().next(&Record::Observed { step: 2, seen: looked }).unwrap();
+    assert_eq!((ahead.todo(), ahead.step, &*ahead.residue), (state.todo(), state.step, &[][..]));
+    assert_eq!(ahead.derived.as_ref().unwrap().roles.len(), 2);
+    assert_eq!(disabled(ahead).todo(), Todo::Observe(2), "in its turn it is looked at again");
 }

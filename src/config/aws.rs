@@ -11,6 +11,8 @@ use crate::task::Tenant;
 
 /// Users and paths of one account.
 const USERS: usize = 256;
+/// Roles of one account whose sessions are denied: each is a step of a case, and a look.
+const CUT_ROLES: usize = 8;
 
 /// What is written in `aws`.
 pub(super) fn account(
@@ -43,6 +45,13 @@ pub(super) fn account(
             "`users` are opt-in: name each as `<path><name>` without the first slash, or a path that ends in `/`";
         c.wrong(users.referenced, what);
     }
+    let roles = &raw.cut_roles;
+    let is_one_each = roles.value.iter().collect::<BTreeSet<_>>().len() == roles.value.len();
+    if roles.value.len() > CUT_ROLES || !is_one_each || !roles.value.iter().all(|role| is_role(role, &account.value)) {
+        let what = "`cut_roles` are at most 8 roles of this account, each by its whole ARN, such as \
+            `arn:aws:iam::123456789012:role/ci/deploy`: no patterns, and none of AWS's own";
+        c.wrong(roles.referenced, what);
+    }
     positive(c, &raw.timeout, "timeout");
     if !(1..=100).contains(&raw.quota_percent.value) {
         c.wrong(raw.quota_percent.referenced, "`quota_percent` is 1 to 100");
@@ -62,6 +71,7 @@ pub(super) fn account(
         endpoint: raw.endpoint.as_ref().map(|endpoint| endpoint.value.trim_end_matches('/').to_owned()),
         quota_percent: raw.quota_percent.value,
         users: users.value.clone(),
+        cut_roles: roles.value.clone(),
         inventory,
     }
 }
@@ -114,6 +124,15 @@ fn is_near(url: &str) -> bool {
         None => false,
     };
     is_loopback && matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none()
+}
+
+/// The ARN of one role of the account. Those that AWS owns take no policies of others.
+fn is_role(arn: &str, account: &str) -> bool {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", "aws" | "aws-cn" | "aws-us-gov", "iam", "", of, role] = parts[..] else { return false };
+    let Some(full) = role.strip_prefix("role/") else { return false };
+    let is_own = full.starts_with("aws-service-role/") || full.starts_with("aws-reserved/");
+    of == account && !is_own && !full.ends_with('/') && is_user(full)
 }
 
 fn is_user(text: &str) -> bool {

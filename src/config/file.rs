@@ -494,6 +494,9 @@ pub struct Aws {
     /// Users whose keys may be touched: `<path><name>` without the first slash; what ends in `/` stands for all below it.
     #[serde(default = "no_users")]
     pub users: Spanned<Vec<String>>,
+    /// Roles whose sessions are denied along with a key of a user that may assume them, whoever opened them: ARNs, each whole.
+    #[serde(default = "no_users")]
+    pub cut_roles: Spanned<Vec<String>>,
     /// Lists their keys, so that findings are known to be of them.
     #[serde(default)]
     pub inventory: Option<KeyList>,

@@ -3,7 +3,8 @@
 //!
 //! P6: exactly the key that was matched, by its id and its user; only of users that the configuration names, never of our
 //! own, and never with the authority of its victim: each call is signed by our own login. Sessions that the user opened
-//! ask for no key any more: a policy of ours on the user denies them ([`sessions`]).
+//! ask for no key any more: a policy of ours on the user denies them ([`sessions`]). What it opened by assuming roles is named, and
+//! denied where a rule names the role ([`roles`]).
 //!
 //! Each call is made once: the journal owns the retries, so those of the SDK are off. Its timeouts are ours. Before each
 //! call a turn is taken at what AWS counts it in ([`quota`]).
@@ -13,11 +14,14 @@
 
 pub mod access_key;
 pub mod answers;
+pub mod assume;
 pub mod authorizations;
 mod client;
+pub mod document;
 pub mod login;
 pub mod name;
 pub mod quota;
+pub mod roles;
 pub mod rotated;
 pub mod secrets;
 pub mod sessions;
@@ -64,6 +68,8 @@ pub struct AwsSettings {
     pub timeout_ms: u64,
     /// Users whose keys may be touched: `<path><name>` without the first slash; what ends in `/` stands for all below it.
     pub users: Vec<String>,
+    /// Roles whose sessions are denied along with keys of users that may assume them: ARNs.
+    pub cut_roles: Vec<String>,
     /// When a key counts as dead.
     pub settle: Settle,
     /// What AWS counts of the calls: one for all that call the same account and Region.
@@ -77,8 +83,18 @@ impl AwsSettings {
     pub fn new(account: &str, region: &str, login: Login, users: Vec<String>) -> Self {
         let quotas = Quotas::new(account, region, crate::config::QUOTA_PERCENT);
         let (account, region) = (account.to_owned(), region.to_owned());
-        let patience = Patience::default();
-        Self { account, region, endpoint: None, login, timeout_ms: 5_000, users, settle: SETTLE, quotas, patience }
+        Self {
+            account,
+            region,
+            endpoint: None,
+            login,
+            timeout_ms: 5_000,
+            users,
+            cut_roles: Vec::new(),
+            settle: SETTLE,
+            quotas,
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -86,6 +102,7 @@ impl AwsSettings {
 pub struct Account {
     target: String,
     users: Vec<String>,
+    cut_roles: Vec<String>,
     settle: Settle,
     timeout: Duration,
     client: Client,
@@ -152,8 +169,8 @@ impl Account {
     pub async fn open(target: &str, settings: &AwsSettings, clock: clock::Shared) -> Result<Self, ConnectError> {
         let client = Client::new(settings).await?;
         let timeout = Duration::from_millis(settings.timeout_ms);
-        let (target, users) = (target.to_owned(), settings.users.clone());
-        Ok(Self { target, users, settle: settings.settle, timeout, client, clock })
+        let (target, users, cut_roles) = (target.to_owned(), settings.users.clone(), settings.cut_roles.clone());
+        Ok(Self { target, users, cut_roles, settle: settings.settle, timeout, client, clock })
     }
 
     /// What the user is now. `None`: IAM has no such user.

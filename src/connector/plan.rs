@@ -3,7 +3,7 @@
 use super::recipe::Recipe;
 use super::webhook;
 use crate::case::Action;
-use crate::case::plan::{Act, Plan, Step};
+use crate::case::plan::{Act, Plan, ROLES, Step};
 use crate::case::record::{Generation, Residue};
 use crate::case::state::State;
 use crate::credential::Kind;
@@ -24,6 +24,8 @@ pub struct Parts<'a> {
     pub recipe: Option<(&'a Recipe, At<'a>)>,
     /// Who takes permissions from its identity, and gives them back.
     pub scope: Option<At<'a>>,
+    /// Roles whose sessions end along; `None`: the issuer knows of none that a holder may become.
+    pub cut_roles: Option<&'a [String]>,
 }
 
 /// Which connector takes permissions from the identity of a credential of this kind.
@@ -55,12 +57,15 @@ pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> 
     if state.is_spent() {
         return parts.recipe.map(|(recipe, store)| undo(recipe, parts.issuer, store, state));
     }
+    let derived = derived(&parts);
     match (action, parts.recipe) {
         (Action::Verify, recipe) => Some(verify(parts, recipe.map(|(_, store)| store))),
-        (Action::Revoke, Some((recipe, store))) => Some(retire(recipe, parts.issuer, store)),
-        (Action::Revoke | Action::Track, None) if parts.kind == Kind::AwsAccessKey => Some(disable(parts.issuer)),
+        (Action::Revoke, Some((recipe, store))) => Some(retire(recipe, parts.issuer, store, derived)),
+        (Action::Revoke | Action::Track, None) if parts.kind == Kind::AwsAccessKey => {
+            Some(disable(parts.issuer, derived))
+        }
         (Action::Revoke | Action::Track, None) => Some(revoke(parts)),
-        (Action::Contain, Some((recipe, store))) => Some(contain(recipe, parts.issuer, store, state)),
+        (Action::Contain, Some((recipe, store))) => Some(contain(recipe, parts.issuer, store, state, derived)),
         (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store, state)),
         (Action::Track, Some((_, store))) => Some(verify(parts, Some(store))),
         (Action::Contain | Action::Rollover, None) | (Action::Reduce | Action::Restore, _) => None,
@@ -80,6 +85,15 @@ fn rescope(action: Action, at: At<'_>, state: &State) -> Plan {
         step(Act::Test, at, false),
         step(Act::Prove, at, false),
     ])
+}
+
+/// What the holder may have become is looked at when nothing new can be opened any more: a leaked credential does not wait for
+/// a long list. Whose sessions end along, a rule names.
+fn derived(parts: &Parts<'_>) -> Vec<Step> {
+    let Some(roles) = parts.cut_roles else { return Vec::new() };
+    let at = |act, place: &str| Step { place: Some(place.to_owned()), ..step(act, parts.issuer, true) };
+    let looks = std::iter::once(at(Act::Observe, ROLES));
+    looks.chain(roles.iter().map(|role| at(Act::RevokeDerived, role))).collect()
 }
 
 /// Kills a credential that nothing replaces.
@@ -106,13 +120,15 @@ fn revoke(parts: Parts<'_>) -> Plan {
 
 /// Ends a credential at an issuer that can give it back: it stays there, disabled. What was opened with it is ended after
 /// that, so that nothing is opened in between.
-fn disable(issuer: At<'_>) -> Plan {
-    plan(vec![
+fn disable(issuer: At<'_>, derived: Vec<Step>) -> Plan {
+    let mut steps = vec![
         step(Act::Observe, issuer, false),
         step(Act::Disable, issuer, false),
         step(Act::EndSessions, issuer, true),
-        step(Act::Prove, issuer, false),
-    ])
+    ];
+    steps.extend(derived);
+    steps.push(step(Act::Prove, issuer, false));
+    plan(steps)
 }
 
 /// Looks whether it is as dead as was recorded.
@@ -120,18 +136,24 @@ fn verify(parts: Parts<'_>, store: Option<At<'_>>) -> Plan {
     let mut steps = vec![step(Act::Observe, parts.issuer, false)];
     steps.extend(store.or(parts.target).map(|at| step(Act::Observe, at, false)));
     if parts.kind == Kind::AwsAccessKey {
+        let roles = parts.cut_roles.unwrap_or_default();
+        let at = |act, role: &String| Step { place: Some(role.clone()), ..step(act, parts.issuer, true) };
+        steps.extend(roles.iter().map(|role| at(Act::Observe, role)));
         steps.push(step(Act::Lift, parts.issuer, true));
+        steps.extend(roles.iter().map(|role| at(Act::Lift, role)));
     }
     steps.push(step(Act::Prove, parts.target.unwrap_or(parts.issuer), false));
     plan(steps)
 }
 
 /// Ends a stored credential for good: its user cannot log in, and no value of it stays stored.
-fn retire(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Plan {
+fn retire(recipe: &Recipe, target: At<'_>, store: At<'_>, roles: Vec<Step>) -> Plan {
     let (ends, derived) = recipe.users.cut();
     if ends == Act::Revoke || recipe.users.are_made_there() {
         let mut steps = looks(recipe, target, store);
-        steps.extend([step(ends, target, false), step(derived, target, true), step(Act::Prove, target, false)]);
+        steps.extend([step(ends, target, false), step(derived, target, true)]);
+        steps.extend(roles);
+        steps.push(step(Act::Prove, target, false));
         steps.extend(destroys(recipe, target, store));
         return plan(steps);
     }
@@ -196,7 +218,7 @@ fn looks(recipe: &Recipe, target: At<'_>, store: At<'_>) -> Vec<Step> {
 
 /// The old value dies first; then a new one takes its place. What was promoted already is not made again. Where the
 /// provider mints, the old value ends with that one call.
-fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
+fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State, roles: Vec<Step>) -> Plan {
     let promoted = state.turn.new.is_some() && !state.turn.refuted;
     if recipe.place.keeper.mints() {
         return minted(recipe, target, store, state, (!promoted, false));
@@ -208,6 +230,7 @@ fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Pla
         steps.push(step(ends, target, false));
     }
     steps.push(step(derived, target, true));
+    steps.extend(roles);
     if !promoted {
         steps.extend(makes(recipe, target, store));
         // Who has the new value now may be whose value was to go before: sessions of that one came until a moment ago.
@@ -300,8 +323,10 @@ fn undo(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State) -> Plan {
 }
 
 /// What a skipped optional step leaves behind.
-pub fn residue_of(act: Act) -> Option<Residue> {
-    match act {
+pub fn residue_of(step: &Step) -> Option<Residue> {
+    match step.act {
+        Act::Observe if step.place.as_deref() == Some(ROLES) => Some(Residue::DerivedUnknown),
+        Act::RevokeDerived if step.place.is_some() => Some(Residue::Derived),
         Act::Disable => Some(Residue::NotFenced),
         Act::EndSessions => Some(Residue::Sessions),
         Act::RevokeDerived => Some(Residue::DerivedUnknown),

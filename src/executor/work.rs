@@ -31,6 +31,8 @@ const FULL_MS: i64 = 500;
 const LOOK_AGAIN: i64 = 5;
 /// How often a webhook is called in vain before the rotation goes on without it.
 const CALLS: u32 = 3;
+/// How often what a credential's holder may have become is looked at in vain before the case goes on without it.
+const LOOKS: u32 = 3;
 /// How long our own access is left alone after it was denied.
 const DENIED_MS: i64 = 5_000;
 /// Where cases rest that only a person or an event moves.
@@ -237,6 +239,9 @@ impl Work<'_> {
 
     async fn perform(&mut self, index: usize) -> Result<Next, Stop> {
         if let Err(reason) = self.guard().await? {
+            if reason == HoldReason::Observe {
+                self.look_ahead(index).await?;
+            }
             return self.hold(reason).await;
         }
         let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
@@ -292,6 +297,7 @@ impl Work<'_> {
                     self.messages.push(outcome::copied(self.case(), &output, copy, self.now()));
                 }
                 self.push(Record::Succeeded { step: index, output })?;
+                self.say_derived(&step);
                 Ok(Next::Go)
             }
             Err(failure) if failure.kind == FailureKind::Gone && step.act.wants_gone() => {
@@ -299,6 +305,40 @@ impl Work<'_> {
                 Ok(Next::Go)
             }
             Err(failure) => self.failed(index, &step, connector.as_ref(), failure).await,
+        }
+    }
+
+    /// Where nothing may be done: what it would have reached is looked at all the same, once for each plan. What cannot be
+    /// looked at is not known.
+    async fn look_ahead(&mut self, from: usize) -> Result<(), Stop> {
+        let steps = self.case().state.plan.as_ref().map_or(0, |plan| plan.steps.len());
+        for index in from..steps {
+            let Some((step, connector)) = self.connector(index) else { continue };
+            let known = self.case().state.observed.iter().any(|(looked, _)| *looked == index);
+            if step.act != Act::Observe || !step.optional || known {
+                continue;
+            }
+            let Some(place) = self.place(&step).await else { return Ok(()) };
+            let started = self.parts.clock.monotonic_ms();
+            let answer = within(connector.as_ref(), connector.observe(&self.subject(&step, None))).await;
+            drop(place);
+            self.measured(&step, answer.as_ref().err(), started);
+            match answer {
+                Ok(seen) => self.push(Record::Observed { step: index, seen })?,
+                Err(failure) => {
+                    info!(step = step.act.as_str(), system = step.system, note = failure.note, "not looked at")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A role's sessions are denied: those of others as well, and that is said.
+    fn say_derived(&self, step: &Step) {
+        let role = step.place.as_deref().filter(|_| step.act == Act::RevokeDerived);
+        let known = self.case().state.derived.as_ref().zip(role).and_then(|(derived, role)| derived.role(role));
+        if let Some(role) = known {
+            warn!(role = role.name, others = %role.others, "a role's sessions are denied, those that others opened as well");
         }
     }
 
@@ -373,7 +413,8 @@ impl Work<'_> {
     async fn look_again(&mut self) -> Result<bool, Stop> {
         let looks: Vec<usize> = match &self.case().state.plan {
             Some(plan) => {
-                plan.steps.iter().enumerate().filter(|(_, s)| s.act == Act::Observe).map(|(i, _)| i).collect()
+                let is_look = |s: &Step| s.act == Act::Observe && !s.optional;
+                plan.steps.iter().enumerate().filter(|(_, s)| is_look(s)).map(|(i, _)| i).collect()
             }
             None => return Ok(false),
         };
@@ -409,15 +450,20 @@ impl Work<'_> {
         self.push(Record::Failed { step: index, failure: kind, note: failure.note })?;
         let calls = step.act == Act::Notify;
         // Who is to be told keeps nothing alive by not listening.
-        let final_no = matches!(kind, FailureKind::Denied | FailureKind::Refused)
-            || (calls && self.case().state.attempts >= CALLS);
-        if step.optional && final_no && step.act.has_effect() {
+        let attempts = self.case().state.attempts;
+        let final_no = if step.act == Act::Observe {
+            // While our own access is denied nothing else goes on either.
+            kind == FailureKind::Refused || attempts >= LOOKS
+        } else {
+            matches!(kind, FailureKind::Denied | FailureKind::Refused) || (calls && attempts >= CALLS)
+        };
+        if step.optional && final_no {
             match step.act {
                 Act::Copy => self.parts.metrics.alarm(Alarm::CopyNotUpdated),
                 Act::Notify => self.parts.metrics.alarm(Alarm::NotNotified),
                 _ => {}
             }
-            self.push(Record::Skipped { step: index, residue: connector::plan::residue_of(step.act) })?;
+            self.push(Record::Skipped { step: index, residue: connector::plan::residue_of(step) })?;
             return Ok(Next::Go);
         }
         // It cannot be used any more; what it owns must be taken over by a person before it can be removed.
@@ -631,6 +677,7 @@ impl Work<'_> {
             run: case.directive.run.clone(),
             key,
             rescope: Rescope::of(case),
+            place: step.place.clone(),
             message: rotation
                 .as_ref()
                 .filter(|_| step.act == Act::Notify)

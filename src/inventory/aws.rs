@@ -1,6 +1,6 @@
 //! Lists the access keys of an account's users, one user after another, at a pace that leaves IAM to others. What was listed
 //! is said at once: that a key was not listed says nothing. What denied sessions and has nothing left to deny is said as well:
-//! IAM is the memory of it, so that no process needs one.
+//! IAM is the memory of it, on users and on the roles that a rule names, so that no process needs one.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -64,6 +64,19 @@ pub async fn scan(account: &Account, per_second: NonZeroU32, out: &mpsc::Sender<
                     return scan;
                 }
             }
+        }
+    }
+    for role in account.cut_roles() {
+        limit.until_ready().await;
+        match account.over_at(role).await {
+            Ok(over) if over.is_empty() => {}
+            Ok(over) => {
+                if out.send(Held { over, ..Held::default() }).await.is_err() {
+                    scan.partial = true;
+                    return scan;
+                }
+            }
+            Err(failure) => fault(&mut scan, role, &failure),
         }
     }
     scan

@@ -109,10 +109,15 @@ fn disabled(state: &State) -> Option<(&'static str, String)> {
     let plan = state.plan.as_ref()?;
     let ends = plan.find(Act::EndSessions)?;
     let at = plan.steps.get(ends)?.system.clone();
+    let rest = plan.steps.get(state.step..).unwrap_or_default();
+    let cuts = rest.iter().any(|step| step.act == Act::RevokeDerived);
     let what = match state.current()?.act {
         Act::Disable if state.in_doubt => "the key may be disabled, its user's sessions are open",
         Act::EndSessions if state.fenced => "the key is disabled, its user's sessions may be open",
         Act::EndSessions => "the key is gone, its user's sessions may be open",
+        Act::Observe | Act::RevokeDerived if state.step > ends && cuts => {
+            "the key is disabled or gone, sessions of roles that its user assumed may be open"
+        }
         _ => return None,
     };
     Some((what, at))

@@ -3,8 +3,6 @@
 //! All of IAM's own words in one list, and the access keys of the users with their last use. What services, resource policies
 //! (of buckets, keys, secrets) and other accounts allow is not looked at.
 
-pub mod document;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
@@ -12,11 +10,12 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use super::{Fact, Node, NodeKind, Reading, Via};
 use crate::case::record::FailureKind;
+use crate::connector::aws::assume;
 use crate::connector::aws::authorizations::{Authorizations, Document, Holder, Used};
+use crate::connector::aws::document::{self, Allow, allows};
 use crate::connector::aws::{Account, Listed};
 use crate::connector::recipe::SECRETS_MANAGER;
 use crate::credential::{CredentialId, Kind};
-use document::{Allow, allows};
 
 /// Calls per second: IAM serves a whole account's tools from one budget.
 pub const PER_SECOND: u32 = 10;
@@ -166,7 +165,10 @@ impl Making<'_> {
             .roles
             .iter()
             // Who is not named by the role itself needs a policy, and the role must trust the account.
-            .filter(|(arn, (_, trust))| trusts_account(trust) && all.iter().any(|one| one.on("sts:assumerole", arn)))
+            .filter(|(arn, (_, trust))| {
+                assume::trusts_account(trust, assume::account_of(arn))
+                    && all.iter().any(|one| one.on("sts:assumerole", arn))
+            })
             .map(|(_, (node, _))| node.clone())
             .collect();
         for role in assumed {
@@ -200,7 +202,7 @@ impl Making<'_> {
         let named: Vec<Node> = self
             .roles
             .values()
-            .filter(|(_, trust)| trust.iter().any(|one| one.principals.contains(&holder.arn)))
+            .filter(|(_, trust)| what != "group" && assume::names(trust, &holder.arn))
             .map(|(role, _)| role.clone())
             .collect();
         for role in named {
@@ -236,11 +238,4 @@ fn reaches(pattern: &str, arn: &str, secret: &str) -> bool {
     }
     let ending = format!("{secret}-AbCdEf");
     rest == secret || document::fits(rest, &ending)
-}
-
-fn trusts_account(trust: &[Allow]) -> bool {
-    let whole = |arn: &String| {
-        arn == "*" || arn.ends_with(":root") || (arn.len() == 12 && arn.bytes().all(|b| b.is_ascii_digit()))
-    };
-    trust.iter().any(|one| one.principals.iter().any(whole))
 }

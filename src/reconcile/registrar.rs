@@ -113,6 +113,7 @@ impl Registrar {
             rotation: None,
             rescope: None,
             message: None,
+            place: None,
         };
         match connector.observe(&subject).await {
             Ok(seen) if seen.presence == Presence::Unclear => (seen, Some(at_ms + AGAIN_MS)),

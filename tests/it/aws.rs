@@ -7,6 +7,7 @@ pub mod proxy;
 mod quota;
 mod reach;
 mod report;
+mod roles;
 mod secrets;
 mod sessions;
 mod users;
@@ -62,6 +63,9 @@ pub struct Moto {
     /// Secrets Manager, as the administrator sees it.
     pub secrets: aws_sdk_secretsmanager::Client,
     own: Key,
+    /// Where it listens itself, and who administers it.
+    port: u16,
+    admin: Key,
     pub proxy: Proxy,
 }
 
@@ -124,15 +128,19 @@ impl Moto {
         let own = made_user(&root, "curfew/curfew", Some(&policy("curfew.json"))).await;
         let may = root.put_user_policy().user_name("curfew").policy_name("secrets");
         may.policy_document(policy("secrets.json")).send().await.unwrap();
-        for (name, file) in
-            [("keys", "rotates-keys.json"), ("lifts", "lifts.json"), ("rotations", "rotates-itself.json")]
-        {
+        for (name, file) in [
+            ("keys", "rotates-keys.json"),
+            ("lifts", "lifts.json"),
+            ("rotations", "rotates-itself.json"),
+            ("roles", "roles.json"),
+            ("cuts", "cuts-roles.json"),
+        ] {
             let may = root.put_user_policy().user_name("curfew").policy_name(name).policy_document(policy(file));
             may.send().await.unwrap();
         }
         let secrets = aws_sdk_secretsmanager::Client::new(&config(port, &admin));
         let proxy = Proxy::to(port).await;
-        Self { child, _folder: folder, root, secrets, own, proxy }
+        Self { child, _folder: folder, root, secrets, own, port, admin, proxy }
     }
 
     /// How Curfew logs in, through the proxy.

@@ -83,6 +83,7 @@ async fn vault_says_why_it_did_not_drop_a_user() {
             rotation: None,
             rescope: None,
             message: None,
+            place: None,
         };
         let failure = vault.perform(Act::Revoke, &subject).await.unwrap_err();
         assert_eq!(failure.kind, kind, "{revocation:?}: {failure}");

@@ -72,6 +72,7 @@ fn about(principal: &str) -> Subject {
         rotation: None,
         rescope: None,
         message: None,
+        place: None,
     }
 }
 

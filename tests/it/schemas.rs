@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use curfew::case::derived::{Derived, MOST_ROLES, Others, Role, Says};
 use curfew::case::record::{KilledBy, Level, Observation, Residue, UnknownWhy, Verdict};
 use curfew::case::state::{Phase, State};
 use curfew::case::{Action, Case, Directive, HoldReason, Trigger, Urgency};
@@ -266,6 +267,7 @@ fn each_outcome_is_as_its_schema_says() {
     let residue = vec![
         Residue::Sessions,
         Residue::DerivedUnknown,
+        Residue::Derived,
         Residue::NotFenced,
         Residue::CleanupPending,
         Residue::OldValueStored,
@@ -316,6 +318,43 @@ fn each_outcome_is_as_its_schema_says() {
     bare.traceparent = None;
     bare.state.observed.clear();
     holds(&validator, &sent(&outcome::closed(&bare, &Verdict::NotFound, BROKER_MS)));
+}
+
+/// As long as it may be.
+fn derived(name: &str) -> Derived {
+    let role = |n: usize| Role {
+        name: name.to_owned(),
+        lasts_ms: 3_600_000,
+        by: if n == 0 { Says::Role } else { Says::Limit },
+        others: Others { count: u32::MAX, at_least: n > 0 },
+        denied_ms: (n == 0).then_some(BROKER_MS),
+    };
+    Derived { roles: (0..MOST_ROLES).map(role).collect(), more: u32::MAX, whole: false }
+}
+
+#[test]
+fn what_outlives_a_credential_is_told_with_its_end() {
+    let mut case = a_case();
+    case.state.series.last_ms = Some(BROKER_MS);
+    let dead =
+        Verdict::Dead { level: Level::Issuer, at_ms: BROKER_MS, sightings: 1, by: KilledBy::Curfew, residue: vec![] };
+    case.state.derived = Some(derived("arn:aws:iam::123456789012:role/ci/deploy"));
+    let event = sent(&outcome::closed(&case, &dead, BROKER_MS));
+    holds(&validator("outcome"), &event);
+    let role = &event["data"]["derived"]["roles"][0];
+    assert_eq!(role["over_at"], "2026-09-01T11:00:00.000Z", "an hour after it was last seen refused: {role}");
+    assert_eq!((&role["denied_before"], &role["lasts_by"]), (&"2026-09-01T10:00:00.000Z".into(), &"role".into()));
+    assert!(event["data"]["derived"]["roles"][1]["denied_before"].is_null());
+    let event = sent(&outcome::closed(&case, &Verdict::NotFound, BROKER_MS));
+    holds(&validator("outcome"), &event);
+    assert!(event["data"]["derived"]["roles"][0]["over_at"].is_null(), "nobody knows when its last session was opened");
+    holds(&validator("credential.state"), &sent(&outcome::standing(&case, BROKER_MS)));
+    // None is another answer than none that is known.
+    case.state.derived = Some(Derived { whole: true, ..Derived::default() });
+    let event = sent(&outcome::closed(&case, &dead, BROKER_MS));
+    assert_eq!(event["data"]["derived"], serde_json::json!({"roles": [], "more": 0, "whole": true}));
+    case.state.derived = None;
+    assert!(sent(&outcome::closed(&case, &dead, BROKER_MS))["data"].get("derived").is_none());
 }
 
 #[test]
@@ -463,6 +502,7 @@ fn no_body_outgrows_what_intermediaries_forward() {
     case.principal = Some(long.clone());
     case.system.clone_from(&long);
     case.traceparent = Some(long.clone());
+    case.state.derived = Some(derived(&long));
     case.state.observed =
         (0..100).map(|i| (i, Observation { request_id: Some(long.clone()), ..Observation::default() })).collect();
     let body = outcome::envelope(&outcome::standing(&case, i64::MAX), place(i64::MAX, None), i64::MAX);

@@ -105,6 +105,7 @@ fn subject(identity: &impl Identity, cutting: Cutting) -> Subject {
         rotation: None,
         rescope: Some(Rescope { cut, cutting, gives: false }),
         message: None,
+        place: None,
     }
 }
 

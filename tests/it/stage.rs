@@ -398,6 +398,9 @@ impl<B: Between> Connector for Wrapped<B> {
     fn settle(&self) -> Settle {
         self.inner.settle()
     }
+    fn cut_roles(&self) -> Option<&[String]> {
+        self.inner.cut_roles()
+    }
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
         self.between.observe(self.inner.as_ref(), subject).await
     }

@@ -162,6 +162,7 @@ pub fn about(kind: Kind, id: &str) -> Subject {
         rotation: None,
         rescope: None,
         message: None,
+        place: None,
     }
 }
 

@@ -21,6 +21,12 @@ fn an_account_is_a_target_and_a_realm_of_its_own() {
     let (_, aws) = config.accounts().next().unwrap();
     assert_eq!(aws.credentials_file.as_deref(), Some(Path::new("/etc/curfew/own")));
     assert_eq!(aws.endpoint.as_deref(), Some("http://127.0.0.1:5000"));
+    assert_eq!(aws.cut_roles, Vec::<String>::new(), "no role is touched where no rule names it");
+    let role = "arn:aws:iam::012345678901:role/ci/deploy";
+    let config = parse(&ACCOUNT.replace("users:", &format!("cut_roles: [\"{role}\"], users:"))).unwrap();
+    assert_eq!(config.accounts().next().unwrap().1.cut_roles, [role]);
+    let twice = ACCOUNT.replace("users:", &format!("cut_roles: [\"{role}\", \"{role}\"], users:"));
+    assert!(parse(&twice).is_err(), "each once");
     assert_eq!(aws.quota_percent, 96, "four percent are left to who is not counted here");
 }
 
@@ -34,6 +40,16 @@ fn what_is_wrong_with_an_account_is_said() {
         ("[ci/, alone]", "[ci/../admin]", "opt-in"),
         ("users:", "endpoint: \"https://iam.amazonaws.com\", users:", "loopback"),
         ("users:", "endpoint: \"http://u:p@127.0.0.1\", users:", "loopback"),
+        ("users:", "cut_roles: [deploy], users:", "whole ARN"),
+        ("users:", "cut_roles: [\"arn:aws:iam::012345678901:role/*\"], users:", "no patterns"),
+        ("users:", "cut_roles: [\"arn:aws:iam::012345678901:role/ci/\"], users:", "no patterns"),
+        ("users:", "cut_roles: [\"arn:aws:iam::999999999999:role/deploy\"], users:", "of this account"),
+        ("users:", "cut_roles: [\"arn:aws:iam::012345678901:user/deploy\"], users:", "roles"),
+        (
+            "users:",
+            "cut_roles: [\"arn:aws:iam::012345678901:role/aws-service-role/x.amazonaws.com/y\"], users:",
+            "AWS's own",
+        ),
         ("users:", "timeout: 0s, users:", "longer than 0"),
         ("users:", "quota_percent: 0, users:", "1 to 100"),
         ("users:", "quota_percent: 101, users:", "1 to 100"),

@@ -86,7 +86,7 @@ fn of_code(code: Option<&str>, status: u16, after_ms: Option<i64>, doubt: Failur
         }
         Some("LimitExceeded" | "LimitExceededException") => return Meaning::Full,
         Some("UnmodifiableEntity" | "UnmodifiableEntityException") => {
-            (FailureKind::Refused, "a service of AWS owns this user")
+            (FailureKind::Refused, "a service of AWS owns this user or role")
         }
         // Something before AWS answers.
         None => (doubt, "the answer is none of AWS's"),
@@ -108,7 +108,7 @@ fn after_ms(answer: &HttpResponse) -> Option<i64> {
 
 /// What it means for a call that there is no room.
 pub fn full() -> Failure {
-    let note = "one of AWS's quotas leaves no room: of the user's policies, or the secret's versions";
+    let note = "one of AWS's quotas leaves no room: of the user's or the role's policies, or the secret's versions";
     Failure::new(FailureKind::Refused, note)
 }
 

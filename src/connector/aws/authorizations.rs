@@ -8,6 +8,8 @@ use crate::connector::Failure;
 
 /// Pages of the list, at the most.
 const PAGES: usize = 1_000;
+/// Of each so many entries, the most that IAM gives.
+const PAGE: i32 = 1_000;
 
 /// A policy document, percent-encoded as IAM hands it out, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +91,8 @@ impl Account {
         self.client.identity().await?;
         let (mut all, mut marker) = (Authorizations::default(), None);
         for _ in 0..PAGES {
-            let call = self.client.iam.get_account_authorization_details().set_marker(marker.take()).send();
+            let call = self.client.iam.get_account_authorization_details().max_items(PAGE);
+            let call = call.set_marker(marker.take()).send();
             let page = self.client.look("iam:GetAccountAuthorizationDetails", call).await?.ok_or_else(answers::odd)?;
             for user in page.user_detail_list() {
                 all.users.push(Holder {

@@ -31,6 +31,8 @@ const IDENTITY: &str = "sts:GetCallerIdentity";
 pub struct Identity {
     /// `<path><name>` of our own user; `None`: a role's session.
     pub user: Option<String>,
+    /// The name of the role, where it is one's session.
+    pub role: Option<String>,
 }
 
 /// IAM, Secrets Manager and STS, by one login.
@@ -122,7 +124,8 @@ impl Client {
         if name::is_root(arn) {
             return denied("our login is the account's root: Curfew never works as root");
         }
-        let identity = Identity { user: name::user_of(arn).map(str::to_owned) };
+        let (user, role) = (name::user_of(arn).map(str::to_owned), name::role_of(arn).map(str::to_owned));
+        let identity = Identity { user, role };
         *self.lock() = Some((Instant::now(), identity.clone()));
         Ok(identity)
     }

@@ -55,6 +55,18 @@ pub fn user_of(arn: &str) -> Option<&str> {
     rest.strip_prefix("user/").filter(|_| arn.split(':').nth(2) == Some("iam"))
 }
 
+/// The name of the role in the ARN of a caller: of a user none. Its path is not told.
+pub fn role_of(arn: &str) -> Option<&str> {
+    let rest = arn.splitn(6, ':').nth(5)?;
+    let rest = rest.strip_prefix("assumed-role/").filter(|_| arn.split(':').nth(2) == Some("sts"))?;
+    rest.split('/').next()
+}
+
+/// The name without the path, of a user or a role: IAM's calls take it.
+pub fn last(full: &str) -> &str {
+    full.rsplit('/').next().unwrap_or(full)
+}
+
 /// Whether the ARN of a caller is the account itself.
 pub fn is_root(arn: &str) -> bool {
     arn.splitn(6, ':').nth(5) == Some("root")
@@ -103,6 +115,9 @@ mod tests {
         assert_eq!(user_of("arn:aws:iam::123456789012:user/ci/bot"), Some("ci/bot"));
         assert_eq!(user_of("arn:aws-cn:iam::123456789012:user/bot"), Some("bot"));
         assert_eq!(user_of("arn:aws:sts::123456789012:assumed-role/curfew/i-1"), None);
+        assert_eq!(role_of("arn:aws:sts::123456789012:assumed-role/curfew/i-1"), Some("curfew"));
+        assert_eq!(role_of("arn:aws:iam::123456789012:user/ci/bot"), None);
+        assert_eq!((last("ci/build/deployer"), last("deployer")), ("deployer", "deployer"));
         assert!(is_root("arn:aws:iam::123456789012:root"));
         assert!(!is_root("arn:aws:iam::123456789012:user/root"));
     }

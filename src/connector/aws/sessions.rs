@@ -9,10 +9,11 @@
 //! no session can be left that it denies, it is taken off, if it is as it was written: what a person changed is a person's.
 //!
 //! It cuts all sessions of the user that are older than that moment, not only those of the one key: nothing tells them
-//! apart. It does not reach the sessions of roles that the user assumed: those are the role's.
+//! apart. It does not reach the sessions of roles that the user assumed: those are the role's. On a role that a rule names the
+//! same policy denies those, whoever opened them; whose key it was put for stands in it, since nothing else there says so.
 //!
 //! Facts: <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_disable-perms.html>;
-//! `GetSessionToken`: 36 hours at the most; `GetFederationToken`: the same.
+//! `GetSessionToken`: 36 hours at the most; `GetFederationToken`: the same; `AssumeRole`: 12 hours.
 
 use serde_json::{Value, json};
 
@@ -22,6 +23,12 @@ use super::name::KeyName;
 const PREFIX: &str = "curfew-sessions-";
 /// The longest life of a session of a user, and what clocks may differ.
 const LONGEST_MS: i64 = 36 * 3_600_000 + 600_000;
+/// The same of a role.
+const LONGEST_OF_ROLE_MS: i64 = 12 * 3_600_000 + 600_000;
+/// What the one statement is called.
+const SID: &str = "CurfewSessions";
+/// On a role: before the user whose key it is of, in hexadecimal, since a `Sid` has letters and digits.
+const SID_OF: &str = "CurfewSessionsOf";
 
 /// What the policy of a key is called.
 pub fn name(key: &KeyName) -> String {
@@ -33,24 +40,52 @@ pub fn key_of(user: &str, policy: &str) -> Option<KeyName> {
     KeyName::new(user, policy.strip_prefix(PREFIX)?)
 }
 
+/// Whether a policy may be one of ours, by its name.
+pub fn is_ours(policy: &str) -> bool {
+    policy.starts_with(PREFIX)
+}
+
 /// From when on a policy denies nothing any more, by its document. `None`: it is not as we write it.
 pub fn over_ms(document: &str) -> Option<i64> {
+    Some(cut_ms(document, SID)?.saturating_add(LONGEST_MS))
+}
+
+/// The key that a policy on a role is of, and from when on it denies nothing any more. `None`: it is not as we write it.
+pub fn of_role(policy: &str, document: &str) -> Option<(KeyName, i64)> {
+    let said: Value = serde_json::from_str(document).ok()?;
+    let sid = said["Statement"][0]["Sid"].as_str()?;
+    let user = String::from_utf8(hex::decode(sid.strip_prefix(SID_OF)?).ok()?).ok()?;
+    let key = key_of(&user, policy)?;
+    Some((key, cut_ms(document, sid)?.saturating_add(LONGEST_OF_ROLE_MS)))
+}
+
+/// The moment before which a document as we write it denies.
+fn cut_ms(document: &str, sid: &str) -> Option<i64> {
     let said: Value = serde_json::from_str(document).ok()?;
     let cut = said["Statement"][0]["Condition"]["DateLessThan"]["aws:TokenIssueTime"].as_str()?;
     let cut_ms = cut.parse::<jiff::Timestamp>().ok()?.as_millisecond();
     // A second was added when it was written.
-    let own: Value = serde_json::from_str(&policy(cut_ms.checked_sub(1)?)?).ok()?;
-    (said == own).then(|| cut_ms.saturating_add(LONGEST_MS))
+    let own: Value = serde_json::from_str(&written(sid, cut_ms.checked_sub(1)?)?).ok()?;
+    (said == own).then_some(cut_ms)
 }
 
-/// Denies all sessions that were issued before `cut_ms`. `None`: that is no time.
+/// Denies all sessions of a user that were issued before `cut_ms`. `None`: that is no time.
 pub fn policy(cut_ms: i64) -> Option<String> {
+    written(SID, cut_ms)
+}
+
+/// The same of a role, because of this key.
+pub fn role_policy(key: &KeyName, cut_ms: i64) -> Option<String> {
+    written(&format!("{SID_OF}{}", hex::encode(key.user())), cut_ms)
+}
+
+fn written(sid: &str, cut_ms: i64) -> Option<String> {
     // IAM compares whole seconds: a session of the last one is meant as well.
     let cut = jiff::Timestamp::from_second(cut_ms.div_euclid(1_000).saturating_add(1)).ok()?;
     let policy = json!({
         "Version": "2012-10-17",
         "Statement": [{
-            "Sid": "CurfewSessions",
+            "Sid": sid,
             "Effect": "Deny",
             "Action": "*",
             "Resource": "*",
@@ -93,6 +128,25 @@ mod tests {
         ] {
             assert_ne!(changed, written);
             assert_eq!(over_ms(&changed), None, "{changed}");
+        }
+    }
+
+    #[test]
+    fn on_a_role_it_says_whose_key_it_is_of() {
+        let (key, at_ms) = (KeyName::new("ci/build+x/bot_1", "AKIAIOSFODNN7EXAMPLE").unwrap(), 1_764_188_100_250);
+        let written = role_policy(&key, at_ms).unwrap();
+        let over_ms_of_role = 1_764_188_101_000 + 12 * 3_600_000 + 600_000;
+        assert_eq!(of_role(&name(&key), &written), Some((key.clone(), over_ms_of_role)));
+        assert!(is_ours(&name(&key)) && !is_ours("their-own"));
+        assert_eq!(over_ms(&written), None, "it is none of a user's");
+        assert_eq!(of_role(&name(&key), &policy(at_ms).unwrap()), None, "nor the other way round");
+        assert_eq!(of_role("their-own", &written), None);
+        let sid = serde_json::from_str::<Value>(&written).unwrap()["Statement"][0]["Sid"].as_str().unwrap().to_owned();
+        assert!(sid.bytes().all(|b| b.is_ascii_alphanumeric()), "as IAM asks of it: {sid}");
+        for changed in
+            [written.replace("\"*\"", "\"s3:*\""), written.replace(&sid, "CurfewSessionsOf61"), "{}".to_owned()]
+        {
+            assert_ne!(of_role(&name(&key), &changed), Some((key.clone(), over_ms_of_role)), "{changed}");
         }
     }
 

@@ -16,7 +16,7 @@ use aws_sdk_iam::operation::RequestId as _;
 use aws_sdk_iam::types::StatusType;
 use secrecy::SecretString;
 
-use super::name::KeyName;
+use super::name::{KeyName, last};
 use super::{Account, Listed, MOST_KEYS};
 use crate::case::plan::Act;
 use crate::case::record::{Answer, FailureKind, Generation, Level, Observation, Output, Presence, Residue, Sighting};
@@ -70,6 +70,11 @@ fn going(rotation: &Rotation) -> Vec<&str> {
 impl UserKeys {
     fn key(user: &str, id: &str) -> Result<KeyName, Failure> {
         KeyName::new(user, id).ok_or_else(|| refused("what stands beside the stored value is no access key id"))
+    }
+
+    /// A policy is called after one of the keys that go: what it cuts is all of the user's.
+    fn of_going(rotation: &Rotation, user: &str) -> Result<KeyName, Failure> {
+        Self::key(user, going(rotation).first().copied().unwrap_or(ANY_KEY))
     }
 
     /// The user's keys, where it is ours to touch and still stands at its path.
@@ -327,11 +332,6 @@ fn named(user: Option<String>) -> Option<Generation> {
     Some(Generation { version: 0, user })
 }
 
-/// The name without the path: IAM's calls take it.
-fn last(user: &str) -> &str {
-    user.rsplit('/').next().unwrap_or(user)
-}
-
 #[async_trait]
 impl Connector for UserKeys {
     fn name(&self) -> &'static str {
@@ -354,23 +354,31 @@ impl Connector for UserKeys {
         self.0.quotas()
     }
 
+    fn cut_roles(&self) -> Option<&[String]> {
+        Some(self.0.cut_roles())
+    }
+
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
-        let (_, user) = rotation(subject)?;
+        let (rotation, user) = rotation(subject)?;
+        if let Some(place) = &subject.place {
+            return self.0.observe_derived(&Self::of_going(rotation, user)?, place).await;
+        }
         self.0.within(FailureKind::Unavailable, self.look(user)).await
     }
 
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
         let (rotation, user) = rotation(subject)?;
         let doubt = FailureKind::Unknown;
+        if let Some(role) = &subject.place {
+            return self.0.perform_derived(act, &Self::of_going(rotation, user)?, role).await;
+        }
         match act {
             Act::Create => self.0.within(doubt, self.create(rotation, user)).await,
             // It lets in from the moment on at which IAM made it. From now it is ours to take back.
             Act::Set => Ok(Output { done_ms: Some(self.0.clock.wall_ms()), ..Output::default() }),
             Act::Disable => self.0.within(doubt, self.disable(rotation, user)).await,
             Act::EndSessions => {
-                // The policy is called after one of the keys that go: what it cuts is all of the user's.
-                let id = going(rotation).first().copied().unwrap_or(ANY_KEY);
-                let name = Self::key(user, id)?;
+                let name = Self::of_going(rotation, user)?;
                 self.0.within(doubt, self.0.deny_sessions(&name)).await
             }
             Act::Destroy => self.0.within(doubt, self.destroy(rotation, user)).await,

@@ -53,8 +53,14 @@ fn state(recipe: &Recipe) -> State {
 
 /// What is done, in order: `store` where the store does it.
 fn acts(action: Action, recipe: &Recipe, state: &State) -> Vec<String> {
-    let parts =
-        Parts { kind: Kind::PostgresRole, issuer: TARGET, target: None, recipe: Some((recipe, STORE)), scope: None };
+    let parts = Parts {
+        kind: Kind::PostgresRole,
+        issuer: TARGET,
+        target: None,
+        recipe: Some((recipe, STORE)),
+        scope: None,
+        cut_roles: None,
+    };
     let plan = compose(action, parts, state).unwrap();
     assert!(plan.is_sound());
     let named = |step: &Step| format!("{}{}", if step.connector == STORE.0 { "store " } else { "" }, step.act.as_str());
@@ -98,10 +104,59 @@ fn what_aws_gave_the_target_is_not_taken_back_by_us() {
     assert_eq!(acts(Action::Contain, &one, &spent), ["store discard"]);
 }
 
+fn of_key(cut_roles: &[String]) -> Parts<'_> {
+    let issuer = ("aws-access-key", "aws");
+    Parts { kind: Kind::AwsAccessKey, issuer, target: None, recipe: None, scope: None, cut_roles: Some(cut_roles) }
+}
+
+/// Acts, with the place where it has one.
+fn placed(plan: &Plan) -> Vec<String> {
+    let place = |step: &Step| step.place.as_ref().map(|place| format!(" {place}")).unwrap_or_default();
+    plan.steps.iter().map(|step| format!("{}{}", step.act.as_str(), place(step))).collect()
+}
+
+#[test]
+fn what_a_key_s_user_may_have_become_is_looked_at_and_only_named_roles_are_cut() {
+    let any = state(&recipe(Users::One("a".to_owned()), &[]));
+    let of = |action, roles: &[String]| placed(&compose(action, of_key(roles), &any).unwrap());
+    assert_eq!(of(Action::Revoke, &[]), ["observe", "disable", "end_sessions", "observe roles", "prove"]);
+    let roles = ["r1".to_owned(), "r2".to_owned()];
+    let cuts =
+        ["observe", "disable", "end_sessions", "observe roles", "revoke_derived r1", "revoke_derived r2", "prove"];
+    assert_eq!(of(Action::Revoke, &roles), cuts, "the key first");
+    let lifts = ["observe", "observe r1", "observe r2", "lift", "lift r1", "lift r2", "prove"];
+    assert_eq!(of(Action::Verify, &roles), lifts);
+    let plan = compose(Action::Revoke, of_key(&roles), &any).unwrap();
+    assert!(plan.is_sound() && plan.steps[2..6].iter().all(|step| step.optional), "none of it keeps the key alive");
+    assert_eq!(residue_of(&plan.steps[3]), Some(Residue::DerivedUnknown));
+    assert_eq!(residue_of(&plan.steps[4]), Some(Residue::Derived));
+    let verify = compose(Action::Verify, of_key(&roles), &any).unwrap();
+    assert_eq!(residue_of(&verify.steps[1]), None);
+}
+
+#[test]
+fn a_contained_key_s_roles_are_cut_before_another_key_is_made_and_a_rolled_over_one_s_are_not() {
+    let roles = ["r1".to_owned()];
+    let mut stored = recipe(Users::Keys("ci/bot".to_owned()), &[]);
+    stored.place.keeper = Keeper::Kv;
+    let any = state(&stored);
+    let issuer = ("aws-user", "aws");
+    let recipe = Some((&stored, STORE));
+    let parts = Parts { kind: Kind::AwsUser, issuer, target: None, recipe, scope: None, cut_roles: Some(&roles) };
+    let of = |action| placed(&compose(action, parts, &any).unwrap());
+    let cuts = ["disable", "end_sessions", "observe roles", "revoke_derived r1"].map(str::to_owned);
+    for action in [Action::Contain, Action::Revoke] {
+        let acts = of(action);
+        assert!(acts.windows(4).any(|some| some == cuts), "{acts:?}");
+        let at = |act: &str| acts.iter().position(|one| one == act);
+        assert!(at("create").is_none_or(|create| Some(create) > at("revoke_derived r1")), "{acts:?}");
+    }
+    assert!(!of(Action::Rollover).iter().any(|act| act.contains("r1") || act.contains("roles")));
+}
+
 #[test]
 fn a_look_at_a_dead_access_key_takes_its_policy_off() {
-    let parts =
-        Parts { kind: Kind::AwsAccessKey, issuer: ("aws-access-key", "aws"), target: None, recipe: None, scope: None };
+    let parts = of_key(&[]);
     let any = state(&recipe(Users::One("a".to_owned()), &[]));
     let plan = compose(Action::Verify, parts, &any).unwrap();
     let acts: Vec<&str> = plan.steps.iter().map(|step| step.act.as_str()).collect();
@@ -117,6 +172,7 @@ fn a_reduction_is_compared_before_it_is_proven_and_undone_by_what_it_took() {
         target: None,
         recipe: None,
         scope: Some(("postgres-scope", "appdb")),
+        cut_roles: None,
     };
     let mut state = state(&recipe(Users::One("etl".to_owned()), &[]));
     let acts = |plan: &Plan| plan.steps.iter().map(|step| step.act).collect::<Vec<_>>();

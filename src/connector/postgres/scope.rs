@@ -402,7 +402,7 @@ impl Connector for PostgresScope {
             let scope = self.scope(rescope, &roles).await?;
             Ok((roles, scope))
         };
-        let (roles, scope) = within(self.whole(), FailureKind::Unavailable, call).await?;
+        let (roles, scope) = Box::pin(within(self.whole(), FailureKind::Unavailable, call)).await?;
         Ok(Observation {
             presence: if roles.is_empty() { Presence::Gone } else { Presence::Present },
             at_ms,
@@ -419,11 +419,11 @@ impl Connector for PostgresScope {
             Act::Widen => true,
             _ => return Err(refused("this connector has no such step")),
         };
-        within(self.whole(), FailureKind::Unknown, self.change(subject, gives)).await
+        Box::pin(within(self.whole(), FailureKind::Unknown, self.change(subject, gives))).await
     }
 
     async fn pass(&self, _act: Act, subject: &Subject) -> Result<Gate, Failure> {
-        within(self.whole(), FailureKind::Unavailable, self.gate(subject)).await
+        Box::pin(within(self.whole(), FailureKind::Unavailable, self.gate(subject))).await
     }
 
     async fn probe(&self, subject: &Subject) -> Sighting {

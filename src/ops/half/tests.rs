@@ -141,6 +141,21 @@ fn a_key_that_is_disabled_may_have_open_sessions() {
 }
 
 #[test]
+fn a_role_that_is_to_be_cut_may_have_open_sessions() {
+    let acts = [Act::Observe, Act::Disable, Act::EndSessions, Act::Observe, Act::RevokeDerived, Act::Prove];
+    let mut steps = acts.map(|act| step(act, "aws")).to_vec();
+    (steps[3].place, steps[4].place) = (Some("roles".into()), Some("r".into()));
+    let plan = Record::Planned { no: 1, plan: Plan { steps, pivot: 5, undoes: false } };
+    let with = |more: &[Record]| {
+        let records = [&[plan.clone(), saw(0), starts(1), done(1), starts(2), done(2)], more].concat();
+        half_made(&case(Kind::AwsAccessKey, "ci/bot/AKIAIOSFODNN7EXAMPLE", None, &records)).map(|half| half.what)
+    };
+    let open = Some("the key is disabled or gone, sessions of roles that its user assumed may be open");
+    assert_eq!((with(&[held()]), with(&[saw(3), held()])), (open, open));
+    assert_eq!(with(&[saw(3), starts(4), done(4), held()]), None, "only the proof is left");
+}
+
+#[test]
 fn one_effect_at_vault_has_no_half_state() {
     let plan = planned(&[(Act::Observe, "prod"), (Act::Revoke, "prod"), (Act::Prove, "prod")]);
     for kind in [Kind::VaultLease, Kind::VaultToken] {

@@ -50,7 +50,7 @@ fn finding(id: &str, validity: &str) -> Event {
     event(Type::FindingObserved, Data::FindingObserved(Box::new(data)))
 }
 
-async fn leaked(journal: &dyn Journal, victim: &Victim) {
+pub async fn leaked(journal: &dyn Journal, victim: &Victim) {
     record(journal, vec![registered(victim), finding(&victim.key.id, "active")]).await;
 }
 

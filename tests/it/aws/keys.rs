@@ -39,7 +39,7 @@ async fn one_key_is_disabled_its_users_sessions_are_denied_and_nothing_else_is_t
     assert_eq!((sight.answer, sight.control, sight.residue), (Answer::Refused, true, vec![Residue::Disabled]));
     let before_ms = clock::System::shared().wall_ms();
     let done = connector.perform(Act::EndSessions, &subject).await.unwrap();
-    assert_eq!(done.residue, [Residue::DerivedUnknown], "roles that it assumed are not the user's");
+    assert_eq!(done.residue, [], "what it became is looked at next");
     let denied = moto.denied(&victim).await.unwrap();
     let cut: jiff::Timestamp = denied["Statement"][0]["Condition"]["DateLessThan"]["aws:TokenIssueTime"]
         .as_str()
@@ -245,8 +245,9 @@ fn the_rights_in_deploy_are_those_that_are_used() {
         let all = policy["Statement"].as_array().unwrap().clone();
         all.iter().flat_map(|one| one["Action"].as_array().unwrap().clone()).collect::<Vec<_>>()
     };
-    let reads =
-        ["ListUsers", "GetUser", "ListAccessKeys", "ListUserPolicies", "GetUserPolicy"].map(|one| format!("iam:{one}"));
+    let reads = ["ListUsers", "GetUser", "ListAccessKeys", "ListUserPolicies", "GetUserPolicy"];
+    let reads = [&reads[..], &["ListRolePolicies", "GetRolePolicy"]].concat();
+    let reads: Vec<String> = reads.iter().map(|one| format!("iam:{one}")).collect();
     let secrets = ["secretsmanager:ListSecrets", "secretsmanager:GetSecretValue"].map(str::to_owned);
     assert_eq!(json!(of("inventory.json")), json!([&reads[..], &secrets].concat()), "nothing that changes anything");
     let looks = ["iam:ListAttachedUserPolicies", "iam:GetUserPolicy"];
@@ -254,6 +255,10 @@ fn the_rights_in_deploy_are_those_that_are_used() {
     let rights = json!([&acts[..], &looks].concat());
     assert_eq!(json!(of("curfew.json")), rights, "neither creates nor deletes");
     assert_eq!(json!(of("lifts.json")), json!(["iam:DeleteUserPolicy"]), "in a file of its own");
+    let looks = json!(["iam:GetAccountAuthorizationDetails", "iam:GetRole"]);
+    assert_eq!(json!(of("roles.json")), looks, "nothing that changes anything");
+    let cuts = json!(["iam:GetRole", "iam:GetRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy"]);
+    assert_eq!(json!(of("cuts-roles.json")), cuts, "in a file of its own");
     let replaces = json!(["iam:CreateAccessKey", "iam:DeleteAccessKey", "iam:GetAccessKeyLastUsed"]);
     assert_eq!(json!(of("rotates-keys.json")), replaces, "in a file of its own");
     let rights =

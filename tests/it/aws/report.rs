@@ -21,6 +21,18 @@ async fn a_key_that_gitleaks_finds_is_dead_and_no_secret_was_written() {
         moto.root.put_user_policy().user_name("reader").policy_name("own").policy_document(policy("inventory.json"));
     may.send().await.unwrap();
 
+    // What the user may become, of which a rule names one: who else may, says a policy with a shared secret in it.
+    let external = uuid::Uuid::new_v4().simple().to_string();
+    let account = format!("arn:aws:iam::{}:root", super::ACCOUNT);
+    let trust = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
+        "Principal": {"AWS": account}, "Condition": {"StringEquals": {"sts:ExternalId": external}}}]});
+    let made = moto.root.create_role().role_name("deploy").assume_role_policy_document(trust.to_string());
+    let role = made.send().await.unwrap().role().unwrap().arn().to_owned();
+    let assumes = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
+        "Resource": role, "Condition": {"StringEquals": {"sts:ExternalId": external}}}]});
+    let put = moto.root.put_user_policy().user_name(victim.name()).policy_name("assumes");
+    put.policy_document(assumes.to_string()).send().await.unwrap();
+
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
     private(home.join("own.aws"), &moto.own().file());
@@ -36,7 +48,7 @@ async fn a_key_that_gitleaks_finds_is_dead_and_no_secret_was_written() {
         "metrics": {"listen": format!("127.0.0.1:{metrics}")},
         "targets": [{"name": "aws-prod", "mode": "enforce", "aws": {
             "account": super::ACCOUNT, "region": super::REGION, "credentials_file": "own.aws",
-            "endpoint": moto.proxy.url(), "users": ["ci/"],
+            "endpoint": moto.proxy.url(), "users": ["ci/"], "cut_roles": [role],
             "inventory": {"credentials_file": "reader.aws", "every": "1s"},
         }}],
         "policy": {"findings": [{"when": {"detector": ["aws-access-token"]}, "then": "contain"}]},
@@ -93,19 +105,34 @@ async fn a_key_that_gitleaks_finds_is_dead_and_no_secret_was_written() {
     assert_eq!(moto.lets_in(&victim, &victim.key.id).await, Some(false));
     assert_eq!(moto.lets_in(&victim, &second.id).await, Some(true), "the user's other key");
     assert!(moto.denied(&victim).await.is_some());
-    let of_victim = |(_, of): &(String, String)| of.starts_with(victim.name());
+    let on = moto.root.list_role_policies().role_name("deploy").send().await.unwrap();
+    assert_eq!(on.policy_names(), [format!("curfew-sessions-{}", victim.key.id)]);
+    assert_eq!(verdict["residue"], json!(["disabled"]), "all that it opened is denied");
+    let (code, shown) = written.command(home, &["case", closed["case"]["id"].as_str().unwrap()]);
+    assert_eq!(code, Some(0));
+    let line = shown.lines().find(|line| line.starts_with("derived ")).unwrap_or_else(|| panic!("{shown}"));
+    for said in
+        [&*role, "its last session is over at", "others that may assume it: at least 1", "denied what was opened"]
+    {
+        assert!(line.contains(said), "{line}");
+    }
+    let of_victim = |(act, of): &(String, String)| act == "PutRolePolicy" || of.starts_with(victim.name());
     assert!(moto.proxy.changes().iter().all(of_victim), "{:?}", moto.proxy.changes());
 
     let page = reqwest::get(format!("http://127.0.0.1:{metrics}/metrics")).await.unwrap();
     written.put("metrics", &page.bytes().await.unwrap());
     assert_eq!(running.end(), Some(0));
     written.put("rows of curfew.db", &rows(&home.join("curfew.db")));
-    written.put("log", running.log().as_bytes());
+    let log = running.log();
+    let cut = log.lines().find(|line| line.contains("a role's sessions are denied")).expect("it is said");
+    assert!(cut.contains(&role) && cut.contains("at least 1"), "{cut}");
+    written.put("log", log.as_bytes());
     let secrets = [
         ("the leaked secret", &victim.key.secret),
         ("the other key's secret", &second.secret),
         ("Curfew's own secret", &moto.own().secret),
         ("the inventory's secret", &reader.key.secret),
+        ("what a trust policy shares", &external),
     ];
     let secrets: BTreeMap<String, String> = secrets.map(|(name, secret)| (name.to_owned(), secret.clone())).into();
     // The control: the scanner of secrets finds what the repository holds.

@@ -42,6 +42,7 @@ over_both! {
     a_deleted_key_that_iam_still_counts_is_waited_for,
     two_keys_that_the_list_showed_too_late_hold,
     a_finding_of_its_id_replaces_it,
+    the_role_of_a_contained_user_is_cut_before_it_has_another_key,
     who_cannot_work_with_the_new_key_gets_the_old_one_back,
     what_ends_amid_its_rotation_leaves_no_key,
     a_key_made_by_hand_before_the_first_try_is_left_alone,
@@ -364,6 +365,31 @@ async fn a_finding_of_its_id_replaces_it(store: Store) {
     course.assert_replaced("found").await;
     assert!(field.moto.denied(&course.victim).await.is_some(), "its sessions");
     assert!(case_of(journal.as_ref(), &course.victim.credential()).await.is_none(), "one case");
+}
+
+async fn the_role_of_a_contained_user_is_cut_before_it_has_another_key(store: Store) {
+    let field = Field::new().await;
+    let mut course = field.course(Action::Contain, Adoption::default()).await;
+    let arn = format!("arn:aws:iam::{ACCOUNT}:user/{}", course.victim.full);
+    let trust = json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Principal": {"AWS": arn}, "Action": "sts:AssumeRole"}]});
+    let name = unique("deploy");
+    let made = course.root.create_role().role_name(&name).assume_role_policy_document(trust.to_string()).send().await;
+    let role = made.unwrap().role().unwrap().arn().to_owned();
+    let settings = AwsSettings { cut_roles: vec![role.clone()], ..field.moto.settings() };
+    course.registry.add(aws::connect_users("aws", &settings, clock::System::shared()).await.unwrap());
+    let stage = Stage::new(store, course.registry.clone());
+    let journal = stage.open().await;
+    course.open_case(journal.as_ref()).await;
+    let line = stage.run_until_closed(&journal, &course.recipe.credential).await;
+    assert_dead(&line, "contained");
+    course.assert_replaced("contained").await;
+    let on = course.root.list_role_policies().role_name(&name).send().await.unwrap();
+    assert_eq!(on.policy_names(), [format!("curfew-sessions-{}", course.victim.key.id)]);
+    let derived = line.case.state.derived.unwrap();
+    assert!(derived.role(&role).unwrap().denied_ms.is_some() && derived.whole, "{derived:?}");
+    let at = |wanted: &str| field.moto.proxy.calls().iter().position(|(call, _)| call == wanted);
+    assert!(at("PutRolePolicy") < at("CreateAccessKey"), "in this order");
 }
 
 async fn who_cannot_work_with_the_new_key_gets_the_old_one_back(store: Store) {

@@ -233,6 +233,7 @@ impl<A> Life<A> {
             rotation: Some(self.rotation()),
             rescope: None,
             message: None,
+            place: None,
         }
     }
 

@@ -18,6 +18,10 @@ pub struct Allow {
     pub resources: Vec<String>,
     /// Of a trust policy: ARNs and account numbers of principals, `*` for everybody.
     pub principals: Vec<String>,
+    /// Of a trust policy: services of AWS.
+    pub services: Vec<String>,
+    /// Of a trust policy: identity providers, each of which knows many.
+    pub providers: Vec<String>,
     /// Only under conditions.
     pub conditional: bool,
 }
@@ -43,6 +47,8 @@ pub fn allows(encoded: &str) -> Option<Vec<Allow>> {
             Value::String(all) => vec![all.clone()],
             principal => words(&principal["AWS"]),
         },
+        services: words(&one["Principal"]["Service"]),
+        providers: words(&one["Principal"]["Federated"]),
         conditional: one["Condition"].is_object(),
     });
     Some(read.collect())
