@@ -6,6 +6,7 @@
 
 pub mod plan;
 pub mod record;
+pub mod said;
 mod series;
 pub mod state;
 pub mod turn;
