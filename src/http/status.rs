@@ -140,7 +140,7 @@ async fn case(State(page): State<Page>, Path(id): Path<String>) -> Response {
 
 async fn task(State(page): State<Page>, request: Request) -> Response {
     // Not axum's own reading, which leaves no path that is no UTF-8.
-    let path = request.uri().path().trim_start_matches("/status/tasks/");
+    let path = request.uri().path().strip_prefix("/status/tasks/").unwrap_or_default();
     let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).ok();
     let parts = path.split_once('/').and_then(|(tenant, run)| Some((decoded(tenant)?, decoded(run)?)));
     match parts {

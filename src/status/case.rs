@@ -57,7 +57,7 @@ fn what_next(case: &Case) -> Markup {
             h2 { @if next.waits { "Waits for a person" } @else if case.state.is_closed() { "Over" } @else { "Goes on by itself" } }
             p { (next.say) }
             @for (to, run) in &next.run { p { (to) ": " (words::command(run)) } }
-            p { "all of it: " (words::command(&format!("curfew case {}", case.id))) }
+            p { "in a terminal: " (words::command(&format!("curfew case {}", case.id))) }
         }
     }
 }
@@ -254,7 +254,7 @@ fn timeline(excerpt: &Excerpt) -> Markup {
             if let Record::Planned { plan: made, .. } = record {
                 plan = Some(made);
             }
-            let detail = html! { (words::whole(&said::record(record, plan).replace('_', " "))) };
+            let detail = html! { (words::whole(&said::record(record, plan))) };
             all.push(Moment { at_ms: *at_ms, what: record.name(), colour: colour(record), detail });
         }
         if gap == Some(*seq) {

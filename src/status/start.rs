@@ -31,7 +31,7 @@ pub fn body(board: &Board, now_ms: i64) -> Markup {
     let open: i64 = board.stats.cases.iter().map(|(_, n)| n).sum();
     let more = html! { a href="/status/cases" { "All " (words::number(open)) } };
     html! {
-        (banners(board, now_ms))
+        div.banners { (banners(board, now_ms)) }
         (headline(&board.stats))
         (tiles(board))
         div.columns {

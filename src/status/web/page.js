@@ -24,6 +24,11 @@
   };
   const relative = (away) => (away > 0 ? `in ${span(away)}` : `${span(-away)} ago`);
 
+  const selects = () => {
+    const selection = getSelection();
+    return selection && !selection.isCollapsed && document.getElementById("page").contains(selection.anchorNode);
+  };
+
   const tick = () => {
     const at = now();
     for (const time of document.querySelectorAll("time[data-ms]")) {
@@ -34,8 +39,10 @@
     }
     const age = performance.now() - heard;
     const live = document.getElementById("live");
-    const word = failed || age > STALE_MS ? `no answer for ${span(age)}` : "live";
-    live.dataset.state = failed || age > STALE_MS ? "stale" : "live";
+    const stale = failed || age > STALE_MS;
+    const state = selects() ? "paused" : stale ? "stale" : "live";
+    const word = state === "paused" ? "paused while text is marked" : stale ? `no answer for ${span(age)}` : "live";
+    live.dataset.state = state;
     const shown = live.querySelector(".word");
     if (shown.textContent !== word) shown.textContent = word;
   };
@@ -64,11 +71,6 @@
       else old.append(theirs[at]);
     }
     while (old.childNodes.length > theirs.length) old.lastChild.remove();
-  };
-
-  const selects = () => {
-    const selection = getSelection();
-    return selection && !selection.isCollapsed && document.getElementById("page").contains(selection.anchorNode);
   };
 
   const update = async () => {
