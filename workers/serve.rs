@@ -45,7 +45,8 @@ pub async fn page(process: &Process) -> Result<(), Failed> {
     let source = Source::new(intake.journal.clone(), process.clock.clone(), config.systems(), freeze);
     let page = http::status::Page { shared: Shared::new(source), hosts: settings.hosts.clone().into() };
     let listener = http::listen_beyond(settings.listen).await.map_err(wrong)?;
-    tracing::info!(url = format!("http://{}/status", settings.listen), "status page");
+    let at = listener.local_addr().unwrap_or(settings.listen);
+    tracing::info!(url = format!("http://{at}/status"), "status page");
     let tasks = &process.tasks;
     tasks.spawn_fallible("status", http::serve(listener, http::status::status(page), tasks.cancel.clone()));
     Ok(())

@@ -19,14 +19,13 @@ pub fn table(open: &[Watched], now_ms: i64) -> Markup {
         let directive = &case.directive;
         vec![
             html! { a.row href=(to) { (words::credential(&directive.credential)) } },
-            html! { (words::state(case.state.name())) },
-            words::verdict(&one.line.verdict),
+            html! { (words::state(case.state.name())) " " (words::verdict(&one.line.verdict)) },
             html! { (directive.action.as_str()) small { (directive.trigger.as_str().replace('_', " ")) } },
             words::moment(case.opened_ms, now_ms),
             next(&one.line, now_ms),
         ]
     };
-    let head = ["Credential", "State", "Verdict", "What, why", "Opened", "Next try"];
+    let head = ["Credential", "Stands", "What, why", "Opened", "Next try"];
     frame::table(&head, open.iter().map(row).collect())
 }
 

@@ -13,11 +13,11 @@ use crate::journal::{CaseLine, Error, Journal, Stats};
 use crate::ops::freeze_file;
 
 /// Open cases on the start page.
-pub const OPEN: u32 = 20;
+pub const OPEN: u32 = 15;
 /// Open cases on a page of them.
 pub const LISTED: u32 = 100;
 /// Tasks on the start page.
-pub const NEXT: u32 = 12;
+pub const NEXT: u32 = 8;
 /// Tasks on a page of them.
 pub const TASKS: u32 = 200;
 /// Closed cases on the start page.
@@ -29,7 +29,7 @@ pub const HOLDS_ALL: u32 = 200;
 /// Events of one case, and appends from either end.
 pub const PIECES: u32 = 100;
 /// Deaths from which the overrun of a day is made: the newest.
-pub const DEATHS: u32 = 20_000;
+pub const DEATHS: u32 = 10_000;
 /// How far back overrun is looked at, in milliseconds.
 pub const DAY_MS: i64 = 86_400_000;
 /// The overrun of a day is looked up so seldom: it is the one read that grows with what happens.

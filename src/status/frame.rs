@@ -47,9 +47,9 @@ pub fn page(title: &str, tab: Tab, body: Markup, now_ms: i64) -> Markup {
                         (link("/status/cases", Tab::Cases, "Open cases"))
                         (link("/status/tasks", Tab::Tasks, "Tasks"))
                     }
-                    p.live #live role="status" {
+                    p.live #live {
                         span.dot aria-hidden="true" {}
-                        span.word { noscript { "every " (EVERY_SECS) " s" } }
+                        span.word role="status" { noscript { "every " (EVERY_SECS) " s" } }
                         " " small { "as of " time datetime=(stamp(now_ms)) { (stamp(now_ms)) } }
                         " " a href="" { "Reload" }
                     }

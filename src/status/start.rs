@@ -79,11 +79,13 @@ fn banners(board: &Board, now_ms: i64) -> Markup {
 
 fn headline(stats: &Stats) -> Markup {
     let (count, oldest) = of_group(stats, Group::MayBeAlive);
+    let (held, _) = of_group(stats, Group::Held);
     let open: i64 = stats.cases.iter().map(|(_, n)| n).sum();
     html! {
         div.headline {
             h1.red[count > 0] {
                 @match count {
+                    0 if held > 0 => { "Nothing is in doubt, " (words::number(held)) " held" }
                     0 => { "Nothing is in doubt" }
                     1 => { "1 credential may be alive" }
                     n => { (words::number(n)) " credentials may be alive" }

@@ -1,7 +1,5 @@
 //! Names, times and states, as pages show them. PURE.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -42,8 +40,7 @@ fn cut(text: &str, most: usize) -> String {
             break;
         }
         if is_hidden(c) {
-            // Writing to a string does not fail.
-            let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
         } else {
             out.push(c);
         }

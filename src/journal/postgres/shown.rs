@@ -143,9 +143,10 @@ pub(super) async fn holders(pool: &PgPool, which: &Which, max: u32) -> Result<Ve
     let rows = sqlx::query(
         "SELECT g.*, c.principal, c.expires_ms, c.dead_ms, k.id AS open FROM unnest($1::text[], $2::text[]) w(tenant, run) \
          CROSS JOIN LATERAL (SELECT * FROM grants WHERE tenant = w.tenant AND run = w.run ORDER BY credential LIMIT $3) g \
-         LEFT JOIN credentials c ON c.tenant = g.tenant AND c.id = g.credential \
-         LEFT JOIN cases k ON k.tenant = g.tenant AND k.credential = g.credential AND k.closed_ms IS NULL \
-         ORDER BY g.credential",
+         LEFT JOIN LATERAL (SELECT principal, expires_ms, dead_ms FROM credentials \
+         WHERE tenant = g.tenant AND id = g.credential LIMIT 1) c ON true \
+         LEFT JOIN LATERAL (SELECT id FROM cases WHERE tenant = g.tenant AND credential = g.credential \
+         AND closed_ms IS NULL LIMIT 1) k ON true ORDER BY g.credential",
     )
     .bind(texts(&tasks, |one| &*one.task.tenant))
     .bind(texts(&tasks, |one| one.task.run.as_str()))

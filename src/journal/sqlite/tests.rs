@@ -143,7 +143,7 @@ fn a_page_costs_the_same_whatever_has_closed() {
             cost("deaths", &|| assert_eq!(shown::deaths(db, 0, 10).unwrap().looked, 10)),
             cost("excerpt", &|| assert!(shown::excerpt(db, CaseId::from_bytes(id), 10).unwrap().is_some())),
             cost("holders", &|| assert!(!shown::holders(db, &Which::Next(5), 5).unwrap().is_empty())),
-            cost("stats", &|| assert!(super::read::stats(db, NOW_MS).unwrap().accepted > 0)),
+            cost("stats", &|| assert!(!super::read::stats(db, NOW_MS).unwrap().cases.is_empty())),
         ]
     });
     let (few, many) = (cost[0], cost[1]);
