@@ -530,7 +530,7 @@ async fn no_secret_leaves_a_run() {
     for topic in [&tasks, &outcomes, &rejected] {
         create(topic, 1).await;
     }
-    let (metrics, http, status) = (port(), port(), port());
+    let (metrics, http, shown) = (port(), port(), port());
     let token_file = private(home.join("curfew.token"), &format!("{}\n", secrets["Curfew's first login"]));
     private(home.join("pg.url"), &format!("postgres://{role}:{password}@{}/postgres\n", pg.host));
     let config = format!(
@@ -542,7 +542,7 @@ topics:
 publish: {{outcomes: {outcomes}, states: {outcomes}, rejected: {rejected}}}
 http: {{listen: "127.0.0.1:{http}", topic: {tasks}}}
 metrics: {{listen: "127.0.0.1:{metrics}"}}
-status: {{listen: "127.0.0.1:{status}"}}
+status: {{listen: "127.0.0.1:{shown}"}}
 realms:
   - name: test
     mode: enforce
@@ -722,7 +722,7 @@ log: {{level: trace}}
     .await;
 
     // The status page: what it links to, and what is asked of it with secrets in the question.
-    let home_page = format!("http://127.0.0.1:{status}");
+    let home_page = format!("http://127.0.0.1:{shown}");
     let mut pages = vec!["/status".to_owned(), "/status/cases".to_owned(), "/status/tasks".to_owned()];
     pages.extend(
         cases.as_array().unwrap().iter().map(|c| format!("/status/cases/{}", c["case"]["id"].as_str().unwrap())),

@@ -37,7 +37,7 @@ async fn open_cases_come_page_by_page_in_the_order_of_looking(store: Store) {
     // Prompt ones, then an urgent one, then one that only a person lets go on.
     put(&journal, (0..5).flat_map(|n| [started(&format!("s{n}"), n, &[n]), ended(&format!("e{n}"), n)]).collect())
         .await;
-    put(&journal, vec![operator("o", 5), finding("f", 6)]).await;
+    put(&journal, vec![operator("o", 5), started("s6", 6, &[6]), finding("f", 6)]).await;
     // One was begun, and its answer is missing.
     let claimed = claim(&journal, 1).await.remove(0);
     let doubted = claimed.case.directive.credential.id();
@@ -117,7 +117,7 @@ async fn of_a_long_case_both_ends_are_shown(store: Store) {
     assert!(matches!(part.line.case.state.phase, Phase::Open));
     assert_eq!(part.credential.map(|credential| credential.id), Some(cred(0)));
     // A case that a finding asked for brings it along.
-    put(&journal, vec![finding("asks", 3)]).await;
+    put(&journal, vec![started("s3", 3, &[3]), finding("asks", 3)]).await;
     let asked = journal.cases(Filter { credential: Some(cred(3)), ..Filter::default() }).await.unwrap();
     let asked = journal.excerpt(asked[0].case.id, 5).await.unwrap().unwrap();
     assert_eq!(asked.finding.map(|finding| finding.key), Some("asks".to_owned()));
