@@ -63,7 +63,7 @@ pub fn cursor(at: &Place) -> String {
     format!("{}.{}.{}.{}", at.group.rank(), at.behind, at.opened_ms, at.id)
 }
 
-/// Reads what [`cursor`] wrote.
+/// Reads the place that a link carries.
 pub fn place(text: &str) -> Option<Place> {
     let mut parts = text.splitn(4, '.');
     let mut number = || parts.next()?.parse::<i64>().ok();
