@@ -91,6 +91,7 @@ fn facts(excerpt: &Excerpt, now_ms: i64) -> Markup {
         ("Asked for on", Some(words::whole(&directive.topic))),
         ("System", Some(words::whole(&case.system))),
         ("Task ended", at(directive.end_ms)),
+        ("Not before", at(directive.not_before_ms)),
         ("Opened", at(Some(case.opened_ms))),
         ("Closed", at(line.closed_ms)),
         ("Next try", waits.then(|| words::full(line.due_ms, now_ms))),
@@ -106,7 +107,7 @@ fn facts(excerpt: &Excerpt, now_ms: i64) -> Markup {
 /// What may outlive the credential, as its verdict says, else as far as it is known.
 fn residue(excerpt: &Excerpt) -> Vec<String> {
     match &excerpt.line.verdict {
-        Verdict::Dead { residue, .. } => residue.iter().map(said::word).collect(),
+        Verdict::Dead { residue, .. } | Verdict::Reduced { residue, .. } => residue.iter().map(said::word).collect(),
         _ => excerpt.line.case.state.residue.iter().map(said::word).collect(),
     }
 }
@@ -212,6 +213,7 @@ fn proof(excerpt: &Excerpt, now_ms: i64) -> Markup {
                     "Seen dead " (words::full(*at_ms, now_ms)) ", by " (sightings) " of its sightings, at the "
                     (said::word(level)) "; ended by " (said::word(by)) "."
                 }
+                Verdict::Reduced { at_ms, sightings, .. } => { "Seen reduced " (words::full(*at_ms, now_ms)) ", by " (sightings) " of its sightings." }
                 _ if series.refused > 0 => { (series.refused) " refused in a row" @if let Some(first_ms) = series.first_ms { ", since " (words::full(first_ms, now_ms)) } "." }
                 _ => { "Nothing proves it dead yet." }
             }
@@ -289,9 +291,9 @@ fn timeline(excerpt: &Excerpt) -> Markup {
 
 fn colour(record: &Record) -> &'static str {
     match record {
-        Record::Closed { verdict: Verdict::Dead { .. } } | Record::Proven { .. } => "green",
+        Record::Closed { verdict: Verdict::Dead { .. } | Verdict::Reduced { .. } } | Record::Proven { .. } => "green",
         Record::Failed { .. } => "red",
-        Record::Held { .. } | Record::Abandoned { .. } => "amber",
+        Record::Held { .. } | Record::Kept { .. } | Record::Abandoned { .. } => "amber",
         Record::Sighted { sighting, .. } => match sighting.answer {
             Answer::Refused => "green",
             Answer::Accepted => "red",

@@ -31,7 +31,9 @@ pub fn of(case: &Case) -> Next {
                 HoldReason::Frozen | HoldReason::StartedHeld => {
                     vec![("when the reason is gone", "curfew release".to_owned())]
                 }
-                HoldReason::Observe | HoldReason::Cap | HoldReason::Clock => Vec::new(),
+                HoldReason::Observe | HoldReason::Cap | HoldReason::Clock | HoldReason::Notice | HoldReason::Kept => {
+                    Vec::new()
+                }
                 HoldReason::Unserved | HoldReason::NoRecipe => vec![("after a change", "curfew check".to_owned())],
                 _ => vec![resume, abandon],
             };
@@ -95,11 +97,29 @@ fn held(reason: HoldReason) -> (bool, &'static str) {
         }
         H::Clock => (false, "The wall clock is doubted. It goes on when the clocks agree."),
         H::Refused => (true, "The provider says that it never will. A person decides."),
+        H::Notice => (
+            false,
+            "Whoever answers for the identity was told what it will lose, and has time to say no. Then it goes on.",
+        ),
+        H::Kept => (false, "Whoever answers for the identity wants it kept as it is, for a time. Then it goes on."),
+        H::Differs => (
+            true,
+            "The identity had more, or less, than it was to have: what was taken was given back. A person decides.",
+        ),
     }
 }
 
 fn closed(verdict: &Verdict) -> &'static str {
-    let Verdict::Dead { residue, .. } = verdict else { return "Nothing is left to do." };
+    let residue = match verdict {
+        Verdict::Dead { residue, .. } => residue,
+        Verdict::Reduced { residue, .. } if residue.is_empty() => {
+            return "Nothing is left to do: it may do less, as was asked.";
+        }
+        Verdict::Reduced { .. } => {
+            return "It may do less. Tokens that were issued before keep what they were given until they expire.";
+        }
+        _ => return "Nothing is left to do.",
+    };
     match residue.first() {
         None => "Nothing is left to do: it was seen dead.",
         Some(Residue::Sessions) => "It is dead. Sessions that were opened with it may go on: end them at the target.",
@@ -114,6 +134,7 @@ fn closed(verdict: &Verdict) -> &'static str {
         Some(Residue::NotAdopted) => "It is dead. Not all consumers were seen to take the new value before.",
         Some(Residue::CopyNotUpdated) => "It is dead. One place where consumers read does not have the new value.",
         Some(Residue::NotNotified) => "It is dead. Who was to be called about the new value was not reached.",
+        Some(Residue::OlderTokens) => "Tokens that were issued before keep what they were given until they expire.",
         Some(Residue::Disabled) => "It is disabled, not destroyed: who administers its issuer can enable it again.",
     }
 }

@@ -38,6 +38,8 @@ fn directive(name: &str) -> Directive {
         grantors: Vec::new(),
         finding: None,
         generation: None,
+        not_before_ms: None,
+        cut: None,
     }
 }
 

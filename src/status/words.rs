@@ -113,9 +113,14 @@ pub fn state(name: &str) -> Markup {
 /// P8's sentence: green is only what was seen dead.
 pub fn verdict(of: &Verdict) -> Markup {
     let colour = match of {
-        Verdict::Dead { residue, .. } if residue.is_empty() => "green",
+        Verdict::Dead { residue, .. } | Verdict::Reduced { residue, .. } if residue.is_empty() => "green",
         Verdict::NotFound | Verdict::Obsolete => "plain",
-        Verdict::Dead { .. } | Verdict::DiesAt { .. } | Verdict::Alive { .. } | Verdict::Unknown { .. } => "amber",
+        Verdict::Dead { .. }
+        | Verdict::Reduced { .. }
+        | Verdict::RolledBack { .. }
+        | Verdict::DiesAt { .. }
+        | Verdict::Alive { .. }
+        | Verdict::Unknown { .. } => "amber",
     };
     let word = match of {
         Verdict::NotFound => "never found".to_owned(),
