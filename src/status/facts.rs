@@ -32,8 +32,10 @@ pub const PIECES: u32 = 100;
 pub const DEATHS: u32 = 10_000;
 /// How far back overrun is looked at, in milliseconds.
 pub const DAY_MS: i64 = 86_400_000;
-/// The overrun of a day is looked up so seldom: it is the one read that grows with what happens.
+/// The overrun of a day is looked up so seldom where there are many: it is the one read that grows with what happens.
 const OVERRUN_EVERY_MS: i64 = 15_000;
+/// Fewer than so many deaths are looked up with each page.
+const FEW: usize = 1_000;
 
 /// A realm or a target, as the configuration of this process has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +193,10 @@ impl Source {
     async fn overrun(&self) -> Result<Overruns, Error> {
         let mut known = self.overrun.lock().await;
         let now_ms = self.clock.monotonic_ms();
-        if let Some((_, overrun)) = known.as_ref().filter(|(at_ms, _)| now_ms - at_ms < OVERRUN_EVERY_MS) {
+        if let Some((at_ms, overrun)) = known.as_ref()
+            && overrun.count >= FEW
+            && now_ms - at_ms < OVERRUN_EVERY_MS
+        {
             return Ok(overrun.clone());
         }
         let deaths = self.journal.deaths(self.clock.wall_ms() - DAY_MS, DEATHS).await?;
