@@ -7,6 +7,7 @@
 pub mod derived;
 pub mod plan;
 pub mod record;
+pub mod said;
 mod series;
 pub mod state;
 pub mod turn;

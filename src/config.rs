@@ -44,6 +44,7 @@ use crate::limit::Budget;
 use crate::policy::Rules;
 use crate::reach::notice;
 use crate::retry::Schedule;
+use crate::status::facts;
 use crate::task::Tenant;
 
 /// The kinds of credential that this build serves.
@@ -92,6 +93,8 @@ pub struct Config {
     pub fingerprint: Option<Fingerprint>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub metrics: SocketAddr,
+    /// The status page, where it is served.
+    pub status: Option<Status>,
     /// Vaults.
     pub realms: Vec<Realm>,
     /// Systems behind.
@@ -205,6 +208,15 @@ pub struct Http {
     pub github: Option<Webhooks>,
     /// Where questions about reach are answered: holds the token of who may ask.
     pub reach: Option<PathBuf>,
+}
+
+/// The status page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// A loopback address, unless `hosts` says as whom it may be called.
+    pub listen: SocketAddr,
+    /// Names of hosts besides those of loopback.
+    pub hosts: Vec<String>,
 }
 
 /// GitHub's webhooks about alerts of secret scanning.
@@ -567,6 +579,8 @@ pub struct Overrides {
     pub metrics: Option<SocketAddr>,
     /// `--socket`
     pub socket: Option<PathBuf>,
+    /// `--status`
+    pub status: Option<SocketAddr>,
 }
 
 impl Config {
@@ -651,6 +665,13 @@ impl Config {
     pub fn reads_values(&self) -> bool {
         let mut lists = self.accounts().filter_map(|(_, aws)| aws.inventory.as_ref());
         !self.inventories.is_empty() || lists.any(|list| !list.secrets.is_empty())
+    }
+
+    /// Realms and targets, and whether each acts: for the status page.
+    pub fn systems(&self) -> Vec<facts::System> {
+        let realms = self.realms.iter().map(|realm| (&realm.rules.name, "vault", realm.rules.mode));
+        let targets = self.targets.iter().map(|target| (&target.name, target.system.as_str(), target.mode));
+        realms.chain(targets).map(|(name, kind, mode)| facts::System { name: name.clone(), kind, mode }).collect()
     }
 
     /// Where the truth is kept, for people.

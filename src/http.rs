@@ -1,10 +1,11 @@
-//! HTTP on loopback: events in (2xx means durable), and what is seen from outside.
+//! HTTP on loopback: events in (2xx means durable), and what is seen from outside, which others may be let see.
 
 pub mod findings;
 pub mod github;
 pub mod gitlab;
 pub mod reach;
 mod schedulers;
+pub mod status;
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -99,6 +100,14 @@ pub async fn listen(at: SocketAddr) -> Result<TcpListener, Error> {
     if !at.ip().is_loopback() {
         return Err(Error::NotLoopback(at));
     }
+    listen_beyond(at).await
+}
+
+/// Listens at any address: for what is meant to be read by others, and is said so in the configuration.
+///
+/// # Errors
+/// Not free.
+pub async fn listen_beyond(at: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(at).await.map_err(|error| Error::Listen(at, error))
 }
 

@@ -2,6 +2,7 @@
 
 mod draft;
 pub mod postgres;
+pub mod shown;
 pub mod sqlite;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -604,6 +605,17 @@ pub trait Journal: Send + Sync + 'static {
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error>;
     /// Tasks for people, with what they hold.
     async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskLine>, Error>;
+    /// Open cases for people who watch, in the order of [`shown::Place`].
+    async fn watched(&self, page: shown::Page) -> Result<Vec<shown::Watched>, Error>;
+    /// The cases that closed last, the newest first.
+    async fn last_closed(&self, max: u32) -> Result<Vec<CaseLine>, Error>;
+    /// Of the cases that closed after `since_ms`, of the newest `max` those in which a credential died after its task had an
+    /// end: the newest first.
+    async fn deaths(&self, since_ms: i64, max: u32) -> Result<shown::Deaths, Error>;
+    /// One case for people who watch: its first `max` events, and of its appends the first and the last `max`.
+    async fn excerpt(&self, case: CaseId, max: u32) -> Result<Option<shown::Excerpt>, Error>;
+    /// Tasks for people who watch, each with at most `max` of what it holds.
+    async fn holders(&self, which: shown::Which, max: u32) -> Result<Vec<shown::Holder>, Error>;
     /// Findings for people, at most `max`: those that are unmatched, the oldest first, or all, the newest first.
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error>;
     /// Findings that are matched and whose id begins with `prefix`, in the order of when they were last seen, then of their

@@ -56,6 +56,7 @@ pub mod relay;
 pub mod retry;
 pub mod scope;
 pub mod standing;
+pub mod status;
 pub mod task;
 pub mod telemetry;
 pub mod tell;

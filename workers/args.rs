@@ -183,6 +183,9 @@ pub struct Run {
     /// Where /metrics, /healthz and /readyz are served, over the configuration
     #[arg(long, value_name = "HOST:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// Where the status page is served, over the configuration
+    #[arg(long, value_name = "HOST:PORT")]
+    pub status: Option<SocketAddr>,
     /// The operators' socket, over the configuration
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
@@ -197,6 +200,7 @@ impl Run {
             log_json: self.log_json,
             metrics: self.metrics,
             socket: self.socket,
+            status: self.status,
         };
         let all = Role::ALL.to_vec();
         let roles = if self.roles.is_empty() { all } else { self.roles };

@@ -3,14 +3,13 @@
 use clap::ValueEnum as _;
 use comfy_table::Cell;
 use curfew::case::CaseId;
-use curfew::case::plan::Plan;
-use curfew::case::record::{Observation, Record, Verdict};
+use curfew::case::record::{Record, Verdict};
+use curfew::case::said;
 use curfew::config::Config;
 use curfew::credential::CredentialId;
 use curfew::finding::Finding;
 use curfew::journal::{CaseLine, Filter, Timeline};
 use curfew::ops::Request;
-use curfew::scope::Permission;
 use curfew::task::RunKey;
 
 use crate::args::{Cases, Findings, One, State};
@@ -77,7 +76,7 @@ pub async fn findings(config: &Config, which: Findings, json: bool) -> Result<()
             key,
             one.phase.as_str().to_owned(),
             one.detector,
-            word(&one.validity),
+            said::word(&one.validity),
             if one.public { "yes" } else { "no" }.to_owned(),
             show::span(now_ms - one.first_ms),
             or_none(one.place),
@@ -145,7 +144,7 @@ pub async fn one(config: &Config, which: One, json: bool) -> Result<(), Failed> 
             if let Record::Planned { plan: made, .. } = record {
                 plan = Some(made);
             }
-            moments.push((*at_ms, record.name().to_owned(), describe(record, plan)));
+            moments.push((*at_ms, record.name().to_owned(), said::record(record, plan)));
         }
     }
     // Stable: records of one append stay in order.
@@ -157,70 +156,4 @@ pub async fn one(config: &Config, which: One, json: bool) -> Result<(), Failed> 
     }
     println!("{table}");
     Ok(())
-}
-
-fn describe(record: &Record, plan: Option<&Plan>) -> String {
-    let step = |index: &usize| {
-        plan.and_then(|plan| plan.steps.get(*index)).map_or_else(
-            || format!("step {index}"),
-            |step| {
-                let place = step.place.as_ref().map(|place| format!(" {place}")).unwrap_or_default();
-                format!("{} {}@{}{place}", word(&step.act), step.connector, step.system)
-            },
-        )
-    };
-    match record {
-        Record::Opened { directive } | Record::Joined { directive } | Record::Superseded { by: directive } => {
-            let held = directive.held.map(|why| format!(", held: {}", why.as_str())).unwrap_or_default();
-            let of = directive.cut.as_ref().map(|cut| {
-                let all: Vec<&str> = cut.permissions.iter().map(Permission::as_str).collect();
-                format!(": {}", all.join(", "))
-            });
-            let from = directive.not_before_ms.map(|ms| format!(", not before {}", show::time(ms)));
-            let more = of.into_iter().chain(from).collect::<String>();
-            format!("{} by {}{more}{held}", directive.action.as_str(), directive.trigger.as_str())
-        }
-        Record::Planned { no, plan } => format!("plan {no}, {} steps", plan.steps.len()),
-        Record::Observed { step: at, seen: Observation { derived: Some(derived), .. } } => {
-            let others = derived.roles.iter().map(|role| format!("{} ({} others)", role.name, role.others));
-            let named: Vec<String> = others.collect();
-            let rest = if derived.whole { "" } else { ", and what is not known" };
-            format!("{}: {} roles{rest} {}", step(at), derived.roles.len() + derived.more as usize, named.join(", "))
-        }
-        Record::Observed { step: at, seen } => match &seen.scope {
-            None => format!("{}: {}", step(at), word(&seen.presence)),
-            Some(scope) if scope.held.is_empty() => format!("{}: it has none of them", step(at)),
-            Some(scope) => {
-                let held: Vec<&str> = scope.held.iter().map(|held| held.permission.as_str()).collect();
-                format!("{}: it has {}; and {} others that stay", step(at), held.join(", "), scope.rest_count)
-            }
-        },
-        Record::Started { step: at, attempt, .. } => format!("{}, attempt {attempt}", step(at)),
-        Record::Succeeded { step: at, output } => match output.derived {
-            0 => step(at),
-            derived => format!("{}, and {derived} derived from it", step(at)),
-        },
-        Record::Failed { step: at, failure, note } => format!("{}: {}: {note}", step(at), failure.as_str()),
-        Record::Skipped { step: at, residue: Some(left) } => format!("{}, leaves {}", step(at), word(left)),
-        Record::Skipped { step: at, .. } | Record::Passed { step: at, .. } => step(at),
-        Record::Proven { step: at, verdict } => format!("{}: {}", step(at), show::verdict(verdict)),
-        Record::Answered { consumer, version, failed, .. } => {
-            let what = if *failed { "cannot work with" } else { "has" };
-            format!("{consumer} {what} version {version}")
-        }
-        Record::Withdrawn { by } => format!("by {by}"),
-        Record::Sighted { step: at, sighting } => {
-            format!("{}: {} at level {}", step(at), word(&sighting.answer), word(&sighting.level))
-        }
-        Record::Held { reason } => reason.as_str().to_owned(),
-        Record::Resumed { by } => format!("by {by}"),
-        Record::Kept { by, reason, until_ms } => format!("by {by} until {}: {reason}", show::time(*until_ms)),
-        Record::Abandoned { by, reason } => format!("by {by}: {reason}"),
-        Record::Closed { verdict } => show::verdict(verdict),
-    }
-}
-
-/// The word that stands for it in the journal.
-fn word<T: serde::Serialize>(of: &T) -> String {
-    serde_json::to_value(of).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Role `serve`: operators' socket and intake over HTTP. And what each process has, whatever its roles: `/metrics`,
+//! Role `serve`: operators' socket, status page and intake over HTTP. And what each process has, whatever its roles: `/metrics`,
 //! `/healthz`, `/readyz`.
 
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use curfew::journal::{self, Journal};
 use curfew::ops::operator::Operator;
 use curfew::ops::server::Server;
 use curfew::ops::{self, freeze_file};
+use curfew::status::facts::Source;
+use curfew::status::shared::Shared;
 use secrecy::SecretString;
 use tokio::sync::Notify;
 
@@ -32,6 +34,21 @@ pub fn operators(process: &Process) -> Result<(), Failed> {
     };
     let server = Server::bind(&config.socket).map_err(|error| Failed::Unavailable(error.to_string()))?;
     tasks.spawn("operators", server.run(operator, tasks.cancel.clone()));
+    Ok(())
+}
+
+/// The status page, where it is asked for.
+pub async fn page(process: &Process) -> Result<(), Failed> {
+    let (config, intake) = (&process.config, &process.intake);
+    let Some(settings) = &config.status else { return Ok(()) };
+    let freeze = freeze_file::path_of(&config.journal);
+    let source = Source::new(intake.journal.clone(), process.clock.clone(), config.systems(), freeze);
+    let page = http::status::Page { shared: Shared::new(source), hosts: settings.hosts.clone().into() };
+    let listener = http::listen_beyond(settings.listen).await.map_err(wrong)?;
+    let at = listener.local_addr().unwrap_or(settings.listen);
+    tracing::info!(url = format!("http://{at}/status"), "status page");
+    let tasks = &process.tasks;
+    tasks.spawn_fallible("status", http::serve(listener, http::status::status(page), tasks.cancel.clone()));
     Ok(())
 }
 
@@ -129,7 +146,7 @@ pub async fn observe(process: &Process, journal: &Arc<dyn Journal>, gauges: bool
     let (gauges, freeze) = (intake.clone(), freeze_file::path_of(&config.journal));
     let fresh: http::Fresh = Arc::new(move || Box::pin(fresh_gauges(gauges.clone(), freeze.clone())));
     let router = http::observability(intake.metrics.clone(), ready, fresh, config.metrics.ip().is_loopback());
-    let listener = http::listen(config.metrics).await.map_err(|error| Failed::Unavailable(error.to_string()))?;
+    let listener = http::listen_beyond(config.metrics).await.map_err(|error| Failed::Unavailable(error.to_string()))?;
     // It answers to the end: it is stopped last, with the process.
     process.tasks.spawn_fallible("metrics", http::serve(listener, router, process.tasks.cancel.clone()));
     Ok(())

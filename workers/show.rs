@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal as _};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use curfew::case::CaseId;
 use curfew::case::derived::{Derived, Role, Says};
-use curfew::case::record::{Level, UnknownWhy, Verdict};
+use curfew::case::record::Verdict;
+pub use curfew::case::said::{span, time, verdict};
 use curfew::config::{Config, System};
 use curfew::connector::recipe::Place;
-use jiff::Timestamp;
 
 /// Whether stderr shows colours.
 pub fn colour_on_stderr() -> bool {
@@ -27,46 +27,9 @@ pub fn table(head: &[&str]) -> Table {
     table
 }
 
-/// A moment, in UTC.
-pub fn time(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).map_or_else(|_| "?".to_owned(), |at| format!("{at:.3}"))
-}
-
 /// A moment that may be missing.
 pub fn time_or_none(ms: Option<i64>) -> String {
     ms.map_or_else(|| "-".to_owned(), time)
-}
-
-/// A span of time, short.
-pub fn span(ms: i64) -> String {
-    let (sign, ms) = if ms < 0 { ("-", ms.saturating_neg()) } else { ("", ms) };
-    match ms {
-        0..1_000 => format!("{sign}{ms}ms"),
-        1_000..60_000 => format!("{sign}{}.{}s", ms / 1_000, ms % 1_000 / 100),
-        60_000..3_600_000 => format!("{sign}{}m{:02}s", ms / 60_000, ms % 60_000 / 1_000),
-        3_600_000..86_400_000 => format!("{sign}{}h{:02}m", ms / 3_600_000, ms % 3_600_000 / 60_000),
-        _ => format!("{sign}{}d{:02}h", ms / 86_400_000, ms % 86_400_000 / 3_600_000),
-    }
-}
-
-/// P8's one sentence.
-pub fn verdict(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Dead { level, residue, .. } => {
-            let level = if *level == Level::Target { "target" } else { "issuer" };
-            let rest: Vec<String> = residue.iter().map(|one| snake(&format!("{one:?}"))).collect();
-            if rest.is_empty() { format!("dead ({level})") } else { format!("dead ({level}; {})", rest.join(", ")) }
-        }
-        Verdict::Reduced { taken, residue, .. } => {
-            let rest: String = residue.iter().map(|one| format!("; {}", snake(&format!("{one:?}")))).collect();
-            format!("reduced ({taken} taken{rest})")
-        }
-        Verdict::DiesAt { at_ms } => format!("dies at {}", time(*at_ms)),
-        Verdict::Alive { by } => format!("alive ({})", by.as_str()),
-        Verdict::Unknown { why: UnknownWhy::Held(by) } => format!("unknown (held: {})", by.as_str()),
-        Verdict::Unknown { why } => format!("unknown ({})", snake(&format!("{why:?}"))),
-        other => other.as_str().to_owned(),
-    }
 }
 
 /// What a credential's holder may have become, a line for each role. `closed_ms`: nobody opened a session with it after that.
@@ -138,6 +101,9 @@ pub fn summary(config: &Config) -> String {
     if let Some(http) = &config.http {
         lines.push(format!("http      {} into {}", http.listen, http.topic));
     }
+    if let Some(status) = &config.status {
+        lines.push(format!("status    http://{}/status", status.listen));
+    }
     for (name, topic) in &config.topics {
         let kinds: Vec<&str> = topic.authority.kinds.iter().map(String::as_str).collect();
         lines.push(format!("topic     {name}: at most {} of {}", topic.authority.strongest.as_str(), kinds.join(", ")));
@@ -192,9 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_and_names_are_short() {
-        let spans: Vec<String> = [-5, 999, 1_500, 61_000, 3_660_000, 90_000_000].into_iter().map(span).collect();
-        assert_eq!(spans, ["-5ms", "999ms", "1.5s", "1m01s", "1h01m", "1d01h"]);
+    fn names_are_words() {
         assert_eq!(snake("DerivedUnknown"), "derived_unknown");
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_saphyr::{Location, Spanned};
 
 use super::problem::said;
-use super::ways::{http, is_safe_url, kafka, patterns, publish, topics};
+use super::ways::{http, is_safe_url, kafka, patterns, publish, status, topics};
 use super::webhooks::webhooks;
 use super::{
     Config, Database, Environment, Fingerprint, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention,
@@ -72,6 +72,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let topics = topics(&mut c, raw.topics);
     let publish = publish(&mut c, &raw.publish, &topics);
     let http = http(&mut c, raw.http, kafka.is_none(), &topics, (raw.fingerprint.is_some(), raw.retention.value.seen));
+    let status = status(&mut c, raw.status, over.status);
     let most = raw.limits.calls_per_system.value;
     let targets = targets(&mut c, &raw.targets, &topics, most);
     let mut realms = realms(&mut c, &raw.realms, &targets, &topics, most);
@@ -127,6 +128,7 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         http,
         fingerprint,
         metrics: over.metrics.unwrap_or(raw.metrics.listen),
+        status,
         realms,
         targets,
         webhooks,

@@ -115,6 +115,8 @@ section! {
         fingerprint: Option<Fingerprint> = None,
         /// The page for Prometheus.
         metrics: Metrics = Metrics::default(),
+        /// The status page; absent: not served.
+        status: Option<Status> = None,
         /// The operators' socket; absent: beside the journal.
         socket: Option<PathBuf> = None,
         /// Vaults.
@@ -293,6 +295,16 @@ section! {
     Metrics {
         /// Where `/metrics`, `/healthz` and `/readyz` are served.
         listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 9464)),
+    }
+}
+
+section! {
+    /// `status`
+    Status {
+        /// Where the page is served; beyond loopback only with `hosts`.
+        listen: Spanned<SocketAddr> = unplaced(SocketAddr::from(([127, 0, 0, 1], 8485))),
+        /// Names of hosts as which it may be called, besides those of loopback.
+        hosts: Vec<Spanned<String>> = Vec::new(),
     }
 }
 

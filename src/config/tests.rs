@@ -543,3 +543,18 @@ fn copies_and_webhooks_are_named_and_alike() {
         assert!(!said.contains("hidden") || webhooks == http, "{said}");
     }
 }
+
+#[test]
+fn the_status_page_stays_on_loopback_unless_it_is_said_as_whom_it_is_called() {
+    assert_eq!(parse("log: {json: false}").unwrap().status, None, "off unless asked for");
+    let status = |text: &str| parse(&format!("status: {text}"));
+    let page = status("{}").unwrap().status.unwrap();
+    assert_eq!((page.listen, page.hosts.len()), ("127.0.0.1:8485".parse().unwrap(), 0));
+    let invalid = status("{listen: \"0.0.0.0:8485\"}").unwrap_err();
+    assert!(invalid.to_string().contains("loopback only") && invalid.problems[0].line == Some(1), "{invalid}");
+    let page = status("{listen: \"0.0.0.0:80\", hosts: [status.corp.example]}").unwrap().status.unwrap();
+    assert_eq!(page.hosts, ["status.corp.example"]);
+    for wrong in ["", "http://status.corp.example", "status.corp.example:80", "*"] {
+        assert!(status(&format!("{{hosts: [\"{wrong}\"]}}")).is_err(), "{wrong}");
+    }
+}

@@ -1,13 +1,13 @@
 //! The ways in and out: Kafka, topics, HTTP. Plain text stays on this machine.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_saphyr::{Location, Spanned};
 
 use super::check::Checks;
 use super::problem::said;
-use super::{Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Topic, file, scanners};
+use super::{Http, KINDS, Kafka, Overrides, Problem, Properties, Publish, Status, Topic, file, scanners};
 use crate::bind;
 use crate::case::Action;
 use crate::event::{self, Format, Says, Type};
@@ -242,4 +242,24 @@ pub(super) fn http(
     });
     let reach = raw.reach.as_ref().map(|raw| c.path(&raw.token_file));
     Some(Http { listen: raw.listen.value, token_file, topic: raw.topic.value, findings, gitlab, github, reach })
+}
+
+/// The status page: without a login, and in plain text. Who lets it be read beyond this machine says as whom it is called.
+pub(super) fn status(c: &mut Checks<'_>, raw: Option<file::Status>, over: Option<SocketAddr>) -> Option<Status> {
+    let raw = raw.or_else(|| over.map(|_| file::Status::default()))?;
+    let listen = over.unwrap_or(raw.listen.value);
+    for host in &raw.hosts {
+        let name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        if host.value.is_empty() || !name(&host.value) {
+            let message = "one of `status.hosts` is the name or IPv4 address of a host, without scheme and port";
+            c.wrong(host.referenced, message);
+        }
+    }
+    if !listen.ip().is_loopback() && raw.hosts.is_empty() {
+        let problem = Problem::new(raw.listen.referenced, "the status page has no login: it listens on loopback only");
+        let help = "put a proxy with TLS and a login before it; to serve it at this address all the same, name the hosts as which \
+                    it may be called: `hosts: [status.corp.example]`";
+        c.problems.push(problem.help(help));
+    }
+    Some(Status { listen, hosts: raw.hosts.into_iter().map(|host| host.value).collect() })
 }

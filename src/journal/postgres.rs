@@ -22,6 +22,7 @@ mod read;
 mod rows;
 mod schema;
 mod share;
+mod shown;
 mod tasks;
 mod trust;
 mod writer;
@@ -43,6 +44,7 @@ pub use self::schema::is_plain;
 use self::share::Switches;
 use self::writer::Job;
 use super::draft::Ids;
+use super::shown::{Deaths, Excerpt, Holder, Page, Watched, Which};
 use super::{
     Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
     Position, Recorded, Source, Standing, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
@@ -477,6 +479,26 @@ impl Journal for Postgres {
 
     async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskLine>, Error> {
         tasks::list(&self.inner.pool, &filter).await
+    }
+
+    async fn watched(&self, page: Page) -> Result<Vec<Watched>, Error> {
+        shown::watched(&self.inner.pool, &page).await
+    }
+
+    async fn last_closed(&self, max: u32) -> Result<Vec<CaseLine>, Error> {
+        shown::last_closed(&self.inner.pool, max).await
+    }
+
+    async fn deaths(&self, since_ms: i64, max: u32) -> Result<Deaths, Error> {
+        shown::deaths(&self.inner.pool, since_ms, max).await
+    }
+
+    async fn excerpt(&self, case: CaseId, max: u32) -> Result<Option<Excerpt>, Error> {
+        shown::excerpt(&self.inner.pool, case, max).await
+    }
+
+    async fn holders(&self, which: Which, max: u32) -> Result<Vec<Holder>, Error> {
+        shown::holders(&self.inner.pool, &which, max).await
     }
 
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {

@@ -7,6 +7,7 @@
 //! - `schema`: the file, its migrations, the lock against a second process
 //! - `writer`: the thread, its transactions, counters, the outbox's chain · `queue`: who comes first
 //! - `intake`: batches of arrivals · `cases`: claims and appends · `read`: what people and roles read
+//! - `shown`: what people watch
 //! - `rows`: rows to values and back
 
 mod cases;
@@ -17,6 +18,7 @@ mod reach;
 mod read;
 mod rows;
 mod schema;
+mod shown;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ use uuid::Uuid;
 
 use self::queue::Job;
 use self::writer::{Shared, Writer};
+use super::shown::{Deaths, Excerpt, Holder, Page, Watched, Which};
 use super::{
     Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
     Position, Recorded, Source, Standing, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
@@ -362,6 +365,26 @@ impl Journal for Sqlite {
 
     async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskLine>, Error> {
         Self::read(&self.people, move |db| tasks::list(db, &filter)).await
+    }
+
+    async fn watched(&self, page: Page) -> Result<Vec<Watched>, Error> {
+        Self::read(&self.people, move |db| shown::watched(db, &page)).await
+    }
+
+    async fn last_closed(&self, max: u32) -> Result<Vec<CaseLine>, Error> {
+        Self::read(&self.people, move |db| shown::last_closed(db, max)).await
+    }
+
+    async fn deaths(&self, since_ms: i64, max: u32) -> Result<Deaths, Error> {
+        Self::read(&self.people, move |db| shown::deaths(db, since_ms, max)).await
+    }
+
+    async fn excerpt(&self, case: CaseId, max: u32) -> Result<Option<Excerpt>, Error> {
+        Self::read(&self.people, move |db| shown::excerpt(db, case, max)).await
+    }
+
+    async fn holders(&self, which: Which, max: u32) -> Result<Vec<Holder>, Error> {
+        Self::read(&self.people, move |db| shown::holders(db, &which, max)).await
     }
 
     async fn findings(&self, unmatched: bool, max: u32) -> Result<Vec<Finding>, Error> {

@@ -340,9 +340,9 @@ class World:
             private(self.home / f"{name}.token", vault.orphan(*(f"curfew-{policy}" for policy in policies)))
 
     def start_curfew(self):
-        at, metrics = time.monotonic(), free_port()
+        at, metrics, status = time.monotonic(), free_port(), free_port()
         self.config, self.log = self.home / "curfew.yaml", self.home / "curfew.log"
-        self.metrics = f"http://127.0.0.1:{metrics}"
+        self.metrics, self.status = f"http://127.0.0.1:{metrics}", f"http://127.0.0.1:{status}/status"
         target, rotation = self.account.config("observe" if self.observe else "enforce")
         private(self.config, f"""\
 journal: {{path: {self.home}/curfew.db}}
@@ -354,6 +354,7 @@ topics:
   curfew.findings: {{events: [finding.observed, finding.closed], kinds: [vault-lease, postgres-role, aws-user], strongest: contain}}
 publish: {{outcomes: curfew.outcomes, states: curfew.outcomes, rotated: curfew.rotated, rejected: curfew.rejected}}
 metrics: {{listen: "127.0.0.1:{metrics}"}}
+status: {{listen: "127.0.0.1:{status}"}}
 realms:
   - name: demo
     mode: {"observe" if self.observe else "enforce"}
@@ -388,6 +389,7 @@ limits: {{effects_per_minute: 600}}
             time.sleep(0.1)
         self.mark = self.postgres.log.stat().st_size
         say(f"  curfew run --config {self.config}: ready ({time.monotonic() - at:.1f} s)")
+        say(f"  watch it in a browser: {self.status}")
 
     def ready(self):
         try:

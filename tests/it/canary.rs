@@ -530,7 +530,7 @@ async fn no_secret_leaves_a_run() {
     for topic in [&tasks, &outcomes, &rejected] {
         create(topic, 1).await;
     }
-    let (metrics, http) = (port(), port());
+    let (metrics, http, shown) = (port(), port(), port());
     let token_file = private(home.join("curfew.token"), &format!("{}\n", secrets["Curfew's first login"]));
     private(home.join("pg.url"), &format!("postgres://{role}:{password}@{}/postgres\n", pg.host));
     let config = format!(
@@ -542,6 +542,7 @@ topics:
 publish: {{outcomes: {outcomes}, states: {outcomes}, rejected: {rejected}}}
 http: {{listen: "127.0.0.1:{http}", topic: {tasks}}}
 metrics: {{listen: "127.0.0.1:{metrics}"}}
+status: {{listen: "127.0.0.1:{shown}"}}
 realms:
   - name: test
     mode: enforce
@@ -719,6 +720,26 @@ log: {{level: trace}}
         (records(&rejected).0 >= rejects && records(&outcomes).0 >= 9).then_some(())
     })
     .await;
+
+    // The status page: what it links to, and what is asked of it with secrets in the question.
+    let home_page = format!("http://127.0.0.1:{shown}");
+    let mut pages = vec!["/status".to_owned(), "/status/cases".to_owned(), "/status/tasks".to_owned()];
+    pages.extend(
+        cases.as_array().unwrap().iter().map(|c| format!("/status/cases/{}", c["case"]["id"].as_str().unwrap())),
+    );
+    pages.extend(["first", "second", "third"].map(|run| format!("/status/tasks/default/%2Fcanary%3A{run}")));
+    for page in pages {
+        let answer = client.get(format!("{home_page}{page}")).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200, "{page}");
+        written.put("status pages", &answer.bytes().await.unwrap());
+    }
+    let token = percent_encode(secrets["token of second"].as_bytes(), NON_ALPHANUMERIC).to_string();
+    for page in ["/status/cases/", "/status/tasks/default/", "/status/cases?after=", "/status/", "/"] {
+        let answer = client.get(format!("{home_page}{page}{token}")).header("x-secret", &all).send().await.unwrap();
+        assert!(answer.status().is_client_error(), "{page}");
+        written.put("refusals of the status page", format!("{:?}", answer.headers()).as_bytes());
+        written.put("refusals of the status page", &answer.bytes().await.unwrap());
+    }
 
     // The journal while it is open, with its write-ahead log, and after the end.
     for suffix in ["", "-wal", "-shm"] {

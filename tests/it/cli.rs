@@ -334,3 +334,20 @@ targets: [{name: appdb, postgres: {url_file: u}}]
     assert!(said.contains("needs that database/creds/app may what orders may"), "{said}");
     assert!(said.contains("1 standing credentials: 1 used by tasks"), "{said}");
 }
+
+/// As in a pod: others ask there, by whatever name they know it.
+#[tokio::test]
+async fn figures_are_served_at_the_address_that_the_configuration_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = crate::canary::port();
+    let http = crate::canary::port();
+    fs::write(folder.path().join("curfew.yaml"), format!("http: {{listen: \"127.0.0.1:{http}\"}}\n")).unwrap();
+    let mut command = tokio::process::Command::new(assert_cmd::cargo::cargo_bin!("curfew"));
+    command.current_dir(folder.path()).env_clear().args(["run", "--metrics", &format!("0.0.0.0:{port}")]);
+    let _running = command.stderr(std::process::Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    crate::world::until("an answer under another name", || async {
+        let ask = reqwest::Client::new().get(format!("http://127.0.0.1:{port}/healthz")).header("host", "curfew.svc");
+        ask.send().await.ok()?.status().is_success().then_some(())
+    })
+    .await;
+}

@@ -219,6 +219,8 @@ impl Fleet {
             ("mount: approle,", format!("mount: {auth},")),
             ("database/creds/", format!("{mount}/creds/")),
             ("journal.url}", format!("journal.url, schema: {schema}}}")),
+            // Two of them run beside each other here.
+            ("0.0.0.0:8485", "127.0.0.1:0".to_owned()),
         ] {
             assert!(text.contains(from), "the configuration says nothing of {from}");
             text = text.replace(from, &to);

@@ -30,6 +30,7 @@ mod file;
 mod lost;
 mod ops;
 mod shared;
+mod shown;
 mod tasks;
 
 const T0: i64 = 1_800_000_000_000;

@@ -59,6 +59,7 @@ mod mariadb;
 mod odd;
 mod owners;
 mod packages;
+mod page;
 mod postgres;
 mod reach;
 mod rotation;

@@ -331,6 +331,11 @@ journal_that_dies! {
     cases(filter: Filter) -> Vec<CaseLine>;
     timeline(case: CaseId) -> Option<Timeline>;
     tasks(filter: curfew::journal::TaskFilter) -> Vec<curfew::journal::TaskLine>;
+    watched(page: curfew::journal::shown::Page) -> Vec<curfew::journal::shown::Watched>;
+    last_closed(max: u32) -> Vec<CaseLine>;
+    deaths(since_ms: i64, max: u32) -> curfew::journal::shown::Deaths;
+    excerpt(case: CaseId, max: u32) -> Option<curfew::journal::shown::Excerpt>;
+    holders(which: curfew::journal::shown::Which, max: u32) -> Vec<curfew::journal::shown::Holder>;
     findings(unmatched: bool, max: u32) -> Vec<curfew::finding::Finding>;
     matched(prefix: String, after: (i64, String), max: u32) -> Vec<curfew::finding::Finding>;
     overrun(now_ms: i64) -> Vec<Overrun>;

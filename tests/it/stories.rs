@@ -9,6 +9,7 @@ mod github;
 mod kubernetes;
 mod lineage;
 mod owner;
+mod page;
 mod rotations;
 mod watched;
 
@@ -45,6 +46,8 @@ struct World {
     mount: String,
     tasks: String,
     metrics: u16,
+    /// Where the status page is.
+    status: u16,
     pen: Pen,
     sent: Mutex<usize>,
     told: Told,
@@ -70,7 +73,7 @@ impl World {
         create(&outcomes, 1).await;
         create(&rejected, 1).await;
         let folder = tempfile::tempdir().unwrap();
-        let metrics = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let [metrics, status] = [(), ()].map(|()| crate::canary::port());
         fs::write(folder.path().join("token"), admin.curfew_token().await).unwrap();
         fs::write(folder.path().join("pg.url"), &pg.url).unwrap();
         let config = json!({
@@ -84,6 +87,7 @@ impl World {
             "topics": {&tasks: {"strongest": "revoke"}},
             "publish": {"outcomes": &outcomes, "states": &outcomes, "rejected": &rejected},
             "metrics": {"listen": format!("127.0.0.1:{metrics}")},
+            "status": {"listen": format!("127.0.0.1:{status}")},
             "realms": [{
                 "name": "test",
                 "mode": mode,
@@ -99,7 +103,7 @@ impl World {
         // JSON is YAML.
         fs::write(folder.path().join("curfew.yaml"), config.to_string()).unwrap();
         let (told, sent) = (Told::listen(&outcomes), Mutex::new(0));
-        Self { folder, admin, pg, mount, tasks, metrics, pen: Pen::new(), sent, told }
+        Self { folder, admin, pg, mount, tasks, metrics, status, pen: Pen::new(), sent, told }
     }
 
     async fn task(&self) -> Task {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::{PgConnection, PgPool, PgRow};
 use sqlx::{AssertSqlSafe, FromRow, Row as _};
 
 use super::Error;
@@ -151,7 +151,7 @@ pub(super) async fn outbox(pool: &PgPool, after: i64, max: usize) -> Result<Vec<
 }
 
 /// A case's row as people read it.
-struct Line {
+pub(super) struct Line {
     body: String,
     due_ms: i64,
     closed_ms: Option<i64>,
@@ -159,7 +159,7 @@ struct Line {
 from_columns!(Line { body, due_ms, closed_ms });
 
 impl Line {
-    fn line(self) -> Result<CaseLine, Error> {
+    pub(super) fn line(self) -> Result<CaseLine, Error> {
         let case: Case = json("cases", &self.body)?;
         Ok(CaseLine { verdict: probe::standing(&case), case, closed_ms: self.closed_ms, due_ms: self.due_ms })
     }
@@ -193,16 +193,15 @@ pub(super) async fn cases(pool: &PgPool, filter: &Filter) -> Result<Vec<CaseLine
     Ok(lines)
 }
 
-pub(super) async fn timeline(pool: &PgPool, id: CaseId) -> Result<Option<Timeline>, Error> {
-    let row: Option<Line> =
-        sqlx::query_as("SELECT body, due_ms, closed_ms FROM cases WHERE id = $1").bind(id).fetch_optional(pool).await?;
-    let Some(row) = row else { return Ok(None) };
+/// The first events that link to a case, at most `max`.
+pub(super) async fn event(db: &mut PgConnection, id: CaseId, max: i64) -> Result<Vec<EventLine>, Error> {
     let rows = sqlx::query(
         "SELECT e.source, e.event_id, e.kind, e.verb, e.reason, e.facts, e.rules, e.broker_ms FROM links l \
-         JOIN events e ON e.tenant = l.tenant AND e.id = l.event_id WHERE l.case_id = $1 ORDER BY e.id",
+         JOIN events e ON e.tenant = l.tenant AND e.id = l.event_id WHERE l.case_id = $1 ORDER BY l.event_id LIMIT $2",
     )
     .bind(id)
-    .fetch_all(pool)
+    .bind(max)
+    .fetch_all(db)
     .await?;
     let mut events = Vec::with_capacity(rows.len());
     for row in rows {
@@ -217,6 +216,14 @@ pub(super) async fn timeline(pool: &PgPool, id: CaseId) -> Result<Option<Timelin
             broker_ms: row.try_get(7)?,
         });
     }
+    Ok(events)
+}
+
+pub(super) async fn timeline(pool: &PgPool, id: CaseId) -> Result<Option<Timeline>, Error> {
+    let row: Option<Line> =
+        sqlx::query_as("SELECT body, due_ms, closed_ms FROM cases WHERE id = $1").bind(id).fetch_optional(pool).await?;
+    let Some(row) = row else { return Ok(None) };
+    let events = event(&mut *pool.acquire().await?, id, i64::MAX).await?;
     let rows: Vec<(i64, i64, String)> =
         sqlx::query_as("SELECT seq, at_ms, records FROM records WHERE case_id = $1 ORDER BY seq")
             .bind(id)

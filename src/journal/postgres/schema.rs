@@ -12,13 +12,14 @@ use uuid::Uuid;
 use super::{Error, Settings, State, trust};
 
 /// In order; `meta.schema` is how many of them the database has.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../../../schemas/journal/postgres/0001_spine.sql"),
     include_str!("../../../schemas/journal/postgres/0002_findings.sql"),
     include_str!("../../../schemas/journal/postgres/0003_parts.sql"),
     include_str!("../../../schemas/journal/postgres/0004_unbound.sql"),
     include_str!("../../../schemas/journal/postgres/0005_compact_marks.sql"),
     include_str!("../../../schemas/journal/postgres/0006_reach.sql"),
+    include_str!("../../../schemas/journal/postgres/0007_watched.sql"),
 ];
 /// How long one statement may take.
 const STATEMENT_MS: u32 = 30_000;

@@ -29,6 +29,12 @@ pub(super) fn load(w: &Writer, view: &mut View, tenant: &Tenant, id: &str) -> Re
     Ok(())
 }
 
+/// The finding of this id, for people.
+pub(super) fn one_by_id(db: &Connection, tenant: &Tenant, id: &str) -> Result<Option<Finding>, Error> {
+    let body = one(db, "SELECT body FROM findings WHERE name=?", [name(tenant, id)], |row| row.get::<_, String>(0))?;
+    body.map(|body| json("findings", &body)).transpose()
+}
+
 /// What is known by this fingerprint, once for each batch: whose value has it, and which findings wait for it.
 pub(super) fn load_marks(
     w: &Writer,

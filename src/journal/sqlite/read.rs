@@ -129,7 +129,7 @@ pub(super) fn tail(db: &Connection) -> Result<Tail, Error> {
     Ok(Tail { journal, seq: seq.unwrap_or(0) })
 }
 
-fn line(stored: rows::Stored) -> CaseLine {
+pub(super) fn line(stored: rows::Stored) -> CaseLine {
     let verdict = probe::standing(&stored.case);
     CaseLine { verdict, case: stored.case, closed_ms: stored.closed_ms, due_ms: stored.due_ms }
 }
@@ -172,14 +172,14 @@ pub(super) fn cases(db: &Connection, filter: &Filter) -> Result<Vec<CaseLine>, E
     Ok(lines)
 }
 
-pub(super) fn timeline(db: &Connection, id: CaseId) -> Result<Option<Timeline>, Error> {
-    let Some(stored) = rows::case_by_id(db, id)? else { return Ok(None) };
-    let tenant = stored.case.tenant.clone();
+/// The first events that link to a case, at most `max`.
+pub(super) fn event(db: &Connection, tenant: &Tenant, id: CaseId, max: u32) -> Result<Vec<EventLine>, Error> {
     let events = all(
         db,
         "SELECT e.source, e.event_id, e.kind, e.verb, e.reason, e.facts, e.rules, e.broker_ms FROM links l \
-         JOIN events e ON e.tenant = l.tenant AND e.id = l.event_id WHERE l.tenant=? AND l.case_id=? ORDER BY e.id",
-        params![tenant, id.as_bytes()],
+         JOIN events e ON e.tenant = l.tenant AND e.id = l.event_id WHERE l.tenant=? AND l.case_id=? \
+         ORDER BY l.event_id LIMIT ?",
+        params![tenant, id.as_bytes(), max],
         |row| {
             let facts: String = row.get(5)?;
             Ok((
@@ -197,10 +197,13 @@ pub(super) fn timeline(db: &Connection, id: CaseId) -> Result<Option<Timeline>, 
             ))
         },
     )?;
-    let events = events
-        .into_iter()
-        .map(|(event, facts)| Ok(EventLine { facts: json("events", &facts)?, ..event }))
-        .collect::<Result<_, Error>>()?;
+    events.into_iter().map(|(event, facts)| Ok(EventLine { facts: json("events", &facts)?, ..event })).collect()
+}
+
+pub(super) fn timeline(db: &Connection, id: CaseId) -> Result<Option<Timeline>, Error> {
+    let Some(stored) = rows::case_by_id(db, id)? else { return Ok(None) };
+    let tenant = stored.case.tenant.clone();
+    let events = event(db, &tenant, id, u32::MAX)?;
     let rows = all(
         db,
         "SELECT seq, at_ms, records FROM records WHERE tenant=? AND case_id=? ORDER BY seq",

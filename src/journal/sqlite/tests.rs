@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::intake;
 use super::schema;
+use super::shown;
 use super::writer::Writer;
+use crate::case::CaseId;
 use crate::event::{Coordinates, Delivery, Event, Format, Limits, decode};
+use crate::journal::shown::{Page, Which};
 use crate::journal::{Arrival, Batch};
 use crate::policy::Rules;
 
@@ -98,5 +101,53 @@ fn an_event_costs_the_same_whatever_is_known() {
     assert!(few.len() > 20, "too few examples come in: {}", few.len());
     for ((name, few), (_, many)) in few.into_iter().zip(many) {
         assert!(few > 0 && many <= few + 50, "{name}: {few} steps beside 20 known, {many} beside 5 000");
+    }
+}
+
+/// What people watch is read by keys: a million closed cases cost a page nothing.
+#[test]
+fn a_page_costs_the_same_whatever_has_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let steps = Arc::new(AtomicUsize::new(0));
+    let cost = [20, 5_000].map(|count| {
+        let db = schema::open(&folder.path().join(format!("{count}.db"))).unwrap();
+        let mut writer = Writer::begin(db).unwrap();
+        let events = examples().into_iter().filter(|(name, _)| name.contains("/task."));
+        let arrivals = events.map(|(_, event)| Arrival::Event(Box::new(event))).collect();
+        let batch = Batch { arrivals, moves: Vec::new(), rules: Arc::new(Rules::default()), now_ms: NOW_MS };
+        intake::record(&mut writer, &batch).unwrap();
+        let db = &writer.db;
+        let id: [u8; 16] = db.query_row("SELECT id FROM cases LIMIT 1", [], |row| row.get(0)).unwrap();
+        db.execute_batch(&format!(
+            "INSERT INTO cases (tenant, id, credential, system, urgency, due_ms, state, opened_ms, closed_ms, seq, body) \
+             SELECT tenant, randomblob(16), credential, system, urgency, due_ms, 'closed', opened_ms, {NOW_MS} + i, seq, body \
+             FROM (SELECT * FROM cases LIMIT 1), (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+             WHERE i < {count}) SELECT i FROM n)"
+        ))
+        .unwrap();
+        let counted = steps.clone();
+        let count = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        db.progress_handler(1, Some(count)).unwrap();
+        let cost = |what: &'static str, read: &dyn Fn()| {
+            steps.store(0, Ordering::Relaxed);
+            read();
+            (what, steps.load(Ordering::Relaxed))
+        };
+        let page = Page { only: None, after: None, max: 10 };
+        [
+            cost("watched", &|| assert!(!shown::watched(db, &page).unwrap().is_empty())),
+            cost("last_closed", &|| assert_eq!(shown::last_closed(db, 10).unwrap().len(), 10)),
+            cost("deaths", &|| assert_eq!(shown::deaths(db, 0, 10).unwrap().looked, 10)),
+            cost("excerpt", &|| assert!(shown::excerpt(db, CaseId::from_bytes(id), 10).unwrap().is_some())),
+            cost("holders", &|| assert!(!shown::holders(db, &Which::Next(5), 5).unwrap().is_empty())),
+            cost("stats", &|| assert!(!super::read::stats(db, NOW_MS).unwrap().cases.is_empty())),
+        ]
+    });
+    let (few, many) = (cost[0], cost[1]);
+    for ((what, few), (_, many)) in few.into_iter().zip(many) {
+        assert!(few > 0 && many <= few + 50, "{what}: {few} steps beside 20 closed, {many} beside 5 000");
     }
 }

@@ -12,7 +12,7 @@ use curfew::guard::Freeze;
 use curfew::intake::Intake;
 use curfew::journal::{
     Append, Arrival, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Fate, Filter, Journal, Known, Old, Outgoing,
-    Overrun, Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker,
+    Overrun, Position, Recorded, Source, Stats, Tail, Timeline, Want, Watermark, Worker, shown,
 };
 use curfew::limit::Part;
 use curfew::reconcile::{Reconcile, ReconcileSettings, Registrar};
@@ -156,6 +156,21 @@ impl Journal for Knows {
         unimplemented!()
     }
     async fn matched(&self, _: String, _: (i64, String), _: u32) -> Result<Vec<curfew::finding::Finding>, Error> {
+        unimplemented!()
+    }
+    async fn watched(&self, _: shown::Page) -> Result<Vec<shown::Watched>, Error> {
+        unimplemented!()
+    }
+    async fn last_closed(&self, _: u32) -> Result<Vec<CaseLine>, Error> {
+        unimplemented!()
+    }
+    async fn deaths(&self, _: i64, _: u32) -> Result<shown::Deaths, Error> {
+        unimplemented!()
+    }
+    async fn excerpt(&self, _: CaseId, _: u32) -> Result<Option<shown::Excerpt>, Error> {
+        unimplemented!()
+    }
+    async fn holders(&self, _: shown::Which, _: u32) -> Result<Vec<shown::Holder>, Error> {
         unimplemented!()
     }
     async fn findings(&self, _: bool, _: u32) -> Result<Vec<curfew::finding::Finding>, Error> {
