@@ -134,7 +134,7 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
         return Err(HoldReason::Clock);
     }
     // What has begun goes on.
-    if !case.state.has_begun() {
+    if !case.state.begun {
         if case.state.kept_until_ms.is_some_and(|until_ms| facts.now_ms < until_ms) {
             return Err(HoldReason::Kept);
         }

@@ -335,8 +335,17 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
     }
     let now = &open.directive;
     // What waits for somebody's no is no containment: what is to die now does not wait with it.
-    let waits = now.not_before_ms.is_some() && directive.not_before_ms.is_none() && !open.state.has_begun();
+    let waits = now.not_before_ms.is_some() && directive.not_before_ms.is_none() && !open.state.begun;
     if waits && directive.held.is_none() && directive.action >= Action::Contain {
+        return Meeting::Supersede;
+    }
+    // Nor is what goes on without a notice put off by one.
+    if directive.not_before_ms.is_some() && now.not_before_ms.is_none() && now.action > Action::Verify {
+        return Meeting::Join;
+    }
+    // An operator means what the order names, and not what the open case is about.
+    let both = directive.action.rescopes() && now.action.rescopes();
+    if directive.trigger == Trigger::Operator && both && (directive.action, &directive.cut) != (now.action, &now.cut) {
         return Meeting::Supersede;
     }
     if directive.action != now.action {
@@ -350,10 +359,6 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
         return Meeting::Supersede;
     }
     let by_operator = directive.trigger == Trigger::Operator;
-    // An operator means what the order names, and not what the open case is about.
-    if by_operator && directive.action.rescopes() && directive.cut != now.cut {
-        return Meeting::Supersede;
-    }
     let fired = |trigger| matches!(trigger, Trigger::Deadline | Trigger::Heartbeat);
     let lifts = match &open.state.phase {
         Phase::Held { reason } => match reason {

@@ -30,15 +30,18 @@ pub enum Judgement {
 pub fn judge(case: &Case, settle: Settle, now_ms: i64) -> Judgement {
     let state = &case.state;
     let series = &state.series;
+    let issuer = state.issuer();
     // What was given back was seen to be there: one look shows it.
     if case.directive.action == Action::Restore {
+        if series.refused > 0 && issuer.is_some_and(|seen| seen.presence == Presence::Gone) {
+            return Judgement::Close(Verdict::NotFound);
+        }
         return if series.broken > 0 {
             Judgement::Close(Verdict::RolledBack { at_ms: now_ms })
         } else {
             Judgement::Retry
         };
     }
-    let issuer = state.issuer();
     if let Some(expires_ms) = issuer.filter(|seen| seen.only_expires).and_then(|seen| seen.expires_ms)
         && now_ms < expires_ms
     {

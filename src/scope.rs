@@ -148,10 +148,18 @@ impl Cutting {
         }
     }
 
+    /// What was there before is there again.
+    pub(crate) fn gave_back(&mut self) {
+        let given = self.before.iter().flat_map(|before| &before.held);
+        let given: Vec<&Held> = given.collect();
+        self.taken.retain(|held| !given.contains(&held));
+        self.begun = false;
+    }
+
     /// What was taken, or may have been by an effect that failed on its way.
     pub fn missing(&self) -> Vec<Held> {
         let mut all = self.clone();
-        if all.begun && all.taken.is_empty() {
+        if all.begun {
             all.took();
         }
         all.taken

@@ -230,8 +230,6 @@ async fn scoper(process: &Process, registry: &mut Registry, reduction: &Reductio
             registry.add(made.map_err(|error| refused(&what, &error))?);
             target.mode
         }
-        // Checked where the configuration was read.
-        By::Aws(_) => return Ok(()),
     };
     registry.may_reduce(name, mode, &reduction.identities);
     Ok(())

@@ -89,7 +89,7 @@ pub async fn run(config: Config, share: Share) -> Result<(), Failed> {
     // What operators and Prometheus need comes first: it must answer while the rest waits for Kafka or Vault.
     if share.has(Role::Serve) {
         serve::operators(&process)?;
-        serve::page(&process).await?;
+        serve::page(&process).await;
     }
     serve::observe(&process, &journal, share.has(Role::Serve)).await?;
     let ended = told.end(tasks);

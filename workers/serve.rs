@@ -1,6 +1,7 @@
 //! Role `serve`: operators' socket, status page and intake over HTTP. And what each process has, whatever its roles: `/metrics`,
 //! `/healthz`, `/readyz`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,10 +20,14 @@ use curfew::ops::{self, freeze_file};
 use curfew::status::facts::Source;
 use curfew::status::shared::Shared;
 use secrecy::SecretString;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::Failed;
 use crate::process::Process;
+
+/// How soon it is tried again to serve the status page.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Operators are answered over the socket.
 pub fn operators(process: &Process) -> Result<(), Failed> {
@@ -38,18 +43,44 @@ pub fn operators(process: &Process) -> Result<(), Failed> {
 }
 
 /// The status page, where it is asked for.
-pub async fn page(process: &Process) -> Result<(), Failed> {
+pub async fn page(process: &Process) {
     let (config, intake) = (&process.config, &process.intake);
-    let Some(settings) = &config.status else { return Ok(()) };
+    let Some(settings) = config.status.clone() else { return };
     let freeze = freeze_file::path_of(&config.journal);
     let source = Source::new(intake.journal.clone(), process.clock.clone(), config.systems(), freeze);
     let page = http::status::Page { shared: Shared::new(source), hosts: settings.hosts.clone().into() };
-    let listener = http::listen_beyond(settings.listen).await.map_err(wrong)?;
-    let at = listener.local_addr().unwrap_or(settings.listen);
-    tracing::info!(url = format!("http://{at}/status"), "status page");
-    let tasks = &process.tasks;
-    tasks.spawn_fallible("status", http::serve(listener, http::status::status(page), tasks.cancel.clone()));
-    Ok(())
+    let cancel = process.tasks.cancel.clone();
+    let mut first = listened(settings.listen).await;
+    process.tasks.spawn("status", async move {
+        // A page that only shows keeps nothing from working: where its place is taken, it waits for it.
+        let listener = loop {
+            if let Some(listener) = first.take() {
+                break listener;
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(AGAIN) => first = listened(settings.listen).await,
+            }
+        };
+        if let Err(error) = http::serve(listener, http::status::status(page), cancel).await {
+            tracing::error!(%error, "the status page is served no more");
+        }
+    });
+}
+
+/// Where the status page is served, and says so.
+async fn listened(wanted: SocketAddr) -> Option<TcpListener> {
+    match http::listen_beyond(wanted).await {
+        Ok(listener) => {
+            let at = listener.local_addr().unwrap_or(wanted);
+            tracing::info!(url = format!("http://{at}/status"), "status page");
+            Some(listener)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the status page cannot be served now, and is tried again");
+            None
+        }
+    }
 }
 
 fn wrong(error: http::Error) -> Failed {

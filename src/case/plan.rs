@@ -139,7 +139,19 @@ impl Act {
     /// Whether "nothing there any more" is what it was to bring about.
     pub fn wants_gone(self) -> bool {
         use Act as A;
-        matches!(self, A::Revoke | A::RevokeDerived | A::Disable | A::EndSessions | A::Lift | A::Destroy | A::Discard)
+        // Of an identity that is not there nothing is left to take, and nobody to give it to.
+        matches!(
+            self,
+            A::Revoke
+                | A::RevokeDerived
+                | A::Disable
+                | A::EndSessions
+                | A::Lift
+                | A::Narrow
+                | A::Widen
+                | A::Destroy
+                | A::Discard
+        )
     }
 }
 

@@ -83,6 +83,9 @@ pub struct State {
     /// Of a reduction or a restoration: what there was before.
     #[serde(default, skip_serializing_if = "Cutting::is_blank")]
     pub cutting: Cutting,
+    /// An effect was begun for the directive that counts: it goes on, and nobody's no counts any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begun: bool,
     /// Whoever answers for it wants it kept as it is until then (our clock).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_until_ms: Option<i64>,
@@ -161,6 +164,7 @@ impl State {
             last_failure: None,
             turn: Turn::default(),
             cutting: Cutting::default(),
+            begun: false,
             kept_until_ms: None,
             derived: None,
             proven: None,
@@ -288,14 +292,14 @@ impl State {
         waits && self.turn.new.is_some() && !matches!(self.phase, Phase::Abandoned | Phase::Closed { .. })
     }
 
-    /// Whether anything was done that is not undone: then it goes on, and nobody's no counts any more. Of a reduction that was
-    /// given back nothing is left.
-    pub fn has_begun(&self) -> bool {
-        self.cutting.begun || (self.acted && self.plan.as_ref().is_none_or(|plan| plan.find(Act::Narrow).is_none()))
+    /// Whether all that a reduction took was given back: nothing of it is left.
+    pub fn is_undone(&self) -> bool {
+        let undid = |plan: &Plan| plan.undoes && plan.find(Act::Widen).is_some() && self.step >= plan.steps.len();
+        self.plan.as_ref().is_some_and(undid) && self.cutting.taken.is_empty()
     }
 
     /// The look that may have grown old while the case was held: nothing is taken by what stood there long ago.
-    pub fn stale_look(&self) -> Option<usize> {
+    fn stale_look(&self) -> Option<usize> {
         let (plan, step) = (self.plan.as_ref()?, self.current()?);
         let looks = |s: &Step| s.act == Act::Observe && s.connector == step.connector && s.system == step.system;
         plan.steps.iter().position(looks).filter(|_| step.act == Act::Narrow && !self.cutting.begun)
@@ -331,6 +335,12 @@ impl State {
             return true;
         }
         let Some(seen) = self.observation_for(step) else { return step.act == Act::Lift };
+        // Who is not there has nothing that could be taken, given or compared.
+        let rescopes =
+            self.plan.as_ref().is_some_and(|plan| plan.find(Act::Narrow).or(plan.find(Act::Widen)).is_some());
+        if rescopes && seen.presence == Presence::Gone {
+            return matches!(step.act, Act::Narrow | Act::Widen | Act::Test);
+        }
         match step.act {
             Act::Revoke => seen.presence == Presence::Gone || seen.only_expires,
             Act::Disable => seen.presence == Presence::Gone,
@@ -372,7 +382,7 @@ impl State {
                 self.turn.asked |= doubtful == Some(Act::Create);
                 self.cutting.taken = self.cutting.missing();
                 self.cutting.again();
-                self.kept_until_ms = None;
+                (self.begun, self.kept_until_ms) = (false, None);
                 self.turn.refuted |= self.series.broken > 0;
                 self.phase = by.held.map_or(Phase::Open, |reason| Phase::Held { reason });
                 self.plan = None;
@@ -441,13 +451,15 @@ impl State {
                 self.in_doubt = true;
                 self.looked = false;
                 self.acted = true;
+                self.begun = true;
             }
             Record::Succeeded { step, output } if self.is_effect(*step) && self.in_doubt && !self.is_closed() => {
                 match self.act(*step) {
                     Some(Act::Revoke) => self.killed = true,
                     Some(Act::Disable) => self.fenced = true,
                     Some(Act::Narrow) => self.cutting.took(),
-                    Some(Act::Widen) => (self.cutting.taken, self.cutting.begun) = (Vec::new(), false),
+                    // A restoration gives back what another case took.
+                    Some(Act::Widen) if self.plan.as_ref().is_some_and(|plan| plan.undoes) => self.cutting.gave_back(),
                     Some(Act::RevokeDerived) => self.denied(output.done_ms),
                     Some(act) => self.turn.did(act, output),
                     None => {}
@@ -489,6 +501,7 @@ impl State {
                 }
                 // No other candidate helps: what was half made is undone.
                 let making = matches!(self.act(*step), Some(Act::Set | Act::Test | Act::Promote));
+                let making = making || self.act(*step) == Some(Act::Narrow);
                 let making = making && self.plan.as_ref().is_some_and(|plan| plan.find(Act::Widen).is_none());
                 if *failure == FailureKind::Refused && *step == self.step && making {
                     self.turn.rejected = Turn::CANDIDATES;
@@ -511,7 +524,7 @@ impl State {
                 self.advance();
             }
             // What has begun goes on: a half-made change is not left alone.
-            Record::Withdrawn { .. } if !self.acted && !self.is_closed() => self.withdrawn = true,
+            Record::Withdrawn { .. } if (!self.acted || self.is_undone()) && !self.is_closed() => self.withdrawn = true,
             Record::Answered { consumer, version, failed, .. }
                 if !self.is_closed()
                     && self.turn.new.as_ref().is_some_and(|new| new.version == *version)
@@ -561,9 +574,17 @@ impl State {
                     // Somebody may have mended it by hand: which value goes is looked at anew.
                     self.turn = Turn::default();
                     self.cutting.again();
+                    self.begun = false;
+                } else if let Some(look) = self.stale_look() {
+                    // What is taken is what is there now, however long the notice was.
+                    self.step = look;
                 }
             }
-            Record::Kept { until_ms, .. } if !self.has_begun() && !self.is_closed() && self.phase != Phase::Abandoned => {
+            // What only a person or an event moves does not go on by itself when the time is over.
+            Record::Kept { until_ms, .. }
+                if !self.begun
+                    && (is_open || matches!(self.phase, Phase::Held { reason } if reason.rechecks())) =>
+            {
                 self.kept_until_ms = Some(*until_ms);
                 self.phase = Phase::Held { reason: HoldReason::Kept };
             }

@@ -27,9 +27,6 @@ pub struct Raw {
     /// Of a PostgreSQL: holds the URL of a login of its own.
     #[serde(default)]
     pub url_file: Option<PathBuf>,
-    /// Of an account of AWS: holds a login of its own.
-    #[serde(default)]
-    pub credentials_file: Option<PathBuf>,
 }
 
 /// By which login.
@@ -39,8 +36,6 @@ pub enum By {
     Vault(Login),
     /// A PostgreSQL: the file with the URL.
     Postgres(PathBuf),
-    /// An account of AWS: the file with the login.
-    Aws(PathBuf),
 }
 
 /// Whose permissions may be taken at one system.
@@ -79,9 +74,8 @@ pub(super) fn reductions(
         } else {
             match target.map(|target| &target.system) {
                 Some(System::Postgres { .. }) => one.url_file.as_ref().map(|path| By::Postgres(c.path(path))),
-                Some(System::Aws(_)) => one.credentials_file.as_ref().map(|path| By::Aws(c.path(path))),
-                Some(System::Mariadb { .. } | System::Redis { .. }) => {
-                    c.wrong(one.system.referenced, "permissions are taken at a Vault, a PostgreSQL or AWS");
+                Some(System::Aws(_) | System::Mariadb { .. } | System::Redis { .. }) => {
+                    c.wrong(one.system.referenced, "permissions are taken at a Vault or a PostgreSQL");
                     continue;
                 }
                 None => {
@@ -97,7 +91,7 @@ pub(super) fn reductions(
             Some(by) => all.push(Reduction { system: name.clone(), identities: one.identities.value.clone(), by }),
             None if target.is_some() => {
                 let message = format!("reductions at {} have a login of their own", said(name));
-                let help = "`url_file` of a PostgreSQL, `credentials_file` of an account of AWS: see deploy/";
+                let help = "write its `url_file`: see deploy/postgres/reduce.sql";
                 c.problems.push(Problem::new(*at, message).help(help));
             }
             None => {}

@@ -391,11 +391,7 @@ impl Work<'_> {
         match self.guard().await? {
             Ok(()) => {
                 self.push(Record::Resumed { by: "guard".to_owned() })?;
-                // What is taken is what is there now, however long the notice was.
-                match self.case().state.stale_look() {
-                    Some(look) => self.observe(look).await,
-                    None => Ok(Next::Go),
-                }
+                Ok(Next::Go)
             }
             // What we only observe may die by itself: looking is no effect.
             Err(HoldReason::Observe) if reason == HoldReason::Observe => {

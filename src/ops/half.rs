@@ -146,8 +146,11 @@ fn still_open(state: &State) -> Option<(&'static str, String)> {
 }
 
 fn revokes(id: &CredentialId) -> Option<ByHand> {
-    (id.kind() == Kind::VaultLease)
-        .then(|| ByHand { to: "end it", run: format!("vault lease revoke {}", for_shell(&id.id())) })
+    // What could hide or turn is no command to be pasted.
+    let name = id.id();
+    let is_plain = name.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    (id.kind() == Kind::VaultLease && is_plain)
+        .then(|| ByHand { to: "end it", run: format!("vault lease revoke {}", for_shell(&name)) })
 }
 
 fn lets_in(principal: Option<&str>) -> Option<ByHand> {

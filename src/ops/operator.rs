@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::half::{self, HalfMade};
 use super::{Refused, RefusedKind, Reply, Request, freeze_file};
-use crate::case::CaseId;
 use crate::case::record::Record;
+use crate::case::{Action, CaseId};
 use crate::credential::CredentialId;
 use crate::event::Event;
 use crate::guard::Freeze;
@@ -93,12 +93,14 @@ impl Operator {
                 let permissions = permissions.map_err(|why| Refused::new(RefusedKind::Invalid, why.to_string()))?;
                 let not_before_ms = (notice_ms > 0).then(|| now_ms.saturating_add(notice_ms));
                 let cut = (Cut { permissions, held: Vec::new() }, not_before_ms);
+                self.is_free(&credential).await?;
                 let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
                 self.order(Event::operator_reduce(tenant.into(), id, of, cut, by, reason, now_ms), credential).await
             }
             Request::Rollback { id, by, reason } => self.roll_back(&id, by, reason).await,
             Request::Keep { id, for_ms, by, reason } => {
                 let until_ms = now_ms.saturating_add(for_ms.max(0));
+                self.waits(&id).await?;
                 self.command(&id, Some(Record::Kept { by, reason, until_ms })).await
             }
             Request::Revoke { credential, tenant, by, reason } => {
@@ -158,6 +160,32 @@ impl Operator {
         value(&case)
     }
 
+    /// Only what somebody was told of, or what an identity may do, waits for a no.
+    async fn waits(&self, id: &str) -> Result<(), Refused> {
+        let id = self.find(id).await?;
+        let timeline = self.intake.journal.timeline(id).await?;
+        let directive = timeline.map(|timeline| timeline.line.case.directive);
+        if directive.is_some_and(|one| one.action == Action::Reduce || one.not_before_ms.is_some()) {
+            return Ok(());
+        }
+        let message = format!("case {id} is no reduction, and nobody was given notice of it: it does not wait");
+        Err(Refused::new(RefusedKind::Invalid, message))
+    }
+
+    /// What goes on with the value itself would take the order over, and forget it.
+    async fn is_free(&self, credential: &CredentialId) -> Result<(), Refused> {
+        let filter = Filter { credential: Some(credential.clone()), ..Filter::default() };
+        let open = self.intake.journal.cases(filter).await?;
+        match open.iter().find(|line| line.case.directive.action > Action::Restore) {
+            None => Ok(()),
+            Some(line) => {
+                let (id, action) = (line.case.id, line.case.directive.action.as_str());
+                let message = format!("case {id} ({action}) is at work on this credential: order it when that is over");
+                Err(Refused::new(RefusedKind::Invalid, message))
+            }
+        }
+    }
+
     /// Gives back what a case took from an identity: what the case itself recorded, and nothing else.
     async fn roll_back(&self, id: &str, by: String, reason: String) -> Result<Value, Refused> {
         let id = self.find(id).await?;
@@ -170,6 +198,7 @@ impl Operator {
             Refused::new(RefusedKind::Invalid, format!("case {id} has taken nothing that can be given back"))
         })?;
         let cut = Cut { permissions, held };
+        self.is_free(&case.directive.credential).await?;
         let (event, credential) = (Uuid::now_v7().to_string(), case.directive.credential.clone());
         let (tenant, of) = (case.tenant.clone(), credential.clone());
         let now_ms = self.intake.clock.wall_ms();

@@ -34,7 +34,7 @@ pub const DEATHS: u32 = 10_000;
 pub const DAY_MS: i64 = 86_400_000;
 /// The overrun of a day is looked up so seldom where there are many: it is the one read that grows with what happens.
 const OVERRUN_EVERY_MS: i64 = 15_000;
-/// Fewer than so many deaths are looked up with each page.
+/// So long as fewer closed cases than these are to be looked at, that is done with each page.
 const FEW: usize = 1_000;
 
 /// A realm or a target, as the configuration of this process has it.
@@ -78,6 +78,8 @@ pub struct Overruns {
     pub count: usize,
     /// There were more: these are of the newest [`DEATHS`] cases.
     pub newest_only: bool,
+    /// How many closed cases were looked at for them.
+    pub looked: usize,
     /// The middle one, in milliseconds.
     pub median_ms: Option<i64>,
     /// The longest.
@@ -87,10 +89,11 @@ pub struct Overruns {
 impl Overruns {
     /// Of the deaths among the newest cases. Of an even number the lower one of the two in the middle counts.
     pub fn of(deaths: Deaths) -> Self {
-        let (newest_only, mut all) = (deaths.looked >= DEATHS as usize, deaths.all);
+        let (looked, mut all) = (deaths.looked, deaths.all);
+        let newest_only = looked >= DEATHS as usize;
         all.sort_by_key(|death| death.overrun_ms);
         let median_ms = all.get(all.len().saturating_sub(1) / 2).map(|death| death.overrun_ms);
-        Self { count: all.len(), newest_only, median_ms, longest: all.pop() }
+        Self { count: all.len(), newest_only, looked, median_ms, longest: all.pop() }
     }
 }
 
@@ -179,7 +182,8 @@ impl Source {
         let freeze = journal.frozen().await?.max(note.as_ref().map(|note| note.how));
         Ok(Board {
             systems: self.systems.clone(),
-            freeze: freeze.map(|freeze| (freeze, note)),
+            // The file's note is of its own freeze, and not of a stronger one that another process was told of.
+            freeze: freeze.map(|freeze| (freeze, note.filter(|note| note.how == freeze))),
             started_held: journal.started_held().await?,
             healthy: journal.healthy(),
             stats: journal.stats(self.clock.wall_ms()).await?,
@@ -194,7 +198,7 @@ impl Source {
         let mut known = self.overrun.lock().await;
         let now_ms = self.clock.monotonic_ms();
         if let Some((at_ms, overrun)) = known.as_ref()
-            && overrun.count >= FEW
+            && overrun.looked >= FEW
             && now_ms - at_ms < OVERRUN_EVERY_MS
         {
             return Ok(overrun.clone());

@@ -47,7 +47,9 @@ fn stands(held: &Held, now_ms: i64) -> Markup {
     let (holding, grant) = (&held.holding, &held.holding.grant);
     let said = match (holding.dead_ms, grant.phase) {
         (Some(dead_ms), _) => html! { span.said.green { "seen dead" } " " small { (words::moment(dead_ms, now_ms)) } },
-        (None, GrantPhase::Cut) => html! { span.said.amber { "being ended" } },
+        // What became of that, its case says: it may be held, or its issuer may not know it any more.
+        (None, GrantPhase::Cut) if held.case.is_some() => html! { span.said.amber { "to be ended" } },
+        (None, GrantPhase::Cut) => html! { span.said.plain { "was to be ended, not seen dead" } },
         (None, GrantPhase::Released) => html! { span.said.plain { "released" } },
         (None, GrantPhase::Held) => match holding.expires_ms {
             Some(at) => html! { small { "expires " (words::moment(at, now_ms)) } },

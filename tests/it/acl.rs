@@ -64,7 +64,7 @@ impl Node {
             std::fs::write(&file, users).unwrap();
             more.extend(["--aclfile".to_owned(), file.to_str().unwrap().to_owned()]);
         }
-        let [port, bus] = [free_port(), free_port()];
+        let [port, bus] = [crate::canary::port(), crate::canary::port()];
         if more.iter().any(|word| word == "--cluster-enabled") {
             more.extend(["--cluster-port".to_owned(), bus.to_string()]);
         }
@@ -191,10 +191,6 @@ impl Drop for Told {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn spawn(port: u16, folder: &TempDir, more: &[String]) -> Child {

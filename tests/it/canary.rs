@@ -293,7 +293,11 @@ pub fn private(path: PathBuf, text: &str) -> PathBuf {
 }
 
 pub fn port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    // Below those that the kernel gives to outgoing connections: one of them would have it before its server has.
+    let tries = std::iter::repeat_with(|| {
+        12_000 + u16::from_le_bytes(uuid::Uuid::new_v4().into_bytes()[..2].try_into().unwrap()) % 20_000
+    });
+    tries.into_iter().find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// A secret that no server made.

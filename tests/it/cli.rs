@@ -224,8 +224,7 @@ struct Running {
 
 impl Running {
     fn start(folder: &Path) -> Self {
-        let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (http, metrics) = (port(), port());
+        let (http, metrics) = (crate::canary::port(), crate::canary::port());
         let file = format!("http: {{listen: \"127.0.0.1:{http}\"}}\nmetrics: {{listen: \"127.0.0.1:{metrics}\"}}\n");
         fs::write(folder.join("curfew.yaml"), file).unwrap();
         let child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("curfew"))

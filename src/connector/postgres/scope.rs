@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgPool};
-use sqlx::{AssertSqlSafe, Error};
+use sqlx::{AssertSqlSafe, Connection as _, Error};
 
 use super::{PostgresSettings, SELF, bounded, quoted};
 use crate::case::plan::Act;
@@ -239,39 +239,22 @@ impl PostgresScope {
         let roles = self.ours(subject).await?;
         let mut transaction = self.one(self.pool.begin()).await?;
         let (mut derived, mut members) = (0, Vec::new());
+        let mut no = None;
         for one in rescope.owed() {
-            let (named, form) = (named(&one.permission)?, read(one)?);
-            let Some(role) = roles.iter().find(|role| role.oid == form.role.0) else {
-                return Err(refused("the role that had it is not there any more"));
-            };
-            let now = self.look(&mut transaction, role, &one.permission).await?.form;
-            // Already so.
-            if now.is_none() != gives {
-                if gives && now.as_ref() != Some(&form) {
-                    return Err(refused("it was granted again since, in another form"));
+            let mut part = self.one(transaction.begin()).await?;
+            let took = match self.change_one(&mut part, &roles, one, gives).await {
+                Ok(took) => took,
+                // What can be given back is: an object that is gone keeps nothing else from it.
+                Err(failure) if gives && failure.kind == FailureKind::Refused => {
+                    self.one(part.rollback()).await?;
+                    no = Some(failure);
+                    continue;
                 }
-                continue;
-            }
-            if !gives && now.as_ref() != Some(&form) {
-                return Err(refused("it was granted in another form since it was looked at"));
-            }
-            let statements = if gives { form::grants(named, &form) } else { vec![form::revoke(named, &form)] };
-            for statement in statements {
-                let run = sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction);
-                bounded(self.timeout, true, run).await.map_err(|failure| match failure.kind {
-                    // Nothing is committed.
-                    FailureKind::Unknown => Failure::new(FailureKind::Unavailable, failure.note),
-                    _ => failure,
-                })?;
-            }
-            let after = self.look(&mut transaction, role, &one.permission).await?.form;
-            if after != gives.then_some(form) {
-                return Err(refused("our login may not: it must be a member of the role that owns it"));
-            }
-            derived += 1;
-            if matches!(named, Named::Member(_)) && !gives {
-                members.push(role.oid);
-            }
+                Err(failure) => return Err(failure),
+            };
+            self.one(part.commit()).await?;
+            derived += u32::from(took.is_some());
+            members.extend(took.filter(|_| !gives && matches!(named(&one.permission), Ok(Named::Member(_)))));
         }
         let mut residue = Vec::new();
         for oid in members {
@@ -281,7 +264,51 @@ impl PostgresScope {
             }
         }
         bounded(self.timeout, true, transaction.commit()).await?;
-        Ok(Output { derived, residue, ..Output::default() })
+        match no {
+            Some(failure) => Err(failure),
+            None => Ok(Output { derived, residue, ..Output::default() }),
+        }
+    }
+
+    /// Takes or gives one of them, and looks at what that did. Whose it was; `None`: it was so already.
+    async fn change_one(
+        &self,
+        connection: &mut PgConnection,
+        roles: &[Role],
+        one: &Held,
+        gives: bool,
+    ) -> Result<Option<i64>, Failure> {
+        let (named, form) = (named(&one.permission)?, read(one)?);
+        let Some(role) = roles.iter().find(|role| role.oid == form.role.0) else {
+            return Err(refused("the role that had it is not there any more"));
+        };
+        let now = self.look(connection, role, &one.permission).await?.form;
+        // Already so.
+        if now.is_none() != gives {
+            if gives && now.as_ref() != Some(&form) {
+                return Err(refused("it was granted again since, in another form"));
+            }
+            return Ok(None);
+        }
+        if !gives && now.as_ref() != Some(&form) {
+            return Err(refused("it was granted in another form since it was looked at"));
+        }
+        let statements = if gives { form::grants(named, &form) } else { vec![form::revoke(named, &form)] };
+        for statement in statements {
+            let run = sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection);
+            bounded(self.timeout, true, run).await.map_err(|failure| match failure.kind {
+                // Nothing is committed.
+                FailureKind::Unknown => Failure::new(FailureKind::Unavailable, failure.note),
+                // An object or a group, not the role.
+                FailureKind::Gone => refused("what it was granted on is gone"),
+                _ => failure,
+            })?;
+        }
+        let after = self.look(connection, role, &one.permission).await?.form;
+        if after != gives.then_some(form) {
+            return Err(refused("our login may not: it must be a member of the role that owns it"));
+        }
+        Ok(Some(role.oid))
     }
 
     /// Whether the role may, in whatever way.
@@ -339,7 +366,11 @@ impl PostgresScope {
 
     async fn gate(&self, subject: &Subject) -> Result<Gate, Failure> {
         let rescope = asked(subject)?;
-        let roles = self.ours(subject).await?;
+        let roles = match self.ours(subject).await {
+            Ok(roles) => roles,
+            Err(failure) if failure.kind == FailureKind::Gone => return Ok(Gate::Open),
+            Err(failure) => return Err(failure),
+        };
         let (there, of) = self.count(rescope, &roles).await?;
         if rescope.gives {
             let same = there == of;

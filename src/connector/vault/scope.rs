@@ -1,7 +1,7 @@
 //! `vault-scope`: policies and lifetimes are taken from an AppRole of Vault, and given back.
 //!
-//! Its own settings are changed, never a policy: others may hold that. Vault has no check-and-set for roles, so they are read,
-//! written and read again; what else changed in between is seen there. Tokens that the role gave before keep what they were
+//! Its own settings are changed, never a policy: others may hold that. Vault has no check-and-set for roles: they are read,
+//! written and read again, and what somebody else writes to the list between the first two is overwritten. Tokens that the role gave before keep what they were
 //! given until they expire (`token_max_ttl` at the latest): that is said as what remains.
 //!
 //! Whether a policy still counts is asked of the role and of the entity behind it with its groups. A role that was made anew
@@ -53,7 +53,8 @@ fn named(permission: &Permission) -> Result<Named<'_>, Failure> {
 }
 
 fn all(rescope: &Rescope) -> Result<Vec<Named<'_>>, Failure> {
-    rescope.cut.permissions.iter().map(named).collect()
+    let all: Vec<Named<'_>> = rescope.cut.permissions.iter().map(named).collect::<Result<_, _>>()?;
+    if form::names_twice(&all) { Err(refused("one lifetime of a role is named twice")) } else { Ok(all) }
 }
 
 /// `<mount>/<role>`, apart.
@@ -180,6 +181,9 @@ impl VaultScope {
             }
             owed.push((named(&one.permission)?, form));
         }
+        if !gives && let Some(why) = role.settings.refuses(&owed) {
+            return Err(refused(why));
+        }
         let mut output = Output::default();
         let (mount, name) = place(subject)?;
         for (what, body) in form::writes(&role.settings, &owed, gives) {
@@ -245,7 +249,11 @@ impl VaultScope {
 
     async fn gate(&self, subject: &Subject) -> Result<Gate, Failure> {
         let rescope = asked(subject)?;
-        let role = self.ours(subject).await?;
+        let role = match self.ours(subject).await {
+            Ok(role) => role,
+            Err(failure) if failure.kind == FailureKind::Gone => return Ok(Gate::Open),
+            Err(failure) => return Err(failure),
+        };
         let (there, of) = self.count(subject, &role).await?;
         if rescope.gives {
             return if there == of { Ok(Gate::Open) } else { Err(refused("not all of it was given back")) };

@@ -86,6 +86,8 @@ pub(super) fn options(settings: &Settings) -> Result<PgConnectOptions, Error> {
 pub(super) async fn migrate(options: &PgConnectOptions, schema: &str) -> Result<Uuid, Error> {
     let mut db = PgConnection::connect_with(options).await?;
     let mut tx = db.begin().await?;
+    // An index over a large journal takes its time, and so does waiting for the process that makes it.
+    tx.execute("SET LOCAL statement_timeout = 0").await?;
     sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('curfew journal ' || $1, 0))")
         .bind(schema)
         .execute(&mut *tx)

@@ -43,7 +43,9 @@ impl Draft<'_> {
                     || matches.keys().any(|id| !before.credentials.contains(id))
                     // Somebody logged in with it just now, and nothing is being done: what was called dead may live.
                     || (Validity::of(&it.validity) == Validity::Active
-                        && matches.keys().any(|id| !self.view.cases.contains_key(id)))
+                        && matches.keys().any(|id| self.view.cases.get(id).is_none_or(|case| {
+                            case.directive.action.rescopes() || case.directive.not_before_ms.is_some()
+                        })))
             }
             _ => true,
         };
@@ -287,8 +289,8 @@ impl Draft<'_> {
                 case.directive.finding.as_ref() == Some(&id)
                     // What waits out its notice waits for just such a word.
                     && (case.directive.action < Action::Contain || case.directive.not_before_ms.is_some())
-                    && case.state.joined.is_empty()
-                    && !case.state.acted
+                    && (case.state.joined.is_empty() || case.directive.not_before_ms.is_some())
+                    && (!case.state.acted || case.state.is_undone())
                     && !case.state.is_closed()
             });
             if withdraws {

@@ -139,3 +139,53 @@ fn an_operator_s_order_counts_and_is_not_lost_in_what_goes_on() {
     let leak = Directive { action: Action::Contain, cut: None, ..decision.directives[0].clone() };
     assert_eq!(meeting(&world, &leak), Meeting::Supersede);
 }
+
+#[test]
+fn what_goes_on_is_not_put_off_by_somebody_s_notice() {
+    let mut world = world();
+    world.tell(found("curfew:dormant", &[]));
+    let retire = world.asked.last().unwrap().clone();
+    let leak = Directive { action: Action::Contain, not_before_ms: None, ..retire.clone() };
+    let state = [Record::Held { reason: HoldReason::Cap }].iter().try_fold(State::opened(&leak), State::next).unwrap();
+    world.view.cases.insert(role(), Arc::new(opened(&leak, state)));
+    assert_eq!(meeting(&world, &retire), Meeting::Join, "it would wait two weeks, and end with the other's reason");
+}
+
+#[test]
+fn a_known_leak_that_is_seen_to_work_is_news_while_only_a_notice_runs() {
+    let mut world = world();
+    world.rules.findings.push(rule("aws-key", Response::Contain, 0));
+    let leak = |validity: &str| {
+        Data::FindingObserved(Box::new(FindingObserved {
+            finding_key: "leak".into(),
+            credential: Some(role()),
+            detector: "aws-key".into(),
+            validity: validity.into(),
+            ..FindingObserved::default()
+        }))
+    };
+    assert_eq!(world.tell(leak("active")).verb, Verb::Contain);
+    world.tell(found("curfew:beyond", &["member:admins"]));
+    open(&mut world, &[Record::Held { reason: HoldReason::Notice }]);
+    let again = world.tell(leak("active"));
+    assert_eq!((again.verb, again.reason), (Verb::Contain, Reason::FindingMatched));
+}
+
+#[test]
+fn what_a_person_must_decide_is_not_decided_by_a_time_that_runs_out() {
+    let mut world = world();
+    world.tell(found("curfew:dormant", &[]));
+    let directive = world.asked.last().unwrap().clone();
+    let kept = Record::Kept { by: "bob".into(), reason: "r".into(), until_ms: NOW + HOUR };
+    for (reason, allowed) in [
+        (HoldReason::Notice, true),
+        (HoldReason::Kept, true),
+        (HoldReason::Observe, true),
+        (HoldReason::Unregistered, false),
+        (HoldReason::Finding, false),
+        (HoldReason::Refused, false),
+    ] {
+        let state = State::opened(&directive).next(&Record::Held { reason }).unwrap();
+        assert_eq!(state.next(&kept).is_ok(), allowed, "{reason:?}");
+    }
+}

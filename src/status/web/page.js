@@ -40,8 +40,11 @@
     const age = performance.now() - heard;
     const live = document.getElementById("live");
     const stale = failed || age > STALE_MS;
-    const state = selects() ? "paused" : stale ? "stale" : "live";
-    const word = state === "paused" ? "paused while text is marked" : stale ? `no answer for ${span(age)}` : "live";
+    const paused = selects();
+    // What is shown is old, whatever it is for.
+    const state = stale ? "stale" : paused ? "paused" : "live";
+    const why = paused && !failed ? "paused while text is marked, for" : "no answer for";
+    const word = stale ? `${why} ${span(age)}` : paused ? "paused while text is marked" : "live";
     live.dataset.state = state;
     const shown = live.querySelector(".word");
     if (shown.textContent !== word) shown.textContent = word;
@@ -78,7 +81,7 @@
     if (document.hidden || selects()) return;
     try {
       const answer = await fetch(location.href, {
-        cache: "no-store", credentials: "omit", redirect: "error", signal: AbortSignal.timeout(PATIENCE_MS),
+        cache: "no-store", credentials: "same-origin", redirect: "error", signal: AbortSignal.timeout(PATIENCE_MS),
       });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       const page = fresh.getElementById("page");

@@ -54,10 +54,6 @@ pub fn signal(pid: &str, name: &str) {
     assert!(sent.success(), "{name} to {pid}");
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Writes the folders and configurations of all.
 pub async fn fleet(servers: &Servers, proxies: &Proxies, cap: u32) -> Vec<Arc<Curfew>> {
     let mut fleet = Vec::new();
@@ -69,7 +65,7 @@ pub async fn fleet(servers: &Servers, proxies: &Proxies, cap: u32) -> Vec<Arc<Cu
             folder,
             realm,
             roles,
-            metrics: free_port(),
+            metrics: crate::canary::port(),
             running: tokio::sync::Mutex::default(),
             busy: Arc::default(),
             exits: Mutex::default(),

@@ -178,3 +178,44 @@ async fn what_is_not_ours_to_take_is_refused_and_nothing_happens() {
     run_until(&stage, &journal, etl.credential(), |line| is_held(line, HoldReason::Refused)).await;
     assert_eq!(etl.state().await, "", "nothing is given to a stranger");
 }
+
+#[tokio::test]
+async fn who_is_not_there_any_more_ends_its_case() {
+    let (etl, role) = (Etl::new().await, Role::new().await);
+    let stage = Stage::new(Store::sqlite(), registry(&etl, Mode::Enforce));
+    let journal = stage.open().await;
+    let seen = etl.connector().observe(&super::subject(&etl, Default::default())).await.unwrap();
+    let held = seen.scope.unwrap().held;
+    etl.sql("DROP OWNED BY {role}").await;
+    etl.sql("DROP ROLE {role}").await;
+    record(journal.as_ref(), vec![reduce(etl.credential(), etl.takes(), None)]).await;
+    let line = run_until(&stage, &journal, etl.credential(), |line| line.closed_ms.is_some()).await;
+    assert_eq!(line.verdict, Verdict::NotFound);
+    let journal = Stage::new(Store::sqlite(), registry(&etl, Mode::Enforce)).open().await;
+    record(journal.as_ref(), vec![restore(etl.credential(), held)]).await;
+    let line = run_until(&stage, &journal, etl.credential(), |line| line.closed_ms.is_some()).await;
+    assert_eq!(line.verdict, Verdict::NotFound, "nobody is there to be given anything");
+
+    let stage = Stage::new(Store::sqlite(), registry(&role, Mode::Enforce));
+    let journal = stage.open().await;
+    role.forget().await;
+    record(journal.as_ref(), vec![reduce(role.credential(), role.takes(), None)]).await;
+    let line = run_until(&stage, &journal, role.credential(), |line| line.closed_ms.is_some()).await;
+    assert_eq!(line.verdict, Verdict::NotFound);
+}
+
+#[tokio::test]
+async fn what_can_be_given_back_is_though_an_object_is_gone() {
+    let etl = Etl::new().await;
+    let stage = Stage::new(Store::sqlite(), registry(&etl, Mode::Enforce));
+    let journal = stage.open().await;
+    let before = etl.state().await;
+    record(journal.as_ref(), vec![reduce(etl.credential(), etl.takes(), None)]).await;
+    let line = run_until(&stage, &journal, etl.credential(), |line| line.closed_ms.is_some()).await;
+    etl.sql("DROP SEQUENCE {schema}.numbers").await;
+    let journal = Stage::new(Store::sqlite(), registry(&etl, Mode::Enforce)).open().await;
+    record(journal.as_ref(), vec![restore(etl.credential(), line.case.state.cutting.taken.clone())]).await;
+    run_until(&stage, &journal, etl.credential(), |line| is_held(line, HoldReason::Refused)).await;
+    let without: Vec<&str> = before.lines().filter(|line| !line.contains("numbers")).collect();
+    assert_eq!(etl.state().await, without.join("\n"), "all else is as it was");
+}

@@ -77,6 +77,11 @@ impl Role {
         role.to_string()
     }
 
+    /// The role is deleted.
+    pub async fn forget(&self) {
+        self.admin.done("DELETE", &format!("auth/{}/role/ci", self.mount), Value::Null).await;
+    }
+
     /// The permissions for its policies, by their place.
     pub fn named(&self, places: &[usize]) -> Vec<Permission> {
         permissions(places.iter().map(|at| format!("policy:{}", self.policies[*at]))).unwrap()

@@ -58,7 +58,7 @@ pub(super) struct Private {
 
 impl Private {
     pub(super) async fn start() -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::canary::port();
         let child = tokio::process::Command::new(env("CURFEW_TEST_VAULT_BIN"))
             .args(["-listen", &format!("127.0.0.1:{port}"), "-data", ""])
             .stdout(std::process::Stdio::null())

@@ -86,6 +86,22 @@ impl Settings {
         }
     }
 
+    /// Why Vault, or sense, does not let it be taken. Nothing is written then.
+    pub fn refuses(&self, owed: &[(Named<'_>, Form)]) -> Option<&'static str> {
+        let mut spans = self.spans;
+        for (named, _) in owed {
+            if let Named::Lifetime(at, most) = named {
+                spans[*at] = *most;
+            }
+        }
+        let of_tokens = owed.iter().any(|(named, _)| matches!(named, Named::Lifetime(0 | 1, _)));
+        let [ttl, most, _] = spans;
+        if of_tokens && self.rest["token_period"].as_u64().is_some_and(|period| period > 0) {
+            return Some("its tokens are periodic: they are renewed for ever, whatever their lifetime is");
+        }
+        (of_tokens && most > 0 && ttl > most).then_some("token_ttl would be above token_max_ttl: name both")
+    }
+
     /// All that is not named, in lines.
     pub fn rest(&self, named: &[Named<'_>]) -> Vec<String> {
         let policies = self.policies.iter().filter(|one| !named.contains(&Named::Policy(one))).cloned();
@@ -104,6 +120,16 @@ impl Settings {
     pub fn others(&self, named: &[Named<'_>]) -> usize {
         self.policies.iter().filter(|one| !named.contains(&Named::Policy(one))).count()
     }
+}
+
+/// Whether one lifetime is named more than once: which was meant could not be told.
+pub fn names_twice(named: &[Named<'_>]) -> bool {
+    let of = |one: &Named<'_>| if let Named::Lifetime(at, _) = one { Some(*at) } else { None };
+    let mut spans: Vec<usize> = named.iter().filter_map(of).collect();
+    let all = spans.len();
+    spans.sort_unstable();
+    spans.dedup();
+    spans.len() < all
 }
 
 /// One write: the place below the role, and the body.
@@ -188,6 +214,22 @@ mod tests {
             ]
         );
         assert!(writes(&now, &owed, true).is_empty(), "already so");
+    }
+
+    #[test]
+    fn what_vault_would_refuse_half_way_is_refused_before_anything_is_written() {
+        let owed = |text: &'static str| {
+            let permission = Permission::parse(text).unwrap();
+            let Some(Named::Lifetime(at, most)) = Named::of(&permission) else { panic!("{text}") };
+            (Named::Lifetime(at, most), Form { role: "r".into(), seconds: Some(0) })
+        };
+        assert!(settings().refuses(&[owed("lifetime:token_max_ttl=600")]).is_some(), "its ttl is 1200");
+        assert!(settings().refuses(&[owed("lifetime:token_max_ttl=600"), owed("lifetime:token_ttl=60")]).is_none());
+        let periodic = Settings::of(json!({"token_period": 60}));
+        assert!(periodic.refuses(&[owed("lifetime:token_ttl=60")]).is_some());
+        assert!(periodic.refuses(&[owed("lifetime:secret_id_ttl=60")]).is_none());
+        assert!(names_twice(&[Named::Lifetime(0, 1), Named::Policy("a"), Named::Lifetime(0, 2)]));
+        assert!(!names_twice(&[Named::Lifetime(0, 1), Named::Policy("a"), Named::Lifetime(1, 2)]));
     }
 
     #[test]
