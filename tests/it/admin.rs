@@ -82,6 +82,8 @@ impl Admin {
         let config = json!({
             "plugin_name": "postgresql-database-plugin",
             "allowed_roles": "*",
+            // It would keep four for each mount, and there is one for each test.
+            "max_idle_connections": 1,
             "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@{host}/postgres?sslmode=disable&connect_timeout=2"),
             "username": pg.user,
             "password": pg.password,

@@ -7,7 +7,7 @@ use curfew::connector::Connector;
 use curfew::connector::postgres::{PostgresSettings, scope};
 use curfew::credential::{CredentialId, Kind};
 use curfew::scope::{Permission, permissions};
-use sqlx::{AssertSqlSafe, Executor as _, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::{Identity, Way, every_fault, every_kill};
 use crate::admin::Postgres;
@@ -20,7 +20,6 @@ pub struct Etl {
     pub role: String,
     schema: String,
     group: String,
-    admin: PgPool,
     connector: Arc<dyn Connector>,
 }
 
@@ -37,12 +36,17 @@ const STATE: &str = "SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '')
     UNION ALL SELECT format('member %s%s', m.roleid::regrole, CASE WHEN m.admin_option THEN '*' ELSE '' END) \
         FROM pg_auth_members m WHERE m.member = $1::regrole) all_of_it";
 
+/// A connection for one errand, given back at once: many identities are there side by side, and the server has room for few.
+async fn admin() -> PgConnection {
+    PgConnection::connect(&Postgres::shared().url).await.unwrap()
+}
+
 impl Etl {
     pub async fn new() -> Self {
         let name = |what: &str| unique(what).replace('-', "_");
         let (role, schema) = (name("etl"), name("shop"));
         let (owner, group, other, cutter) = (name("owner"), name("group"), name("other"), name("cutter"));
-        let admin = Postgres::shared().pool().await;
+        let mut admin = admin().await;
         let mut statements = vec![
             format!("CREATE ROLE {owner}"),
             format!("CREATE ROLE {group}"),
@@ -73,21 +77,27 @@ impl Etl {
         for statement in statements {
             admin.execute(AssertSqlSafe(statement)).await.unwrap();
         }
+        admin.close().await.unwrap();
         let url = format!("postgresql://{cutter}:w1tness@{}/postgres", Postgres::shared().host);
         let settings = PostgresSettings::new(url.into());
         let connector = scope::connect("appdb", &settings, System::shared()).await.unwrap();
         let credential = CredentialId::new(Kind::PostgresRole, "appdb", &role).unwrap();
-        Self { credential, role, schema, group, admin, connector }
+        Self { credential, role, schema, group, connector }
     }
 
     async fn of(&self, role: &str) -> String {
-        sqlx::query_scalar(STATE).bind(role).fetch_one(&self.admin).await.unwrap()
+        let mut admin = admin().await;
+        let state = sqlx::query_scalar(STATE).bind(role).fetch_one(&mut admin).await.unwrap();
+        admin.close().await.unwrap();
+        state
     }
 
     pub async fn sql(&self, statement: &str) {
         let statement =
             statement.replace("{role}", &self.role).replace("{schema}", &self.schema).replace("{group}", &self.group);
-        self.admin.execute(AssertSqlSafe(statement)).await.unwrap();
+        let mut admin = admin().await;
+        admin.execute(AssertSqlSafe(statement)).await.unwrap();
+        admin.close().await.unwrap();
     }
 
     /// The permissions of this role, by their names with `{schema}` and `{group}` in them.
@@ -131,14 +141,16 @@ impl Identity for Etl {
     }
 
     async fn bystander(&self) -> String {
+        let mut admin = admin().await;
         let other: String = sqlx::query_scalar(
             "SELECT e.grantee::regrole::text FROM pg_namespace n, aclexplode(n.nspacl) e \
              WHERE n.nspname = $1 AND e.grantee::regrole::text LIKE 'other%' LIMIT 1",
         )
         .bind(&self.schema)
-        .fetch_one(&self.admin)
+        .fetch_one(&mut admin)
         .await
         .unwrap();
+        admin.close().await.unwrap();
         self.of(&other).await
     }
 
@@ -148,6 +160,7 @@ impl Identity for Etl {
             let sql = sql.replace("{}", &self.schema);
             session.execute(AssertSqlSafe(sql)).await.unwrap_or_else(|error| panic!("{what}: {error}"));
         }
+        session.close().await.unwrap();
     }
 
     async fn also_otherwise(&self) {
