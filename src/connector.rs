@@ -30,7 +30,7 @@ use uuid::Uuid;
 use recipe::{Recipe, Rotation, Store};
 
 use crate::case::plan::{Act, Plan, Step};
-use crate::case::record::{FailureKind, Observation, Output, Sighting};
+use crate::case::record::{Answer, FailureKind, Observation, Output, Sighting};
 use crate::case::{Action, Case};
 use crate::credential::CredentialId;
 use crate::guard::Mode;
@@ -101,6 +101,17 @@ pub struct Subject {
     pub place: Option<String>,
 }
 
+impl Subject {
+    /// Which permissions it is about.
+    ///
+    /// # Errors
+    /// `Refused`: nobody said so.
+    pub(crate) fn asked(&self) -> Result<&Rescope, Failure> {
+        let unsaid = || Failure::new(FailureKind::Refused, "it is not said which permissions are meant");
+        self.rescope.as_ref().ok_or_else(unsaid)
+    }
+}
+
 /// What is taken from an identity, or given back to it.
 #[derive(Debug, Clone)]
 pub struct Rescope {
@@ -118,6 +129,15 @@ impl Rescope {
         let directive = &case.directive;
         let cut = directive.cut.as_deref().filter(|_| directive.action.rescopes())?.clone();
         Some(Self { cut, cutting: case.state.cutting.clone(), gives: directive.action == Action::Restore })
+    }
+
+    /// What it says that `there` of `of` permissions count: refused where none does; given back only where all do.
+    pub(crate) fn answer(&self, there: usize, of: usize) -> Answer {
+        match there {
+            0 => Answer::Refused,
+            _ if self.gives && there < of => Answer::Unknown,
+            _ => Answer::Accepted,
+        }
     }
 
     /// What is to be there again: what a restoration was told, or what there was before this case began.

@@ -194,7 +194,7 @@ pub fn is_reducible(credential: &CredentialId, reducible: &[String]) -> bool {
     let named = |name: &str| is_path(name) && reducible.iter().any(|one| is_like(name, one) && one != "*");
     match credential.kind() {
         Kind::PostgresRole => id.split(',').all(named),
-        Kind::VaultApprole | Kind::AwsUser => named(&id),
+        Kind::VaultApprole => named(&id),
         _ => false,
     }
 }

@@ -340,12 +340,14 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
         return Meeting::Supersede;
     }
     // Nor is what goes on without a notice put off by one.
-    if directive.not_before_ms.is_some() && now.not_before_ms.is_none() && now.action > Action::Verify {
+    let by_operator = directive.trigger == Trigger::Operator;
+    let puts_off = directive.not_before_ms.is_some() && now.not_before_ms.is_none();
+    if puts_off && !by_operator && now.action > Action::Verify {
         return Meeting::Join;
     }
     // An operator means what the order names, and not what the open case is about.
     let both = directive.action.rescopes() && now.action.rescopes();
-    if directive.trigger == Trigger::Operator && both && (directive.action, &directive.cut) != (now.action, &now.cut) {
+    if by_operator && both && (directive.action, &directive.cut) != (now.action, &now.cut) {
         return Meeting::Supersede;
     }
     if directive.action != now.action {
@@ -358,7 +360,6 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
     if directive.generation.is_some() && directive.generation == open.state.turn.new.as_ref().map(|new| new.version) {
         return Meeting::Supersede;
     }
-    let by_operator = directive.trigger == Trigger::Operator;
     let fired = |trigger| matches!(trigger, Trigger::Deadline | Trigger::Heartbeat);
     let lifts = match &open.state.phase {
         Phase::Held { reason } => match reason {

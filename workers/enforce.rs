@@ -95,10 +95,8 @@ fn served(config: &Config, part: &Part, apart: bool) -> Option<Served> {
     let realms = config.realms.iter().map(|realm| realm.rules.name.clone()).filter(chosen);
     let realms = realms.chain(config.accounts().map(|(target, _)| target.name.clone()).filter(chosen));
     let rotated = config.recipes.iter().filter(|recipe| chosen(&recipe.place.realm));
-    let reduced = config.reductions.iter().map(|reduction| reduction.system.clone());
-    let reduced = reduced.filter(|name| chosen(name) || rotated.clone().any(|r| r.credential.instance() == name));
-    let systems = realms.chain(rotated.clone().map(|recipe| recipe.credential.instance().to_owned()));
-    let systems = systems.chain(reduced).collect();
+    let reduced = reductions(config, &part.realms).map(|reduction| reduction.system.clone());
+    let systems = realms.chain(rotated.map(|recipe| recipe.credential.instance().to_owned())).chain(reduced).collect();
     let actions = (!part.actions.is_empty()).then(|| part.actions.iter().copied().collect());
     apart.then_some(Served { systems, actions })
 }
@@ -198,13 +196,22 @@ async fn connectors(process: &Process, realms: &[String]) -> Result<Registry, Fa
         });
         rotated.into_iter().cloned().for_each(|recipe| registry.add_recipe(recipe));
     }
-    for reduction in &config.reductions {
-        let is_ours = chosen(&reduction.system) || opened.contains(&reduction.system);
-        if is_ours {
-            scoper(process, &mut registry, reduction).await?;
-        }
+    for reduction in reductions(config, realms) {
+        scoper(process, &mut registry, reduction).await?;
     }
     Ok(registry)
+}
+
+/// The reductions that a process with these realms serves (empty: all): at the realms, and at what their leases and values open.
+fn reductions<'a>(config: &'a Config, realms: &'a [String]) -> impl Iterator<Item = &'a Reduction> {
+    let is_ours = move |system: &String| realms.is_empty() || realms.contains(system);
+    let opens = move |system: &String| {
+        let leases = config.realms.iter().filter(move |realm| is_ours(&realm.rules.name));
+        let mut leases = leases.flat_map(|realm| &realm.rules.targets);
+        let mut values = config.recipes.iter().filter(move |recipe| is_ours(&recipe.place.realm));
+        leases.any(|(_, target)| target == system) || values.any(|recipe| recipe.credential.instance() == *system)
+    };
+    config.reductions.iter().filter(move |reduction| is_ours(&reduction.system) || opens(&reduction.system))
 }
 
 /// Who takes permissions at one system, by a login of its own.
@@ -313,5 +320,42 @@ pub fn refused(what: &str, error: &vault::ConnectError) -> Failed {
             Failed::Unavailable(format!("{what}: {error}"))
         }
         _ => Failed::Other(anyhow::anyhow!("{what}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use curfew::config::{Environment, Overrides};
+
+    use super::*;
+
+    const TEXT: &str = "
+realms:
+  - {name: prod, allowed_prefixes: [database/creds/], targets: [{prefix: database/creds/, target: appdb}],
+     vault: {address: 'http://127.0.0.1:8200', token_file: t}}
+  - {name: other, vault: {address: 'http://127.0.0.1:8300', token_file: t}}
+targets: [{name: appdb, postgres: {url_file: u}}, {name: hrdb, postgres: {url_file: u}}]
+reductions:
+  - {system: prod, identities: [approle/etl], token_file: r}
+  - {system: appdb, identities: [etl], url_file: r}
+  - {system: hrdb, identities: [etl], url_file: r}
+";
+
+    #[test]
+    fn a_process_claims_the_reductions_that_it_can_carry_out() {
+        let config = Config::parse("c", TEXT, Path::new(""), &Overrides::default(), &Environment::default()).unwrap();
+        let of = |realms: &[&str]| {
+            let realms: Vec<String> = realms.iter().map(|one| (*one).to_owned()).collect();
+            let part = Part { realms: realms.clone(), actions: Vec::new() };
+            let names: Vec<String> = reductions(&config, &realms).map(|one| one.system.clone()).collect();
+            let claims = served(&config, &part, true).unwrap().systems;
+            assert!(names.iter().all(|name| claims.contains(name)), "{names:?}");
+            names
+        };
+        assert_eq!(of(&[]), ["prod", "appdb", "hrdb"]);
+        assert_eq!(of(&["prod"]), ["prod", "appdb"], "what its leases open");
+        assert_eq!(of(&["other"]), Vec::<String>::new());
     }
 }

@@ -2,6 +2,7 @@
 
 use curfew::config::Config;
 use curfew::config::file::Millis;
+use curfew::connector::plan;
 use curfew::credential::CredentialId;
 use curfew::ops::Request;
 use curfew::scope;
@@ -18,6 +19,11 @@ fn span(text: &str) -> Result<i64, Failed> {
 /// `curfew reduce`
 pub async fn reduce(config: &Config, what: Reduce, json_wanted: bool) -> Result<(), Failed> {
     let credential = CredentialId::parse(&what.credential).map_err(|error| Failed::Data(error.to_string()))?;
+    if plan::scope_connector(credential.kind()).is_none() {
+        let kind = credential.kind_name();
+        let why = format!("permissions are taken from a postgres-role or a vault-approle, not from a {kind}");
+        return Err(Failed::Data(why));
+    }
     let permissions = scope::permissions(&what.take).map_err(|error| Failed::Usage(format!("--take: {error}")))?;
     let notice_ms = what.notice.as_deref().map(span).transpose()?.unwrap_or(0);
     let (tenant, by, reason) = (what.tenant, what.who.by, what.reason);

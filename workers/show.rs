@@ -136,6 +136,9 @@ pub fn summary(config: &Config) -> String {
         let at = format!("{}{copies}{told}", named(place));
         lines.push(format!("rotation  {}: {mode}, {} at {}, stored at {at}", recipe.name, id.id(), id.instance()));
     }
+    for reduction in &config.reductions {
+        lines.push(format!("reduces   {}: {}", reduction.system, reduction.identities.join(", ")));
+    }
     for inventory in &config.inventories {
         let all: Vec<&str> = inventory.paths.iter().chain(&inventory.static_roles).map(String::as_str).collect();
         lines.push(format!("inventory {}: {} below {}", inventory.realm, all.join(", "), inventory.mount));

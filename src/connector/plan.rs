@@ -33,7 +33,6 @@ pub fn scope_connector(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::PostgresRole => Some("postgres-scope"),
         Kind::VaultApprole => Some("vault-scope"),
-        Kind::AwsUser => Some("aws-scope"),
         _ => None,
     }
 }

@@ -42,6 +42,7 @@ const TERMINATE: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_cat
 const SELF: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = current_user), \
      NOT pg_catalog.pg_is_in_recovery(), \
      pg_catalog.pg_has_role(current_user, 'pg_signal_backend', 'USAGE')";
+const VERSION: &str = "SELECT pg_catalog.current_setting('server_version_num')::int";
 
 fn timeout_ms() -> u64 {
     10_000

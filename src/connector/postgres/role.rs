@@ -26,7 +26,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::{Connection as _, Error};
 
 use super::answers::{self, Login};
-use super::{PostgresSettings, SELF, bounded};
+use super::{PostgresSettings, SELF, VERSION, bounded};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
 use crate::clock;
@@ -43,7 +43,6 @@ const BY_OID: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper O
 const BY_NAME: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper OR rolcreaterole OR oid::bigint < 16384 \
      OR rolname IN (current_user, session_user) \
      FROM pg_catalog.pg_roles WHERE rolname = $1::text";
-const VERSION: &str = "SELECT pg_catalog.current_setting('server_version_num')::int";
 
 /// The users of one PostgreSQL.
 struct PostgresRole {

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, Connection as _, Error};
 
-use super::{PostgresSettings, SELF, bounded, quoted};
+use super::{PostgresSettings, SELF, SESSIONS, VERSION, bounded, quoted};
 use crate::case::plan::Act;
 use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue, Sighting};
 use crate::clock;
@@ -52,15 +52,15 @@ const MEMBER: &str = "SELECT it.oid::bigint, it.rolname::text, m.admin_option FR
 const REST: &str = "SELECT count(*), encode(sha256(convert_to(coalesce(string_agg(line, E'\\n' ORDER BY line), ''), \
      'UTF8')), 'hex') FROM ( \
      SELECT concat_ws(':', 'relation', c.oid, e.privilege_type, '', e.grantor, e.is_grantable) AS line \
-         FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) e WHERE e.grantee = $1::bigint::oid \
+         FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) e WHERE c.relacl IS NOT NULL AND e.grantee = $1::bigint::oid \
      UNION ALL SELECT concat_ws(':', 'relation', t.attrelid, e.privilege_type, t.attname, e.grantor, e.is_grantable) \
-         FROM pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) e WHERE e.grantee = $1::bigint::oid \
+         FROM pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) e WHERE t.attacl IS NOT NULL AND e.grantee = $1::bigint::oid \
      UNION ALL SELECT concat_ws(':', 'schema', n.oid, e.privilege_type, e.grantor, e.is_grantable) \
-         FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) e WHERE e.grantee = $1::bigint::oid \
+         FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) e WHERE n.nspacl IS NOT NULL AND e.grantee = $1::bigint::oid \
      UNION ALL SELECT concat_ws(':', 'database', d.oid, e.privilege_type, e.grantor, e.is_grantable) \
-         FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) e WHERE e.grantee = $1::bigint::oid \
+         FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) e WHERE d.datacl IS NOT NULL AND e.grantee = $1::bigint::oid \
      UNION ALL SELECT concat_ws(':', 'routine', p.oid, e.privilege_type, e.grantor, e.is_grantable) \
-         FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) e WHERE e.grantee = $1::bigint::oid \
+         FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) e WHERE p.proacl IS NOT NULL AND e.grantee = $1::bigint::oid \
      UNION ALL SELECT concat_ws(':', 'member', m.roleid, m.admin_option) \
          FROM pg_catalog.pg_auth_members m WHERE m.member = $1::bigint::oid \
      UNION ALL SELECT concat_ws(':', 'role', rolinherit, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls) \
@@ -73,8 +73,6 @@ const ON_SCHEMA: &str = "SELECT has_schema_privilege($1::bigint::oid, oid, $3::t
      WHERE nspname = $2::text";
 const IN_ROLE: &str =
     "SELECT pg_has_role($1::bigint::oid, oid, 'MEMBER') FROM pg_catalog.pg_roles WHERE rolname = $2::text";
-const SESSIONS: &str = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1::bigint::oid";
-const VERSION: &str = "SELECT pg_catalog.current_setting('server_version_num')::int";
 
 /// So many statements, and looks at what they did, may one effect take.
 const EXCHANGES: u32 = 4;
@@ -109,10 +107,6 @@ struct Role {
 
 fn refused(note: &str) -> Failure {
     Failure::new(FailureKind::Refused, note)
-}
-
-fn asked(subject: &Subject) -> Result<&Rescope, Failure> {
-    subject.rescope.as_ref().ok_or_else(|| refused("it is not said which permissions are meant"))
 }
 
 fn named(permission: &Permission) -> Result<Named<'_>, Failure> {
@@ -235,7 +229,7 @@ impl PostgresScope {
 
     /// Takes, or gives back, in one transaction; what it did is looked at before it is committed.
     async fn change(&self, subject: &Subject, gives: bool) -> Result<Output, Failure> {
-        let rescope = asked(subject)?;
+        let rescope = subject.asked()?;
         let roles = self.ours(subject).await?;
         let mut transaction = self.one(self.pool.begin()).await?;
         let (mut derived, mut members) = (0, Vec::new());
@@ -349,23 +343,18 @@ impl PostgresScope {
     }
 
     async fn sight(&self, subject: &Subject) -> Result<(Answer, bool), Failure> {
-        let rescope = asked(subject)?;
+        let rescope = subject.asked()?;
         let (exists, primary, _): (bool, bool, bool) = self.one(sqlx::query_as(SELF).fetch_one(&self.pool)).await?;
         if !primary {
             return Ok((Answer::Unknown, false));
         }
         let roles = self.roles(subject).await?;
         let (there, of) = self.count(rescope, &roles).await?;
-        let answer = match (there, rescope.gives) {
-            (0, _) => Answer::Refused,
-            (_, true) if there < of => Answer::Unknown,
-            _ => Answer::Accepted,
-        };
-        Ok((answer, exists))
+        Ok((rescope.answer(there, of), exists))
     }
 
     async fn gate(&self, subject: &Subject) -> Result<Gate, Failure> {
-        let rescope = asked(subject)?;
+        let rescope = subject.asked()?;
         let roles = match self.ours(subject).await {
             Ok(roles) => roles,
             Err(failure) if failure.kind == FailureKind::Gone => return Ok(Gate::Open),
@@ -427,7 +416,7 @@ impl Connector for PostgresScope {
 
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
         let at_ms = self.clock.wall_ms();
-        let rescope = asked(subject)?;
+        let rescope = subject.asked()?;
         let call = async {
             let roles = self.roles(subject).await?;
             let scope = self.scope(rescope, &roles).await?;

@@ -44,10 +44,6 @@ fn refused(note: &str) -> Failure {
     Failure::new(FailureKind::Refused, note)
 }
 
-fn asked(subject: &Subject) -> Result<&Rescope, Failure> {
-    subject.rescope.as_ref().ok_or_else(|| refused("it is not said which permissions are meant"))
-}
-
 fn named(permission: &Permission) -> Result<Named<'_>, Failure> {
     Named::of(permission).ok_or_else(|| refused("of an AppRole policies are taken (policy:NAME), and lifetimes"))
 }
@@ -156,7 +152,7 @@ impl VaultScope {
     }
 
     async fn look(&self, subject: &Subject) -> Result<Observation, Failure> {
-        let rescope = asked(subject)?;
+        let rescope = subject.asked()?;
         let mut seen = self.vault.blank();
         seen.protected = self.is_own(subject);
         match self.role(subject).await? {
@@ -171,7 +167,7 @@ impl VaultScope {
     }
 
     async fn change(&self, subject: &Subject, gives: bool) -> Result<Output, Failure> {
-        let rescope = asked(subject)?;
+        let rescope = subject.asked()?;
         let role = self.ours(subject).await?;
         let mut owed = Vec::new();
         for one in rescope.owed() {
@@ -230,7 +226,7 @@ impl VaultScope {
 
     /// How many of the named permissions count for the role, and of how many.
     async fn count(&self, subject: &Subject, role: &Role) -> Result<(usize, usize), Failure> {
-        let rescope = asked(subject)?;
+        let rescope = subject.asked()?;
         if rescope.gives {
             let mut there = 0;
             for one in rescope.owed() {
@@ -248,7 +244,7 @@ impl VaultScope {
     }
 
     async fn gate(&self, subject: &Subject) -> Result<Gate, Failure> {
-        let rescope = asked(subject)?;
+        let rescope = subject.asked()?;
         let role = match self.ours(subject).await {
             Ok(role) => role,
             Err(failure) if failure.kind == FailureKind::Gone => return Ok(Gate::Open),
@@ -272,12 +268,7 @@ impl VaultScope {
         let active = self.vault.is_active().await;
         let Some(role) = self.role(subject).await? else { return Ok((Answer::Refused, active, Level::Issuer)) };
         let (there, of) = self.count(subject, &role).await?;
-        let answer = match (there, asked(subject)?.gives) {
-            (0, _) => Answer::Refused,
-            (_, true) if there < of => Answer::Unknown,
-            _ => Answer::Accepted,
-        };
-        Ok((answer, active, Level::Issuer))
+        Ok((subject.asked()?.answer(there, of), active, Level::Issuer))
     }
 }
 

@@ -126,6 +126,13 @@ fn an_operator_s_order_counts_and_is_not_lost_in_what_goes_on() {
         assert_eq!((decision.verb, decision.reason), (Verb::Reduce, Reason::Operator));
         assert_eq!(meeting(&world, &decision.directives[0]), Meeting::Supersede, "{names:?}: now, without notice");
     }
+    // With a notice as well, also where what is open has none.
+    let open_now = Directive { not_before_ms: None, ..world.asked.last().unwrap().clone() };
+    let state = State::opened(&open_now).next(&Record::Held { reason: HoldReason::Refused }).unwrap();
+    world.view.cases.insert(role(), Arc::new(opened(&open_now, state)));
+    let later = Directive { not_before_ms: Some(NOW + 9 * HOUR), ..open_now.clone() };
+    let other = Directive { cut: Some(Box::new(cut(&["member:readers"]))), ..later };
+    assert_eq!(meeting(&world, &other), Meeting::Supersede);
     let given = Data::OperatorRestore {
         credential: role(),
         cut: cut(&["member:admins"]),

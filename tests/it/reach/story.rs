@@ -330,5 +330,11 @@ async fn an_agent_that_reaches_two_zones_ends_with_one_and_its_task_goes_on() {
     );
     desk.running.take().unwrap().end();
     let log = fs::read_to_string(desk.folder.path().join("log")).unwrap();
-    assert!(log.contains("curfew runs") && !log.contains(&reduce), "its login is in the log");
+    assert!(log.contains("curfew runs"), "{log}");
+    let journal = fs::read(desk.folder.path().join("curfew.db")).unwrap();
+    for secret in [reduce.as_str(), &login, secret["secret_id"].as_str().unwrap(), secret["role_id"].as_str().unwrap()]
+    {
+        assert!(!log.contains(secret), "a secret is in the log");
+        assert!(!journal.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()), "a secret is in the journal");
+    }
 }

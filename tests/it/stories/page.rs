@@ -92,3 +92,15 @@ async fn the_page_follows_what_happens() {
     let stale = "document.getElementById('live').dataset.state === 'stale' && document.querySelectorAll('.closed li').length === 6";
     browser.until("that it is old", stale).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_port_keeps_nothing_from_starting_and_is_waited_for() {
+    let world = World::new("observe").await;
+    let taken = std::net::TcpListener::bind(("127.0.0.1", world.status)).unwrap();
+    let running = world.start();
+    running.runs().await;
+    assert!(running.log().contains("the status page cannot be served now"), "{}", running.log());
+    drop(taken);
+    let url = format!("http://127.0.0.1:{}/status", world.status);
+    until("the page", || async { reqwest::get(&url).await.is_ok_and(|page| page.status() == 200).then_some(()) }).await;
+}
