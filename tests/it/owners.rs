@@ -117,14 +117,14 @@ async fn records(journal: &Arc<dyn Journal>, line: &CaseLine) -> Vec<Record> {
     timeline.records.into_iter().flat_map(|(_, _, records)| records).collect()
 }
 
-/// How often its plans began to revoke.
-fn revokes(records: &[Record]) -> usize {
+/// How often it was told that it cannot be removed. (A call that got no answer is made again, and is not meant.)
+fn refusals(records: &[Record]) -> usize {
     let mut acts = Vec::new();
     let mut count = 0;
     for record in records {
         match record {
             Record::Planned { plan, .. } => acts = plan.steps.iter().map(|step| step.act).collect(),
-            Record::Started { step, .. } if acts[*step] == Act::Revoke => count += 1,
+            Record::Failed { step, failure: FailureKind::Refused, .. } if acts[*step] == Act::Revoke => count += 1,
             _ => {}
         }
     }
@@ -160,7 +160,7 @@ async fn a_lease_whose_user_owns_objects_ends_with_cleanup_pending(store: Store)
     let line = stage.run_until_closed(&journal, &id).await;
     let Verdict::Dead { level, residue, .. } = &line.verdict else { panic!("{:?}", line.verdict) };
     assert_eq!((*level, residue.as_slice()), (Level::Target, &[Residue::CleanupPending][..]));
-    assert_eq!(revokes(&records(&journal, &line).await), 1, "it is not tried again and again");
+    assert_eq!(refusals(&records(&journal, &line).await), 1, "it is not tried again and again");
     assert!(alarms(&stage, "cleanup_pending"));
     assert!(pg.login(&lease.username, &lease.password).await.is_err(), "nobody gets in");
     assert!(sqlx::query("SELECT 1").execute(&mut session).await.is_err(), "nobody is in");
@@ -186,7 +186,7 @@ async fn a_lease_whose_user_owns_objects_ends_with_cleanup_pending(store: Store)
     let second = again(2).await;
     let Verdict::Dead { residue, .. } = &second.verdict else { panic!("{:?}", second.verdict) };
     assert_eq!(residue.as_slice(), [Residue::CleanupPending]);
-    assert_eq!(revokes(&records(&journal, &second).await), 1);
+    assert_eq!(refusals(&records(&journal, &second).await), 1);
     // Somebody takes what it owned: the next time it goes, and nothing is left.
     owns_nothing(&pool, &lease.username).await;
     let third = again(3).await;
@@ -208,7 +208,7 @@ async fn a_lease_whose_session_has_a_temporary_table_leaves_nothing(store: Store
     stage.task_ends(journal.as_ref(), &new_run(), &id, Some(&lease.username)).await;
     let line = stage.run_until_closed(&journal, &id).await;
     assert!(matches!(&line.verdict, Verdict::Dead { residue, .. } if residue.is_empty()), "{:?}", line.verdict);
-    assert_eq!(revokes(&records(&journal, &line).await), 1);
+    assert_eq!(refusals(&records(&journal, &line).await), 1);
     assert!(!admin.lease_lives(&lease.lease).await && pg.drops(&lease.username) >= 1);
 }
 

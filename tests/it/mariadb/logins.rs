@@ -107,7 +107,8 @@ async fn a_server_that_is_full_or_blocks_says_nothing_of_a_password() {
         all.push(one);
     }
     assert_eq!(tried(&as_user(&own.url, &user, &life.new)).await, (Login::Unclear, 1040));
-    // For who may end sessions there is one more connection.
+    // For who may end sessions there is one more connection; the one that was just turned away may still hold it.
+    until("the last connection", || async { life.target.observe(&life.subject()).await.ok() }).await;
     life.look().await;
     assert!(!life.probe().await.1, "there is no control");
 }
