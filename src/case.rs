@@ -37,6 +37,8 @@ pub enum Action {
     Restore,
     /// Rotated for hygiene: the new value works before the old one dies, where the system allows that.
     Rollover,
+    /// Those that share it get a user of their own each, one after another; then it dies.
+    Split,
     /// Rotated because it leaked: the old value dies first, and nobody waits for its users.
     Contain,
     /// The credential dies, and nothing takes its place.
@@ -45,8 +47,16 @@ pub enum Action {
 
 impl Action {
     /// All of them, weakest first.
-    pub const ALL: [Self; 7] =
-        [Self::Track, Self::Verify, Self::Reduce, Self::Restore, Self::Rollover, Self::Contain, Self::Revoke];
+    pub const ALL: [Self; 8] = [
+        Self::Track,
+        Self::Verify,
+        Self::Reduce,
+        Self::Restore,
+        Self::Rollover,
+        Self::Split,
+        Self::Contain,
+        Self::Revoke,
+    ];
 
     /// The name in events, metrics and configuration.
     pub fn as_str(self) -> &'static str {
@@ -56,6 +66,7 @@ impl Action {
             Self::Reduce => "reduce",
             Self::Restore => "restore",
             Self::Rollover => "rollover",
+            Self::Split => "split",
             Self::Contain => "contain",
             Self::Revoke => "revoke",
         }

@@ -13,6 +13,7 @@ mod mariadb;
 pub mod problem;
 pub mod reach;
 pub mod reductions;
+mod splits;
 pub mod rotations;
 pub mod scanners;
 pub mod ways;

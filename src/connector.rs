@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use recipe::{Recipe, Rotation, Store};
 
-use crate::case::plan::{Act, Plan, Step};
+use crate::case::plan::{Act, Agent, Plan, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Output, Sighting};
 use crate::case::{Action, Case};
 use crate::credential::CredentialId;
@@ -285,9 +285,19 @@ impl Registry {
 
     /// What a rotation of the case works on, where its credential has a recipe.
     pub fn rotation(&self, case: &Case) -> Option<Rotation> {
+        self.rotation_of(case, None)
+    }
+
+    /// The same of a split, where it is the `agent`'s turn.
+    pub fn rotation_of(&self, case: &Case, agent: Option<&Agent>) -> Option<Rotation> {
         let recipe = self.recipe(&case.directive.credential)?.clone();
-        let store = self.store(&recipe)?.clone();
-        Some(Rotation::of(case, recipe, store))
+        let Some(agent) = agent else {
+            let store = self.store(&recipe)?.clone();
+            return Some(Rotation::of(case, recipe, None, store));
+        };
+        let share = recipe.shares.iter().find(|share| share.agent == *agent)?.clone();
+        let store = self.store(&share.recipe)?.clone();
+        Some(Rotation::of(case, share.recipe.clone(), Some(share), store))
     }
 
     /// What keeps the values of a recipe.
@@ -359,7 +369,10 @@ impl Registry {
                 let store = self.store(recipe).ok_or(NoPlan::Unserved)?;
                 let copies = recipe.stores_of_copies().into_iter().map(|(keeper, realm)| (keeper.as_str(), realm));
                 let called = recipe.webhooks.iter().map(|name| (webhook::NAME, name.as_str()));
-                if copies.chain(called).any(|(name, system)| self.by_name(name, system).is_none()) {
+                let shares = recipe.shares.iter().map(|share| share.recipe.place.store());
+                let shares = shares.map(|(keeper, realm)| (keeper.as_str(), realm));
+                let shares = shares.filter(|_| case.directive.action == Action::Split);
+                if copies.chain(called).chain(shares).any(|(name, system)| self.by_name(name, system).is_none()) {
                     return Err(NoPlan::Unserved);
                 }
                 Some((recipe.as_ref(), (store.name(), store.system())))

@@ -92,6 +92,9 @@ pub enum Request {
         credential: CredentialId,
         /// The old value first.
         leaked: bool,
+        /// Each of those that share it gets a user of its own, and then it dies.
+        #[serde(default)]
+        split: bool,
         /// Whose.
         tenant: String,
         /// Who.

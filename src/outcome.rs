@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::case::Case;
 use crate::case::derived::{Derived, Role};
-use crate::case::plan::Act;
+use crate::case::plan::{Act, Agent};
 use crate::case::record::{Generation, Level, Output, UnknownWhy, Verdict};
 use crate::connector::recipe::{self, Recipe};
 use crate::event::{Reject, digest16};
@@ -121,10 +121,23 @@ pub fn standing(case: &Case, now_ms: i64) -> Message {
 }
 
 /// Another value stands where consumers read, by a promotion or its undoing: its version and place, never the value.
-pub fn rotated(case: &Case, act: Act, output: &Output, recipe: Option<&Recipe>, now_ms: i64) -> Message {
+pub fn rotated(
+    case: &Case,
+    (act, agent): (Act, Option<&Agent>),
+    output: &Output,
+    recipe: Option<&Recipe>,
+    now_ms: i64,
+) -> Message {
     let turn = &case.state.turn;
     let before = if act == Act::Revert { &turn.new } else { &turn.old };
-    replaced(case, before.as_ref(), output.current.as_ref(), recipe.map(|recipe| (&recipe.place, None)), now_ms)
+    let place = recipe.map(|recipe| (&recipe.place, None));
+    let mut message = replaced(case, before.as_ref(), output.current.as_ref(), place, now_ms);
+    // Versions at the places of two agents may be called alike.
+    if let Some(agent) = agent {
+        message.id = format!("{}:{}", message.id, hex::encode(digest16(&[agent.user.as_bytes()])));
+        message.data["agent"] = clip(&agent.name).into();
+    }
+    message
 }
 
 /// The same at a copy, which has the value now.

@@ -39,6 +39,8 @@ pub enum Verb {
     Restore,
     /// Something is rotated, the new value first.
     Rollover,
+    /// Those that share something get one of their own each.
+    Split,
     /// Something is rotated, the old value first.
     Contain,
     /// Something must die.
@@ -56,6 +58,7 @@ impl Verb {
             Self::Reduce => "reduce",
             Self::Restore => "restore",
             Self::Rollover => "rollover",
+            Self::Split => "split",
             Self::Contain => "contain",
             Self::Revoke => "revoke",
         }

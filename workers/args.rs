@@ -115,6 +115,11 @@ pub enum Command {
     #[command(after_help = "Examples:\n  curfew rotate orders-db --reason 'quarterly drill'\n  \
         curfew rotate orders-db --leaked --reason 'seen in a log'")]
     Rotate(Rotate),
+    /// Give each agent that shares a credential a user of its own, one after another, and then end the shared one
+    #[command(after_help = "Who they are says `split` of the rotation. See docs/split.md\n\nExamples:\n  \
+        curfew split agents-db --reason 'one user for eight agents'\n  \
+        curfew case 0192f1c4        # whose turn it is")]
+    Split(Split),
     /// Take permissions from the identity of a credential: seen gone, and all others seen to be there
     #[command(after_help = "Examples:
   curfew reduce urn:curfew:cred:postgres-role:appdb:etl --take member:admins --take relation:public.orders:DELETE \
@@ -277,6 +282,8 @@ pub enum Action {
     Revoke,
     /// Leaked credentials that are rotated, the old value first
     Contain,
+    /// Shared credentials of which each user gets one of its own
+    Split,
     /// Credentials that are rotated, the new value first
     Rollover,
     /// Permissions that are given back
@@ -294,6 +301,7 @@ impl From<Action> for curfew::case::Action {
         match action {
             Action::Revoke => Self::Revoke,
             Action::Contain => Self::Contain,
+            Action::Split => Self::Split,
             Action::Rollover => Self::Rollover,
             Action::Restore => Self::Restore,
             Action::Reduce => Self::Reduce,
@@ -439,6 +447,23 @@ pub struct Rotate {
     /// The value leaked: the old one is cut first, whoever still uses it
     #[arg(long)]
     pub leaked: bool,
+    /// Why; it is recorded
+    #[arg(long)]
+    pub reason: String,
+    /// Whose, where not the realm's or the default tenant's
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew split`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Split {
+    /// The shared credential's rotation by its name in the configuration
+    #[arg(value_name = "NAME")]
+    pub what: String,
     /// Why; it is recorded
     #[arg(long)]
     pub reason: String,

@@ -55,6 +55,12 @@ impl Part {
             }
         }
         for recipe in config.recipes.iter().filter(|recipe| is_there(&recipe.place.realm)) {
+            if let Some(share) = recipe.shares.iter().find(|share| !is_there(&share.recipe.place.realm)) {
+                let (name, realm) = (&recipe.name, &share.recipe.place.realm);
+                return Err(Failed::Usage(format!(
+                    "rotation {name} is split, and an agent reads in realm {realm}: who serves it needs `--realm {realm}` as well"
+                )));
+            }
             if let Some(Place { realm, .. }) = recipe.copies.iter().find(|copy| !is_there(&copy.realm)) {
                 let name = &recipe.name;
                 return Err(Failed::Usage(format!(

@@ -155,6 +155,7 @@ fn dispatch(args: Args) -> Result<ExitCode, Failed> {
             Command::Abandon(word) => stop::abandon(&config, word, common.json).await,
             Command::RetryNow(word) => stop::retry_now(&config, word, common.json).await,
             Command::Rotate(what) => stop::rotate(&config, what, common.json).await,
+            Command::Split(what) => stop::split(&config, what, common.json).await,
             Command::Reduce(what) => rescope::reduce(&config, what, common.json).await,
             Command::Rollback(what) => rescope::rollback(&config, what, common.json).await,
             Command::Keep(what) => rescope::keep(&config, what, common.json).await,

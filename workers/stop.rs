@@ -7,7 +7,7 @@ use curfew::guard;
 use curfew::ops::{Request, freeze_file};
 use serde_json::{Value, json};
 
-use crate::args::{Abandon, Freeze, Position, Revoke, Rotate, Who, Word};
+use crate::args::{Abandon, Freeze, Position, Revoke, Rotate, Split, Who, Word};
 use crate::{Failed, link};
 
 pub fn say(json_wanted: bool, value: &Value, text: &str) {
@@ -132,9 +132,26 @@ pub async fn rotate(config: &Config, what: Rotate, json_wanted: bool) -> Result<
     }
     let of_realm = recipe.and_then(|recipe| config.tenant_of(&recipe.place.realm)).map(|tenant| tenant.to_string());
     let tenant = what.tenant.or(of_realm).unwrap_or_else(|| "default".to_owned());
-    let request = Request::Rotate { credential, leaked: what.leaked, tenant, by: what.who.by, reason: what.reason };
+    let (leaked, by, reason) = (what.leaked, what.who.by, what.reason);
+    let request = Request::Rotate { credential, leaked, split: false, tenant, by, reason };
     let value = link::ask(config, request).await?;
     recorded(json_wanted, &value);
+    Ok(())
+}
+
+/// `curfew split`
+pub async fn split(config: &Config, what: Split, json_wanted: bool) -> Result<(), Failed> {
+    let mut shared = config.recipes.iter().filter(|recipe| !recipe.shares.is_empty());
+    let Some(recipe) = shared.clone().find(|recipe| recipe.name == what.what) else {
+        let known: Vec<&str> = shared.by_ref().map(|recipe| recipe.name.as_str()).collect();
+        let known = if known.is_empty() { "none has".to_owned() } else { format!("these have: {}", known.join(", ")) };
+        return Err(Failed::Data(format!("no rotation of this name says by `split` who shares its value ({known})")));
+    };
+    let of_realm = config.tenant_of(&recipe.place.realm).map(|tenant| tenant.to_string());
+    let tenant = what.tenant.or(of_realm).unwrap_or_else(|| "default".to_owned());
+    let (credential, by, reason) = (recipe.credential.clone(), what.who.by, what.reason);
+    let request = Request::Rotate { credential, leaked: false, split: true, tenant, by, reason };
+    recorded(json_wanted, &link::ask(config, request).await?);
     Ok(())
 }
 

@@ -24,6 +24,7 @@ fn aging(name: &str, path: &str) -> Aging {
         environment: None,
         owner: None,
         max_age_ms: Some(90 * DAY_MS),
+        shares: Vec::new(),
         copies: Vec::new(),
         webhooks: Vec::new(),
     };

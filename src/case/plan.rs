@@ -15,6 +15,9 @@ pub const ROLES: &str = "roles";
 pub enum Act {
     /// Looks: what is there now? No effect.
     Observe,
+    /// Makes the user that one of several agents gets, with those permissions of the user they share that it needs. Nobody can
+    /// log in as it yet.
+    Provision,
     /// Makes a candidate and stores it, where nobody reads it yet: durable before anything else knows it.
     Create,
     /// Gives the target the stored candidate.
@@ -63,8 +66,9 @@ pub enum Act {
 
 impl Act {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Observe,
+        Self::Provision,
         Self::Create,
         Self::Set,
         Self::Test,
@@ -92,6 +96,7 @@ impl Act {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Observe => "observe",
+            Self::Provision => "provision",
             Self::Create => "create",
             Self::Set => "set",
             Self::Test => "test",
@@ -155,6 +160,15 @@ impl Act {
     }
 }
 
+/// One of several that share a credential, and gets a user of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Agent {
+    /// Its name, by which it also answers that it has the new value.
+    pub name: String,
+    /// The user that it gets.
+    pub user: String,
+}
+
 /// One step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Step {
@@ -171,6 +185,10 @@ pub struct Step {
     /// derived from the credential: [`ROLES`], or a role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
+    /// Of a split: who is moved by it. Such steps are about that one's user and the place where it reads, all others about the
+    /// credential that is shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
 }
 
 /// Ordered steps. Before `pivot` failure undoes, from it on only forward.
@@ -191,9 +209,20 @@ impl Plan {
         self.steps.iter().position(|step| step.act == act)
     }
 
-    /// Index of the step by which another value begins: one of ours, or the provider's.
-    pub fn making(&self) -> Option<usize> {
-        self.steps.iter().position(|step| matches!(step.act, Act::Create | Act::Begin | Act::Mint))
+    /// The same, of those that are about whom `step` is about: one agent of a split, or else the credential itself.
+    pub fn find_beside(&self, act: Act, step: &Step) -> Option<usize> {
+        self.steps.iter().position(|one| one.act == act && one.agent == step.agent)
+    }
+
+    /// Index of the step by which another value begins, for whom `step` is about: one of ours, or the provider's.
+    pub fn making(&self, step: &Step) -> Option<usize> {
+        let makes = |one: &Step| matches!(one.act, Act::Create | Act::Begin | Act::Mint);
+        self.steps.iter().position(|one| makes(one) && one.agent == step.agent)
+    }
+
+    /// Whether any of its steps makes another value.
+    pub fn makes(&self) -> bool {
+        self.steps.iter().any(|one| matches!(one.act, Act::Create | Act::Begin | Act::Mint))
     }
 
     /// Whether a case may follow it. One that goes forward has one proof, and closes by nothing else; after that only

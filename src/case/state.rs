@@ -204,7 +204,7 @@ impl State {
         let place = step.place.as_ref().filter(|_| step.act != Act::Copy);
         self.observed.iter().find_map(|(i, seen)| {
             let looked = plan.steps.get(*i)?;
-            let is_it = looked.connector == step.connector && looked.system == step.system;
+            let is_it = looked.connector == step.connector && looked.system == step.system && looked.agent == step.agent;
             (is_it && looked.place.as_ref() == place).then_some(seen)
         })
     }
@@ -286,10 +286,19 @@ impl State {
     /// that hear of the new value may answer before the last of its places has it.
     pub fn may_go_back(&self) -> bool {
         // What a provider replaced is kept nowhere: it has no promotion.
-        let step_of = |act| self.plan.as_ref().and_then(|plan| plan.find(act));
+        let step_of = |act| self.plan.as_ref()?.find_beside(act, self.current()?);
         let waits = step_of(Act::Promote).is_some_and(|promote| promote < self.step)
             && step_of(Act::Adopt).is_some_and(|adopt| self.step <= adopt);
         waits && self.turn.new.is_some() && !matches!(self.phase, Phase::Abandoned | Phase::Closed { .. })
+    }
+
+    /// Whether a consumer's word on a version counts: that it has it, or that it cannot work with it.
+    pub fn awaits(&self, consumer: &str, version: i64, failed: bool) -> bool {
+        // Versions at the places of two agents may be called alike.
+        let agent = self.current().and_then(|step| step.agent.as_ref());
+        let is_its = !failed || agent.is_none_or(|agent| agent.name == consumer);
+        let is_meant = self.turn.new.as_ref().is_some_and(|new| new.version == version);
+        !self.is_closed() && is_its && is_meant && (!failed || self.may_go_back())
     }
 
     /// Whether all that a reduction took was given back: nothing of it is left.
@@ -312,7 +321,7 @@ impl State {
             return None;
         }
         let (plan, step) = (self.plan.as_ref()?, self.current()?);
-        let is_look = |s: &Step| s.act == Act::Observe && s.place.is_none();
+        let is_look = |s: &Step| s.act == Act::Observe && s.place.is_none() && s.agent == step.agent;
         plan.steps.iter().position(|s| is_look(s) && s.connector == step.connector && s.system == step.system)
     }
 
@@ -326,7 +335,12 @@ impl State {
         if let (Act::RevokeDerived, Some(role)) = (step.act, &step.place) {
             return self.derived.as_ref().is_none_or(|derived| derived.role(role).is_none());
         }
-        let rotates = self.plan.as_ref().is_some_and(|plan| plan.making().is_some());
+        // It reads a value of its own user already.
+        let reads = self.turn.old.as_ref().and_then(|old| old.user.as_ref());
+        if step.agent.as_ref().is_some_and(|agent| reads == Some(&agent.user)) {
+            return true;
+        }
+        let rotates = self.plan.as_ref().is_some_and(Plan::makes);
         // A user that its system does not know any more gets no new value.
         if rotates && step.act != Act::Destroy && self.issuer().is_some_and(|seen| seen.presence == Presence::Gone) {
             return true;
@@ -385,6 +399,10 @@ impl State {
                 (self.begun, self.kept_until_ms) = (false, None);
                 self.turn.refuted |= self.series.broken > 0;
                 self.phase = by.held.map_or(Phase::Open, |reason| Phase::Held { reason });
+                // What was an agent's turn says nothing of the value that it shared.
+                if self.plan.as_ref().is_some_and(|plan| plan.steps.iter().any(|step| step.agent.is_some())) {
+                    self.turn = Turn::default();
+                }
                 self.plan = None;
                 self.step = 0;
                 self.attempts = 0;
@@ -419,7 +437,10 @@ impl State {
                     && (*step <= self.step || self.is_optional(*step)) =>
             {
                 let was_due = self.due_look() == Some(*step);
-                self.principal_id = seen.principal_id.clone().or(self.principal_id.take());
+                // That of an agent's user stands in its own look.
+                if self.plan.as_ref().and_then(|plan| plan.steps.get(*step)).is_none_or(|step| step.agent.is_none()) {
+                    self.principal_id = seen.principal_id.clone().or(self.principal_id.take());
+                }
                 self.note_requests(&seen.request_id);
                 self.turn.saw(seen);
                 // What a look shows after the first effect may lack what that one took.
@@ -491,7 +512,7 @@ impl State {
                 if *failure == FailureKind::Rejected && *step == self.step {
                     self.turn.rejected = self.turn.rejected.saturating_add(1);
                     // Another one is made, unless the last was the last.
-                    if let Some(making) = self.plan.as_ref().and_then(Plan::making)
+                    if let Some(making) = self.plan.as_ref().zip(self.current()).and_then(|(plan, at)| plan.making(at))
                         && making <= self.step
                         && !self.is_spent()
                     {
@@ -500,7 +521,8 @@ impl State {
                     }
                 }
                 // No other candidate helps: what was half made is undone.
-                let making = matches!(self.act(*step), Some(Act::Set | Act::Test | Act::Promote));
+                let making = matches!(self.act(*step), Some(Act::Set | Act::Test | Act::Promote))
+                    || (self.act(*step) == Some(Act::Create) && self.current().is_some_and(|s| s.agent.is_some()));
                 let making = making || self.act(*step) == Some(Act::Narrow);
                 let making = making && self.plan.as_ref().is_some_and(|plan| plan.find(Act::Widen).is_none());
                 if *failure == FailureKind::Refused && *step == self.step && making {
@@ -525,11 +547,7 @@ impl State {
             }
             // What has begun goes on: a half-made change is not left alone.
             Record::Withdrawn { .. } if (!self.acted || self.is_undone()) && !self.is_closed() => self.withdrawn = true,
-            Record::Answered { consumer, version, failed, .. }
-                if !self.is_closed()
-                    && self.turn.new.as_ref().is_some_and(|new| new.version == *version)
-                    && (!failed || self.may_go_back()) =>
-            {
+            Record::Answered { consumer, version, failed, .. } if self.awaits(consumer, *version, *failed) => {
                 self.turn.hear(consumer, *failed);
                 // Who was waited for has answered.
                 if matches!(self.phase, Phase::Held { reason: HoldReason::NotAdopted }) {
@@ -650,7 +668,12 @@ impl State {
     }
 
     fn advance(&mut self) {
+        let agent = self.current().and_then(|step| step.agent.clone());
         self.step += 1;
+        // Another one's turn: what is known of values was about the one before.
+        if self.current().is_some_and(|next| next.agent != agent) {
+            self.turn = Turn { promoted_ms: self.turn.promoted_ms, ..Turn::default() };
+        }
         self.attempts = 0;
         self.in_doubt = false;
         self.looked = false;

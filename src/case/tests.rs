@@ -29,7 +29,7 @@ fn directive(held: Option<HoldReason>) -> Directive {
 }
 
 fn step(act: Act, system: &str) -> Step {
-    Step { act, connector: system.into(), system: system.into(), optional: false, place: None }
+    Step { act, connector: system.into(), system: system.into(), optional: false, place: None, agent: None }
 }
 
 /// A revoke with looks for each system (0) or without the one at the database (1), a containment (2), a rollover (3), one

@@ -11,7 +11,7 @@ use super::ways::{http, is_safe_url, kafka, patterns, publish, status, topics};
 use super::webhooks::webhooks;
 use super::{
     Config, Database, Environment, Fingerprint, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention,
-    System, TOKENS, Target, Topic, Transit, Vault, aws, bindings, canary, file, kubernetes, reductions, rotations,
+    System, TOKENS, Target, Topic, Transit, Vault, aws, bindings, canary, file, kubernetes, reductions, rotations, splits,
 };
 use crate::connector;
 use crate::credential::CredentialId;
@@ -82,12 +82,13 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
         realms.push(realm);
     }
     let webhooks = webhooks(&mut c, &raw.webhooks, &realms, &targets);
-    let recipes = rotations::recipes(&mut c, &raw.rotations, &realms, &targets, &webhooks);
+    let mut recipes = rotations::recipes(&mut c, &raw.rotations, &realms, &targets, &webhooks);
     let inventories = rotations::inventories(&mut c, &raw.inventory, &realms);
     rotations::warn_of_unknown_ages(&mut c, &recipes, &inventories, &targets);
     let bindings = bindings::bindings(&mut c, &raw.bindings, &realms, &recipes);
     let canary = canary::canary(&mut c, raw.canary.as_ref(), &realms, &topics, (kafka.as_ref(), http.as_ref()));
     let reductions = reductions::reductions(&mut c, &raw.reductions, &realms, &targets);
+    splits::shares(&mut c, &raw.rotations, &mut recipes, &reductions);
     let clusters = kubernetes::clusters(&mut c, &raw.kubernetes, &topics, http.as_ref());
     let reach = raw.reach.as_ref().map(|raw| super::reach::reach(&mut c, raw, &realms, &targets));
     let limits = limits(&mut c, &raw.limits, &realms, &targets);

@@ -7,7 +7,7 @@ use serde_saphyr::{Location, Spanned};
 
 use super::check::Checks;
 use super::file::{AppRole, Millis, unplaced};
-use super::mariadb;
+use super::{mariadb, splits};
 use super::problem::{Problem, said};
 use super::{Aws, Inventory, Realm, System, Target, Webhook};
 use crate::ages;
@@ -69,6 +69,9 @@ pub struct Rotation {
     /// How old its value may become; absent: any age.
     #[serde(default)]
     pub max_age: Option<Spanned<Millis>>,
+    /// Those that share the value, where each is to have a user of its own.
+    #[serde(default)]
+    pub split: Vec<Spanned<splits::Share>>,
 }
 
 /// `approle`
@@ -366,6 +369,7 @@ pub(super) fn recipes(
             environment: one.environment.clone(),
             owner: one.owner.clone(),
             max_age_ms: one.max_age.as_ref().map(|age| age.value.0),
+            shares: Vec::new(),
         });
     }
     recipes

@@ -1,5 +1,7 @@
 //! Which steps end a credential, or put another value in its place. PURE: from static facts and the case.
 
+mod split;
+
 use super::recipe::Recipe;
 use super::webhook;
 use crate::case::Action;
@@ -38,7 +40,7 @@ pub fn scope_connector(kind: Kind) -> Option<&'static str> {
 }
 
 fn step(act: Act, at: At<'_>, optional: bool) -> Step {
-    Step { act, connector: at.0.to_owned(), system: at.1.to_owned(), optional, place: None }
+    Step { act, connector: at.0.to_owned(), system: at.1.to_owned(), optional, place: None, agent: None }
 }
 
 fn plan(steps: Vec<Step>) -> Plan {
@@ -54,7 +56,12 @@ pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> 
         return parts.scope.map(|scope| rescope(action, scope, state));
     }
     if state.is_spent() {
-        return parts.recipe.map(|(recipe, store)| undo(recipe, parts.issuer, store, state));
+        let moved = state.current().and_then(|step| step.agent.as_ref());
+        let (recipe, store) = parts.recipe?;
+        return match moved {
+            Some(agent) => split::undo(recipe, agent, parts.issuer, state),
+            None => Some(undo(recipe, parts.issuer, store, state)),
+        };
     }
     let derived = derived(&parts);
     match (action, parts.recipe) {
@@ -67,7 +74,8 @@ pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> 
         (Action::Contain, Some((recipe, store))) => Some(contain(recipe, parts.issuer, store, state, derived)),
         (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store, state)),
         (Action::Track, Some((_, store))) => Some(verify(parts, Some(store))),
-        (Action::Contain | Action::Rollover, None) | (Action::Reduce | Action::Restore, _) => None,
+        (Action::Split, Some((recipe, store))) => split::compose(recipe, parts.issuer, store, parts.scope?),
+        (Action::Contain | Action::Rollover | Action::Split, None) | (Action::Reduce | Action::Restore, _) => None,
     }
 }
 

@@ -10,11 +10,12 @@ use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use super::{Connector, Failure, Gate};
-use crate::case::plan::{Act, step_key};
+use crate::case::plan::{Act, Agent, Step, step_key};
 use crate::case::record::{Generation, Output};
 use crate::case::turn::Turn;
 use crate::case::{Action, Case};
 use crate::credential::CredentialId;
+use crate::scope::Permission;
 
 /// How one credential is rotated: where its value is stored, and which users take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,30 @@ pub struct Recipe {
     pub owner: Option<String>,
     /// How old its value may become.
     pub max_age_ms: Option<i64>,
+    /// Those that share it, where they are to have a user of their own each.
+    pub shares: Vec<Arc<Share>>,
+}
+
+/// What one of several that share a credential gets instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Who, and which user.
+    pub agent: Agent,
+    /// How the value that it reads goes over from the shared user to its own.
+    pub recipe: Arc<Recipe>,
+    /// Which of the shared user's permissions it needs; `None`: that is not known, so all of them.
+    pub needs: Option<Vec<Permission>>,
+}
+
+impl Share {
+    /// Of the rotation `own`, which is the agent's from then on; `shared` is who has the value until then.
+    pub fn new(agent: &str, shared: &str, own: &Recipe, needs: Option<Vec<Permission>>) -> Option<Self> {
+        let Users::One(user) = &own.users else { return None };
+        let agent = Agent { name: agent.to_owned(), user: user.clone() };
+        let users = Users::Two(shared.to_owned(), user.clone());
+        let recipe = Arc::new(Recipe { users, shares: Vec::new(), ..own.clone() });
+        Some(Self { agent, recipe, needs })
+    }
 }
 
 /// What keeps a value, and so who picks it.
@@ -329,11 +354,15 @@ pub struct Rotation {
     pub copy: Option<Place>,
     /// When the case was opened: what it made was made after that.
     pub since_ms: i64,
+    /// It is split: nobody is to have the old value in the end.
+    pub splits: bool,
+    /// Of a split: whose turn it is.
+    pub share: Option<Arc<Share>>,
 }
 
 impl Rotation {
-    /// What the case knows, with its recipe.
-    pub fn of(case: &Case, recipe: Arc<Recipe>, store: Arc<dyn Store>) -> Self {
+    /// What the case knows, with its recipe; of a split with that of the `share` whose turn it is.
+    pub fn of(case: &Case, recipe: Arc<Recipe>, share: Option<Arc<Share>>, store: Arc<dyn Store>) -> Self {
         let (state, directive) = (&case.state, &case.directive);
         let mut turn = state.turn.clone();
         // What is verified is an older value; what was seen at the store is the one that lives.
@@ -342,19 +371,28 @@ impl Rotation {
         {
             turn.new = turn.old.replace(Generation { version, user: None });
         }
-        let create = state.plan.as_ref().and_then(|plan| plan.find(Act::Create));
+        let agent = share.as_ref().map(|share| &share.agent);
+        let is_it = |step: &Step| step.act == Act::Create && step.agent.as_ref() == agent;
+        let create = state.plan.as_ref().and_then(|plan| plan.steps.iter().position(is_it));
         let candidate = create.map(|step| step_key(case.id, state.plan_no, step, turn.rejected + 1));
-        let contains = matches!(directive.action, Action::Contain | Action::Revoke);
-        let ends = directive.action == Action::Revoke;
+        let splits = directive.action == Action::Split;
+        // What is shared ends as anything else for good, once all have gone.
+        let ends = directive.action == Action::Revoke || (splits && share.is_none());
+        let contains = directive.action == Action::Contain || ends;
         let named = state.current().and_then(|step| Some((&step.system, step.place.as_ref()?)));
         let is_named = |copy: &&Place| named == Some((&copy.realm, &copy.name()));
         let copy = recipe.copies.iter().find(is_named).cloned();
-        Self { recipe, store, turn, candidate, contains, ends, copy, since_ms: case.opened_ms }
+        let since_ms = case.opened_ms;
+        Self { recipe, store, turn, candidate, contains, ends, copy, since_ms, splits, share }
     }
 
     /// What the consumers' own words say of adoption. `None`: not enough, the target is asked.
     pub fn told(&self, now_ms: i64) -> Option<Gate> {
         let (adoption, turn) = (&self.recipe.adoption, &self.turn);
+        // Who logs in as whom, the target shows; that nobody does any more, only the target.
+        if self.splits && (self.share.is_none() || adoption.consumers.is_empty()) {
+            return None;
+        }
         if adoption.consumers.iter().all(|consumer| turn.adopted.contains(consumer)) {
             return Some(Gate::Open);
         }

@@ -1,6 +1,6 @@
 //! What each type of event says, as plain facts.
 
-use crate::case::CaseId;
+use crate::case::{Action, CaseId};
 use crate::credential::{CredentialId, Kind};
 use crate::fingerprint::Fingerprint;
 use crate::scope::{Cut, Permission};
@@ -70,8 +70,8 @@ pub enum Data {
     OperatorRotate {
         /// What to rotate.
         credential: CredentialId,
-        /// It leaked: the old value first.
-        leaked: bool,
+        /// The new value first, the old one first where it leaked, or split among those that share it.
+        how: Action,
         /// Who.
         by: String,
         /// Why.

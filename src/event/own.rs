@@ -7,7 +7,7 @@ use super::{
     Location, Type, digest16,
 };
 use crate::bind::rule::Bound;
-use crate::case::CaseId;
+use crate::case::{Action, CaseId};
 use crate::credential::CredentialId;
 use crate::finding::Finding;
 use crate::reach::notice::{Found, TOPIC};
@@ -131,18 +131,18 @@ impl Event {
         own(tenant, "/curfew/inventory", id, now_ms, Data::SessionsOver { credential }, &[])
     }
 
-    /// An operator wants `credential` rotated; `leaked`: the old value first. `id` as in [`Self::operator_revoke`].
+    /// An operator wants `credential` rotated: rolled over, contained or split. `id` as in [`Self::operator_revoke`].
     pub fn operator_rotate(
         tenant: Tenant,
         id: String,
         credential: CredentialId,
-        leaked: bool,
+        how: Action,
         by: String,
         reason: String,
         now_ms: i64,
     ) -> Self {
-        let wish = [credential.as_str(), &by, &reason, if leaked { "leaked" } else { "" }].map(str::to_owned);
-        let data = Data::OperatorRotate { credential, leaked, by, reason };
+        let wish = [credential.as_str(), &by, &reason, how.as_str()].map(str::to_owned);
+        let data = Data::OperatorRotate { credential, how, by, reason };
         own(tenant, "/curfew/operator", id, now_ms, data, &wish)
     }
 

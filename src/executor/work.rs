@@ -289,8 +289,9 @@ impl Work<'_> {
                 if step.act.replaces() {
                     output.done_ms = Some(self.now());
                     let case = self.case();
-                    let recipe = self.parts.registry.recipe(&case.directive.credential);
-                    let message = outcome::rotated(case, step.act, &output, recipe.map(AsRef::as_ref), self.now());
+                    let rotation = subject.rotation.as_ref();
+                    let what = (step.act, step.agent.as_ref());
+                    let message = outcome::rotated(case, what, &output, rotation.map(|one| &*one.recipe), self.now());
                     self.messages.push(message);
                 }
                 if let Some(copy) = subject.rotation.as_ref().and_then(|rotation| rotation.copy.as_ref()) {
@@ -655,12 +656,12 @@ impl Work<'_> {
 
     fn subject(&self, step: &Step, key: Option<uuid::Uuid>) -> Subject {
         let case = self.case();
-        let rotation = self.parts.registry.rotation(case);
+        let rotation = self.parts.registry.rotation_of(case, step.agent.as_ref());
         Subject {
             credential: case.directive.credential.clone(),
             principal: case.principal.clone(),
             seen: case.state.observation_for(step).cloned().map(|seen| Observation {
-                principal_id: seen.principal_id.or(case.state.principal_id.clone()),
+                principal_id: seen.principal_id.or(case.state.principal_id.clone().filter(|_| step.agent.is_none())),
                 ..seen
             }),
             // A plan that undoes has no look of its own: it goes by the immutable id of those before, since a name may be

@@ -84,9 +84,14 @@ impl Operator {
             Request::Resume { id, by } => self.command(&id, Some(Record::Resumed { by })).await,
             Request::Abandon { id, by, reason } => self.command(&id, Some(Record::Abandoned { by, reason })).await,
             Request::RetryNow { id } => self.command(&id, None).await,
-            Request::Rotate { credential, leaked, tenant, by, reason } => {
+            Request::Rotate { credential, leaked, split, tenant, by, reason } => {
+                let how = match (leaked, split) {
+                    (true, _) => Action::Contain,
+                    (false, true) => Action::Split,
+                    (false, false) => Action::Rollover,
+                };
                 let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
-                self.order(Event::operator_rotate(tenant.into(), id, of, leaked, by, reason, now_ms), credential).await
+                self.order(Event::operator_rotate(tenant.into(), id, of, how, by, reason, now_ms), credential).await
             }
             Request::Reduce { credential, permissions, notice_ms, tenant, by, reason } => {
                 let permissions = scope::permissions(permissions.iter().map(Permission::as_str));

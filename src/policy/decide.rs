@@ -47,7 +47,7 @@ pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {
         Data::ReconcileFound { credential, run, exclusive } => draft.found(credential, run.as_ref(), *exclusive),
         Data::RotationDue { credential, version, age_ms } => draft.due(credential, *version, *age_ms),
         Data::SessionsOver { credential } => draft.sessions_over(credential),
-        Data::OperatorRotate { credential, leaked, .. } => draft.rotate(credential, *leaked),
+        Data::OperatorRotate { credential, how, .. } => draft.rotate(credential, *how),
         Data::OperatorReduce { credential, cut, not_before_ms, .. } => {
             draft.rescope(credential, (cut, *not_before_ms), Action::Reduce)
         }

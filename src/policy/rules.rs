@@ -65,6 +65,8 @@ pub enum Response {
     Retire,
     /// Rotate it, the new value first.
     Rollover,
+    /// Give each of those that share it one of its own. Where nobody said who they are, a case waits for a person.
+    Split,
     /// The old value first, at once.
     Contain,
 }

@@ -56,6 +56,7 @@ fn recipe(of: CredentialId, consumers: &[&str]) -> Recipe {
         environment: None,
         owner: None,
         max_age_ms: None,
+        shares: Vec::new(),
     }
 }
 

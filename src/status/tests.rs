@@ -69,7 +69,7 @@ fn line(case: Case, closed_ms: Option<i64>) -> CaseLine {
 }
 
 fn step(act: Act, connector: &str, system: &str) -> Step {
-    Step { act, connector: connector.into(), system: system.into(), optional: false, place: None }
+    Step { act, connector: connector.into(), system: system.into(), optional: false, place: None, agent: None }
 }
 
 fn begun() -> Vec<Record> {

@@ -10,6 +10,7 @@ mod redis;
 mod rotated;
 pub mod safe;
 pub mod spread;
+mod split;
 mod static_roles;
 mod stories;
 mod verdicts;
@@ -212,6 +213,7 @@ impl Ground {
             environment: Some("test".to_owned()),
             owner: None,
             max_age_ms: None,
+            shares: Vec::new(),
         };
         let mut registry = self.registry(&recipe).await;
         if let Some(hook) = &hook {

@@ -400,12 +400,13 @@ fn each_rotation_is_as_its_schema_says() {
         environment: None,
         owner: None,
         max_age_ms: None,
+        shares: Vec::new(),
         webhooks: Vec::new(),
     };
-    let message = outcome::rotated(&case, Act::Promote, &output(8), Some(&recipe), BROKER_MS);
+    let message = outcome::rotated(&case, (Act::Promote, None), &output(8), Some(&recipe), BROKER_MS);
     assert_eq!(message.id, format!("{}:8", case.id));
     holds(&validator, &sent(&message));
-    let back = outcome::rotated(&case, Act::Revert, &output(9), Some(&recipe), BROKER_MS);
+    let back = outcome::rotated(&case, (Act::Revert, None), &output(9), Some(&recipe), BROKER_MS);
     assert_eq!((&back.data["old"]["version"], &back.data["new"]["version"]), (&8.into(), &9.into()));
     holds(&validator, &sent(&back));
     let copied = outcome::copied(&case, &output(3), &recipe.copies[0], BROKER_MS);
@@ -415,7 +416,7 @@ fn each_rotation_is_as_its_schema_says() {
     let called = outcome::called(&case, &recipe, BROKER_MS);
     assert_eq!((&called.id, &called.data["new"]["version"]), (&message.id, &8.into()));
     case.state.turn.old = None;
-    holds(&validator, &sent(&outcome::rotated(&case, Act::Promote, &output(8), None, BROKER_MS)));
+    holds(&validator, &sent(&outcome::rotated(&case, (Act::Promote, None), &output(8), None, BROKER_MS)));
 }
 
 /// Longer than any text in a body.

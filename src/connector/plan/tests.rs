@@ -29,6 +29,7 @@ fn recipe(users: Users, consumers: &[&str]) -> Recipe {
         environment: None,
         owner: None,
         max_age_ms: None,
+        shares: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@
 //! statement, so there is no time to wait for; but a session that has gone over to a group by `SET ROLE` stays in it.
 
 mod form;
+mod provision;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,15 @@ fn named(permission: &Permission) -> Result<Named<'_>, Failure> {
     Named::of(permission).ok_or_else(|| refused("a permission that PostgreSQL does not have"))
 }
 
+/// An object, as statements name it.
+fn on(kind: &str, schema: &str, object: &str) -> String {
+    match kind {
+        "n" => format!("SCHEMA {}", quoted(schema)),
+        "S" => format!("SEQUENCE {}.{}", quoted(schema), quoted(object)),
+        _ => format!("TABLE {}.{}", quoted(schema), quoted(object)),
+    }
+}
+
 /// A look at one permission of one role: how it was given, if it was; and the beginning of its lines among all.
 struct Look {
     form: Option<Form>,
@@ -179,12 +189,8 @@ impl PostgresScope {
         let Some((oid, kind, schema, object, owner, ..)) = rows.first().cloned() else {
             return Ok(none(0, sort.into()));
         };
-        let on = match kind.as_str() {
-            "n" => format!("SCHEMA {}", quoted(&schema)),
-            "S" => format!("SEQUENCE {}.{}", quoted(&schema), quoted(&object)),
-            _ => format!("TABLE {}.{}", quoted(&schema), quoted(&object)),
-        };
-        let mut form = Form { role: (role.oid, role.name.clone()), on: (oid, on), whole: None, columns: Vec::new() };
+        let on = (oid, on(&kind, &schema, &object));
+        let mut form = Form { role: (role.oid, role.name.clone()), on, whole: None, columns: Vec::new() };
         for (.., column, grantor, further) in rows {
             let (Some(grantor), Some(further)) = (grantor, further) else { continue };
             if owner == role.oid {
@@ -435,6 +441,9 @@ impl Connector for PostgresScope {
 
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
         let gives = match act {
+            Act::Provision => {
+                return Box::pin(within(self.whole(), FailureKind::Unknown, self.provision(subject))).await;
+            }
             Act::Narrow => false,
             Act::Widen => true,
             _ => return Err(refused("this connector has no such step")),

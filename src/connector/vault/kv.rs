@@ -294,8 +294,11 @@ impl Secrets {
                         |version: &i64| rotation.turn.left.iter().chain([old]).any(|goes| goes.version == *version);
                     let first = rotation.turn.first().unwrap_or(old.version);
                     let all = versions.all.range(first..new.version).map(|(version, _)| *version).filter(stored);
-                    let (known, between): (Vec<i64>, Vec<i64>) = all.partition(goes);
+                    let (known, mut between): (Vec<i64>, Vec<i64>) = all.partition(goes);
                     doomed.extend(known);
+                    // It was written anew when it was given back: then it stands before that as well.
+                    let before = versions.all.range(..first).rev().map(|(version, _)| *version).filter(stored);
+                    between.extend(before.take(BETWEEN.saturating_sub(between.len())));
                     if between.len() > BETWEEN {
                         output.residue.push(Residue::OldValueStored);
                     }

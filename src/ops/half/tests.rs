@@ -38,7 +38,7 @@ fn case(kind: Kind, id: &str, principal: Option<&str>, records: &[Record]) -> Ca
 }
 
 fn step(act: Act, system: &str) -> Step {
-    Step { act, connector: system.into(), system: system.into(), optional: act != Act::Prove, place: None }
+    Step { act, connector: system.into(), system: system.into(), optional: act != Act::Prove, place: None, agent: None }
 }
 
 fn planned(acts: &[(Act, &str)]) -> Record {

@@ -168,8 +168,11 @@ impl Draft<'_> {
                 Response::Rollover if rotates => {
                     (Action::Rollover, None, Urgency::Routine, (Verb::Rollover, Reason::FindingMatched))
                 }
+                Response::Split if id.kind() == Kind::PostgresRole => {
+                    (Action::Split, None, Urgency::Routine, (Verb::Split, Reason::FindingMatched))
+                }
                 // For hygiene alone nothing is taken from a task that runs.
-                Response::Rollover | Response::Reduce | Response::Hold => {
+                Response::Rollover | Response::Split | Response::Reduce | Response::Hold => {
                     let held = Some(HoldReason::Finding);
                     (Action::Track, held, Urgency::Routine, (Verb::Hold, Reason::FindingHeld))
                 }

@@ -25,8 +25,12 @@ impl Draft<'_> {
     }
 
     /// An operator's word: no rule is asked.
-    pub(super) fn rotate(mut self, id: &CredentialId, leaked: bool) -> Decision {
-        let (verb, action) = if leaked { (Verb::Contain, Action::Contain) } else { (Verb::Rollover, Action::Rollover) };
+    pub(super) fn rotate(mut self, id: &CredentialId, action: Action) -> Decision {
+        let verb = match action {
+            Action::Contain => Verb::Contain,
+            Action::Split => Verb::Split,
+            _ => Verb::Rollover,
+        };
         self.direct(id, None, blade(Trigger::Operator, Urgency::Urgent), action, None);
         self.say(verb, Reason::Operator)
     }
@@ -52,12 +56,12 @@ impl Draft<'_> {
     pub(super) fn adopted(mut self, it: &CredentialAdopted) -> Decision {
         let case = self.view.cases.get(&it.credential).filter(|case| {
             let turn = &case.state.turn;
-            let is_meant = turn.new.as_ref().is_some_and(|new| new.version == it.version);
             // No more names than a recipe can have: whoever makes them up fills no journal.
             let is_full = !it.failed && turn.adopted.len() >= Turn::CONSUMERS;
+            let is_meant = case.state.awaits(&it.consumer, it.version, it.failed);
             is_meant && !turn.unhealthy && !is_full && !turn.adopted.contains(&it.consumer)
         });
-        let Some(case) = case.filter(|case| !it.failed || case.state.may_go_back()) else {
+        let Some(case) = case else {
             return self.say(Verb::Ignore, Reason::NotAwaited);
         };
         self.facts.insert("case".into(), case.id.to_string().into());

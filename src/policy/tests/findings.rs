@@ -486,9 +486,10 @@ fn an_inventory_says_how_old_the_value_in_use_is() {
 #[test]
 fn an_operator_rotates_what_nobody_found() {
     let mut world = World::new();
-    let rotate = |leaked| Data::OperatorRotate { credential: role(), leaked, by: "ann".into(), reason: String::new() };
-    assert_eq!(asked(&world.tell(rotate(false))), [(Action::Rollover, None)]);
-    assert_eq!(asked(&world.tell(rotate(true))), [(Action::Contain, None)]);
+    let rotate = |how| Data::OperatorRotate { credential: role(), how, by: "ann".into(), reason: String::new() };
+    assert_eq!(asked(&world.tell(rotate(Action::Rollover))), [(Action::Rollover, None)]);
+    assert_eq!(asked(&world.tell(rotate(Action::Contain))), [(Action::Contain, None)]);
+    assert_eq!(asked(&world.tell(rotate(Action::Split))), [(Action::Split, None)]);
 }
 
 #[test]

@@ -139,6 +139,7 @@ fn recipe_of(victim: &Victim, place: Place, adoption: Adoption) -> Recipe {
         environment: None,
         owner: None,
         max_age_ms: None,
+        shares: Vec::new(),
     }
 }
 
@@ -596,6 +597,8 @@ async fn no_key_is_orphaned_by_a_thousand_cuts() {
             ends: false,
             copy: None,
             since_ms: crate::stage::now_ms(),
+            splits: false,
+            share: None,
         };
         let mut subject = Subject { rotation: Some(rotation), ..about(Kind::AwsUser, &victim.full) };
         let mut cuts = 0;

@@ -23,7 +23,7 @@ const LEASE: &str = "database/creds/app/x1";
 const TOKEN: &str = "accessor-1";
 
 fn step(act: Act, connector: &str, system: &str) -> Step {
-    Step { act, connector: connector.into(), system: system.into(), optional: false, place: None }
+    Step { act, connector: connector.into(), system: system.into(), optional: false, place: None, agent: None }
 }
 
 fn row(id: &CredentialId, level: Level) -> CaseRow {

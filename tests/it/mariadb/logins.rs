@@ -13,7 +13,7 @@ use super::life::Rotating;
 use super::own::Own;
 use super::{admin, as_user, make, run, shared};
 use crate::postgres::shelf::DEAD;
-use crate::world::unique;
+use crate::world::{unique, until};
 
 /// What a login comes to, and the error's number.
 async fn tried(options: &MySqlConnectOptions) -> (Login, u16) {

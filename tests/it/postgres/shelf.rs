@@ -201,6 +201,7 @@ impl<A> Life<A> {
             environment: None,
             owner: None,
             max_age_ms: None,
+            shares: Vec::new(),
             copies: Vec::new(),
             webhooks: Vec::new(),
         };
@@ -219,6 +220,8 @@ impl<A> Life<A> {
             ends: self.ends,
             copy: None,
             since_ms: 0,
+            splits: false,
+            share: None,
         }
     }
 

@@ -68,6 +68,7 @@ impl Ground {
             environment: Some("test".to_owned()),
             owner: None,
             max_age_ms: None,
+            shares: Vec::new(),
             copies: Vec::new(),
             webhooks: Vec::new(),
         };

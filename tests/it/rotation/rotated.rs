@@ -85,6 +85,7 @@ impl Ground {
             environment: Some("test".to_owned()),
             owner: None,
             max_age_ms: None,
+            shares: Vec::new(),
         };
         let registry = self.managed_registry(&recipe, patience).await;
         let (old, safe) = ((first, password), moto.secrets.clone());

@@ -295,6 +295,7 @@ async fn a_secret_that_is_plain_text_is_rotated_as_a_whole(store: Store) {
             environment: None,
             owner: None,
             max_age_ms: None,
+            shares: Vec::new(),
         };
         let (registry, shelf) = (ground.registry(&recipe).await, Shelf::of(&ground.admin));
         let old = (user.clone(), password.clone());

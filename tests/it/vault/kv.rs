@@ -117,6 +117,7 @@ fn subject(store: &Arc<dyn Store>, place: &Place, turn: Turn, candidate: Option<
         environment: None,
         owner: None,
         max_age_ms: None,
+        shares: Vec::new(),
         copies: Vec::new(),
         webhooks: Vec::new(),
     };
@@ -130,6 +131,8 @@ fn subject(store: &Arc<dyn Store>, place: &Place, turn: Turn, candidate: Option<
         ends: false,
         copy: None,
         since_ms: 0,
+        splits: false,
+        share: None,
     });
     subject
 }

@@ -156,6 +156,7 @@ fn recipe(mount: &str, user: &str, role: &str) -> Recipe {
         environment: None,
         owner: None,
         max_age_ms: None,
+        shares: Vec::new(),
         copies: Vec::new(),
         webhooks: Vec::new(),
     }
@@ -176,6 +177,8 @@ fn subject(recipe: &Recipe, store: &Arc<dyn Store>, turn: &Turn) -> Subject {
         ends: false,
         copy: None,
         since_ms: 0,
+        splits: false,
+        share: None,
     };
     Subject { rotation: Some(rotation), ..about(Kind::PostgresRole, "app") }
 }

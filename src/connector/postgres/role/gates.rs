@@ -1,6 +1,6 @@
 //! Whether a rotation may go on: the candidate works and is worth as much, consumers have left the old value.
 
-use super::sessions::Scope;
+use super::sessions::{IN_USE, Scope};
 use super::{PostgresRole, VERSION, of_store, recorded, refused, rights};
 use crate::case::record::FailureKind;
 use crate::connector::postgres::answers::Login;
@@ -18,7 +18,9 @@ impl PostgresRole {
         let named = candidate.user.as_deref().filter(|user| rotation.mints() && users.names().contains(user));
         let Some(user) = named.or(rotation.new_user()) else { return refused("it is not known whose turn it is") };
         let Some(role) = self.role(subject, users, user).await? else { return refused("there is no such role") };
-        if let Some(old) = rotation.old_user().filter(|_| users.overlap())
+        // What an agent is known to need it was given; else it is to lack nothing.
+        let is_narrower = rotation.share.as_ref().is_some_and(|share| share.needs.is_some());
+        if let Some(old) = rotation.old_user().filter(|_| users.overlap() && !is_narrower)
             && let Some(old) = self.role(subject, users, old).await?
         {
             let version = self.bounded(false, sqlx::query_scalar(VERSION).fetch_one(&self.pool)).await?;
@@ -47,6 +49,9 @@ impl PostgresRole {
 
     /// What PostgreSQL shows of adoption: consumers that took the new value have no session of the old one.
     pub(super) async fn adopted(&self, subject: &Subject, rotation: &Rotation) -> Result<Gate, Failure> {
+        if rotation.splits {
+            return self.moved(subject, rotation).await;
+        }
         let Some(user) = rotation.old_user() else { return refused("it is not known who has the old value") };
         let users = &rotation.recipe.users;
         let role = self.role(subject, users, user).await?;
@@ -63,5 +68,27 @@ impl PostgresRole {
             return Ok(Gate::Late);
         }
         Ok(Gate::Shut { again_ms: self.clock.wall_ms().saturating_add(left_ms.min(ADOPTION_MS)) })
+    }
+
+    /// Of a split: its agent is seen as its own user, whose password nobody else has; in the end nobody is the shared one.
+    async fn moved(&self, subject: &Subject, rotation: &Rotation) -> Result<Gate, Failure> {
+        let users = &rotation.recipe.users;
+        let is_one = rotation.share.is_some();
+        let user = if is_one { rotation.new_user() } else { rotation.old_user() };
+        let Some(user) = user else { return refused("it is not known who is moved") };
+        let Some(role) = self.role(subject, users, user).await? else {
+            return if is_one { refused("there is no such role") } else { Ok(Gate::Open) };
+        };
+        let sessions = sqlx::query_scalar::<_, i64>(IN_USE).bind(role.oid).fetch_one(&self.pool);
+        let in_use = self.bounded(false, sessions).await? > 0;
+        if in_use == is_one {
+            return Ok(Gate::Open);
+        }
+        let (since_ms, now_ms) = (rotation.turn.promoted_ms.unwrap_or(rotation.since_ms), self.clock.wall_ms());
+        let left_ms = since_ms.saturating_add(rotation.recipe.adoption.within_ms).saturating_sub(now_ms);
+        if left_ms <= 0 {
+            return Ok(Gate::Late);
+        }
+        Ok(Gate::Shut { again_ms: now_ms.saturating_add(left_ms.min(ADOPTION_MS)) })
     }
 }

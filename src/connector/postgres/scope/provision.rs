@@ -1,0 +1,195 @@
+//! The user that one of several agents gets: made without a password and without a login, with those permissions of the shared
+//! user that it needs. What it is not known to need less of, it gets all of.
+//!
+//! A user of that name that is there already is taken where nobody can log in as it, or where it was made here before: prepared
+//! by a person it may have settings of its own, which are not copied (a `search_path` is a statement, not a value). What of other
+//! kinds the shared user was granted (functions, databases) is not given either; the test of the new value says so by kind.
+
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+
+use super::form::{self, Form, Named};
+use super::{
+    IN_ROLE, MEMBER, ON_RELATION, ON_SCHEMA, PostgresScope, RELATION, ROLE, Role, SCHEMA, VERSION, bounded, named, on, quoted,
+    refused,
+};
+use crate::case::record::{FailureKind, Output};
+use crate::connector::{Failure, Subject};
+use crate::scope::Permission;
+
+/// So many permissions are copied where it is not said which are needed.
+const MOST: usize = 512;
+/// What is written beside a user that was made here.
+const MARK: &str = "made by curfew for one agent";
+
+/// A role that is there: whether it can log in, and what is written beside it.
+const THERE: &str = "SELECT rolcanlogin, coalesce(pg_catalog.shobj_description(oid, 'pg_authid'), '') \
+     FROM pg_catalog.pg_roles WHERE oid = $1::bigint::oid";
+/// What a role was granted itself, named as permissions are.
+const GRANTED: &str = "SELECT DISTINCT * FROM ( \
+     SELECT concat('relation:', quote_ident(n.nspname), '.', quote_ident(c.relname), ':', e.privilege_type) AS what \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.aclexplode(c.relacl) e \
+         WHERE c.relacl IS NOT NULL AND e.grantee = $1::bigint::oid AND c.relowner <> $1::bigint::oid \
+     UNION ALL SELECT concat('relation:', quote_ident(n.nspname), '.', quote_ident(c.relname), ':', e.privilege_type) \
+         FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class c ON c.oid = t.attrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.aclexplode(t.attacl) e \
+         WHERE t.attacl IS NOT NULL AND e.grantee = $1::bigint::oid AND c.relowner <> $1::bigint::oid \
+     UNION ALL SELECT concat('schema:', n.nspname, ':', e.privilege_type) \
+         FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) e \
+         WHERE n.nspacl IS NOT NULL AND e.grantee = $1::bigint::oid AND n.nspowner <> $1::bigint::oid \
+     UNION ALL SELECT concat('member:', g.rolname) FROM pg_catalog.pg_auth_members m \
+         JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = $1::bigint::oid) all_of_it \
+     ORDER BY what LIMIT $2";
+
+impl PostgresScope {
+    /// Makes the agent's user, and gives it what it needs, in one transaction.
+    pub(super) async fn provision(&self, subject: &Subject) -> Result<Output, Failure> {
+        let rotation = subject.rotation.as_ref().filter(|rotation| rotation.share.is_some());
+        let (Some(rotation), Some(issuer)) = (rotation, &subject.issuer) else {
+            return Err(refused("it is not said who shares it"));
+        };
+        let (Some(shared), Some(user)) = (rotation.old_user(), rotation.new_user()) else {
+            return Err(refused("what its agent reads is no value of the shared user"));
+        };
+        let needs = rotation.share.as_ref().and_then(|share| share.needs.as_deref());
+        let mut transaction = self.one(self.pool.begin()).await?;
+        let version: i32 = self.one(sqlx::query_scalar(VERSION).fetch_one(&mut *transaction)).await?;
+        if version >= 160_000 {
+            // Whoever makes a role may alter it from then on, and nobody else: the rotations' login could not.
+            return Err(refused("users are made up to PostgreSQL 15: make this one by hand, and give it what it needs"));
+        }
+        let shared = self.known(&mut transaction, shared).await?.ok_or_else(|| refused("the shared user is gone"))?;
+        if issuer.principal_id.as_ref().is_some_and(|seen| *seen != shared.oid.to_string()) {
+            return Err(refused("another role has its name by now"));
+        }
+        let own = self.made(&mut transaction, user).await?;
+        if shared.protected || own.protected || shared.oid == own.oid {
+            return Err(refused("our own role, or an administrator: never touched"));
+        }
+        let all;
+        let needs = match needs {
+            Some(needs) => needs,
+            None => {
+                all = self.granted(&mut transaction, &shared).await?;
+                &all
+            }
+        };
+        let mut given = 0;
+        for permission in needs {
+            given += u32::from(self.pass_on(&mut transaction, &shared, &own, permission).await?);
+        }
+        bounded(self.timeout, true, transaction.commit()).await?;
+        Ok(Output { derived: given, ..Output::default() })
+    }
+
+    async fn known(&self, connection: &mut PgConnection, name: &str) -> Result<Option<Role>, Failure> {
+        let row: Option<(i64, String, bool)> =
+            self.one(sqlx::query_as(ROLE).bind(name).fetch_optional(&mut *connection)).await?;
+        Ok(row.map(|(oid, name, protected)| Role { oid, name, protected }))
+    }
+
+    /// One statement of the transaction: nothing of it is there before the commit.
+    async fn run(&self, connection: &mut PgConnection, statement: String) -> Result<(), Failure> {
+        let run = sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection);
+        bounded(self.timeout, true, run).await.map(drop).map_err(|failure| match failure.kind {
+            FailureKind::Unknown => Failure::new(FailureKind::Unavailable, failure.note),
+            FailureKind::Gone => refused("what it was granted on is gone"),
+            _ => failure,
+        })
+    }
+
+    /// The user of that name, where it is nobody's; else a new one.
+    async fn made(&self, connection: &mut PgConnection, user: &str) -> Result<Role, Failure> {
+        if let Some(role) = self.known(connection, user).await? {
+            let there = sqlx::query_as(THERE).bind(role.oid).fetch_one(&mut *connection);
+            let (can_log_in, mark): (bool, String) = self.one(there).await?;
+            if can_log_in && mark != MARK {
+                return Err(refused("there is a user of that name who can log in: somebody else's"));
+            }
+            return Ok(role);
+        }
+        self.run(connection, format!("CREATE ROLE {} NOLOGIN", quoted(user))).await?;
+        self.run(connection, format!("COMMENT ON ROLE {} IS '{MARK}'", quoted(user))).await?;
+        self.known(connection, user).await?.ok_or_else(|| refused("the role that was made is not there"))
+    }
+
+    async fn granted(&self, connection: &mut PgConnection, shared: &Role) -> Result<Vec<Permission>, Failure> {
+        let most = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
+        let names = sqlx::query_scalar(GRANTED).bind(shared.oid).bind(most).fetch_all(&mut *connection);
+        let names: Vec<String> = self.one(names).await?;
+        if names.len() > MOST {
+            return Err(refused("the shared user was granted more than is copied: say what each agent needs"));
+        }
+        let parsed = names.iter().map(|name| Permission::parse(name));
+        // What has no name as a permission (a privilege of a later version) is found lacking by the test.
+        Ok(parsed.flatten().filter(|one| Named::of(one).is_some()).collect())
+    }
+
+    /// Gives `own` what `shared` has of a permission, in whatever way it has it. Whether it has it at all.
+    async fn pass_on(
+        &self,
+        connection: &mut PgConnection,
+        shared: &Role,
+        own: &Role,
+        permission: &Permission,
+    ) -> Result<bool, Failure> {
+        let named = named(permission)?;
+        let Some(form) = self.form_for(connection, shared, own, named).await? else { return Ok(false) };
+        for statement in form::grants(named, &form) {
+            self.run(connection, statement).await?;
+        }
+        // Where we lack the right, PostgreSQL only warns.
+        if self.look(connection, own, permission).await?.form.is_none() {
+            return Err(refused("our login may not: it must be a member of the role that owns it"));
+        }
+        Ok(true)
+    }
+
+    /// How `own` gets it: as the shared user was given it, or plainly, where that one has it by a group or as the owner.
+    async fn form_for(
+        &self,
+        connection: &mut PgConnection,
+        shared: &Role,
+        own: &Role,
+        named: Named<'_>,
+    ) -> Result<Option<Form>, Failure> {
+        let role = (own.oid, own.name.clone());
+        let (sql, name, privilege) = match named {
+            Named::Member(group) => {
+                let row = sqlx::query_as(MEMBER).bind(shared.oid).bind(group).fetch_optional(&mut *connection);
+                let row: Option<(i64, String, Option<bool>)> = self.one(row).await?;
+                let Some((oid, name, further)) = row else { return Ok(None) };
+                let is_in = sqlx::query_scalar(IN_ROLE).bind(shared.oid).bind(group).fetch_one(&mut *connection);
+                let is_in: Option<bool> = self.one(is_in).await?;
+                let whole = further.or_else(|| is_in.filter(|is| *is).map(|_| false));
+                let form = Form { role, on: (oid, quoted(&name)), whole, columns: Vec::new() };
+                return Ok(whole.map(|_| form));
+            }
+            Named::Relation(name, privilege) => (RELATION, name, privilege),
+            Named::Schema(name, privilege) => (SCHEMA, name, privilege),
+        };
+        type Row = (i64, String, String, String, i64, Option<String>, Option<i64>, Option<bool>);
+        let rows = sqlx::query_as(sql).bind(shared.oid).bind(name).bind(privilege).fetch_all(&mut *connection);
+        let rows: Vec<Row> = self.one(rows).await?;
+        let Some((oid, kind, schema, object, ..)) = rows.first() else { return Ok(None) };
+        let mut form = Form { role, on: (*oid, on(kind, schema, object)), whole: None, columns: Vec::new() };
+        for (.., column, grantor, further) in &rows {
+            let (Some(_), Some(further)) = (grantor, further) else { continue };
+            match column {
+                None => form.whole = Some(*further),
+                Some(column) => form.columns.push((column.clone(), *further)),
+            }
+        }
+        if form.whole.is_none() && form.columns.is_empty() {
+            let ask = if matches!(named, Named::Schema(..)) { ON_SCHEMA } else { ON_RELATION };
+            let ask = sqlx::query_scalar(ask).bind(shared.oid).bind(name).bind(privilege);
+            let ask = if matches!(named, Named::Schema(..)) { ask } else { ask.bind(false).bind(privilege == "USAGE") };
+            let may: Option<Option<bool>> = self.one(ask.fetch_optional(&mut *connection)).await?;
+            if may.flatten() != Some(true) {
+                return Ok(None);
+            }
+            form.whole = Some(false);
+        }
+        Ok(Some(form))
+    }
+}
