@@ -46,7 +46,8 @@ pub fn verdict(verdict: &Verdict) -> String {
 /// A step: what, by which connector, where.
 pub fn step(step: &Step) -> String {
     let place = step.place.as_ref().map(|place| format!(" {place}")).unwrap_or_default();
-    format!("{} {}@{}{place}", step.act.as_str(), step.connector, step.system)
+    let agent = step.agent.as_ref().map(|agent| format!(" for {}", agent.name)).unwrap_or_default();
+    format!("{} {}@{}{place}{agent}", step.act.as_str(), step.connector, step.system)
 }
 
 /// What a record says besides its name; `plan` is the one that was followed when it was made.

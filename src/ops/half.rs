@@ -47,7 +47,10 @@ pub fn half_made(case: &Case) -> Option<HalfMade> {
     }
     let id = &case.directive.credential;
     let principal = case.principal.as_deref();
-    let (what, at, by_hand) = if id.kind() == Kind::AwsAccessKey {
+    let (what, at, by_hand) = if case.directive.action.rescopes() {
+        let (what, at) = rescoping(state)?;
+        (what, Some(at), vec![rolls_back(case)])
+    } else if id.kind() == Kind::AwsAccessKey {
         let (what, at) = disabled(state)?;
         (what, Some(at), vec![enables(id)])
     } else if id.kind().rotates() {
@@ -63,6 +66,23 @@ pub fn half_made(case: &Case) -> Option<HalfMade> {
     let goes_on = state.phase != Phase::Abandoned;
     let by_hand = by_hand.into_iter().flatten().collect();
     Some(HalfMade { case: case.id, credential: id.clone(), what, at, goes_on, by_hand })
+}
+
+/// Between what an identity may do and what it is to do.
+fn rescoping(state: &State) -> Option<(&'static str, String)> {
+    let what = match state.current()?.act {
+        Act::Narrow if state.in_doubt => "permissions may have been taken, and nothing was compared yet",
+        Act::Test | Act::Prove if state.cutting.begun => "permissions were taken, and that was not compared or proven yet",
+        Act::Widen if state.in_doubt => "what was taken may be there again, or only some of it",
+        _ => return None,
+    };
+    Some((what, state.current()?.system.clone()))
+}
+
+fn rolls_back(case: &Case) -> Option<ByHand> {
+    let taken = !case.state.cutting.missing().is_empty();
+    let run = format!("curfew rollback {} --reason 'half-made'", case.id);
+    taken.then_some(ByHand { to: "give back what was taken, once released", run })
 }
 
 /// Between which two values a rotation stands. By hand nothing safe can be said: only the case knows which value is whose.

@@ -332,10 +332,12 @@ class World:
         role = f"database/creds/{ROLES['batch']}"
         policy = (REPO / "deploy/vault/exec.hcl").read_text().replace("database/creds/ro", role)
         vault.call("PUT", "sys/policies/acl/curfew-exec", {"policy": policy})
-        import leak  # it needs this module
+        import agents, leak  # they need this module
 
         leak.prepare(self)
-        for name, policies in (("enforce", ["enforce", "kv-store", "kv-store-reports"]), ("reconcile", ["reconcile"]),
+        agents.prepare(self)
+        stores = ["kv-store", "kv-store-reports", "kv-store-shared", "kv-store-agents", "kv-store-courier", "approle-rotate"]
+        for name, policies in (("enforce", ["enforce", *stores]), ("reconcile", ["reconcile"]),
                                ("inventory", ["kv-inventory"])):
             private(self.home / f"{name}.token", vault.orphan(*(f"curfew-{policy}" for policy in policies)))
 
@@ -344,6 +346,9 @@ class World:
         self.config, self.log = self.home / "curfew.yaml", self.home / "curfew.log"
         self.metrics, self.status = f"http://127.0.0.1:{metrics}", f"http://127.0.0.1:{status}/status"
         target, rotation = self.account.config("observe" if self.observe else "enforce")
+        import agents
+
+        moved, reach = agents.config(self)
         private(self.config, f"""\
 journal: {{path: {self.home}/curfew.db}}
 kafka: {{brokers: "{self.kafka}", group: curfew, properties: {{}}}}
@@ -367,14 +372,14 @@ targets:
 {target}rotations:
   - {{name: billing, target: appdb, roles: [billing], environment: prod, owner: team-billing,
      store: {{realm: demo, mount: kv, path: apps/billing, field: password}}}}
-{rotation}inventory:
-  - {{realm: demo, token_file: {self.home}/inventory.token, mount: kv, paths: [apps/], fields: [password, secret_access_key], every: 2s}}
+{rotation}{moved}{reach}inventory:
+  - {{realm: demo, token_file: {self.home}/inventory.token, mount: kv, paths: [apps/], fields: [password, secret_access_key, secret_id], every: 2s}}
 fingerprint: {{key_file: {self.home}/fingerprint.keys}}
 policy:
   longest_life: 1h
   heartbeats_missed: 3
   grace: 1s
-  findings: [{{when: {{environment: [prod]}}, then: contain}}, {{then: rollover}}]
+  findings: [{agents.RULES}{{when: {{environment: [prod]}}, then: contain}}, {{then: rollover}}]
 limits: {{effects_per_minute: 600}}
 """)
         must(self.binary, "fingerprint-key", self.home / "fingerprint.keys", env=self.clean_env(), cwd=self.home)

@@ -9,6 +9,8 @@ use crate::connector::{Failure, Gate, Subject};
 
 /// How often it is looked whether consumers have left the old value.
 const ADOPTION_MS: i64 = 5_000;
+/// How often it is looked whether an agent has come: others wait for their turn.
+const MOVED_MS: i64 = 1_000;
 
 impl PostgresRole {
     pub(super) async fn test(&self, subject: &Subject, rotation: &Rotation) -> Result<Gate, Failure> {
@@ -89,6 +91,6 @@ impl PostgresRole {
         if left_ms <= 0 {
             return Ok(Gate::Late);
         }
-        Ok(Gate::Shut { again_ms: now_ms.saturating_add(left_ms.min(ADOPTION_MS)) })
+        Ok(Gate::Shut { again_ms: now_ms.saturating_add(left_ms.min(MOVED_MS)) })
     }
 }

@@ -53,11 +53,6 @@ impl PostgresScope {
         };
         let needs = rotation.share.as_ref().and_then(|share| share.needs.as_deref());
         let mut transaction = self.one(self.pool.begin()).await?;
-        let version: i32 = self.one(sqlx::query_scalar(VERSION).fetch_one(&mut *transaction)).await?;
-        if version >= 160_000 {
-            // Whoever makes a role may alter it from then on, and nobody else: the rotations' login could not.
-            return Err(refused("users are made up to PostgreSQL 15: make this one by hand, and give it what it needs"));
-        }
         let shared = self.known(&mut transaction, shared).await?.ok_or_else(|| refused("the shared user is gone"))?;
         if issuer.principal_id.as_ref().is_some_and(|seen| *seen != shared.oid.to_string()) {
             return Err(refused("another role has its name by now"));
@@ -107,6 +102,11 @@ impl PostgresScope {
                 return Err(refused("there is a user of that name who can log in: somebody else's"));
             }
             return Ok(role);
+        }
+        let version: i32 = self.one(sqlx::query_scalar(VERSION).fetch_one(&mut *connection)).await?;
+        if version >= 160_000 {
+            // Whoever makes a role may alter it from then on, and nobody else: the rotations' login could not.
+            return Err(refused("users are made up to PostgreSQL 15: make this one by hand, without a login"));
         }
         self.run(connection, format!("CREATE ROLE {} NOLOGIN", quoted(user))).await?;
         self.run(connection, format!("COMMENT ON ROLE {} IS '{MARK}'", quoted(user))).await?;
