@@ -13,9 +13,9 @@ mod mariadb;
 pub mod problem;
 pub mod reach;
 pub mod reductions;
-mod splits;
 pub mod rotations;
 pub mod scanners;
+mod splits;
 pub mod ways;
 pub mod webhooks;
 

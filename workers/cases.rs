@@ -41,7 +41,7 @@ pub async fn list(config: &Config, which: Cases, json: bool) -> Result<(), Faile
         let due = if case.state.is_closed() { "-".to_owned() } else { show::time(line.due_ms) };
         table.add_row(vec![
             Cell::new(id),
-            Cell::new(case.state.name()),
+            Cell::new(said::state(&case.state)),
             show::verdict_cell(&line.verdict),
             Cell::new(case.directive.trigger.as_str()),
             Cell::new(show::time(case.opened_ms)),
@@ -120,7 +120,7 @@ pub async fn one(config: &Config, which: One, json: bool) -> Result<(), Failed> 
             println!("derived     {line}");
         }
     }
-    println!("state       {}", case.state.name());
+    println!("state       {}", said::state(&case.state));
     println!("trigger     {}", case.directive.trigger.as_str());
     println!("opened      {}", show::time(case.opened_ms));
     match timeline.line.closed_ms {

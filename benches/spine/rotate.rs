@@ -102,6 +102,7 @@ pub fn recipe(mount: &str) -> Recipe {
         environment: None,
         owner: None,
         max_age_ms: None,
+        shares: Vec::new(),
         copies: Vec::new(),
         webhooks: Vec::new(),
     }

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::plan::{Plan, Step};
+use super::plan::{Act, Agent, Plan, Step};
 use super::record::{Level, Observation, Record, UnknownWhy, Verdict};
+use super::state::State;
 use crate::scope::Permission;
 
 /// A moment, in UTC.
@@ -50,6 +51,23 @@ pub fn step(step: &Step) -> String {
     format!("{} {}@{}{place}{agent}", step.act.as_str(), step.connector, step.system)
 }
 
+/// Where a case stands; of a split also whose turn it is.
+pub fn state(state: &State) -> String {
+    turn(state).map_or_else(|| state.name().to_owned(), |turn| format!("{} ({turn})", state.name()))
+}
+
+/// Of a split that goes on: whose turn it is.
+pub fn turn(state: &State) -> Option<String> {
+    let agent = state.current().filter(|_| !state.is_closed())?.agent.as_ref()?;
+    let mut all: Vec<&Agent> =
+        state.plan.iter().flat_map(|plan| &plan.steps).filter_map(|s| s.agent.as_ref()).collect();
+    all.dedup();
+    let place = all.iter().position(|one| *one == agent)?;
+    // A plan that undoes is about one of them.
+    let of = if all.len() > 1 { format!(", {} of {}", place + 1, all.len()) } else { String::new() };
+    Some(format!("{}{of}", agent.name))
+}
+
 /// What a record says besides its name; `plan` is the one that was followed when it was made.
 pub fn record(record: &Record, plan: Option<&Plan>) -> String {
     let at = |index: &usize| {
@@ -84,6 +102,9 @@ pub fn record(record: &Record, plan: Option<&Plan>) -> String {
         Record::Started { step, attempt, .. } => format!("{}, attempt {attempt}", at(step)),
         Record::Succeeded { step, output } => match output.derived {
             0 => at(step),
+            given if plan.is_some_and(|plan| plan.steps.get(*step).is_some_and(|s| s.act == Act::Provision)) => {
+                format!("{}, with {given} permissions", at(step))
+            }
             derived => format!("{}, and {derived} derived from it", at(step)),
         },
         Record::Failed { step, failure, note } => format!("{}: {}: {note}", at(step), failure.as_str()),

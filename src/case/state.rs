@@ -204,7 +204,8 @@ impl State {
         let place = step.place.as_ref().filter(|_| step.act != Act::Copy);
         self.observed.iter().find_map(|(i, seen)| {
             let looked = plan.steps.get(*i)?;
-            let is_it = looked.connector == step.connector && looked.system == step.system && looked.agent == step.agent;
+            let is_it =
+                looked.connector == step.connector && looked.system == step.system && looked.agent == step.agent;
             (is_it && looked.place.as_ref() == place).then_some(seen)
         })
     }

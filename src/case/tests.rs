@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::{Phase, State, Todo};
 use crate::case::derived::{Derived, Others, Role, Says};
-use crate::case::plan::{Act, Plan, ROLES, Step};
+use crate::case::plan::{Act, Agent, Plan, ROLES, Step};
 use crate::case::record::{
     Answer, FailureKind, Generation, KilledBy, Level, Observation, Output, Presence, Record, Residue, Sighting, Verdict,
 };
@@ -33,7 +33,7 @@ fn step(act: Act, system: &str) -> Step {
 }
 
 /// A revoke with looks for each system (0) or without the one at the database (1), a containment (2), a rollover (3), one
-/// that the provider makes (4), one that it is asked for twice (5); or what undoes these.
+/// that the provider makes (4), one that it is asked for twice (5), a split among two (6); or what undoes these.
 fn plan(shape: u8, undoes: bool) -> Plan {
     let at = |(act, system): &(Act, &str)| step(*act, system);
     if undoes {
@@ -55,6 +55,23 @@ fn plan(shape: u8, undoes: bool) -> Plan {
         let asks = [(Act::Begin, "kv"), (Act::Test, "kv"), (Act::Mint, "kv"), (Act::Test, "pg")];
         let steps = [&looks[..], &asks, &[(Act::Adopt, "pg")], &asks, &[(Act::EndSessions, "pg")], &ends].concat();
         return Plan { pivot: 2, steps: steps.iter().map(at).collect(), undoes: false };
+    }
+    if shape == 6 {
+        let moves = [
+            &looks[1..],
+            &[(Act::Provision, "scope")],
+            &looks[..1],
+            &makes,
+            &[(Act::Adopt, "pg"), (Act::Destroy, "kv")],
+        ];
+        let moves = moves.concat();
+        let of = |user: &str| {
+            let agent = Some(Agent { name: "billing".into(), user: user.into() });
+            moves.iter().map(|one| Step { agent: agent.clone(), ..at(one) }).collect::<Vec<_>>()
+        };
+        let rest = [&[(Act::Adopt, "pg")], &cuts[..], &looks[1..], &ends].concat();
+        let steps = [vec![at(&looks[0])], of("a"), of("b"), rest.iter().map(at).collect()].concat();
+        return Plan { pivot: steps.len() - 6, steps, undoes: false };
     }
     if shape >= 2 {
         let spread = [(Act::Copy, "kv"), (Act::Notify, "hook"), (Act::Adopt, "pg")];
@@ -130,7 +147,7 @@ fn answer(state: &State, todo: Todo, pick: u8, shape: u8) -> Record {
 proptest! {
     /// Whatever happens, what comes next can be recorded, and a crash between any two records changes nothing.
     #[test]
-    fn what_comes_next_can_always_be_recorded(picks in prop::collection::vec((any::<u8>(), 0..24u8), 1..80), shape in 0..6u8) {
+    fn what_comes_next_can_always_be_recorded(picks in prop::collection::vec((any::<u8>(), 0..24u8), 1..80), shape in 0..7u8) {
         let opened = directive(None);
         let mut state = State::opened(&opened);
         let mut records = vec![Record::Opened { directive: opened }];
@@ -178,7 +195,7 @@ proptest! {
 
     /// No order of records, however wild, reaches a state in which a closed case moves or an unseen death is recorded.
     #[test]
-    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..12usize, 0..18u8), 0..60), shape in 0..6u8) {
+    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..12usize, 0..18u8), 0..60), shape in 0..7u8) {
         let mut state = State::opened(&directive(None));
         for (pick, at, kind) in picks {
             let record = match kind {

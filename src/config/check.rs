@@ -11,7 +11,8 @@ use super::ways::{http, is_safe_url, kafka, patterns, publish, status, topics};
 use super::webhooks::webhooks;
 use super::{
     Config, Database, Environment, Fingerprint, Limits, Log, Login, Overrides, Problem, Realm, Reconcile, Retention,
-    System, TOKENS, Target, Topic, Transit, Vault, aws, bindings, canary, file, kubernetes, reductions, rotations, splits,
+    System, TOKENS, Target, Topic, Transit, Vault, aws, bindings, canary, file, kubernetes, reductions, rotations,
+    splits,
 };
 use crate::connector;
 use crate::credential::CredentialId;

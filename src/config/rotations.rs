@@ -7,9 +7,9 @@ use serde_saphyr::{Location, Spanned};
 
 use super::check::Checks;
 use super::file::{AppRole, Millis, unplaced};
-use super::{mariadb, splits};
 use super::problem::{Problem, said};
 use super::{Aws, Inventory, Realm, System, Target, Webhook};
+use super::{mariadb, splits};
 use crate::ages;
 use crate::case::record::FailureKind;
 use crate::case::turn::Turn;

@@ -31,12 +31,7 @@ pub struct Share {
 }
 
 /// Gives the recipes of shared values those that share them.
-pub(super) fn shares(
-    c: &mut Checks<'_>,
-    raw: &[Spanned<Rotation>],
-    recipes: &mut [Recipe],
-    reductions: &[Reduction],
-) {
+pub(super) fn shares(c: &mut Checks<'_>, raw: &[Spanned<Rotation>], recipes: &mut [Recipe], reductions: &[Reduction]) {
     for Spanned { value: one, .. } in raw.iter().filter(|one| !one.value.split.is_empty()) {
         let at = one.name.referenced;
         let Some(index) = recipes.iter().position(|recipe| recipe.name == one.name.value) else { continue };

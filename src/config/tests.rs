@@ -6,6 +6,8 @@ mod canary;
 mod kubernetes;
 #[path = "tests/mariadb.rs"]
 mod mariadb;
+#[path = "tests/splits.rs"]
+mod splits;
 
 use super::*;
 use crate::connector::recipe::{Keeper, Users};

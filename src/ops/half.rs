@@ -72,7 +72,9 @@ pub fn half_made(case: &Case) -> Option<HalfMade> {
 fn rescoping(state: &State) -> Option<(&'static str, String)> {
     let what = match state.current()?.act {
         Act::Narrow if state.in_doubt => "permissions may have been taken, and nothing was compared yet",
-        Act::Test | Act::Prove if state.cutting.begun => "permissions were taken, and that was not compared or proven yet",
+        Act::Test | Act::Prove if state.cutting.begun => {
+            "permissions were taken, and that was not compared or proven yet"
+        }
         Act::Widen if state.in_doubt => "what was taken may be there again, or only some of it",
         _ => return None,
     };

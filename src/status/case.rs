@@ -90,6 +90,7 @@ fn facts(excerpt: &Excerpt, now_ms: i64) -> Markup {
         ),
         ("Asked for on", Some(words::whole(&directive.topic))),
         ("System", Some(words::whole(&case.system))),
+        ("Whose turn", text(said::turn(state).as_deref())),
         ("Task ended", at(directive.end_ms)),
         ("Not before", at(directive.not_before_ms)),
         ("Opened", at(Some(case.opened_ms))),

@@ -160,8 +160,14 @@ fn append(claim: &Claim, case: &Case, records: Vec<Record>, keep: bool) -> Appen
 }
 
 fn planned(case: &Case) -> Vec<Record> {
-    let step =
-        |act| Step { act, connector: "vault-lease".into(), system: case.system.clone(), optional: false, place: None, agent: None };
+    let step = |act| Step {
+        act,
+        connector: "vault-lease".into(),
+        system: case.system.clone(),
+        optional: false,
+        place: None,
+        agent: None,
+    };
     let plan = Plan { steps: vec![step(Act::Observe), step(Act::Revoke), step(Act::Prove)], pivot: 1, undoes: false };
     vec![Record::Planned { no: case.state.plan_no + 1, plan }]
 }

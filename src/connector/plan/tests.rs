@@ -1,6 +1,8 @@
 use super::*;
 use crate::case::{Directive, Trigger, Urgency};
-use crate::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Users};
+use std::sync::Arc;
+
+use crate::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Share, Users};
 use crate::credential::CredentialId;
 
 const TARGET: At<'_> = ("postgres-role", "appdb");
@@ -189,4 +191,74 @@ fn a_reduction_is_compared_before_it_is_proven_and_undone_by_what_it_took() {
     assert_eq!((acts(&undoing), undoing.undoes), (vec![Act::Widen], true));
     assert!(undoing.is_sound());
     assert!(compose(Action::Reduce, Parts { scope: None, ..parts }, &state).is_none(), "nobody takes it there");
+}
+
+fn parts(recipe: &Recipe) -> Parts<'_> {
+    Parts {
+        kind: Kind::PostgresRole,
+        issuer: TARGET,
+        target: None,
+        recipe: Some((recipe, ("vault-kv", "aws"))),
+        scope: Some(("postgres-scope", "appdb")),
+        cut_roles: None,
+    }
+}
+
+/// Of a split: each agent's steps in their order, then those of what they share.
+#[test]
+fn a_split_moves_one_after_another_and_then_ends_what_they_shared() {
+    let mut shared = recipe(Users::One("agents".into()), &[]);
+    shared.place.keeper = Keeper::Kv;
+    let own = |name: &str| {
+        let mut own = recipe(Users::One(name.to_owned()), &[]);
+        own.place.keeper = Keeper::Kv;
+        own.place.path = format!("agents/{name}");
+        own
+    };
+    assert_eq!(compose(Action::Split, parts(&shared), &state(&shared)), None, "nobody is named who shares it");
+    let share = |name: &str| Arc::new(Share::new(name, "agents", &own(name), None).unwrap());
+    shared.shares = vec![share("a"), share("b")];
+    assert_eq!(compose(Action::Split, Parts { scope: None, ..parts(&shared) }, &state(&shared)), None);
+    let plan = compose(Action::Split, parts(&shared), &state(&shared)).unwrap();
+    assert!(plan.is_sound());
+    let said: Vec<String> = plan
+        .steps
+        .iter()
+        .map(|step| {
+            let agent = step.agent.as_ref().map(|agent| format!("{} ", agent.user)).unwrap_or_default();
+            format!("{agent}{}@{}", step.act.as_str(), step.connector)
+        })
+        .collect();
+    let moves = |name: &str| {
+        [
+            "observe@vault-kv",
+            "provision@postgres-scope",
+            "observe@postgres-role",
+            "create@vault-kv",
+            "set@postgres-role",
+            "test@postgres-role",
+            "promote@vault-kv",
+            "adopt@postgres-role",
+            "destroy@vault-kv",
+        ]
+        .map(|step| format!("{name} {step}"))
+    };
+    let ends = ["adopt", "disable", "end_sessions"].map(|act| format!("{act}@postgres-role"));
+    let rest = ["observe@vault-kv", "prove@postgres-role", "destroy@vault-kv"].map(str::to_owned);
+    let wanted = [&["observe@postgres-role".to_owned()][..], &moves("a"), &moves("b"), &ends, &rest].concat();
+    assert_eq!(said, wanted);
+    assert_eq!(plan.steps[plan.pivot].act, Act::Disable, "until then each can go back");
+
+    // The second cannot work with its own: it alone goes back.
+    let mut spent = state(&shared);
+    spent.step =
+        plan.steps.iter().position(|s| s.act == Act::Adopt && s.agent.as_ref().is_some_and(|a| a.user == "b")).unwrap();
+    spent.plan = Some(plan);
+    spent.turn.new = Some(Generation { version: 2, user: Some("b".into()) });
+    spent.turn.unhealthy = true;
+    let back = compose(Action::Split, parts(&shared), &spent).unwrap();
+    assert!(back.is_sound() && back.undoes);
+    assert!(back.steps.iter().all(|step| step.agent.as_ref().is_some_and(|agent| agent.user == "b")));
+    let acts: Vec<Act> = back.steps.iter().map(|step| step.act).collect();
+    assert_eq!(acts, [Act::Revert, Act::Restore, Act::Discard]);
 }

@@ -215,3 +215,36 @@ fn a_rotation_says_between_which_values_it_stands_and_speaks_of_no_lease() {
     let read = of(&[&tested[..], &[starts(6), promoted(6)]].concat());
     assert_eq!(read, Some(("consumers read the new value; the old one may still work", 0)));
 }
+
+#[test]
+fn what_was_taken_and_not_compared_yet_is_half_made() {
+    let plan = planned_for(&[Act::Observe, Act::Narrow, Act::Test, Act::Prove]);
+    let seen = Observation {
+        presence: Presence::Present,
+        scope: Some(crate::scope::Scope {
+            held: vec![crate::scope::Held {
+                permission: crate::scope::Permission::parse("policy:etl").unwrap(),
+                how: "0".into(),
+            }],
+            ..Default::default()
+        }),
+        ..Observation::default()
+    };
+    let with = |more: &[Record]| {
+        let records = [&[plan.clone(), Record::Observed { step: 0, seen: seen.clone() }], more].concat();
+        let mut case = case(Kind::VaultApprole, "approle/etl", None, &records);
+        case.directive.action = Action::Reduce;
+        half_made(&case)
+    };
+    assert_eq!(with(&[held()]), None, "nothing was changed");
+    let perhaps = with(&[starts(1)]).unwrap();
+    assert_eq!(perhaps.what, "permissions may have been taken, and nothing was compared yet");
+    let taken = with(&[starts(1), done(1), held()]).unwrap();
+    assert_eq!(taken.what, "permissions were taken, and that was not compared or proven yet");
+    assert_eq!(taken.by_hand[0].run, "curfew rollback 00000000-0000-0000-0000-000000000000 --reason 'half-made'");
+}
+
+fn planned_for(acts: &[Act]) -> Record {
+    let steps: Vec<Step> = acts.iter().map(|act| step(*act, "prod")).collect();
+    Record::Planned { no: 1, plan: Plan { steps, pivot: 3, undoes: false } }
+}

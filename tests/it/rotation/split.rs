@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use curfew::case::HoldReason;
 use curfew::case::record::Residue;
 use curfew::case::state::Phase;
-use curfew::case::HoldReason;
 use curfew::connector::postgres::scope;
 use curfew::connector::recipe::{Late, Share};
 use curfew::event::CredentialAdopted;
@@ -97,8 +97,11 @@ impl Shared {
                 own.adoption.consumers = vec![format!("agent-{at}")];
             }
             shelf.write(&own.place, &secret).await;
-            let needs =
-                [format!("schema:{schema}:USAGE"), format!("relation:{schema}.orders:SELECT"), "member:nobody_of_it".into()];
+            let needs = [
+                format!("schema:{schema}:USAGE"),
+                format!("relation:{schema}.orders:SELECT"),
+                "member:nobody_of_it".into(),
+            ];
             let needs = (at == 0).then(|| permissions(needs).unwrap());
             recipe.shares.push(Arc::new(Share::new(&format!("agent-{at}"), &base, &own, needs).unwrap()));
         }
@@ -158,8 +161,7 @@ impl Shared {
         let executor = stage.executor(journal.clone());
         until("another case to close", || async {
             executor.drain().await.unwrap();
-            let filter =
-                Filter { credential: Some(self.recipe.credential.clone()), closed: true, ..Filter::default() };
+            let filter = Filter { credential: Some(self.recipe.credential.clone()), closed: true, ..Filter::default() };
             let lines = journal.cases(filter).await.unwrap();
             let all = lines.len() == nth && lines.iter().all(|line| line.closed_ms.is_some());
             all.then(|| lines.into_iter().max_by_key(|line| line.case.opened_ms).expect("a case"))
@@ -438,7 +440,8 @@ async fn what_a_narrower_user_lacks_is_known_and_what_another_lacks_is_said(stor
     let stage = Stage::new(store, shared.registry.clone());
     let journal = stage.open().await;
     shared.order(journal.as_ref(), Action::Split).await;
-    let rejected = |line: &CaseLine| matches!(line.case.state.phase, Phase::Held { reason: HoldReason::CandidateRejected });
+    let rejected =
+        |line: &CaseLine| matches!(line.case.state.phase, Phase::Held { reason: HoldReason::CandidateRejected });
     let line = shared.until(&stage, &journal, "the second one's test", rejected).await;
     let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
     let notes = timeline.records.iter().flat_map(|(_, _, records)| records).filter_map(|record| match record {

@@ -57,6 +57,7 @@ impl Desk {
         fs::write(at("inventory.yaml"), DECLARED).unwrap();
         let http = port();
         // Nobody serves the realm `prod` of the documents: what is to be done there is held.
+        let stored = |path: &str| json!({"realm": "own", "mount": "kv", "path": path, "user_field": "username"});
         let config = json!({
             "http": {"listen": format!("127.0.0.1:{http}"), "reach": {"token_file": "reach-page.token"}},
             "metrics": {"listen": format!("127.0.0.1:{}", port())},
@@ -67,8 +68,13 @@ impl Desk {
             },
             "realms": [{"name": "own", "vault": {"address": &admin.address, "token_file": "token"}}],
             "targets": [{"name": "appdb", "postgres": {"url_file": "pg.url"}}],
-            "rotations": [{"name": "orders-db", "target": "appdb", "roles": ["orders_a", "orders_b"],
-                "store": {"realm": "own", "mount": "kv", "path": "apps/orders", "user_field": "username"}}],
+            "rotations": [
+                {"name": "orders-db", "target": "appdb", "roles": ["orders_a", "orders_b"], "store": stored("apps/orders")},
+                {"name": "agents-db", "target": "appdb", "roles": ["agents"], "store": stored("apps/agents"),
+                    "split": [{"agent": "planner", "rotation": "planner-db"}]},
+                {"name": "planner-db", "target": "appdb", "roles": ["agent_planner"], "store": stored("agents/planner")},
+            ],
+            "reductions": [{"system": "appdb", "identities": ["agent_*"], "url_file": "pg.url"}],
             "reach": {"every": "1s", "declared": "inventory.yaml"},
         });
         fs::write(at("curfew.yaml"), config.to_string()).unwrap();

@@ -10,8 +10,8 @@ use sqlx::postgres::PgConnection;
 
 use super::form::{self, Form, Named};
 use super::{
-    IN_ROLE, MEMBER, ON_RELATION, ON_SCHEMA, PostgresScope, RELATION, ROLE, Role, SCHEMA, VERSION, bounded, named, on, quoted,
-    refused,
+    IN_ROLE, MEMBER, ON_RELATION, ON_SCHEMA, PostgresScope, RELATION, ROLE, Role, SCHEMA, VERSION, bounded, named, on,
+    quoted, refused,
 };
 use crate::case::record::{FailureKind, Output};
 use crate::connector::{Failure, Subject};
