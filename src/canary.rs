@@ -208,6 +208,7 @@ impl Canary {
             attempt: 1,
             task: "canary".to_owned(),
             identity: None,
+            boundary: None,
         };
         let life = self.settings.within * 2 + SPARE;
         let token = issuer.task_token(&[], run.key().as_str(), life).await;

@@ -371,7 +371,7 @@ impl Case {
     pub fn ends_credential(&self) -> bool {
         let looks_at_older = self.directive.action == Action::Verify && self.directive.generation.is_some();
         let of_value = !self.directive.action.rescopes();
-        self.directive.action == Action::Revoke || (self.state.turn.new.is_none() && !looks_at_older && of_value)
+        self.directive.action == Action::Revoke || (self.state.own_turn().new.is_none() && !looks_at_older && of_value)
     }
 
     /// Whether it lives, whatever was recorded before: a new value took its place, or its issuer showed it. The user of a
@@ -383,7 +383,7 @@ impl Case {
 
     /// The version that is in use from now on, once the one before it is dead, and since when. Until then that one counts.
     pub fn settled(&self) -> Option<(i64, Option<i64>)> {
-        let turn = &self.state.turn;
+        let turn = self.state.own_turn();
         turn.new.as_ref().filter(|_| self.state.is_closed()).map(|new| (new.version, turn.promoted_ms))
     }
 }

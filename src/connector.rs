@@ -387,7 +387,9 @@ impl Registry {
             scope: scope.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
             cut_roles: self.issuer(id).and_then(|connector| connector.cut_roles()),
         };
-        let none = if case.directive.action.rescopes() { NoPlan::Unserved } else { NoPlan::NoRecipe };
+        let needs_scope = case.directive.action.rescopes()
+            || (case.directive.action == Action::Split && recipe.is_some_and(|(one, _)| !one.shares.is_empty()));
+        let none = if needs_scope && scope.is_none() { NoPlan::Unserved } else { NoPlan::NoRecipe };
         plan::compose(case.directive.action, parts, &case.state).ok_or(none)
     }
 }

@@ -106,7 +106,7 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
     }
     match facts.freeze {
         Some(Freeze::Hard) => return Err(HoldReason::Frozen),
-        Some(Freeze::Soft) if !case.state.acted => return Err(HoldReason::Frozen),
+        Some(Freeze::Soft) if !case.state.acted || case.state.is_between_agents() => return Err(HoldReason::Frozen),
         _ => {}
     }
     if facts.started_held {

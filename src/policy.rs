@@ -353,6 +353,10 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
     if by_operator && both && (directive.action, &directive.cut) != (now.action, &now.cut) {
         return Meeting::Supersede;
     }
+    // What is between two values is brought to its end: a split knows only of those of its agents.
+    if directive.action == Action::Split && now.action.rotates() && open.state.acted {
+        return Meeting::Join;
+    }
     if directive.action != now.action {
         return if directive.action > now.action { Meeting::Supersede } else { Meeting::Join };
     }
@@ -360,7 +364,9 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
         return Meeting::Join;
     }
     // It is about the value that the open case put in the place of another.
-    if directive.generation.is_some() && directive.generation == open.state.turn.new.as_ref().map(|new| new.version) {
+    if directive.generation.is_some()
+        && directive.generation == open.state.own_turn().new.as_ref().map(|new| new.version)
+    {
         return Meeting::Supersede;
     }
     let fired = |trigger| matches!(trigger, Trigger::Deadline | Trigger::Heartbeat);

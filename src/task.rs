@@ -89,6 +89,23 @@ pub struct Task {
     /// It ended, and nobody has said what it held. What is said of it later takes that back.
     #[serde(default)]
     pub unbound: bool,
+    /// What it said at its start that its credentials are for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boundary: Option<Boundary>,
+}
+
+/// Targets and zones that a task's credentials are for: what they open beyond is too much. Names as reach has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boundary {
+    /// Targets.
+    pub targets: Vec<String>,
+    /// Trust zones, with all that is in them.
+    pub zones: Vec<String>,
+}
+
+impl Boundary {
+    /// So many of each are named.
+    pub const MOST: usize = 64;
 }
 
 impl Task {

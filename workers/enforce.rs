@@ -54,13 +54,18 @@ impl Part {
                 )));
             }
         }
-        for recipe in config.recipes.iter().filter(|recipe| is_there(&recipe.place.realm)) {
-            if let Some(share) = recipe.shares.iter().find(|share| !is_there(&share.recipe.place.realm)) {
-                let (name, realm) = (&recipe.name, &share.recipe.place.realm);
+        for recipe in config.recipes.iter().filter(|recipe| !recipe.shares.is_empty()) {
+            let agents = recipe.shares.iter().map(|share| &share.recipe.place.realm);
+            let (here, away): (Vec<&String>, Vec<&String>) =
+                agents.chain([&recipe.place.realm]).partition(|realm| is_there(realm));
+            if let (false, Some(realm)) = (here.is_empty(), away.first()) {
+                let name = &recipe.name;
                 return Err(Failed::Usage(format!(
-                    "rotation {name} is split, and an agent reads in realm {realm}: who serves it needs `--realm {realm}` as well"
+                    "rotation {name} is split, and its values are in realm {realm} too: who serves it needs `--realm {realm}` as well"
                 )));
             }
+        }
+        for recipe in config.recipes.iter().filter(|recipe| is_there(&recipe.place.realm)) {
             if let Some(Place { realm, .. }) = recipe.copies.iter().find(|copy| !is_there(&copy.realm)) {
                 let name = &recipe.name;
                 return Err(Failed::Usage(format!(

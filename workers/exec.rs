@@ -12,6 +12,7 @@ use curfew::connector::vault::mint::Issuer;
 use curfew::exec::child::{self, Signals};
 use curfew::exec::events::{Run, usual_id};
 use curfew::exec::{Exec, Plan, Way, hand, names, times};
+use curfew::task::Boundary;
 use curfew::tell::Teller;
 
 use crate::{Failed, args, caller};
@@ -78,6 +79,7 @@ fn plan(config: &Config, what: args::Exec) -> Result<Planned, Failed> {
         attempt: what.attempt,
         task: what.task.or(name).unwrap_or_else(|| "command".to_owned()),
         identity: what.identity,
+        boundary: boundary(&what.boundary)?,
     };
     run.check().map_err(Failed::Usage)?;
     let way = if what.wrap {
@@ -107,6 +109,26 @@ fn plan(config: &Config, what: args::Exec) -> Result<Planned, Failed> {
         args: what.command,
     };
     Ok((plan, what.to, what.topic, what.summary))
+}
+
+/// What the command's credentials are for, where that is said.
+fn boundary(texts: &[String]) -> Result<Option<Boundary>, Failed> {
+    let mut boundary = Boundary::default();
+    for text in texts {
+        match text.split_once(':') {
+            Some(("target", name)) if !name.is_empty() => boundary.targets.push(name.to_owned()),
+            Some(("zone", name)) if !name.is_empty() => boundary.zones.push(name.to_owned()),
+            _ => {
+                return Err(Failed::Usage(
+                    "--boundary is target:NAME or zone:NAME, as `curfew reach` names them".to_owned(),
+                ));
+            }
+        }
+    }
+    if boundary.targets.len().max(boundary.zones.len()) > Boundary::MOST {
+        return Err(Failed::Usage(format!("--boundary names at most {} targets and zones", Boundary::MOST)));
+    }
+    Ok((!texts.is_empty()).then_some(boundary))
 }
 
 fn span(ms: Millis) -> Duration {

@@ -297,9 +297,26 @@ impl State {
     pub fn awaits(&self, consumer: &str, version: i64, failed: bool) -> bool {
         // Versions at the places of two agents may be called alike.
         let agent = self.current().and_then(|step| step.agent.as_ref());
-        let is_its = !failed || agent.is_none_or(|agent| agent.name == consumer);
+        let is_its = agent.is_none_or(|agent| agent.name == consumer);
         let is_meant = self.turn.new.as_ref().is_some_and(|new| new.version == version);
         !self.is_closed() && is_its && is_meant && (!failed || self.may_go_back())
+    }
+
+    /// The two values of the credential itself: while it is an agent's turn, none.
+    pub fn own_turn(&self) -> &Turn {
+        static NONE: std::sync::LazyLock<Turn> = std::sync::LazyLock::new(Turn::default);
+        if self.current().is_some_and(|step| step.agent.is_some()) { &NONE } else { &self.turn }
+    }
+
+    /// Whether a split stands between two of its parts: nobody is half moved, and the shared user is as it was.
+    pub fn is_between_agents(&self) -> bool {
+        self.current().is_some_and(|step| match step.act {
+            Act::Provision => !self.in_doubt,
+            Act::Disable => {
+                !self.in_doubt && self.plan.as_ref().is_some_and(|plan| plan.find(Act::Provision).is_some())
+            }
+            _ => false,
+        })
     }
 
     /// Whether all that a reduction took was given back: nothing of it is left.
@@ -338,7 +355,7 @@ impl State {
         }
         // It reads a value of its own user already.
         let reads = self.turn.old.as_ref().and_then(|old| old.user.as_ref());
-        if step.agent.as_ref().is_some_and(|agent| reads == Some(&agent.user)) {
+        if step.act != Act::Destroy && step.agent.as_ref().is_some_and(|agent| reads == Some(&agent.user)) {
             return true;
         }
         let rotates = self.plan.as_ref().is_some_and(Plan::makes);
@@ -483,6 +500,8 @@ impl State {
                     // A restoration gives back what another case took.
                     Some(Act::Widen) if self.plan.as_ref().is_some_and(|plan| plan.undoes) => self.cutting.gave_back(),
                     Some(Act::RevokeDerived) => self.denied(output.done_ms),
+                    // Of a split: whoever is left has time from here on.
+                    Some(Act::Destroy) if output.done_ms.is_some() => self.turn.promoted_ms = output.done_ms,
                     Some(act) => self.turn.did(act, output),
                     None => {}
                 }
@@ -523,7 +542,8 @@ impl State {
                 }
                 // No other candidate helps: what was half made is undone.
                 let making = matches!(self.act(*step), Some(Act::Set | Act::Test | Act::Promote))
-                    || (self.act(*step) == Some(Act::Create) && self.current().is_some_and(|s| s.agent.is_some()));
+                    || (matches!(self.act(*step), Some(Act::Provision | Act::Create))
+                        && self.current().is_some_and(|s| s.agent.is_some()));
                 let making = making || self.act(*step) == Some(Act::Narrow);
                 let making = making && self.plan.as_ref().is_some_and(|plan| plan.find(Act::Widen).is_none());
                 if *failure == FailureKind::Refused && *step == self.step && making {

@@ -784,3 +784,49 @@ fn a_look_ahead_changes_nothing_but_what_is_known() {
     assert_eq!(ahead.derived.as_ref().unwrap().roles.len(), 2);
     assert_eq!(disabled(ahead).todo(), Todo::Observe(2), "in its turn it is looked at again");
 }
+
+/// One agent's turn says nothing of the next one's, nor of what they share; and between two a freeze may stop it.
+#[test]
+fn each_agent_of_a_split_has_a_turn_of_its_own() {
+    let mut state = State::opened(&directive(None));
+    let seen_as = |user: &str, version| Observation {
+        presence: Presence::Present,
+        current: Some(Generation { version, user: Some(user.into()) }),
+        ..Observation::default()
+    };
+    let done = |step, version| {
+        let current = Some(Generation { version, user: None });
+        Record::Succeeded { step, output: Output { current, done_ms: Some(7), ..Output::default() } }
+    };
+    let starts = |step| Record::Started { step, key: uuid::Uuid::nil(), attempt: 1 };
+    let mut records = vec![
+        Record::Planned { no: 1, plan: plan(6, false) },
+        Record::Observed { step: 0, seen: seen(Presence::Present) },
+        Record::Observed { step: 1, seen: seen_as("agents", 4) },
+    ];
+    for step in 2..10 {
+        match step {
+            3 => records.push(Record::Observed { step, seen: seen(Presence::Present) }),
+            6 | 8 => records.push(Record::Passed { step, cut_ms: None }),
+            _ => records.extend([starts(step), done(step, 5)]),
+        }
+    }
+    for (at, record) in records.into_iter().enumerate() {
+        state = state.next(&record).unwrap_or_else(|illegal| panic!("{at}: {illegal}"));
+        if state.step == 8 {
+            assert!(
+                state.awaits("billing", 5, true) && !state.awaits("web", 5, true) && !state.awaits("web", 5, false)
+            );
+            assert_eq!(state.own_turn(), &crate::case::turn::Turn::default(), "nothing of it is the shared value's");
+            assert!(!state.is_between_agents());
+        }
+        if state.step == 2 {
+            assert_eq!(state.is_between_agents(), !state.in_doubt);
+        }
+    }
+    assert_eq!((state.step, state.turn.new.as_ref(), state.turn.old.as_ref()), (10, None, None), "the next one's turn");
+    assert_eq!(state.turn.promoted_ms, Some(7), "since then whoever is left has time");
+    // Who reads its own user's value is not moved again.
+    state = state.next(&Record::Observed { step: 10, seen: seen_as("b", 9) }).unwrap();
+    assert_eq!(state.todo(), Todo::Skip(11));
+}

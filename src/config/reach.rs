@@ -174,7 +174,7 @@ pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[
     let finds = raw.finds.as_ref().map(|raw| {
         let Spanned { value: raw, referenced: at, .. } = raw;
         if raw.sorts.is_empty() {
-            c.wrong(*at, "`sorts` says what is a finding: crosses_zones, shared, unowned, dormant, beyond");
+            c.wrong(*at, "`sorts` says what is a finding: crosses_zones, shared, unowned, dormant, beyond, outside");
         }
         if raw.dormant_after.value.0 < 86_400_000 {
             c.wrong(raw.dormant_after.referenced, "`dormant_after` is at least 1d");

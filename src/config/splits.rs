@@ -9,6 +9,7 @@ use super::check::Checks;
 use super::problem::{Problem, said};
 use super::reductions::Reduction;
 use super::rotations::Rotation;
+use crate::connector::postgres::scope::is_permission;
 use crate::connector::recipe::{self, Recipe, Users};
 use crate::credential::Kind;
 use crate::guard;
@@ -43,6 +44,12 @@ pub(super) fn shares(c: &mut Checks<'_>, raw: &[Spanned<Rotation>], recipes: &mu
         if whole.credential.kind() != Kind::PostgresRole || whole.place.keeper.mints() {
             c.wrong(at, "`split` is for a user of a PostgreSQL whose password Curfew makes");
             continue;
+        }
+        if let Some(age) = &one.max_age {
+            c.wrong(
+                age.referenced,
+                "what is to be split is not rolled over: its agents read it elsewhere, and would be shut out",
+            );
         }
         if one.split.len() > MOST {
             c.wrong(at, format!("`split` names {MOST} at the most"));
@@ -94,8 +101,8 @@ fn unfit(own: &Recipe, whole: &Recipe, agent: &str) -> Option<&'static str> {
         Some("where an agent reads, `store.user_field` says whose value it is, and nobody else makes it")
     } else if !own.copies.is_empty() || !own.webhooks.is_empty() {
         Some("where an agent reads its own value, there are no copies and no webhooks")
-    } else if !consumers.is_empty() && !consumers.iter().any(|one| one == agent) {
-        Some("`consumers` of an agent's rotation name the agent: by that name it answers")
+    } else if !consumers.is_empty() && *consumers != [agent] {
+        Some("`consumers` of an agent's rotation name the agent alone: by that name it answers")
     } else {
         None
     }
@@ -104,7 +111,12 @@ fn unfit(own: &Recipe, whole: &Recipe, agent: &str) -> Option<&'static str> {
 fn needs(c: &mut Checks<'_>, raw: Option<&Spanned<Vec<String>>>) -> Option<Vec<Permission>> {
     let raw = raw?;
     match scope::permissions(&raw.value) {
-        Ok(needs) => Some(needs),
+        Ok(needs) if needs.iter().all(is_permission) => Some(needs),
+        Ok(_) => {
+            let message = "`needs` names permissions of a PostgreSQL: relation:, schema: or member:";
+            c.problems.push(Problem::new(raw.referenced, message).help("see docs/reduce.md"));
+            None
+        }
         Err(why) => {
             c.wrong(raw.referenced, format!("`needs`: {why}"));
             None

@@ -72,6 +72,8 @@ pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> 
         }
         (Action::Revoke | Action::Track, None) => Some(revoke(parts)),
         (Action::Contain, Some((recipe, store))) => Some(contain(recipe, parts.issuer, store, state, derived)),
+        // Its agents read it elsewhere, and would be shut out: it is split, or contained where it leaked.
+        (Action::Rollover, Some((recipe, _))) if !recipe.shares.is_empty() => None,
         (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store, state)),
         (Action::Track, Some((_, store))) => Some(verify(parts, Some(store))),
         (Action::Split, Some((recipe, store))) => split::compose(recipe, parts.issuer, store, parts.scope?),

@@ -364,7 +364,7 @@ impl Rotation {
     /// What the case knows, with its recipe; of a split with that of the `share` whose turn it is.
     pub fn of(case: &Case, recipe: Arc<Recipe>, share: Option<Arc<Share>>, store: Arc<dyn Store>) -> Self {
         let (state, directive) = (&case.state, &case.directive);
-        let mut turn = state.turn.clone();
+        let mut turn = if share.is_some() { state.turn.clone() } else { state.own_turn().clone() };
         // What is verified is an older value; what was seen at the store is the one that lives.
         if let (Action::Verify, Some(version)) = (directive.action, directive.generation)
             && turn.old.as_ref().is_some_and(|current| current.version != version)

@@ -4,7 +4,7 @@ use crate::case::{Action, CaseId};
 use crate::credential::{CredentialId, Kind};
 use crate::fingerprint::Fingerprint;
 use crate::scope::{Cut, Permission};
-use crate::task::{RunKey, Tenure};
+use crate::task::{Boundary, RunKey, Tenure};
 
 /// What an event says.
 #[derive(Debug, Clone)]
@@ -148,6 +148,8 @@ pub struct TaskStarted {
     pub heartbeat_every_ms: Option<i64>,
     /// What it holds from the start.
     pub grants: Vec<GrantSpec>,
+    /// What that is for.
+    pub boundary: Option<Boundary>,
 }
 
 /// `task.extended`

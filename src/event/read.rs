@@ -14,7 +14,7 @@ use super::{
     Limits, RejectReason, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted, Type, time,
 };
 use crate::credential::CredentialId;
-use crate::task::{RunKey, Tenure};
+use crate::task::{Boundary, RunKey, Tenure};
 
 /// A promise to send heartbeats more often than this is a mistake, and would end the task by its own jitter.
 const MIN_HEARTBEAT_MS: i64 = 1_000;
@@ -44,6 +44,7 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
             deadline_ms: f.deadline()?,
             heartbeat_every_ms: f.integer("heartbeat_interval_ms", MIN_HEARTBEAT_MS, MAX_EXACT)?,
             grants: f.grants(limits.max_grants)?,
+            boundary: f.boundary()?,
         }),
         Type::TaskExtended => Data::TaskExtended(TaskExtended {
             run: f.run(source)?,
@@ -327,6 +328,31 @@ impl<'t> Fields<'t> {
             _ => Err(self.wrong(name)),
         };
         items.iter().enumerate().map(object).collect()
+    }
+
+    fn boundary(&self) -> Result<Option<Boundary>, Fault> {
+        let Some(f) = self.object("boundary", "/data/boundary")? else { return Ok(None) };
+        Ok(Some(Boundary { targets: f.names("targets", Boundary::MOST)?, zones: f.names("zones", Boundary::MOST)? }))
+    }
+
+    /// Texts, at most `max`, each once.
+    fn names(&self, name: &'static str, max: usize) -> Result<Vec<String>, Fault> {
+        let items = match self.get(name) {
+            None => return Ok(Vec::new()),
+            Some(Node::List(items)) if items.len() <= max => items,
+            Some(_) => return Err(self.wrong(name)),
+        };
+        let mut names = Vec::with_capacity(items.len());
+        for item in items {
+            let text = match item {
+                Node::Text(text) if is_text(text) => text.to_string(),
+                _ => return Err(self.wrong(name)),
+            };
+            if !names.contains(&text) {
+                names.push(text);
+            }
+        }
+        Ok(names)
     }
 
     fn grants(&self, max: usize) -> Result<Vec<GrantSpec>, Fault> {

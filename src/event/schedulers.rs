@@ -158,6 +158,7 @@ fn event(delivery: &Delivery, said: Said) -> Event {
     let Said { source, run, within, attempt, moment, at_ms, task, identity, words } = said;
     let data = match moment {
         Moment::Starts { deadline_ms } => Data::TaskStarted(TaskStarted {
+            boundary: None,
             run,
             within,
             attempt,

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::times::Times;
 use crate::credential::CredentialId;
-use crate::task::RunKey;
+use crate::task::{Boundary, RunKey};
 use crate::tell::Message;
 
 /// The longest run id, in bytes: what is made of it stays below the limit of a key.
@@ -25,6 +25,8 @@ pub struct Run {
     pub task: String,
     /// Who runs it.
     pub identity: Option<String>,
+    /// What its credentials are for.
+    pub boundary: Option<Boundary>,
 }
 
 /// What a run holds.
@@ -67,6 +69,9 @@ impl Run {
         data.insert("task".to_owned(), self.task.as_str().into());
         data.insert("started_at".to_owned(), time(times.started_ms));
         data.insert("deadline".to_owned(), time(times.deadline_ms));
+        if let Some(boundary) = &self.boundary {
+            data.insert("boundary".to_owned(), json!(boundary));
+        }
         if let Some(identity) = &self.identity {
             data.insert("workload_id".to_owned(), identity.as_str().into());
         }
@@ -188,7 +193,7 @@ mod tests {
     proptest! {
         #[test]
         fn curfew_takes_whatever_passes_the_check(id in "\\PC{1,60}", task in "\\PC{1,20}", lease in "[!-~]{1,80}") {
-            let run = Run { source: "/exec".into(), id: id.clone(), attempt: 2, task, identity: Some("spiffe://a/b".into()) };
+            let run = Run { source: "/exec".into(), id: id.clone(), attempt: 2, task, identity: Some("spiffe://a/b".into()), boundary: None };
             prop_assume!(run.check().is_ok());
             let times = Times::new(1_800_000_000_000, std::time::Duration::from_secs(60), std::time::Duration::ZERO);
             let credential = CredentialId::new(Kind::VaultLease, "prod", &lease).unwrap();
@@ -227,7 +232,14 @@ mod tests {
 
     #[test]
     fn what_curfew_would_reject_is_refused_here() {
-        let run = Run { source: "/exec".into(), id: "r".into(), attempt: 1, task: "t".into(), identity: None };
+        let run = Run {
+            source: "/exec".into(),
+            id: "r".into(),
+            attempt: 1,
+            task: "t".into(),
+            identity: None,
+            boundary: None,
+        };
         assert!(run.check().is_ok());
         assert!(Run { id: String::new(), ..run.clone() }.check().is_err());
         assert!(Run { id: "a\nb".into(), ..run.clone() }.check().is_err());

@@ -297,6 +297,9 @@ impl Work<'_> {
                 if let Some(copy) = subject.rotation.as_ref().and_then(|rotation| rotation.copy.as_ref()) {
                     self.messages.push(outcome::copied(self.case(), &output, copy, self.now()));
                 }
+                if step.act == Act::Destroy && step.agent.is_some() {
+                    output.done_ms = Some(self.now());
+                }
                 self.push(Record::Succeeded { step: index, output })?;
                 self.say_derived(&step);
                 Ok(Next::Go)

@@ -82,6 +82,7 @@ mod tests {
             ended_ms: None,
             outcome: None,
             unbound: false,
+            boundary: None,
             within: None,
         }
     }

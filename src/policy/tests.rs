@@ -54,6 +54,7 @@ fn event(broker_ms: i64, data: Data) -> Event {
 
 fn start(name: &str, attempt: u32, grants: Vec<GrantSpec>) -> Data {
     Data::TaskStarted(TaskStarted {
+        boundary: None,
         run: run(name),
         within: None,
         attempt,
@@ -515,6 +516,7 @@ fn any_data() -> impl Strategy<Value = Data> {
             let spec = spec(id, tenure);
             match kind {
                 0 | 1 => Data::TaskStarted(TaskStarted {
+                    boundary: None,
                     run: run(name),
                     within: (attempt == 2).then(|| run(other)),
                     attempt,

@@ -131,6 +131,11 @@ fn task(reading: &mut Reading, line: &TaskLine, realms: &[Realm]) {
     }
     let mut fact = Fact::of(node);
     fact.about.label = line.task.name.clone();
+    fact.about.may = line.task.boundary.as_ref().map(|boundary| {
+        let zones = boundary.zones.iter().map(|name| (NodeKind::Zone, name));
+        let targets = boundary.targets.iter().map(|name| (NodeKind::Target, name));
+        zones.chain(targets).filter_map(|(kind, name)| reading.node(kind, name)).collect()
+    });
     for one in line.holds.iter().filter(|one| one.dead_ms.is_none() && one.grant.phase == GrantPhase::Held) {
         let Some(held) = credential(reading, &one.grant.credential, one.principal.as_deref(), realms) else { continue };
         fact.edge_to(Some(&held.node), Via::Holds);

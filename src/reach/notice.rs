@@ -41,11 +41,14 @@ pub enum Sort {
     Dormant,
     /// It opens more than was declared for whom it belongs to.
     Beyond,
+    /// A task holds it, and it opens more than the task said that it is for.
+    Outside,
 }
 
 impl Sort {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::CrossesZones, Self::Shared, Self::Unowned, Self::Dormant, Self::Beyond];
+    pub const ALL: [Self; 6] =
+        [Self::CrossesZones, Self::Shared, Self::Unowned, Self::Dormant, Self::Beyond, Self::Outside];
 
     /// The name of its detector, behind `curfew:`.
     pub fn as_str(self) -> &'static str {
@@ -55,6 +58,7 @@ impl Sort {
             Self::Unowned => "unowned",
             Self::Dormant => "dormant",
             Self::Beyond => "beyond",
+            Self::Outside => "outside",
         }
     }
 
@@ -97,7 +101,8 @@ pub fn found(graph: &Graph, sorts: &[Sort], dormant_before_ms: i64) -> BTreeMap<
                 let lines = ask::dormant(graph, dormant_before_ms, usize::MAX);
                 listed(graph, Sort::Dormant, lines, "not used for longer than is allowed")
             }
-            Sort::Beyond => beyond(graph),
+            Sort::Beyond => beyond(graph, false),
+            Sort::Outside => beyond(graph, true),
         };
         (*sort, all)
     };
@@ -160,10 +165,14 @@ fn listed(graph: &Graph, sort: Sort, lines: ask::Lines, place: &str) -> Vec<Foun
     nodes.filter_map(of).collect()
 }
 
-/// Credentials for which something was declared, or for whom they log in as, or who holds them.
-fn beyond(graph: &Graph) -> Vec<Found> {
+/// Credentials for which something was declared, or for whom they log in as, or who holds them: by people, or by the task that
+/// holds them.
+fn beyond(graph: &Graph, by_task: bool) -> Vec<Found> {
+    let sort = if by_task { Sort::Outside } else { Sort::Beyond };
     let mut all: BTreeMap<CredentialId, (u64, Found)> = BTreeMap::new();
+    let is_asked = |at: &NodeIndex| (graph.node(*at).kind == NodeKind::Task) == by_task;
     let declared = graph.all.node_indices().filter(|at| graph.about(*at).is_some_and(|about| about.may.is_some()));
+    let declared = declared.filter(is_asked);
     for at in declared {
         let gate = ask::gate(graph, at);
         if gate.beyond.is_empty() {
@@ -174,9 +183,13 @@ fn beyond(graph: &Graph) -> Vec<Found> {
         let logs_in = graph.links(at, Incoming).filter(|(_, link)| link.via == Via::LogsIn).map(|(from, _)| from);
         let held = graph.links(at, Outgoing).filter(|(_, link)| link.via == Via::Holds).map(|(to, _)| to);
         for credential in std::iter::once(at).chain(logs_in).chain(held) {
-            if let Some(id) = standing(graph, credential) {
-                let found = make(graph, credential, Sort::Beyond, id.clone(), &place);
-                let excess = if credential == at { Vec::new() } else { excess(graph, at, &id) };
+            // Of what a task holds, that which opens it.
+            let opens = || {
+                ask::opened_by(graph, credential).iter().any(|one| gate.beyond.iter().any(|b| b.target == one.target))
+            };
+            if let Some(id) = standing(graph, credential).filter(|_| !by_task || opens()) {
+                let found = make(graph, credential, sort, id.clone(), &place);
+                let excess = if credential == at || by_task { Vec::new() } else { excess(graph, at, &id) };
                 let found = Found { excess, ..found };
                 all.entry(id).or_insert((gate.beyond.len() as u64, found));
             }

@@ -339,11 +339,16 @@ mod findings {
         let lease = "urn:curfew:cred:vault-lease:prod:database/creds/ro/x";
         let mut key = fact(old, &[("identity:cloud/user/ci/bot", Via::LogsIn), ("owner:ci", Via::OwnedBy)]);
         key.about.used_ms = Some(10);
+        // It said that it works on payments; of what it holds one opens something else as well.
+        let paid = "urn:curfew:cred:vault-lease:prod:database/creds/pay/x";
+        let mut task = fact("task:sched:1", &[(lease, Via::Holds), (paid, Via::Holds)]);
+        task.about.may = Some(vec![node("zone:pci")]);
         graph(declared.facts().facts.into_iter().chain([
             key,
             fact(shared, &[("identity:appdb/orders", Via::LogsIn)]),
             fact("identity:appdb/orders", &[("target:appdb", Via::Opens), ("target:payments", Via::Opens)]),
-            fact("task:sched:1", &[(lease, Via::Holds)]),
+            task,
+            fact(paid, &[("target:payments", Via::Opens)]),
             fact(lease, &[("target:appdb", Via::Opens)]),
         ]))
     }

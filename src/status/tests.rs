@@ -139,6 +139,7 @@ fn holder() -> Holder {
         ended_ms: None,
         outcome: None,
         unbound: false,
+        boundary: None,
     };
     let grant = Grant {
         tenant: "default".into(),

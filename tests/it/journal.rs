@@ -65,6 +65,7 @@ fn spec(n: u32) -> GrantSpec {
 
 fn started(id: &str, r: u32, grants: &[u32]) -> Event {
     let data = TaskStarted {
+        boundary: None,
         run: run(r),
         within: None,
         attempt: 1,

@@ -80,6 +80,7 @@ impl World {
         let grant =
             GrantSpec { credential: lease(source, n), tenure: Tenure::Minted, principal: None, expires_ms: None };
         let data = TaskStarted {
+            boundary: None,
             run: run(source, n),
             within: None,
             attempt: 1,

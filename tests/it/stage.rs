@@ -208,6 +208,7 @@ pub fn event(kind: Type, data: Data) -> Event {
 
 pub fn started(run: &RunKey, grants: Vec<GrantSpec>) -> Event {
     let data = TaskStarted {
+        boundary: None,
         run: run.clone(),
         within: None,
         attempt: 1,

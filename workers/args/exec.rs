@@ -77,6 +77,9 @@ pub struct Exec {
     /// Who runs it, such as a SPIFFE id or an agent's name
     #[arg(long, value_name = "ID")]
     pub identity: Option<String>,
+    /// What its credentials are for, `target:NAME` or `zone:NAME` as `curfew reach` names them; may be repeated
+    #[arg(long, value_name = "TARGET|ZONE")]
+    pub boundary: Vec<String>,
     /// Who speaks for it: one name for all that start tasks in this way
     #[arg(long, value_name = "URI", default_value = "/exec")]
     pub source: String,

@@ -43,10 +43,11 @@ fn what_is_no_split_says_why() {
         (&format!("{one}, {one}"), OWN, MAKES, "each agent is named once"),
         ("{agent: a, rotation: own}, {agent: b, rotation: own}", OWN, MAKES, "each agent has a user of its own"),
         (one, of_another, MAKES, "`store.user_field` says whose value it is"),
-        (one, &format!("consumers: [b], {OWN}"), MAKES, "name the agent: by that name it answers"),
+        (one, &format!("consumers: [b], {OWN}"), MAKES, "name the agent alone: by that name it answers"),
         (one, OWN, "", "nobody may make the user of rotation `own`"),
         (one, OWN, "{system: appdb, identities: [etl], url_file: r}", "nobody may make the user of rotation `own`"),
         ("{agent: a, rotation: own, needs: []}", OWN, MAKES, "between one and 32 permissions"),
+        ("{agent: a, rotation: own, needs: ['policy:x']}", OWN, MAKES, "permissions of a PostgreSQL"),
         ("{agent: a, rotation: own, needs: [x]}", OWN, MAKES, "a permission is <sort>:<what>"),
     ] {
         let said = with(shared, own, reductions).unwrap_err().to_string();

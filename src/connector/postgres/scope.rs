@@ -110,6 +110,11 @@ fn refused(note: &str) -> Failure {
     Failure::new(FailureKind::Refused, note)
 }
 
+/// Whether PostgreSQL has such a permission.
+pub fn is_permission(permission: &Permission) -> bool {
+    Named::of(permission).is_some()
+}
+
 fn named(permission: &Permission) -> Result<Named<'_>, Failure> {
     Named::of(permission).ok_or_else(|| refused("a permission that PostgreSQL does not have"))
 }

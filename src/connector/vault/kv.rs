@@ -35,6 +35,8 @@ const KEPT: u32 = 10;
 const TRIES: u32 = 3;
 /// Versions between the old and the new value that are looked at.
 const BETWEEN: usize = 32;
+/// Versions before the old one that are looked at.
+const BEFORE: usize = 8;
 
 /// The secrets of one realm's recipes.
 pub struct Secrets {
@@ -262,6 +264,25 @@ impl Secrets {
         }
     }
 
+    /// Those of the versions whose values are such; what cannot be read as the recipe says is somebody else's.
+    async fn alike(
+        &self,
+        place: &Place,
+        versions: &[i64],
+        is_such: impl Fn(&Stored) -> bool,
+    ) -> Result<Vec<i64>, Failure> {
+        let mut all = Vec::new();
+        for version in versions {
+            match self.find(place, Which::Version(*version)).await {
+                Ok(Some(one)) if is_such(&one) => all.push(*version),
+                Ok(_) => {}
+                Err(failure) if failure.kind == FailureKind::Refused => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(all)
+    }
+
     /// Destroys what is stored of the old value, then the candidates. What was written after the case looked, by anybody
     /// else, stays.
     async fn destroy(&self, rotation: &Rotation) -> Result<Output, Failure> {
@@ -294,11 +315,18 @@ impl Secrets {
                         |version: &i64| rotation.turn.left.iter().chain([old]).any(|goes| goes.version == *version);
                     let first = rotation.turn.first().unwrap_or(old.version);
                     let all = versions.all.range(first..new.version).map(|(version, _)| *version).filter(stored);
-                    let (known, mut between): (Vec<i64>, Vec<i64>) = all.partition(goes);
+                    let (known, between): (Vec<i64>, Vec<i64>) = all.partition(goes);
                     doomed.extend(known);
                     // It was written anew when it was given back: then it stands before that as well.
                     let before = versions.all.range(..first).rev().map(|(version, _)| *version).filter(stored);
-                    between.extend(before.take(BETWEEN.saturating_sub(between.len())));
+                    let before: Vec<i64> = before.take(BEFORE).collect();
+                    let old = self.find(place, Which::Version(old.version)).await;
+                    doomed.extend(
+                        self.alike(place, &before, |one| {
+                            old.as_ref().is_ok_and(|old| old.as_ref().is_some_and(|old| old.is(one)))
+                        })
+                        .await?,
+                    );
                     if between.len() > BETWEEN {
                         output.residue.push(Residue::OldValueStored);
                     }
@@ -307,6 +335,14 @@ impl Secrets {
                             doomed.push(version);
                         }
                     }
+                }
+                // An agent that reads its own user's value already: what it shared stands only in earlier versions.
+                (Some(old), None) if rotation.share.is_some() => {
+                    let before = versions.all.range(..old.version).rev().map(|(version, _)| *version).filter(stored);
+                    let before: Vec<i64> = before.take(BEFORE).collect();
+                    let users = rotation.recipe.users.names();
+                    let shared = users.first().copied();
+                    doomed.extend(self.alike(place, &before, |one| one.user.as_deref() == shared).await?);
                 }
                 // Retired: nothing replaces it.
                 (old, None) if rotation.contains => {

@@ -60,7 +60,7 @@ pub(super) use from_columns;
 pub(super) struct Of<T>(pub(super) T);
 
 pub(super) const TASK: &str = "tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, \
-    deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound";
+    deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound, boundary";
 
 impl FromRow<'_, PgRow> for Of<Task> {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
@@ -86,6 +86,10 @@ impl FromRow<'_, PgRow> for Of<Task> {
             ended_ms: row.try_get("ended_ms")?,
             outcome: row.try_get("outcome")?,
             unbound: row.try_get("unbound")?,
+            boundary: match row.try_get::<Option<&str>, _>("boundary")? {
+                Some(text) => serde_json::from_str(text).map_err(|e| sqlx::Error::Decode(Box::new(e)))?,
+                None => None,
+            },
         }))
     }
 }
@@ -159,12 +163,14 @@ pub(super) async fn put_tasks(db: &mut PgConnection, tasks: &[Task], missed: u32
         Phase::Running => 1,
         Phase::Ended => 2,
     };
+    let boundary = |task: &Task| task.boundary.as_ref().map(|one| text("tasks", one)).transpose();
+    let boundaries = tasks.iter().map(boundary).collect::<Result<Vec<_>, _>>()?;
     sqlx::query(
         "INSERT INTO tasks (tenant, run, source, name, identity, attempt, phase, first_seen_ms, started_ms, deadline_ms, \
-         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound, alive_ms, due_ms, within) \
+         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound, alive_ms, due_ms, within, boundary) \
          SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::smallint[], \
          $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], \
-         $15::text[], $16::boolean[], $17::bigint[], $18::bigint[], $19::text[]) \
+         $15::text[], $16::boolean[], $17::bigint[], $18::bigint[], $19::text[], $20::text[]) \
          ON CONFLICT (tenant, run) DO UPDATE SET \
          source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, \
          attempt=excluded.attempt, \
@@ -172,7 +178,7 @@ pub(super) async fn put_tasks(db: &mut PgConnection, tasks: &[Task], missed: u32
          deadline_ms=excluded.deadline_ms, clamped_from_ms=excluded.clamped_from_ms, \
          heartbeat_every_ms=excluded.heartbeat_every_ms, last_beat_ms=excluded.last_beat_ms, \
          ended_ms=excluded.ended_ms, outcome=excluded.outcome, unbound=excluded.unbound, \
-         alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
+         alive_ms=excluded.alive_ms, due_ms=excluded.due_ms, boundary=excluded.boundary",
     )
     .bind(texts(tasks, |t| &*t.tenant))
     .bind(texts(tasks, |t| t.run.as_str()))
@@ -193,6 +199,7 @@ pub(super) async fn put_tasks(db: &mut PgConnection, tasks: &[Task], missed: u32
     .bind(column(tasks, |t| t.last_beat_ms.or(t.started_ms).unwrap_or(t.first_seen_ms)))
     .bind(column(tasks, |t| t.due_ms(missed).unwrap_or(t.deadline_ms)))
     .bind(tasks.iter().map(|t| t.within.as_ref().map(RunKey::as_str)).collect::<Vec<_>>())
+    .bind(boundaries)
     .execute(db)
     .await?;
     Ok(())

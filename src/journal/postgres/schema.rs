@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Error, Settings, State, trust};
 
 /// In order; `meta.schema` is how many of them the database has.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("../../../schemas/journal/postgres/0001_spine.sql"),
     include_str!("../../../schemas/journal/postgres/0002_findings.sql"),
     include_str!("../../../schemas/journal/postgres/0003_parts.sql"),
@@ -20,6 +20,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("../../../schemas/journal/postgres/0005_compact_marks.sql"),
     include_str!("../../../schemas/journal/postgres/0006_reach.sql"),
     include_str!("../../../schemas/journal/postgres/0007_watched.sql"),
+    include_str!("../../../schemas/journal/postgres/0008_boundary.sql"),
 ];
 /// How long one statement may take.
 const STATEMENT_MS: u32 = 30_000;

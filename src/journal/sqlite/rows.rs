@@ -11,7 +11,7 @@ use crate::case::state::Phase as CasePhase;
 use crate::case::{Case, CaseId};
 use crate::credential::CredentialId;
 use crate::journal::Position;
-use crate::task::{Credential, Grant, GrantPhase, Phase, RunKey, Task, Tenant, Tenure};
+use crate::task::{Boundary, Credential, Grant, GrantPhase, Phase, RunKey, Task, Tenant, Tenure};
 
 /// Runs a cached statement.
 pub(super) fn exec(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<usize, Error> {
@@ -55,8 +55,13 @@ fn credential_id(text: &str) -> rusqlite::Result<CredentialId> {
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
 }
 
+fn boundary(text: &str) -> rusqlite::Result<Boundary> {
+    serde_json::from_str(text)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(17, rusqlite::types::Type::Text, Box::new(e)))
+}
+
 pub(super) const TASK: &str = "tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, \
-    deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound";
+    deadline_ms, clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound, boundary";
 
 pub(super) fn task(row: &Row<'_>) -> rusqlite::Result<Task> {
     Ok(Task {
@@ -81,6 +86,7 @@ pub(super) fn task(row: &Row<'_>) -> rusqlite::Result<Task> {
         ended_ms: row.get(14)?,
         outcome: row.get(15)?,
         unbound: row.get(16)?,
+        boundary: row.get::<_, Option<String>>(17)?.map(|text| boundary(&text)).transpose()?,
     })
 }
 
@@ -95,15 +101,15 @@ pub(super) fn put_task(db: &Connection, task: &Task, missed: u32) -> Result<(), 
     exec(
         db,
         "INSERT INTO tasks (tenant, run, source, within, name, identity, attempt, phase, first_seen_ms, started_ms, deadline_ms, \
-         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound, alive_ms, due_ms) \
-         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET \
+         clamped_from_ms, heartbeat_every_ms, last_beat_ms, ended_ms, outcome, unbound, alive_ms, due_ms, boundary) \
+         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET \
          source=excluded.source, within=excluded.within, name=excluded.name, identity=excluded.identity, \
          attempt=excluded.attempt, \
          phase=excluded.phase, first_seen_ms=excluded.first_seen_ms, started_ms=excluded.started_ms, \
          deadline_ms=excluded.deadline_ms, clamped_from_ms=excluded.clamped_from_ms, \
          heartbeat_every_ms=excluded.heartbeat_every_ms, last_beat_ms=excluded.last_beat_ms, \
          ended_ms=excluded.ended_ms, outcome=excluded.outcome, unbound=excluded.unbound, \
-         alive_ms=excluded.alive_ms, due_ms=excluded.due_ms",
+         alive_ms=excluded.alive_ms, due_ms=excluded.due_ms, boundary=excluded.boundary",
         params![
             task.tenant,
             task.run.as_str(),
@@ -124,6 +130,7 @@ pub(super) fn put_task(db: &Connection, task: &Task, missed: u32) -> Result<(), 
             task.unbound,
             alive,
             due,
+            task.boundary.as_ref().map(|boundary| text("tasks", boundary)).transpose()?,
         ],
     )?;
     Ok(())

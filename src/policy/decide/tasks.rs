@@ -32,6 +32,7 @@ impl Draft<'_> {
             ended_ms: None,
             outcome: None,
             unbound: false,
+            boundary: None,
         };
         self.tasks.insert(run.clone(), task.clone());
         task
@@ -53,6 +54,7 @@ impl Draft<'_> {
                 ended_ms: None,
                 outcome: None,
                 unbound: false,
+                boundary: None,
                 ..task.clone()
             }
         } else {
@@ -184,6 +186,7 @@ impl Draft<'_> {
             task.ended_ms = None;
             task.outcome = None;
             task.unbound = false;
+            task.boundary.clone_from(&it.boundary);
         }
         let base_ms = task.started_ms.unwrap_or(task.first_seen_ms);
         let named_ms = it.deadline_ms.filter(|named| *named > base_ms);

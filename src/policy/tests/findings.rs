@@ -548,3 +548,19 @@ fn what_reach_shows_follows_only_rules_that_name_it() {
     assert_eq!(rules.response(&finding("curfew:dormant"), None, 0), (Response::Contain, 1));
     assert_eq!(rules.response(&finding("curfew:shared"), None, 0), (Response::Hold, 0));
 }
+
+#[test]
+fn a_split_waits_for_what_stands_between_two_values() {
+    let mut world = World::new();
+    let order = |how| Data::OperatorRotate { credential: role(), how, by: "ann".into(), reason: String::new() };
+    let rollover = world.tell(order(Action::Rollover)).directives[0].clone();
+    let split = world.tell(order(Action::Split)).directives[0].clone();
+    let case = opened(&rollover, State::opened(&rollover));
+    assert_eq!(meet(&case, &split), Meeting::Supersede, "nothing was begun");
+    let acted = opened(&rollover, State { acted: true, ..State::opened(&rollover) });
+    assert_eq!(meet(&acted, &split), Meeting::Join, "the shared value may be another one by now");
+    let contain = world.tell(order(Action::Contain)).directives[0].clone();
+    let splits = opened(&split, State { acted: true, ..State::opened(&split) });
+    assert_eq!(meet(&splits, &contain), Meeting::Supersede, "a leak waits for nobody");
+    assert_eq!(meet(&splits, &rollover), Meeting::Join);
+}

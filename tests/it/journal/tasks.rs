@@ -1,7 +1,7 @@
 //! Tasks for people, with what they hold, in every store.
 
 use curfew::journal::{TaskFilter, TaskLine};
-use curfew::task::{GrantPhase, Phase, Task};
+use curfew::task::{Boundary, GrantPhase, Phase, Task};
 
 use super::*;
 
@@ -9,6 +9,7 @@ over_both! {
     tasks_are_listed_with_what_they_hold,
     what_ended_with_nothing_known_is_listed_until_something_is,
     what_stands_is_told_with_the_runs_that_held_it,
+    what_a_task_is_for_is_kept,
 }
 
 const LIVE: TaskFilter = TaskFilter { ended: false, unbound: false, source: None, identity: None, limit: 10 };
@@ -127,4 +128,18 @@ async fn tasks_are_listed_with_what_they_hold(store: Store) {
     let claimed = claim(&journal, 1).await.remove(0);
     finish(&journal, &claimed).await.unwrap();
     assert!(mine().await.holds[0].dead_ms.is_some());
+}
+
+async fn what_a_task_is_for_is_kept(store: Store) {
+    let journal = store.open().await;
+    let boundary = Boundary { targets: vec!["appdb".into()], zones: vec!["office".into(), "lab".into()] };
+    let mut event = started("1", 1, &[]);
+    if let Data::TaskStarted(data) = &mut event.data {
+        data.boundary = Some(boundary.clone());
+    }
+    put(&journal, vec![event, started("2", 2, &[])]).await;
+    let journal = store.reopen(journal).await;
+    let lines = journal.tasks(LIVE).await.unwrap();
+    let of = |n: u32| lines.iter().find(|line| line.task.run == run(n)).unwrap().task.boundary.clone();
+    assert_eq!((of(1), of(2)), (Some(boundary), None));
 }

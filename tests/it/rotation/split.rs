@@ -23,6 +23,8 @@ over_both! {
     while_somebody_uses_it_the_shared_user_lives,
     a_leak_takes_a_split_over_and_what_was_moved_stays,
     what_a_narrower_user_lacks_is_known_and_what_another_lacks_is_said,
+    what_is_wrong_with_an_agent_s_place_or_needs_is_mended_and_goes_on,
+    who_was_moved_and_not_finished_loses_the_shared_value_as_well,
 }
 
 // A split is long: each journal has its half.
@@ -97,11 +99,7 @@ impl Shared {
                 own.adoption.consumers = vec![format!("agent-{at}")];
             }
             shelf.write(&own.place, &secret).await;
-            let needs = [
-                format!("schema:{schema}:USAGE"),
-                format!("relation:{schema}.orders:SELECT"),
-                "member:nobody_of_it".into(),
-            ];
+            let needs = [format!("schema:{schema}:USAGE"), format!("relation:{schema}.orders:SELECT")];
             let needs = (at == 0).then(|| permissions(needs).unwrap());
             recipe.shares.push(Arc::new(Share::new(&format!("agent-{at}"), &base, &own, needs).unwrap()));
         }
@@ -344,11 +342,13 @@ async fn an_agent_that_cannot_work_with_its_own_user_goes_back_alone(store: Stor
     record(journal.as_ref(), vec![shared.says(0, 2, false)]).await;
     shared.until(&stage, &journal, "the second", promoted(1)).await;
     let (_, user, password) = shared.reads(1).await;
+    let mut tries = shared.log_in(1).await;
     record(journal.as_ref(), vec![shared.says(1, 2, true)]).await;
     let unhealthy = |line: &CaseLine| is_held(line, HoldReason::Unhealthy);
     let line = shared.until(&stage, &journal, "its way back", unhealthy).await;
     assert_eq!(shared.reads(1).await, (3, shared.user.clone(), shared.password.clone()), "it reads the shared one");
     assert!(shared.pg.login(&user, &password).await.is_err(), "its own user is shut again");
+    assert!(tries.execute("SELECT 1").await.is_err(), "and what it had opened with it");
     assert!(shared.shared_works().await);
     assert_eq!(shared.reads(0).await.1, shared.recipe.shares[0].agent.user, "the first one stays where it is");
     // Somebody mends it and lets it go on: the first is not moved again.
@@ -462,4 +462,70 @@ async fn what_a_narrower_user_lacks_is_known_and_what_another_lacks_is_said(stor
     let Verdict::Dead { residue, .. } = &line.verdict else { panic!("{:?}", line.verdict) };
     assert_eq!(residue.as_slice(), [Residue::NotAdopted], "nobody was waited for");
     shared.assert_split("given").await;
+}
+
+/// What is held, and the notes of what failed.
+async fn rejected(shared: &Shared, stage: &Stage, journal: &Arc<dyn Journal>, plans: u32) -> (CaseLine, String) {
+    let is_held = |line: &CaseLine| is_held(line, HoldReason::CandidateRejected) && line.case.state.plan_no >= plans;
+    let line = shared.until(stage, journal, "what was refused", is_held).await;
+    let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
+    let note = timeline.records.iter().flat_map(|(_, _, records)| records).filter_map(|record| match record {
+        Record::Failed { note, .. } => Some(note.clone()),
+        _ => None,
+    });
+    let note = note.last().unwrap();
+    (line, note)
+}
+
+async fn what_is_wrong_with_an_agent_s_place_or_needs_is_mended_and_goes_on(store: Store) {
+    let ground = Ground::new().await;
+    let shared = Shared::new(&ground, 1, &at_once()).await;
+    let place = shared.recipe.shares[0].recipe.place.clone();
+    let write = async |user: &str| {
+        let secret = json!({"username": user, "password": shared.password, "host": "db.example"});
+        ground.admin.done("POST", &format!("{}/data/{}", place.mount, place.path), json!({"data": secret})).await;
+    };
+    write("somebody_else").await;
+    let mut admin = PgConnection::connect(&ground.pg.url).await.unwrap();
+    let revoke = format!("REVOKE SELECT ON {}.orders FROM {}", shared.schema, shared.user);
+    admin.execute(AssertSqlSafe(revoke)).await.unwrap();
+    let stage = Stage::new(store, shared.registry.clone());
+    let journal = stage.open().await;
+    shared.order(journal.as_ref(), Action::Split).await;
+    let resume = async |line: &CaseLine| {
+        let resumed = Record::Resumed { by: "ann".into() };
+        journal.command(line.case.id, Some(resumed), crate::stage::now_ms()).await.unwrap();
+    };
+    let (line, note) = rejected(&shared, &stage, &journal, 2).await;
+    assert!(note.contains("no value of the shared user"), "{note}");
+    write(&shared.user).await;
+    resume(&line).await;
+    let (line, note) = rejected(&shared, &stage, &journal, 4).await;
+    assert!(note.contains("has not what this agent is said to need"), "{note}");
+    assert!(shared.shared_works().await);
+    let grant = format!("GRANT SELECT ON {}.orders TO {}", shared.schema, shared.user);
+    admin.execute(AssertSqlSafe(grant)).await.unwrap();
+    admin.close().await.unwrap();
+    resume(&line).await;
+    let line = stage.run_until_closed(&journal, &shared.recipe.credential).await;
+    assert_end(&journal, &line, 1, "mended").await;
+    assert!(!shared.shared_works().await);
+    shared.log_in(0).await;
+}
+
+/// The case is begun anew between an agent's promotion and what follows it.
+async fn who_was_moved_and_not_finished_loses_the_shared_value_as_well(store: Store) {
+    let ground = Ground::new().await;
+    let shared = Shared::new(&ground, 1, &by_word()).await;
+    let stage = Stage::new(store, shared.registry.clone());
+    let journal = stage.open().await;
+    shared.order(journal.as_ref(), Action::Split).await;
+    let line = shared.until(&stage, &journal, "its promotion", |line| line.case.state.turn.new.is_some()).await;
+    let abandoned = Record::Abandoned { by: "ann".into(), reason: "a drill".into() };
+    journal.command(line.case.id, Some(abandoned), crate::stage::now_ms()).await.unwrap();
+    shared.order(journal.as_ref(), Action::Split).await;
+    let line = stage.run_until_closed(&journal, &shared.recipe.credential).await;
+    let Verdict::Dead { residue, .. } = &line.verdict else { panic!("{:?}", line.verdict) };
+    assert_eq!(residue.as_slice(), []);
+    shared.assert_split("begun anew").await;
 }

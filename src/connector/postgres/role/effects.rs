@@ -129,6 +129,12 @@ impl PostgresRole {
         if reads_of(rotation, current.as_ref(), user) {
             return refused("consumers read a value of the user that took candidates: somebody else wrote it");
         }
+        if rotation.share.is_some() {
+            // Nobody but the agent that goes back was ever told of it.
+            let output = self.shut(&role, true).await?;
+            self.end_sessions_of(subject, rotation, user).await?;
+            return Ok(output);
+        }
         self.is_idle(&role, rotation).await?;
         self.shut(&role, true).await
     }

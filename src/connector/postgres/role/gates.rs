@@ -9,6 +9,8 @@ use crate::connector::{Failure, Gate, Subject};
 
 /// How often it is looked whether consumers have left the old value.
 const ADOPTION_MS: i64 = 5_000;
+/// What decides how a login works at all, and no agent's needs can name.
+const UNSAID: [&str; 4] = ["settings", "attributes", "grants on databases", "row policies"];
 /// How often it is looked whether an agent has come: others wait for their turn.
 const MOVED_MS: i64 = 1_000;
 
@@ -20,13 +22,14 @@ impl PostgresRole {
         let named = candidate.user.as_deref().filter(|user| rotation.mints() && users.names().contains(user));
         let Some(user) = named.or(rotation.new_user()) else { return refused("it is not known whose turn it is") };
         let Some(role) = self.role(subject, users, user).await? else { return refused("there is no such role") };
-        // What an agent is known to need it was given; else it is to lack nothing.
+        // What an agent is known to need it was given. Else it is to lack nothing, nor what nobody can say that it needs.
         let is_narrower = rotation.share.as_ref().is_some_and(|share| share.needs.is_some());
-        if let Some(old) = rotation.old_user().filter(|_| users.overlap() && !is_narrower)
+        if let Some(old) = rotation.old_user().filter(|_| users.overlap())
             && let Some(old) = self.role(subject, users, old).await?
         {
             let version = self.bounded(false, sqlx::query_scalar(VERSION).fetch_one(&self.pool)).await?;
-            let lacking = self.bounded(false, rights::lacking(&self.pool, version, old.oid, role.oid)).await?;
+            let mut lacking = self.bounded(false, rights::lacking(&self.pool, version, old.oid, role.oid)).await?;
+            lacking.retain(|(what, _)| !is_narrower || UNSAID.contains(&what.as_str()));
             if !lacking.is_empty() {
                 return refused(&rights::told(&lacking));
             }

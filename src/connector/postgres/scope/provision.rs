@@ -18,7 +18,7 @@ use crate::connector::{Failure, Subject};
 use crate::scope::Permission;
 
 /// So many permissions are copied where it is not said which are needed.
-const MOST: usize = 512;
+const MOST: usize = 128;
 /// What is written beside a user that was made here.
 const MARK: &str = "made by curfew for one agent";
 
@@ -57,21 +57,28 @@ impl PostgresScope {
         if issuer.principal_id.as_ref().is_some_and(|seen| *seen != shared.oid.to_string()) {
             return Err(refused("another role has its name by now"));
         }
-        let own = self.made(&mut transaction, user).await?;
+        let (own, was_there) = self.made(&mut transaction, &shared, user).await?;
         if shared.protected || own.protected || shared.oid == own.oid {
             return Err(refused("our own role, or an administrator: never touched"));
         }
         let all;
-        let needs = match needs {
-            Some(needs) => needs,
+        let (needs, is_whole) = match needs {
+            Some(needs) => (needs, false),
             None => {
                 all = self.granted(&mut transaction, &shared).await?;
-                &all
+                (&all[..], true)
             }
         };
         let mut given = 0;
         for permission in needs {
-            given += u32::from(self.pass_on(&mut transaction, &shared, &own, permission).await?);
+            // What a person has given it in whatever way.
+            if was_there && !is_whole && self.may(&own, permission).await? {
+                continue;
+            }
+            if !self.pass_on(&mut transaction, (&shared, is_whole), &own, permission).await? {
+                return Err(refused("the shared user has not what this agent is said to need"));
+            }
+            given += 1;
         }
         bounded(self.timeout, true, transaction.commit()).await?;
         Ok(Output { derived: given, ..Output::default() })
@@ -93,24 +100,28 @@ impl PostgresScope {
         })
     }
 
-    /// The user of that name, where it is nobody's; else a new one.
-    async fn made(&self, connection: &mut PgConnection, user: &str) -> Result<Role, Failure> {
+    /// The user of that name, where it is nobody's; else a new one. Whether it was there.
+    async fn made(&self, connection: &mut PgConnection, shared: &Role, user: &str) -> Result<(Role, bool), Failure> {
         if let Some(role) = self.known(connection, user).await? {
             let there = sqlx::query_as(THERE).bind(role.oid).fetch_one(&mut *connection);
             let (can_log_in, mark): (bool, String) = self.one(there).await?;
             if can_log_in && mark != MARK {
                 return Err(refused("there is a user of that name who can log in: somebody else's"));
             }
-            return Ok(role);
+            return Ok((role, true));
         }
         let version: i32 = self.one(sqlx::query_scalar(VERSION).fetch_one(&mut *connection)).await?;
         if version >= 160_000 {
             // Whoever makes a role may alter it from then on, and nobody else: the rotations' login could not.
             return Err(refused("users are made up to PostgreSQL 15: make this one by hand, without a login"));
         }
-        self.run(connection, format!("CREATE ROLE {} NOLOGIN", quoted(user))).await?;
+        let inherits = sqlx::query_scalar("SELECT rolinherit FROM pg_catalog.pg_roles WHERE oid = $1::bigint::oid");
+        let inherits: bool = self.one(inherits.bind(shared.oid).fetch_one(&mut *connection)).await?;
+        let inherits = if inherits { "INHERIT" } else { "NOINHERIT" };
+        self.run(connection, format!("CREATE ROLE {} NOLOGIN {inherits}", quoted(user))).await?;
         self.run(connection, format!("COMMENT ON ROLE {} IS '{MARK}'", quoted(user))).await?;
-        self.known(connection, user).await?.ok_or_else(|| refused("the role that was made is not there"))
+        let made = self.known(connection, user).await?.ok_or_else(|| refused("the role that was made is not there"))?;
+        Ok((made, false))
     }
 
     async fn granted(&self, connection: &mut PgConnection, shared: &Role) -> Result<Vec<Permission>, Failure> {
@@ -129,12 +140,17 @@ impl PostgresScope {
     async fn pass_on(
         &self,
         connection: &mut PgConnection,
-        shared: &Role,
+        (shared, is_whole): (&Role, bool),
         own: &Role,
         permission: &Permission,
     ) -> Result<bool, Failure> {
         let named = named(permission)?;
-        let Some(form) = self.form_for(connection, shared, own, named).await? else { return Ok(false) };
+        let Some(mut form) = self.form_for(connection, shared, own, named).await? else { return Ok(false) };
+        // Who needs to read need not pass that on.
+        if !is_whole {
+            form.whole = form.whole.map(|_| false);
+            form.columns.iter_mut().for_each(|(_, further)| *further = false);
+        }
         for statement in form::grants(named, &form) {
             self.run(connection, statement).await?;
         }
@@ -155,6 +171,9 @@ impl PostgresScope {
     ) -> Result<Option<Form>, Failure> {
         let role = (own.oid, own.name.clone());
         let (sql, name, privilege) = match named {
+            Named::Member(group) if group == shared.name => {
+                return Err(refused("the shared user itself is no group of its own"));
+            }
             Named::Member(group) => {
                 let row = sqlx::query_as(MEMBER).bind(shared.oid).bind(group).fetch_optional(&mut *connection);
                 let row: Option<(i64, String, Option<bool>)> = self.one(row).await?;
