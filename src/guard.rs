@@ -187,14 +187,15 @@ pub fn is_allowed(credential: &CredentialId, prefixes: &[String]) -> bool {
 }
 
 /// Whether permissions of this credential's identity may be taken: `reducible` names it as it is, or by a beginning and `*`. Of two
-/// users in turn each must be named.
+/// users in turn each must be named; of an access key its user.
 pub fn is_reducible(credential: &CredentialId, reducible: &[String]) -> bool {
     let id = credential.id();
     let is_path = |name: &str| name.split('/').all(|part| !matches!(part, "" | "." | ".."));
     let named = |name: &str| is_path(name) && reducible.iter().any(|one| is_like(name, one) && one != "*");
     match credential.kind() {
         Kind::PostgresRole => id.split(',').all(named),
-        Kind::VaultApprole => named(&id),
+        Kind::VaultApprole | Kind::AwsUser => named(&id),
+        Kind::AwsAccessKey => id.rsplit_once('/').is_some_and(|(user, _)| named(user)),
         _ => false,
     }
 }
@@ -212,4 +213,28 @@ pub fn names_user(users: &[String], user: &str) -> bool {
 /// Whether the issuer's metadata names this run: with a colon in it by the whole key, else by the run id alone.
 pub fn same_run(run: &RunKey, named: &str) -> bool {
     run.as_str() == named || (!named.contains(':') && run.parts().is_some_and(|(_, id)| id == named))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_of_iam_is_reduced_by_its_whole_name_also_by_one_of_its_keys() {
+        let named = ["ci/etl".to_owned(), "agents/*".to_owned(), "*".to_owned()];
+        let key = "/AKIAIOSFODNN7EXAMPLE";
+        for (user, expected) in [
+            ("ci/etl", true),
+            ("ci/etl2", false),
+            ("etl", false),
+            ("agents/a", true),
+            ("agents/deep/a", true),
+            ("agents/../admin", false),
+            ("other/agents/a", false),
+        ] {
+            let of = |kind, id: &str| CredentialId::new(kind, "cloud", id).is_ok_and(|id| is_reducible(&id, &named));
+            assert_eq!(of(Kind::AwsUser, user), expected, "{user}");
+            assert_eq!(of(Kind::AwsAccessKey, &format!("{user}{key}")), expected, "{user}");
+        }
+    }
 }

@@ -132,6 +132,9 @@ pub struct Cutting {
     /// What was taken, or may have been, and was not given back: also by plans before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub taken: Vec<Held>,
+    /// When the last effect on it was over, in UTC milliseconds, where its connector says so: the system may be late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done_ms: Option<i64>,
 }
 
 impl Cutting {
@@ -167,7 +170,7 @@ impl Cutting {
 
     /// It is looked at anew, before anything is taken.
     pub(crate) fn again(&mut self) {
-        (self.before, self.begun) = (None, false);
+        (self.before, self.begun, self.done_ms) = (None, false, None);
     }
 }
 

@@ -97,6 +97,19 @@ mod with {
         Ok(())
     }
 
+    /// Adds who takes permissions from the account's users, by a login of its own.
+    pub async fn reduces(
+        registry: &mut Registry,
+        target: &Target,
+        aws: &Aws,
+        login: &PathBuf,
+        clock: &clock::Shared,
+    ) -> Result<(), Failed> {
+        let made = aws::scope::connect(&target.name, &settings(target, aws, Some(login)), clock.clone()).await;
+        registry.add(made.map_err(|error| refused(&format!("reductions at {}", target.name), &error))?);
+        Ok(())
+    }
+
     /// An account, to look at all of its IAM by a login that can only look.
     pub async fn account(
         process: &Process,
@@ -226,7 +239,7 @@ mod with {
 }
 
 #[cfg(feature = "aws")]
-pub use with::{account, connect, secrets, start};
+pub use with::{account, connect, reduces, secrets, start};
 
 /// The configuration has refused accounts already.
 #[cfg(not(feature = "aws"))]
@@ -236,6 +249,18 @@ pub async fn connect(
     _: &Aws,
     _: &[&Recipe],
     _: &[Place],
+    _: &clock::Shared,
+) -> Result<(), Failed> {
+    Ok(())
+}
+
+/// The configuration has refused accounts already.
+#[cfg(not(feature = "aws"))]
+pub async fn reduces(
+    _: &mut Registry,
+    _: &Target,
+    _: &Aws,
+    _: &std::path::PathBuf,
     _: &clock::Shared,
 ) -> Result<(), Failed> {
     Ok(())

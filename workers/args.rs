@@ -128,6 +128,7 @@ pub enum Command {
 
 Of a PostgreSQL role: member:ROLE, relation:SCHEMA.NAME:PRIVILEGE, schema:NAME:PRIVILEGE. Of an AppRole of
 Vault: policy:NAME, lifetime:token_max_ttl=SECONDS (also token_ttl, secret_id_ttl).
+Of a user of AWS IAM: managed:ARN, inline:NAME, group:NAME, action:SERVICE:ACTION.
 Where the system's mode is `observe`, the case shows what would be taken.")]
     Reduce(Reduce),
     /// Give back what a reduction took, exactly as it was

@@ -248,6 +248,11 @@ async fn scoper(process: &Process, registry: &mut Registry, reduction: &Reductio
             registry.add(made.map_err(|error| refused(&what, &error))?);
             target.mode
         }
+        By::Aws(credentials_file) => {
+            let Some((target, aws)) = config.accounts().find(|(target, _)| target.name == *name) else { return Ok(()) };
+            accounts::reduces(registry, target, aws, credentials_file, clock).await?;
+            target.mode
+        }
     };
     registry.may_reduce(name, mode, &reduction.identities);
     Ok(())

@@ -21,7 +21,9 @@ pub async fn reduce(config: &Config, what: Reduce, json_wanted: bool) -> Result<
     let credential = CredentialId::parse(&what.credential).map_err(|error| Failed::Data(error.to_string()))?;
     if plan::scope_connector(credential.kind()).is_none() {
         let kind = credential.kind_name();
-        let why = format!("permissions are taken from a postgres-role or a vault-approle, not from a {kind}");
+        let why = format!(
+            "permissions are taken from a postgres-role, a vault-approle, an aws-user or an aws-access-key, not from a {kind}"
+        );
         return Err(Failed::Data(why));
     }
     let permissions = scope::permissions(&what.take).map_err(|error| Failed::Usage(format!("--take: {error}")))?;

@@ -493,6 +493,9 @@ impl State {
                 self.begun = true;
             }
             Record::Succeeded { step, output } if self.is_effect(*step) && self.in_doubt && !self.is_closed() => {
+                if matches!(self.act(*step), Some(Act::Narrow | Act::Widen)) {
+                    self.cutting.done_ms = output.done_ms;
+                }
                 match self.act(*step) {
                     Some(Act::Revoke) => self.killed = true,
                     Some(Act::Disable) => self.fenced = true,

@@ -27,6 +27,9 @@ pub struct Raw {
     /// Of a PostgreSQL: holds the URL of a login of its own.
     #[serde(default)]
     pub url_file: Option<PathBuf>,
+    /// Of an account of AWS: the file of a login of its own, as AWS's tools write it.
+    #[serde(default)]
+    pub credentials_file: Option<PathBuf>,
 }
 
 /// By which login.
@@ -36,6 +39,8 @@ pub enum By {
     Vault(Login),
     /// A PostgreSQL: the file with the URL.
     Postgres(PathBuf),
+    /// An account of AWS: the file of the login.
+    Aws(PathBuf),
 }
 
 /// Whose permissions may be taken at one system.
@@ -69,13 +74,20 @@ pub(super) fn reductions(
             c.problems.push(Problem::new(one.identities.referenced, message).help(help));
         }
         let target = targets.iter().find(|target| target.name == *name);
+        let is_account = target.is_some_and(|target| matches!(target.system, System::Aws(_)));
+        if is_account && one.identities.value.iter().any(|id| id.starts_with('/')) {
+            let message = "a user of IAM is named `<path><name>` without the first slash, such as `ci/etl` or `ci/*`";
+            c.wrong(one.identities.referenced, message);
+        }
         let by = if realms.iter().any(|realm| realm.rules.name == *name) {
             c.login(*at, one.token_file.as_ref(), one.approle.as_ref(), "`reductions`").map(By::Vault)
         } else {
             match target.map(|target| &target.system) {
                 Some(System::Postgres { .. }) => one.url_file.as_ref().map(|path| By::Postgres(c.path(path))),
-                Some(System::Aws(_) | System::Mariadb { .. } | System::Redis { .. }) => {
-                    c.wrong(one.system.referenced, "permissions are taken at a Vault or a PostgreSQL");
+                Some(System::Aws(_)) => one.credentials_file.as_ref().map(|path| By::Aws(c.path(path))),
+                Some(System::Mariadb { .. } | System::Redis { .. }) => {
+                    let message = "permissions are taken at a Vault, a PostgreSQL or an account of AWS";
+                    c.wrong(one.system.referenced, message);
                     continue;
                 }
                 None => {
@@ -91,7 +103,11 @@ pub(super) fn reductions(
             Some(by) => all.push(Reduction { system: name.clone(), identities: one.identities.value.clone(), by }),
             None if target.is_some() => {
                 let message = format!("reductions at {} have a login of their own", said(name));
-                let help = "write its `url_file`: see deploy/postgres/reduce.sql";
+                let help = if is_account {
+                    "write its `credentials_file`: see deploy/aws/reduce.json"
+                } else {
+                    "write its `url_file`: see deploy/postgres/reduce.sql"
+                };
                 c.problems.push(Problem::new(*at, message).help(help));
             }
             None => {}

@@ -23,6 +23,7 @@ pub mod name;
 pub mod quota;
 pub mod roles;
 pub mod rotated;
+pub mod scope;
 pub mod secrets;
 pub mod sessions;
 pub mod user_key;

@@ -35,6 +35,8 @@ pub fn scope_connector(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::PostgresRole => Some("postgres-scope"),
         Kind::VaultApprole => Some("vault-scope"),
+        // Taken is what the key's user was granted.
+        Kind::AwsUser | Kind::AwsAccessKey => Some("aws-scope"),
         _ => None,
     }
 }

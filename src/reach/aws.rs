@@ -13,6 +13,7 @@ use crate::case::record::FailureKind;
 use crate::connector::aws::assume;
 use crate::connector::aws::authorizations::{Authorizations, Document, Holder, Used};
 use crate::connector::aws::document::{self, Allow, allows};
+use crate::connector::aws::name::policy_name;
 use crate::connector::aws::{Account, Listed};
 use crate::connector::recipe::SECRETS_MANAGER;
 use crate::credential::{CredentialId, Kind};
@@ -119,14 +120,6 @@ fn facts(target: &str, all: &Authorizations, keys: &[Key], secrets: &BTreeSet<St
         making.key(key);
     }
     making.reading
-}
-
-/// `policy/<path><name>` of a managed policy; AWS's own are `policy/aws/…`.
-fn policy_name(arn: &str) -> String {
-    let mut parts = arn.splitn(6, ':');
-    let owner = parts.nth(4).unwrap_or_default();
-    let name = parts.next().unwrap_or(arn);
-    if owner == "aws" { name.replacen("policy/", "policy/aws/", 1) } else { name.to_owned() }
 }
 
 impl Making<'_> {

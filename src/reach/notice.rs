@@ -204,9 +204,16 @@ fn excess(graph: &Graph, identity: NodeIndex, credential: &CredentialId) -> Vec<
     let Some(may) = graph.about(identity).and_then(|about| about.may.as_deref()) else { return Vec::new() };
     let named = |node: &Node| {
         let own = node.name.strip_prefix(credential.instance())?.strip_prefix('/')?;
-        let sort = match (credential.kind(), node.kind) {
-            (Kind::PostgresRole, NodeKind::Identity) => "member",
-            (Kind::VaultApprole, NodeKind::Policy) if own != "default" => "policy",
+        let (sort, own) = match (credential.kind(), node.kind) {
+            (Kind::PostgresRole, NodeKind::Identity) => ("member", own),
+            (Kind::VaultApprole, NodeKind::Policy) if own != "default" => ("policy", own),
+            // A policy of its own is called after the user: `user/<path><name>/inline/<policy>`.
+            (Kind::AwsUser | Kind::AwsAccessKey, NodeKind::Policy) => match own.split_once('/')? {
+                ("policy", _) => ("managed", own),
+                ("group", name) => ("group", name),
+                ("user", rest) => ("inline", rest.rsplit_once("/inline/")?.1),
+                _ => return None,
+            },
             _ => return None,
         };
         Permission::parse(&format!("{sort}:{own}")).ok()

@@ -358,6 +358,44 @@ mod findings {
         insta::assert_snapshot!(said(&some()));
     }
 
+    #[test]
+    fn grants_of_a_user_of_iam_that_open_only_what_is_beyond_are_named_as_they_are_taken() {
+        let declared = Declared::parse(
+            "zones: [{name: pci, weight: 10}, {name: office}]\n\
+             targets: [{name: payments, zone: pci, opened_by: [cloud/secretsmanager/pay]}, \
+             {name: wiki, zone: office, opened_by: [cloud/secretsmanager/wiki]}]\n\
+             identities: [{id: 'identity:cloud/user/ci/bot', owner: ci, may: {zones: [office]}}]\n",
+        )
+        .unwrap();
+        let key = "urn:curfew:cred:aws-access-key:cloud:ci/bot/AKIAIOSFODNN7EXAMPLE";
+        let (user, pay) = ("identity:cloud/user/ci/bot", "path:cloud/secretsmanager/pay");
+        let reads = |policy: &str, paths: &[&str]| {
+            fact(policy, &paths.iter().map(|path| (*path, Via::Reads)).collect::<Vec<_>>())
+        };
+        let own = "policy:cloud/user/ci/bot/inline/pays";
+        let graph = graph(declared.facts().facts.into_iter().chain([
+            fact(key, &[(user, Via::LogsIn)]),
+            fact(
+                user,
+                &[
+                    ("policy:cloud/policy/ci/pay", Via::Has),
+                    ("policy:cloud/policy/aws/Pay", Via::Has),
+                    ("policy:cloud/group/payers", Via::Has),
+                    ("policy:cloud/policy/both", Via::Has),
+                    (own, Via::Has),
+                ],
+            ),
+            reads("policy:cloud/policy/ci/pay", &[pay]),
+            reads("policy:cloud/policy/aws/Pay", &[pay]),
+            fact("policy:cloud/group/payers", &[("policy:cloud/policy/ci/pay", Via::Has)]),
+            reads("policy:cloud/policy/both", &[pay, "path:cloud/secretsmanager/wiki"]),
+            reads(own, &[pay]),
+        ]));
+        let found = found(&graph, &[Sort::Beyond], 0);
+        let excess: Vec<&str> = found[&Sort::Beyond][0].excess.iter().map(|one| one.as_str()).collect();
+        assert_eq!(excess, ["group:payers", "inline:pays", "managed:policy/aws/Pay", "managed:policy/ci/pay"]);
+    }
+
     fn open(key: String) -> Finding {
         Finding {
             tenant: "default".into(),

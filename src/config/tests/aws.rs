@@ -1,6 +1,7 @@
 //! Accounts of AWS.
 
 use super::*;
+use crate::config::reductions::By;
 use crate::config::{AWS_CALLS, System};
 
 const ACCOUNT: &str = "topics: {curfew.findings: {strongest: revoke}}\n\
@@ -163,4 +164,20 @@ fn an_access_key_is_rotated_where_it_is_stored_with_its_id() {
         let said = parse(&text).unwrap_err().to_string();
         assert!(said.contains(why), "{is}: {said}");
     }
+}
+
+#[test]
+fn permissions_are_taken_from_an_account_s_users_by_a_login_of_its_own() {
+    let reductions =
+        |rest: &str| format!("{ACCOUNT}reductions: [{{system: aws-prod, identities: [\"ci/*\"]{rest}}}]\n");
+    let config = parse(&reductions(", credentials_file: reduce")).unwrap();
+    let [reduction] = config.reductions.as_slice() else { panic!("one") };
+    assert!(matches!(&reduction.by, By::Aws(file) if file == Path::new("/etc/curfew/reduce")));
+    let said = parse(&reductions("")).unwrap_err().to_string();
+    assert!(said.contains("a login of their own") && said.contains("deploy/aws/reduce.json"), "{said}");
+    let said = parse(&reductions(", credentials_file: r").replace("ci/*", "/ci/*")).unwrap_err().to_string();
+    assert!(said.contains("without the first slash"), "{said}");
+    let other = "targets: [{name: r, redis: {url_file: u}}]\nreductions: [{system: r, identities: [a], url_file: x}]\n";
+    let said = parse(other).unwrap_err().to_string();
+    assert!(said.contains("a Vault, a PostgreSQL or an account of AWS"), "{said}");
 }

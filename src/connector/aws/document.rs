@@ -26,19 +26,38 @@ pub struct Allow {
     pub conditional: bool,
 }
 
-/// The statements that allow. `None`: it is no policy document.
-pub fn allows(encoded: &str) -> Option<Vec<Allow>> {
-    if encoded.len() > MAX_BYTES {
+/// A document as IAM hands it out: as a part of a URL. `None`: it is too large, or no text.
+pub fn decoded(encoded: &str) -> Option<String> {
+    // Each byte of the text may be three.
+    if encoded.len() > 3 * MAX_BYTES {
         return None;
     }
-    let text = percent_decode_str(encoded).decode_utf8().ok()?;
-    let json: Value = serde_json::from_str(&text).ok()?;
-    let statements = match &json["Statement"] {
-        Value::Array(all) => all.iter().collect(),
-        one @ Value::Object(_) => vec![one],
-        _ => return None,
-    };
-    let allowing = statements.into_iter().filter(|one| one["Effect"].as_str() == Some("Allow"));
+    Some(percent_decode_str(encoded).decode_utf8().ok()?.into_owned()).filter(|text| text.len() <= MAX_BYTES)
+}
+
+/// The statements that allow, of a document as IAM hands it out. `None`: it is no policy document.
+pub fn allows(encoded: &str) -> Option<Vec<Allow>> {
+    allows_in(&decoded(encoded)?)
+}
+
+fn statements(text: &str) -> Option<Vec<Value>> {
+    let mut json: Value = serde_json::from_str(text).ok()?;
+    match json.get_mut("Statement")?.take() {
+        Value::Array(all) => Some(all),
+        one @ Value::Object(_) => Some(vec![one]),
+        _ => None,
+    }
+}
+
+/// Whether a document denies anything. `None`: it is no policy document.
+pub fn denies(text: &str) -> Option<bool> {
+    statements(text).map(|all| all.iter().any(|one| one["Effect"].as_str() != Some("Allow")))
+}
+
+/// The statements that allow. `None`: it is no policy document.
+pub fn allows_in(text: &str) -> Option<Vec<Allow>> {
+    let statements = statements(text)?;
+    let allowing = statements.iter().filter(|one| one["Effect"].as_str() == Some("Allow"));
     let read = allowing.map(|one| Allow {
         actions: either(one, "Action", "NotAction").into_iter().map(|word| word.to_ascii_lowercase()).collect(),
         resources: either(one, "Resource", "NotResource"),

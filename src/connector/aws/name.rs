@@ -67,6 +67,14 @@ pub fn last(full: &str) -> &str {
     full.rsplit('/').next().unwrap_or(full)
 }
 
+/// `policy/<path><name>` of a managed policy by its ARN; AWS's own are `policy/aws/…`.
+pub fn policy_name(arn: &str) -> String {
+    let mut parts = arn.splitn(6, ':');
+    let owner = parts.nth(4).unwrap_or_default();
+    let name = parts.next().unwrap_or(arn);
+    if owner == "aws" { name.replacen("policy/", "policy/aws/", 1) } else { name.to_owned() }
+}
+
 /// Whether the ARN of a caller is the account itself.
 pub fn is_root(arn: &str) -> bool {
     arn.splitn(6, ':').nth(5) == Some("root")
