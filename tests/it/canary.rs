@@ -32,6 +32,7 @@ mod leak;
 mod maria;
 mod minted;
 mod panics;
+mod reduced;
 pub mod scans;
 mod schedulers;
 mod spread;

@@ -1,6 +1,7 @@
 //! Permissions that are taken and given back, on real servers: every plan killed at every append, each call failed in each way,
 //! each effect repeated, each reply cut. What is not named stays as it was to the letter; what is given back is too.
 
+mod aws;
 mod postgres;
 mod story;
 mod vault;

@@ -1,5 +1,6 @@
 //! Before moto, what AWS does and moto does not: it shows late what was done, throttles, breaks, and is not itself.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,10 @@ pub enum Fault {
     SaysFor(usize, &'static str, StatusCode, &'static str),
     /// Of each so many calls one breaks before it reaches moto, and one before its answer is back.
     Breaks(u32),
+    /// Lets `n` calls of what is called so through, and answers so to the others.
+    SaysAfter(usize, &'static str, StatusCode, &'static str),
+    /// For so long after a change each look is answered as it was last answered before the change.
+    Stale(Duration),
     /// Answers so to what is called so, as JSON, without having asked moto.
     Answers(&'static str, String),
 }
@@ -39,6 +44,9 @@ struct Told {
     changed: Option<(Instant, usize)>,
     /// The calls: what, and of which user and key.
     calls: Vec<(String, String)>,
+    /// Under [`Fault::Stale`]: when something was last changed; and what was answered before, by what was asked.
+    stale: Option<Instant>,
+    answered: HashMap<Bytes, (StatusCode, Bytes)>,
 }
 
 #[derive(Clone)]
@@ -81,9 +89,12 @@ impl Proxy {
 
     /// The calls that change something.
     pub fn changes(&self) -> Vec<(String, String)> {
-        let looks = |action: &str| action.starts_with("Get") || action.starts_with("List");
         self.calls().into_iter().filter(|(action, _)| !looks(action)).collect()
     }
+}
+
+fn looks(action: &str) -> bool {
+    ["Get", "List", "Simulate"].iter().any(|word| action.starts_with(word))
 }
 
 /// What is to become of an answer.
@@ -119,6 +130,19 @@ async fn pass(State(shared): State<Shared>, method: Method, headers: HeaderMap, 
                 told.fault = Fault::SaysFor(left - 1, to, status, code);
                 return error(status, code);
             }
+            Fault::SaysAfter(left, to, status, code) if to == action => {
+                if left == 0 {
+                    return error(status, code);
+                }
+                told.fault = Fault::SaysAfter(left - 1, to, status, code);
+                Then::Pass
+            }
+            Fault::Stale(span) if looks(&action) && told.stale.is_some_and(|at| at.elapsed() < span) => {
+                if let Some((status, bytes)) = told.answered.get(&body).cloned() {
+                    return (status, [(header::CONTENT_TYPE, "text/xml")], bytes).into_response();
+                }
+                Then::Pass
+            }
             Fault::Answers(to, body) if to == action => {
                 return ([(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response();
             }
@@ -142,7 +166,7 @@ async fn pass(State(shared): State<Shared>, method: Method, headers: HeaderMap, 
             _ => Then::Pass,
         }
     };
-    let mut request = shared.client.request(method, &shared.upstream).body(body);
+    let mut request = shared.client.request(method, &shared.upstream).body(body.clone());
     for (name, value) in headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH) {
         // The host as it was signed.
         request = request.header(name, value);
@@ -159,6 +183,14 @@ async fn pass(State(shared): State<Shared>, method: Method, headers: HeaderMap, 
     if status.is_client_error() {
         let text = String::from_utf8_lossy(&bytes).replace("<Errors>", "").replace("</Errors>", "");
         bytes = text.into();
+    }
+    {
+        let mut told = shared.told.lock().unwrap();
+        if !looks(&action) {
+            told.stale = Some(Instant::now());
+        } else if matches!(told.fault, Fault::Stale(_)) {
+            told.answered.insert(body, (status, bytes.clone()));
+        }
     }
     match then {
         Then::Pass => {}

@@ -1,4 +1,4 @@
-"""moto's server, where Secrets Manager says what AWS's documents say, and moto does not.
+"""moto's server, where Secrets Manager and IAM say what AWS's documents say, and moto does not.
 
 - A version was made in a millisecond, and is listed with that time. moto knows whole seconds, and lists the time of the asking.
 - A version that is there is never written over: with other content the call is refused. moto replaces one that is AWSPENDING.
@@ -6,6 +6,10 @@
   three times from the first one on. While a version that is not current has AWSPENDING, another one is refused. moto runs a
   function in Docker, and without one it moves the label at once. Here the function is whoever listens on the port that ends
   its name (`…:function:rotates-43211`): a POST of the event, and 200 where the step is done.
+- A form is checked as it was signed: moto writes its blanks as `+`, whoever wrote them as `%20`.
+- Names of actions are the same in large and small letters. moto tells them apart.
+- SimulatePrincipalPolicy answers for users, by what moto itself lets through: their own policies and those of their groups, without
+  conditions and boundaries. moto has none.
 """
 
 import json
@@ -13,7 +17,12 @@ import sys
 import threading
 import time
 import urllib.request
+from urllib.parse import quote, urlencode
 
+from moto.core.responses import ActionResult
+from moto.iam.access_control import IAMPolicy, IAMPolicyStatement, IAMRequestBase, IAMUserAccessKey, PermissionResult
+from moto.iam.exceptions import InvalidInput, NotFoundException
+from moto.iam.responses import IamResponse
 from moto.secretsmanager.exceptions import InvalidRequestException, ResourceExistsException, SecretNotFoundException
 from moto.secretsmanager.models import SecretsManagerBackend as Backend
 from moto.server import main
@@ -92,6 +101,51 @@ def rotate(
     return json.dumps({"ARN": secret.arn, "Name": secret.name, "VersionId": client_request_token})
 
 
+made, matches = IAMRequestBase._create_aws_request, IAMPolicyStatement._check_element_matches
+
+
+def made_as_signed(self):
+    request = made(self)
+    if isinstance(request.data, dict):
+        request.data = urlencode(request.data, doseq=True, quote_via=quote, safe="")
+    return request
+
+
+def matches_any_letters(self, element, value):
+    if element not in ("Action", "NotAction"):
+        return matches(self, element, value)
+    patterns = self._statement[element]
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return any(self._match(pattern.lower(), value.lower()) for pattern in patterns)
+
+
+def decision(policies, action, resource):
+    said = [IAMPolicy(policy).is_action_permitted(action, resource) for policy in policies]
+    if PermissionResult.DENIED in said:
+        return "explicitDeny"
+    return "allowed" if PermissionResult.PERMITTED in said else "implicitDeny"
+
+
+def simulate_principal_policy(self):
+    arn, actions = self._get_param("PolicySourceArn"), self._get_param("ActionNames", [])
+    users = [user for user in self.backend.list_users("/", None, None) if user.arn == arn]
+    if not users:
+        raise NotFoundException(f"{arn} was not found")
+    if any("*" in action or ":" not in action for action in actions):
+        raise InvalidInput("an action is named whole")
+    key = object.__new__(IAMUserAccessKey)
+    key.account_id, key.partition, key._owner_user_name = self.current_account, self.partition, users[0].name
+    policies = key.collect_policies()
+    results = [
+        {"EvalActionName": action, "EvalResourceName": resource, "EvalDecision": decision(policies, action, resource)}
+        for action in actions
+        for resource in self._get_param("ResourceArns", ["*"])
+    ]
+    return ActionResult({"EvaluationResults": results, "IsTruncated": False})
+
+
+IAMRequestBase._create_aws_request, IAMPolicyStatement._check_element_matches = made_as_signed, matches_any_letters
+IamResponse.simulate_principal_policy = simulate_principal_policy
 Backend._add_secret, Backend.put_secret_value = add_with_milliseconds, put_once
 Backend.list_secret_version_ids, Backend.rotate_secret = list_with_their_times, rotate
 main(sys.argv[1:])
