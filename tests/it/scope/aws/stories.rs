@@ -159,6 +159,9 @@ async fn what_is_not_ours_to_take_is_refused_and_nothing_is_changed() {
     bot.put("curfew-reduced", &theirs).await;
     refused(&["action:s3:DeleteObject", "inline:extra"], "a policy of our name that is somebody else's").await;
     bot.root.delete_user_policy().user_name(&bot.name).policy_name("curfew-reduced").send().await.unwrap();
+    // IAM counts no white space; a case has room for so much of it.
+    bot.put("extra", &format!("{}{}", allows("s3:Put*"), " ".repeat(curfew::scope::MAX_HOW_BYTES))).await;
+    refused(&["inline:extra"], "it could not be recorded").await;
     bot.put("extra", &theirs).await;
     refused(&["inline:extra"], "it would give what it denies").await;
     let policy = bot.root.put_group_policy().group_name(&bot.group).policy_name("more").policy_document(&theirs);
