@@ -33,11 +33,11 @@ use crate::case::plan::{Act, Agent, Plan, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Output, Sighting};
 use crate::case::{Action, Case};
 use crate::credential::CredentialId;
-use crate::guard::Mode;
+use crate::guard::{self, Mode};
 use crate::outcome::Message;
 use crate::pace::Quota;
 use crate::probe::Settle;
-use crate::scope::{Cut, Cutting, Held};
+use crate::scope::{self, Cut, Cutting, Held};
 use crate::task::RunKey;
 
 /// A call that failed. `note` is our own text: never the provider's words, never an id that is secret.
@@ -93,7 +93,7 @@ pub struct Subject {
     pub key: Option<Uuid>,
     /// Of a credential with a recipe: what is rotated, and where its values are.
     pub rotation: Option<Rotation>,
-    /// Of a reduction or a restoration: what is taken or given back.
+    /// Of a reduction or a restoration: what is taken or given back. Of a revocation: the fence of its identity, all of which ends.
     pub rescope: Option<Rescope>,
     /// Of a [`Act::Notify`]: what is to be told.
     pub message: Option<Message>,
@@ -102,6 +102,11 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Whether whoever it lets in as ends with all that it has, and not this credential alone.
+    pub(crate) fn ends_all(&self) -> bool {
+        self.rescope.as_ref().is_some_and(|rescope| !rescope.gives && rescope.cut.is_fence())
+    }
+
     /// Which permissions it is about.
     ///
     /// # Errors
@@ -124,10 +129,11 @@ pub struct Rescope {
 }
 
 impl Rescope {
-    /// What a case is about, where it is about permissions.
+    /// What a case is about, where it is about permissions, or fences an identity first.
     pub fn of(case: &Case) -> Option<Self> {
         let directive = &case.directive;
-        let cut = directive.cut.as_deref().filter(|_| directive.action.rescopes())?.clone();
+        let is_meant = |cut: &&Cut| directive.action.rescopes() || cut.is_fence();
+        let cut = directive.cut.as_deref().filter(is_meant)?.clone();
         Some(Self { cut, cutting: case.state.cutting.clone(), gives: directive.action == Action::Restore })
     }
 
@@ -349,6 +355,12 @@ impl Registry {
         self.connectors.values().find(|c| c.system() == target && c.name() == "postgres")
     }
 
+    /// Whether the identity of a credential may be closed here.
+    fn may_fence(&self, id: &CredentialId) -> bool {
+        let identity = scope::identity_of(id);
+        self.realm(id).is_some_and(|realm| guard::is_fenceable(&identity, &realm.reducible, &realm.allowed_prefixes))
+    }
+
     /// Composes the next plan of a case. Pure: no call goes out.
     ///
     /// # Errors
@@ -356,7 +368,11 @@ impl Registry {
     pub fn plan(&self, case: &Case) -> Result<Plan, NoPlan> {
         let id = &case.directive.credential;
         let at = |connector: &'_ Arc<dyn Connector>| (connector.name().to_owned(), connector.system().to_owned());
-        let scope = plan::scope_connector(id.kind()).and_then(|name| self.by_name(name, id.instance())).map(at);
+        let by = |name| self.by_name(name, id.instance()).map(at);
+        let cut = case.directive.cut.as_deref().filter(|cut| cut.is_fence());
+        let fencer = || plan::fence_connector(id.kind()).and_then(by).filter(|_| self.may_fence(id));
+        let fence = cut.and_then(|_| fencer());
+        let scope = if cut.is_some() { fence.clone() } else { plan::scope_connector(id.kind()).and_then(by) };
         let issuer = match (self.issuer(id), &scope) {
             (Some(issuer), _) => at(issuer),
             // Whoever cannot end it may still be let take from its identity.
@@ -385,6 +401,10 @@ impl Registry {
             target: target.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
             recipe,
             scope: scope.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
+            fence: cut.map(|_| match &fence {
+                Some((name, system)) => ((name.as_str(), system.as_str()), true),
+                None => ((issuer.0.as_str(), issuer.1.as_str()), false),
+            }),
             cut_roles: self.issuer(id).and_then(|connector| connector.cut_roles()),
         };
         let needs_scope = case.directive.action.rescopes()

@@ -26,8 +26,8 @@ use crate::task::Tenant;
 
 pub use data::{
     ACCESS_KEY_ID, CredentialAdopted, CredentialRegistered, Data, FindingClosed, FindingObserved, GrantRegistered,
-    GrantReleased, GrantSpec, Identifier, Location, PartFingerprint, Scanner, TaskEnded, TaskExtended, TaskHeartbeat,
-    TaskStarted, access_key_mark,
+    GrantReleased, GrantSpec, Identifier, IdentityOffboarded, Leaves, Location, PartFingerprint, Scanner, TaskEnded,
+    TaskExtended, TaskHeartbeat, TaskStarted, access_key_mark,
 };
 pub use own::OWN;
 pub use says::{Says, Unheard, is_like, run_among};
@@ -93,6 +93,8 @@ pub enum Type {
     FindingObserved,
     /// A scanner's user closed a finding.
     FindingClosed,
+    /// Somebody leaves: what it holds is to end.
+    IdentityOffboarded,
     /// Curfew: a task's deadline passed.
     DeadlinePassed,
     /// Curfew: a task that promised heartbeats fell silent.
@@ -103,6 +105,10 @@ pub enum Type {
     RotationDue,
     /// Curfew: what denies the sessions of a dead credential has nothing left to deny.
     SessionsOver,
+    /// Curfew: the fence of an offboarding has stood as long as it was to.
+    FenceOver,
+    /// Curfew: an operator's command.
+    OperatorOffboard,
     /// Curfew: an operator's command.
     OperatorRotate,
     /// Curfew: an operator's command.
@@ -127,11 +133,14 @@ impl Type {
             Self::CredentialAdopted => "credential.adopted",
             Self::FindingObserved => "finding.observed",
             Self::FindingClosed => "finding.closed",
+            Self::IdentityOffboarded => "identity.offboarded",
             Self::DeadlinePassed => "deadline.passed",
             Self::HeartbeatMissed => "heartbeat.missed",
             Self::ReconcileFound => "reconcile.found",
             Self::RotationDue => "rotation.due",
             Self::SessionsOver => "sessions.over",
+            Self::FenceOver => "fence.over",
+            Self::OperatorOffboard => "operator.offboard",
             Self::OperatorRotate => "operator.rotate",
             Self::OperatorReduce => "operator.reduce",
             Self::OperatorRestore => "operator.restore",
@@ -140,7 +149,7 @@ impl Type {
     }
 
     /// What producers may say.
-    pub const INPUTS: [Self; 10] = [
+    pub const INPUTS: [Self; 11] = [
         Self::TaskStarted,
         Self::TaskExtended,
         Self::TaskHeartbeat,
@@ -151,14 +160,17 @@ impl Type {
         Self::CredentialAdopted,
         Self::FindingObserved,
         Self::FindingClosed,
+        Self::IdentityOffboarded,
     ];
     /// What only Curfew itself may say; from outside it is rejected.
-    pub const OWN: [Self; 9] = [
+    pub const OWN: [Self; 11] = [
         Self::DeadlinePassed,
         Self::HeartbeatMissed,
         Self::ReconcileFound,
         Self::RotationDue,
         Self::SessionsOver,
+        Self::FenceOver,
+        Self::OperatorOffboard,
         Self::OperatorRotate,
         Self::OperatorReduce,
         Self::OperatorRestore,

@@ -8,6 +8,7 @@ use crate::case::record::Observation;
 use crate::case::{Action, Case, HoldReason, Trigger};
 use crate::credential::{CredentialId, Kind};
 use crate::event::is_like;
+use crate::scope::{self, Cut};
 use crate::task::RunKey;
 
 /// What a realm's cases may do.
@@ -97,7 +98,12 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
     let case = facts.case;
     let directive = &case.directive;
     // P6 first: what must never be touched is not touched under any mode.
-    if facts.protected.contains(directive.credential.as_str()) || facts.seen.is_some_and(|seen| seen.protected) {
+    let is_fence = directive.cut.as_deref().is_some_and(Cut::is_fence);
+    let protects = |id: &CredentialId| facts.protected.contains(id.as_str());
+    if protects(&directive.credential)
+        || (is_fence && protects(&scope::identity_of(&directive.credential)))
+        || facts.seen.is_some_and(|seen| seen.protected)
+    {
         return Err(HoldReason::Protected);
     }
     // What is only recorded has nothing to enforce, also when a person lets it go on.
@@ -116,7 +122,9 @@ pub fn check(facts: &Facts<'_>) -> Result<(), HoldReason> {
     if !facts.authority.is_some_and(|authority| authority.covers(case)) {
         return Err(HoldReason::Authority);
     }
-    let is_allowed = if directive.action.rescopes() {
+    let is_allowed = if directive.action.rescopes() && is_fence {
+        is_fenceable(&directive.credential, facts.reducible, facts.allowed_prefixes)
+    } else if directive.action.rescopes() {
         is_reducible(&directive.credential, facts.reducible)
     } else {
         is_allowed(&directive.credential, facts.allowed_prefixes)
@@ -197,6 +205,15 @@ pub fn is_reducible(credential: &CredentialId, reducible: &[String]) -> bool {
         Kind::VaultApprole | Kind::AwsUser => named(&id),
         Kind::AwsAccessKey => id.rsplit_once('/').is_some_and(|(user, _)| named(user)),
         _ => false,
+    }
+}
+
+/// Whether this identity may be closed while its values die, and opened again: whose permissions may be taken. A user of IAM: whose
+/// keys may be disabled, since the same login can deny it everything.
+pub fn is_fenceable(identity: &CredentialId, reducible: &[String], prefixes: &[String]) -> bool {
+    match identity.kind() {
+        Kind::AwsUser => names_user(prefixes, &identity.id()),
+        _ => is_reducible(identity, reducible),
     }
 }
 

@@ -19,9 +19,11 @@ use crate::event::{Event, Reject};
 use crate::finding::Finding;
 use crate::guard::Freeze;
 use crate::limit::{Budget, Part};
+use crate::offboard::Offboarding;
 use crate::outcome::Message;
 use crate::policy::Rules;
 use crate::reach;
+use crate::scope::Fence;
 use crate::task::{Credential, Grant, RunKey, Task, Tenant};
 
 /// Why the journal did not do it.
@@ -626,6 +628,11 @@ pub trait Journal: Send + Sync + 'static {
     /// Credentials that are not dead and end with no task, at most `max`: those of kinds that are rotated, and of the others
     /// what its issuer gave no end and no task was to end.
     async fn standing(&self, max: u32) -> Result<Vec<Standing>, Error>;
+    /// Who leaves, at most `max` words, the oldest first.
+    async fn offboardings(&self, max: u32) -> Result<Vec<Offboarding>, Error>;
+    /// Fences that end at `before_ms` or earlier, at most `max`, the earliest first: those that a case has set, or may have, and
+    /// none has given back.
+    async fn fences(&self, before_ms: i64, max: u32) -> Result<Vec<Fence>, Error>;
     /// Figures.
     async fn stats(&self, now_ms: i64) -> Result<Stats, Error>;
     /// Deletes what is older than asked, at most about `max` rows, and says how many. Open cases and what they need stay,

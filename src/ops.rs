@@ -137,6 +137,23 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// Say that somebody leaves, or stays after all.
+    Offboard {
+        /// Who: as reach calls it, or the end of that name.
+        name: String,
+        /// It is not so any more.
+        back: bool,
+        /// When its fences end; as the configuration says, where it is left out.
+        until_ms: Option<i64>,
+        /// Whose.
+        tenant: String,
+        /// Who says so.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// Who leaves, and the fences that stand.
+    Offboarded {},
     /// Revoke a credential.
     Revoke {
         /// What.

@@ -19,7 +19,9 @@ use crate::credential::CredentialId;
 use crate::event::{Data, Event, GrantSpec};
 use crate::finding::{self, Finding, Mark};
 use crate::fingerprint::Fingerprint;
-use crate::task::{Credential, Grant, RunKey, Task};
+use crate::offboard::Offboarding;
+use crate::reach::Node;
+use crate::task::{Credential, Grant, RunKey, Task, Tenant};
 
 /// What a decision says, strongest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,6 +121,12 @@ pub enum Reason {
     RotationDue,
     /// What denied the sessions of a dead credential has nothing left to deny.
     SessionsOver,
+    /// Somebody leaves: what it holds is found from now on.
+    Offboarded,
+    /// Somebody stays after all.
+    Onboarded,
+    /// A fence has stood as long as it was to.
+    FenceOver,
     /// A consumer took the new value.
     Adopted,
     /// A consumer cannot work with the new value: the old one comes back.
@@ -142,6 +150,10 @@ pub enum Change {
     Finding(Finding),
     /// Insert a mark.
     Mark(Mark),
+    /// Somebody leaves.
+    Offboarded(Offboarding),
+    /// Whoever said that somebody leaves, it is not so any more.
+    Onboarded(Tenant, Node),
 }
 
 /// The recorded answer to one event.
@@ -253,6 +265,8 @@ impl View {
                 }
                 Change::Finding(finding) => self.put_finding(finding.clone()),
                 Change::Mark(mark) => self.put_mark(mark.clone()),
+                // No decision looks at it: what follows is found in reach.
+                Change::Offboarded(_) | Change::Onboarded(..) => {}
             }
             self.dirty.push(change.clone());
         }
@@ -272,11 +286,12 @@ pub fn keys(event: &Event) -> (Option<RunKey>, Vec<CredentialId>) {
         Data::CredentialRegistered(it) => (None, vec![it.credential.clone()]),
         Data::CredentialAdopted(it) => (None, vec![it.credential.clone()]),
         Data::FindingObserved(it) => (None, it.credential.iter().cloned().collect()),
-        Data::FindingClosed(_) => (None, Vec::new()),
+        Data::FindingClosed(_) | Data::IdentityOffboarded(_) | Data::OperatorOffboard { .. } => (None, Vec::new()),
         Data::DeadlinePassed { run, .. } | Data::HeartbeatMissed { run, .. } => (Some(run.clone()), Vec::new()),
         Data::ReconcileFound { credential, run, .. } => (run.clone(), vec![credential.clone()]),
         Data::RotationDue { credential, .. }
         | Data::SessionsOver { credential }
+        | Data::FenceOver { credential, .. }
         | Data::OperatorRotate { credential, .. }
         | Data::OperatorReduce { credential, .. }
         | Data::OperatorRestore { credential, .. }

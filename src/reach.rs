@@ -21,7 +21,7 @@ pub mod notice;
 pub mod postgres;
 pub mod vault;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -255,6 +255,30 @@ pub struct About {
     /// Declared: the targets and zones that it may open, and no others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub may: Option<Vec<Node>>,
+    /// Somebody said that it leaves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offboarded: Option<Box<Offboarded>>,
+}
+
+/// That somebody leaves, as all say who say so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offboarded {
+    /// Since when.
+    pub since_ms: i64,
+    /// When the last of the fences ends that are set because of it.
+    pub until_ms: i64,
+    /// Tenant and topic of each who says so.
+    pub by: BTreeSet<(String, String)>,
+}
+
+impl Offboarded {
+    /// What two words say.
+    pub fn and(mut self, other: &Self) -> Self {
+        self.since_ms = self.since_ms.min(other.since_ms);
+        self.until_ms = self.until_ms.max(other.until_ms);
+        self.by.extend(other.by.iter().cloned());
+        self
+    }
 }
 
 /// What one source says of one node.

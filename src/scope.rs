@@ -4,7 +4,12 @@
 //! identity still has, in the form in which the case saw it last ([`Scope`]): that form is what gives it back exactly.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
+use crate::credential::{CredentialId, Kind};
+
+/// The sort of what a fence takes of an identity: that anything new can be had by it. Nobody names one but an offboarding.
+pub const FENCE: &str = "fence";
 /// So many permissions may one cut name.
 pub const MOST: usize = 32;
 /// The longest name of a permission, in bytes.
@@ -51,6 +56,11 @@ impl Permission {
     /// The whole text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is what a fence takes.
+    pub fn is_fence(&self) -> bool {
+        self.parts().0 == FENCE
     }
 
     /// What stands before the first colon, and behind it.
@@ -117,6 +127,76 @@ pub struct Cut {
     /// Of a restoration: what a case took, and how it was given before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<Held>,
+    /// Of a fence: until when it stands (our clock).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<i64>,
+    /// Of a restoration: the case that took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub case: Option<Uuid>,
+}
+
+impl Cut {
+    /// These permissions are taken.
+    pub fn of(permissions: Vec<Permission>) -> Self {
+        Self { permissions, held: Vec::new(), until_ms: None, case: None }
+    }
+
+    /// What `case` took is given back.
+    ///
+    /// # Errors
+    /// [`BadPermission::Count`]: it took nothing.
+    pub fn back(held: Vec<Held>, case: Uuid) -> Result<Self, BadPermission> {
+        let permissions = permissions(held.iter().map(|held| held.permission.as_str()))?;
+        Ok(Self { permissions, held, until_ms: None, case: Some(case) })
+    }
+
+    /// The fence of what a credential of this kind lets in as. `None`: no connector can fence it.
+    pub fn fence(kind: Kind, until_ms: i64) -> Option<Self> {
+        let named = fence_of(kind)?.iter().map(|what| format!("{FENCE}:{what}"));
+        Some(Self { until_ms: Some(until_ms), ..Self::of(permissions(named).ok()?) })
+    }
+
+    /// Whether it is about a fence, and about nothing else.
+    pub fn is_fence(&self) -> bool {
+        !self.permissions.is_empty() && self.permissions.iter().all(Permission::is_fence)
+    }
+}
+
+/// What a fence takes of an identity, by the kind of one of its credentials.
+fn fence_of(kind: Kind) -> Option<&'static [&'static str]> {
+    match kind {
+        Kind::VaultApprole | Kind::VaultSecretId => Some(&["secret_id_bound_cidrs", "token_bound_cidrs"]),
+        Kind::AwsUser | Kind::AwsAccessKey => Some(&["user_policy"]),
+        _ => None,
+    }
+}
+
+/// The identity of a credential, as what is taken from it is called: the AppRole of a secret_id, the user of an access key; else
+/// the credential itself.
+pub fn identity_of(id: &CredentialId) -> CredentialId {
+    let kind = match id.kind() {
+        Kind::VaultSecretId => Kind::VaultApprole,
+        Kind::AwsAccessKey => Kind::AwsUser,
+        _ => return id.clone(),
+    };
+    let name = id.id();
+    let owner = name.rsplit_once('/').and_then(|(owner, _)| CredentialId::new(kind, id.instance(), owner).ok());
+    owner.unwrap_or_else(|| id.clone())
+}
+
+/// A fence that a case has set, or may have: what is given back when it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// Whose.
+    pub tenant: String,
+    /// The case that set it.
+    pub case: Uuid,
+    /// The identity, as what is taken from it is called: [`identity_of`].
+    pub identity: CredentialId,
+    /// When it ends (our clock).
+    pub until_ms: i64,
+    /// What was there before.
+    pub held: Vec<Held>,
 }
 
 /// What a case knows of a reduction, kept over its plans.
@@ -159,6 +239,11 @@ impl Cutting {
         self.begun = false;
     }
 
+    /// The same, of a fence.
+    pub fn fenced(&self) -> Vec<Held> {
+        self.missing().into_iter().filter(|held| held.permission.is_fence()).collect()
+    }
+
     /// What was taken, or may have been by an effect that failed on its way.
     pub fn missing(&self) -> Vec<Held> {
         let mut all = self.clone();
@@ -177,6 +262,29 @@ impl Cutting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fence_is_of_the_identity_and_not_of_one_of_its_values() {
+        let id = |kind, id| CredentialId::new(kind, "prod", id).unwrap();
+        let secret_id = id(Kind::VaultSecretId, "approle/team/etl/acc-1");
+        assert_eq!(identity_of(&secret_id), id(Kind::VaultApprole, "approle/team/etl"));
+        assert_eq!(identity_of(&id(Kind::AwsAccessKey, "ci/bot/AKIA1")), id(Kind::AwsUser, "ci/bot"));
+        let role = id(Kind::PostgresRole, "etl");
+        assert_eq!(identity_of(&role), role);
+        assert_eq!(Cut::fence(role.kind(), 7), None, "nobody can fence it");
+        let fence = Cut::fence(secret_id.kind(), 7).unwrap();
+        assert!(fence.is_fence() && fence.until_ms == Some(7));
+        assert_eq!(fence, Cut::fence(Kind::VaultApprole, 7).unwrap());
+        let mut mixed = fence.clone();
+        mixed.permissions.push(Permission::parse("policy:a").unwrap());
+        assert!(!mixed.is_fence() && !Cut::of(Vec::new()).is_fence());
+        // What an offboarding took beside it is given back by a person.
+        let held = |name: &str| Held { permission: Permission::parse(name).unwrap(), how: String::new() };
+        let before = Scope { held: vec![held("fence:token_bound_cidrs")], ..Scope::default() };
+        let cutting = Cutting { before: Some(before), begun: true, taken: vec![held("policy:a")] };
+        assert_eq!(cutting.fenced(), [held("fence:token_bound_cidrs")]);
+        assert_eq!(Cut::back(Vec::new(), Uuid::nil()), Err(BadPermission::Count));
+    }
 
     #[test]
     fn what_names_no_permission_is_refused() {

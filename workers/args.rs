@@ -137,6 +137,18 @@ Where the system's mode is `observe`, the case shows what would be taken.")]
     /// Keep an identity as it is, for a time, though a reduction was announced
     #[command(after_help = "Example:\n  curfew keep 0192f1c4 --for 30d --reason 'used at the end of the quarter'")]
     Keep(Keep),
+    /// Retire somebody with all that it holds: fenced first, then each credential seen dead
+    #[command(
+        long_about = "Retire somebody with all that it holds.\n\nAn identity, an agent, an owner or one credential, as `curfew reach` calls \
+        it. From then on each living credential that reach shows as its own is a finding, also one that is minted later, and is \
+        retired. Where the configuration's `reductions` reach, the identity is fenced before the first of them dies: nothing lets \
+        in by it any more. A fence is no death, and ends by itself; `curfew rollback` of its case ends it sooner. Of an owner \
+        nothing is retired: what it answered for is found as unowned."
+    )]
+    #[command(after_help = "Examples:\n  curfew offboard identity:prod/approle/etl --reason 'the job moved'\n  \
+        curfew offboard agent:triage --until 90d --reason 'replaced'\n  curfew offboard --list\n  \
+        curfew offboard agent:triage --back --reason 'the wrong one'")]
+    Offboard(Offboard),
     /// Revoke a credential, whatever its task says
     #[command(after_help = "Example:\n  curfew revoke urn:curfew:cred:vault-lease:prod:database/creds/app/x1 \
         --reason 'seen in a log'")]
@@ -491,6 +503,32 @@ pub struct Reduce {
     /// Why; it is recorded
     #[arg(long)]
     pub reason: String,
+    /// Whose, where not the default tenant's
+    #[arg(long, default_value = "default")]
+    pub tenant: String,
+    /// Who.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// `curfew offboard`
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Offboard {
+    /// Who leaves, as `curfew reach` calls it
+    #[arg(required_unless_present = "list", requires = "reason", conflicts_with = "list")]
+    pub name: Option<String>,
+    /// Show who leaves, and the fences that stand
+    #[arg(long)]
+    pub list: bool,
+    /// It stays after all: what was not begun is taken back
+    #[arg(long, conflicts_with_all = ["list", "until"])]
+    pub back: bool,
+    /// How long its fences stand [default: the configuration's `policy.fence_for`]
+    #[arg(long, value_name = "SPAN", conflicts_with = "list")]
+    pub until: Option<String>,
+    /// Why; it is recorded
+    #[arg(long)]
+    pub reason: Option<String>,
     /// Whose, where not the default tenant's
     #[arg(long, default_value = "default")]
     pub tenant: String,

@@ -1,5 +1,5 @@
-//! Role `deadlines`: what time brings. One process at a time notices deadlines and silence, one the age of values, and one
-//! prunes.
+//! Role `deadlines`: what time brings. One process at a time notices deadlines and silence, one the age of values, one
+//! the end of fences, and one prunes.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use curfew::ages::{Ages, Aging};
 use curfew::deadlines::{Deadlines, Settings};
+use curfew::fences;
 use curfew::journal::Old;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,8 @@ pub fn start(process: &Process) {
         process
             .lead("ages", move |cancel| Ages::new(this.intake.clone(), aging.clone(), this.trust.clone()).run(cancel));
     }
+    let this = process.clone();
+    process.lead("fences", move |cancel| fences::run(this.intake.clone(), cancel));
     let this = process.clone();
     process.lead("prune", move |cancel| prune(this.clone(), cancel));
 }

@@ -19,6 +19,7 @@ mod inventory;
 mod keys;
 mod kubernetes;
 mod link;
+mod offboard;
 mod process;
 mod publish;
 mod reach;
@@ -159,6 +160,7 @@ fn dispatch(args: Args) -> Result<ExitCode, Failed> {
             Command::Reduce(what) => rescope::reduce(&config, what, common.json).await,
             Command::Rollback(what) => rescope::rollback(&config, what, common.json).await,
             Command::Keep(what) => rescope::keep(&config, what, common.json).await,
+            Command::Offboard(what) => offboard::offboard(&config, what, common.json).await,
             Command::Revoke(what) => stop::revoke(&config, what, common.json).await,
             Command::Position(what) => stop::position(&config, what, common.json).await,
             Command::Audit(what) => audit::audit(&config, what, common.json).await,

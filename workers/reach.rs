@@ -17,6 +17,7 @@ use curfew::event::Event;
 use curfew::finding::{self, Finding};
 use curfew::guard::Mode;
 use curfew::journal::{self, Journal, TaskFilter};
+use curfew::offboard;
 use curfew::reach::declared::{Declared, MAX_BYTES};
 use curfew::reach::known::{self, Known};
 use curfew::reach::notice::{self, Found};
@@ -48,13 +49,11 @@ pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
     let chosen = |name: &String| realms.is_empty() || realms.contains(name);
     let pace = |per_second| NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
     begin(process, "journal", Reads::Own);
-    if let Some(finds) = &reach.finds {
-        let finder = Arc::new(Finder { process: process.clone(), finds: finds.clone() });
-        process.lead_one("reach", "finds", move |cancel| {
-            let finder = finder.clone();
-            async move { finder.run(cancel).await }
-        });
-    }
+    let finder = Arc::new(Finder { process: process.clone(), finds: reach.looked_for() });
+    process.lead_one("reach", "finds", move |cancel| {
+        let finder = finder.clone();
+        async move { finder.run(cancel).await }
+    });
     if let Some(path) = &reach.declared {
         begin(process, "declared", Reads::Declared(path.clone()));
     }
@@ -244,6 +243,11 @@ impl Finder {
         let made = tokio::task::spawn_blocking(move || notice::found(&graph, &finds.sorts, before_ms)).await;
         let Ok(mut found) = made else { return Ok(()) };
         for all in found.values_mut() {
+            // No tenant's word ends what is another's.
+            all.retain_mut(|found| {
+                let tenant = self.tenant(&found.credential);
+                found.leaves.as_mut().is_none_or(|leaves| leaves.keep(&tenant))
+            });
             *all = self.known(std::mem::take(all)).await?;
         }
         let open = self.open().await?;
@@ -305,8 +309,15 @@ async fn own(config: &Config, journal: &Arc<dyn Journal>) -> Result<Reading, jou
     let (tasks, standing) = (journal.tasks(filter).await?, journal.standing(known::MOST).await?);
     let realms: Vec<_> = config.realms.iter().map(|realm| realm.rules.clone()).collect();
     let targets: Vec<String> = config.targets.iter().map(|target| target.name.clone()).collect();
-    let known =
-        Known { recipes: &config.recipes, realms: &realms, targets: &targets, tasks: &tasks, standing: &standing };
+    let offboardings = journal.offboardings(offboard::MOST).await?;
+    let known = Known {
+        recipes: &config.recipes,
+        realms: &realms,
+        targets: &targets,
+        tasks: &tasks,
+        standing: &standing,
+        offboardings: &offboardings,
+    };
     Ok(known::facts(&known))
 }
 
@@ -314,7 +325,14 @@ async fn own(config: &Config, journal: &Arc<dyn Journal>) -> Result<Reading, jou
 async fn tokens(config: &Config, journal: &Arc<dyn Journal>, realm: &str) -> Result<Vec<CredentialId>, journal::Error> {
     let filter = TaskFilter { ended: false, unbound: false, source: None, identity: None, limit: known::MOST };
     let (tasks, standing) = (journal.tasks(filter).await?, journal.standing(known::MOST).await?);
-    let known = Known { recipes: &config.recipes, realms: &[], targets: &[], tasks: &tasks, standing: &standing };
+    let known = Known {
+        recipes: &config.recipes,
+        realms: &[],
+        targets: &[],
+        tasks: &tasks,
+        standing: &standing,
+        offboardings: &[],
+    };
     Ok(known::tokens(&known, realm).into_iter().cloned().collect())
 }
 

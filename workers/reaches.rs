@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use comfy_table::{Cell, Color};
+use curfew::case::said::time;
 use curfew::config::Config;
 use curfew::config::file::Millis;
 use curfew::ops::Request;
@@ -90,6 +91,10 @@ fn of(reach: &Reached) -> String {
     out.push_str(&format!("owner         {owner}\n"));
     if reach.about.off {
         out.push_str("off           it lets nobody in now\n");
+    }
+    if let Some(leaves) = &reach.about.offboarded {
+        let topics: Vec<&str> = leaves.by.iter().map(|(_, topic)| topic.as_str()).collect();
+        out.push_str(&format!("offboarded    since {}, by {}\n", time(leaves.since_ms), topics.join(", ")));
     }
     let zones: Vec<String> = reach.zones.iter().map(|(zone, count)| format!("{} ({count})", zone.name)).collect();
     out.push_str(&format!("zones         {}\n", if zones.is_empty() { "-".to_owned() } else { zones.join(", ") }));

@@ -47,9 +47,12 @@ pub enum Act {
     EndSessions,
     /// Takes off what [`Act::EndSessions`] put, or [`Act::RevokeDerived`] at a role, when it has nothing left to deny.
     Lift,
+    /// Closes an identity, so that nothing new can be had by it while its values die one after another. What there was before is
+    /// in the look before it; reversible, and no death.
+    Fence,
     /// Takes from an identity those of the named permissions that it still has as the case saw them.
     Narrow,
-    /// Undoes [`Act::Narrow`]: gives them back, exactly as they were.
+    /// Undoes [`Act::Narrow`] and [`Act::Fence`]: gives them back, exactly as they were.
     Widen,
     /// Looks for sightings of it being refused until they prove it dead.
     Prove,
@@ -83,6 +86,7 @@ impl Act {
         Self::RevokeDerived,
         Self::EndSessions,
         Self::Lift,
+        Self::Fence,
         Self::Narrow,
         Self::Widen,
         Self::Prove,
@@ -111,6 +115,7 @@ impl Act {
             Self::RevokeDerived => "revoke_derived",
             Self::EndSessions => "end_sessions",
             Self::Lift => "lift",
+            Self::Fence => "fence",
             Self::Narrow => "narrow",
             Self::Widen => "widen",
             Self::Prove => "prove",
@@ -136,6 +141,11 @@ impl Act {
         matches!(self, Self::Set | Self::Begin)
     }
 
+    /// Whether it takes from an identity what the look before it showed, to be given back as it was.
+    pub fn takes(self) -> bool {
+        matches!(self, Self::Narrow | Self::Fence)
+    }
+
     /// Whether consumers read another value once it is done.
     pub fn replaces(self) -> bool {
         matches!(self, Self::Promote | Self::Mint | Self::Revert)
@@ -152,6 +162,7 @@ impl Act {
                 | A::Disable
                 | A::EndSessions
                 | A::Lift
+                | A::Fence
                 | A::Narrow
                 | A::Widen
                 | A::Destroy

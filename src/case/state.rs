@@ -329,7 +329,7 @@ impl State {
     fn stale_look(&self) -> Option<usize> {
         let (plan, step) = (self.plan.as_ref()?, self.current()?);
         let looks = |s: &Step| s.act == Act::Observe && s.connector == step.connector && s.system == step.system;
-        plan.steps.iter().position(looks).filter(|_| step.act == Act::Narrow && !self.cutting.begun)
+        plan.steps.iter().position(looks).filter(|_| step.act.takes() && !self.cutting.begun)
     }
 
     /// The look that must come before an effect in doubt is repeated. Where the plan has none for this step's system,
@@ -370,6 +370,9 @@ impl State {
         // Who is not there has nothing that could be taken, given or compared.
         let rescopes =
             self.plan.as_ref().is_some_and(|plan| plan.find(Act::Narrow).or(plan.find(Act::Widen)).is_some());
+        if step.act == Act::Fence && seen.presence == Presence::Gone {
+            return true;
+        }
         if rescopes && seen.presence == Presence::Gone {
             return matches!(step.act, Act::Narrow | Act::Widen | Act::Test);
         }
@@ -377,7 +380,8 @@ impl State {
             Act::Revoke => seen.presence == Presence::Gone || seen.only_expires,
             Act::Disable => seen.presence == Presence::Gone,
             Act::Lift => !seen.lifts,
-            Act::Narrow => seen.scope.as_ref().is_some_and(|scope| scope.held.is_empty()),
+            // Our own fence that stands already is not what there was before.
+            Act::Narrow | Act::Fence => seen.scope.as_ref().is_some_and(|scope| scope.held.is_empty()),
             Act::EndSessions => seen.presence == Presence::Gone && self.principal_id.is_none(),
             // A destroyed secret_id kills none of its tokens: they are always looked for.
             _ => false,
@@ -455,8 +459,10 @@ impl State {
                     && (*step <= self.step || self.is_optional(*step)) =>
             {
                 let was_due = self.due_look() == Some(*step);
-                // That of an agent's user stands in its own look.
-                if self.plan.as_ref().and_then(|plan| plan.steps.get(*step)).is_none_or(|step| step.agent.is_none()) {
+                // That of an agent's user stands in its own look. And what is fenced is known by another name than the value that goes.
+                let plan = self.plan.as_ref();
+                let of_fence = seen.scope.is_some() && plan.is_some_and(|plan| plan.find(Act::Fence).is_some());
+                if plan.and_then(|plan| plan.steps.get(*step)).is_none_or(|step| step.agent.is_none()) && !of_fence {
                     self.principal_id = seen.principal_id.clone().or(self.principal_id.take());
                 }
                 self.note_requests(&seen.request_id);
@@ -486,7 +492,7 @@ impl State {
                 // Twice: the first one may have happened.
                 self.turn.is_set |= self.in_doubt && self.act(*step).is_some_and(Act::gives);
                 self.turn.asked |= self.in_doubt && self.act(*step) == Some(Act::Create);
-                self.cutting.begun |= self.act(*step) == Some(Act::Narrow);
+                self.cutting.begun |= self.act(*step).is_some_and(Act::takes);
                 self.in_doubt = true;
                 self.looked = false;
                 self.acted = true;
@@ -499,7 +505,7 @@ impl State {
                 match self.act(*step) {
                     Some(Act::Revoke) => self.killed = true,
                     Some(Act::Disable) => self.fenced = true,
-                    Some(Act::Narrow) => self.cutting.took(),
+                    Some(act) if act.takes() => self.cutting.took(),
                     // A restoration gives back what another case took.
                     Some(Act::Widen) if self.plan.as_ref().is_some_and(|plan| plan.undoes) => self.cutting.gave_back(),
                     Some(Act::RevokeDerived) => self.denied(output.done_ms),
@@ -585,7 +591,7 @@ impl State {
                         || (*step == self.step && self.act(*step) == Some(Act::Observe) && self.is_optional(*step))) =>
             {
                 let gone = self.current().and_then(|s| self.observation_for(s)).is_some_and(|o| o.presence == Presence::Gone);
-                if self.act(*step) == Some(Act::Narrow) && self.in_doubt {
+                if self.act(*step).is_some_and(Act::takes) && self.in_doubt {
                     self.cutting.took();
                 }
                 let contained = self.fenced && *residue == Some(Residue::CleanupPending);

@@ -20,6 +20,7 @@ use crate::executor;
 use crate::guard::Mode;
 use crate::journal::postgres::is_plain;
 use crate::limit::Budget;
+use crate::offboard;
 use crate::policy::Rules;
 use crate::retry::Schedule;
 use crate::task::Tenant;
@@ -443,7 +444,11 @@ fn policy(c: &mut Checks<'_>, raw: &file::Policy) -> (Rules, i64) {
     if raw.heartbeats_missed.value == 0 {
         c.wrong(raw.heartbeats_missed.referenced, "`policy.heartbeats_missed` must be at least 1");
     }
+    if raw.fence_for.value.0 > offboard::LONGEST_FENCE_MS {
+        c.wrong(raw.fence_for.referenced, "`policy.fence_for` is at most 366d");
+    }
     let rules = Rules {
+        fence_for_ms: positive(c, &raw.fence_for, "policy.fence_for"),
         longest_life_ms: positive(c, &raw.longest_life, "policy.longest_life"),
         heartbeats_missed: raw.heartbeats_missed.value,
         future_skew_ms: raw.future_skew.0,

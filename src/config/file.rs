@@ -12,6 +12,7 @@ use super::{bindings, canary, kubernetes, reach, reductions, rotations, scanners
 use crate::case::Action;
 use crate::event::Format;
 use crate::guard::Mode;
+use crate::offboard;
 
 /// A span of time in milliseconds, written for people: `500ms`, `30s`, `10m`, `24h`, `14d`, `1h30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -554,6 +555,8 @@ section! {
         findings: Option<Vec<rotations::Rule>> = None,
         /// Sources whose runs hold no credentials, whole or ending in `*`: that nobody names one is no news.
         without_credentials: Vec<Spanned<String>> = Vec::new(),
+        /// How long the fence of an offboarding stands that names no end.
+        fence_for: Spanned<Millis> = unplaced(Millis(offboard::FENCE_MS)),
         /// How far behind the watermark own events act.
         grace: Millis = Millis(2_000),
         /// How far in the future a producer's times may lie.

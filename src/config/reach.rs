@@ -176,6 +176,9 @@ pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[
         if raw.sorts.is_empty() {
             c.wrong(*at, "`sorts` says what is a finding: crosses_zones, shared, unowned, dormant, beyond, outside");
         }
+        if raw.sorts.contains(&Sort::Offboarded) {
+            c.wrong(*at, "`offboarded` is always looked for, and rests on who says that somebody leaves: leave it out");
+        }
         if raw.dormant_after.value.0 < 86_400_000 {
             c.wrong(raw.dormant_after.referenced, "`dormant_after` is at least 1d");
         }
@@ -216,6 +219,14 @@ fn target<'a>(c: &mut Checks<'_>, name: &Spanned<String>, targets: &'a [Target])
 const OWN_EVERY_MS: i64 = 15_000;
 
 impl Reach {
+    /// What is looked for: what the configuration names, and always what belongs to somebody who leaves.
+    pub fn looked_for(&self) -> Finds {
+        let nothing = Finds { sorts: Vec::new(), dormant_after_ms: 0, strongest: Action::Track };
+        let mut finds = self.finds.clone().unwrap_or(nothing);
+        finds.sorts.push(Sort::Offboarded);
+        finds
+    }
+
     /// The sources that are named, as they stand before they were ever read. `tenant`: whose a realm or account is.
     pub fn sources(&self, tenant: impl Fn(&str) -> Option<String>) -> Vec<Source> {
         let source = |name: String, of: Option<&str>| Source {

@@ -26,6 +26,8 @@ pub struct Parts<'a> {
     pub recipe: Option<(&'a Recipe, At<'a>)>,
     /// Who takes permissions from its identity, and gives them back.
     pub scope: Option<At<'a>>,
+    /// Of an offboarding: who closes the identity first, and whether that one can look at it. Else the issuer says that it cannot.
+    pub fence: Option<(At<'a>, bool)>,
     /// Roles whose sessions end along; `None`: the issuer knows of none that a holder may become.
     pub cut_roles: Option<&'a [String]>,
 }
@@ -37,6 +39,15 @@ pub fn scope_connector(kind: Kind) -> Option<&'static str> {
         Kind::VaultApprole => Some("vault-scope"),
         // Taken is what the key's user was granted.
         Kind::AwsUser | Kind::AwsAccessKey => Some("aws-scope"),
+        _ => None,
+    }
+}
+
+/// Which connector closes the identity of a credential of this kind.
+pub fn fence_connector(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::VaultApprole | Kind::VaultSecretId => Some("vault-scope"),
+        Kind::AwsUser | Kind::AwsAccessKey => Some("aws-fence"),
         _ => None,
     }
 }
@@ -54,6 +65,24 @@ fn plan(steps: Vec<Step>) -> Plan {
 
 /// The plan of `action` where the case stands at `state`. `None`: there is no way to do it.
 pub fn compose(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> {
+    let made = composed(action, parts, state)?;
+    match parts.fence.filter(|_| action == Action::Revoke && !made.undoes) {
+        Some((at, looks)) => Some(fenced(made, at, looks)),
+        None => Some(made),
+    }
+}
+
+/// The identity is closed after the looks and before the first effect: while one value dies no other one can be had. Where that
+/// cannot be done the values die all the same.
+fn fenced(made: Plan, at: At<'_>, looks: bool) -> Plan {
+    let mut steps = made.steps;
+    let first = steps.iter().position(|step| step.act.has_effect()).unwrap_or(steps.len());
+    let look = looks.then(|| step(Act::Observe, at, true));
+    steps.splice(first..first, look.into_iter().chain([step(Act::Fence, at, true)]));
+    plan(steps)
+}
+
+fn composed(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> {
     if action.rescopes() {
         return parts.scope.map(|scope| rescope(action, scope, state));
     }
@@ -338,7 +367,9 @@ pub fn residue_of(step: &Step) -> Option<Residue> {
     match step.act {
         Act::Observe if step.place.as_deref() == Some(ROLES) => Some(Residue::DerivedUnknown),
         Act::RevokeDerived if step.place.is_some() => Some(Residue::Derived),
-        Act::Disable => Some(Residue::NotFenced),
+        // No other look without a place may be left out.
+        Act::Observe if step.place.is_none() => Some(Residue::NotFenced),
+        Act::Disable | Act::Fence => Some(Residue::NotFenced),
         Act::EndSessions => Some(Residue::Sessions),
         Act::RevokeDerived => Some(Residue::DerivedUnknown),
         Act::Destroy => Some(Residue::OldValueStored),

@@ -3,6 +3,7 @@
 use crate::case::{Action, CaseId};
 use crate::credential::{CredentialId, Kind};
 use crate::fingerprint::Fingerprint;
+use crate::reach::Node;
 use crate::scope::{Cut, Permission};
 use crate::task::{Boundary, RunKey, Tenure};
 
@@ -29,6 +30,8 @@ pub enum Data {
     FindingObserved(Box<FindingObserved>),
     /// `finding.closed`
     FindingClosed(FindingClosed),
+    /// `identity.offboarded`
+    IdentityOffboarded(IdentityOffboarded),
     /// `deadline.passed`: fired for exactly this deadline; a later one makes it void.
     DeadlinePassed {
         /// Whose deadline.
@@ -65,6 +68,26 @@ pub enum Data {
     SessionsOver {
         /// Whose sessions were denied.
         credential: CredentialId,
+    },
+    /// `fence.over`
+    FenceOver {
+        /// The identity, as what is taken from it is called.
+        credential: CredentialId,
+        /// What there was before, and the case that found it so.
+        cut: Cut,
+    },
+    /// `operator.offboard`
+    OperatorOffboard {
+        /// Who leaves, or stays after all.
+        node: Node,
+        /// It is not so any more.
+        back: bool,
+        /// When its fences end.
+        until_ms: Option<i64>,
+        /// Who says so.
+        by: String,
+        /// Why.
+        reason: String,
     },
     /// `operator.rotate`
     OperatorRotate {
@@ -305,6 +328,32 @@ pub struct FindingObserved {
     pub detected_ms: Option<i64>,
     /// Of what reach finds: the permissions that are too much. A scanner cannot say so.
     pub excess: Vec<Permission>,
+    /// Of what reach finds: it belongs to somebody who leaves. A scanner cannot say so.
+    pub leaves: Option<Leaves>,
+}
+
+/// Of a credential that belongs to somebody who leaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leaves {
+    /// The topics that say so: any of them will do as authority.
+    pub topics: Vec<String>,
+    /// It lets in as somebody who leaves: that one is fenced until then. `None`: only the credential is meant.
+    pub fence_until_ms: Option<i64>,
+    /// Somebody else, who does not leave, uses it as well.
+    pub shared: bool,
+}
+
+/// `identity.offboarded`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityOffboarded {
+    /// Who leaves.
+    pub node: Node,
+    /// Since when.
+    pub since_ms: Option<i64>,
+    /// When its fences end.
+    pub until_ms: Option<i64>,
+    /// Why.
+    pub reason: String,
 }
 
 impl FindingObserved {

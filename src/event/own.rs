@@ -10,8 +10,9 @@ use crate::bind::rule::Bound;
 use crate::case::{Action, CaseId};
 use crate::credential::CredentialId;
 use crate::finding::Finding;
-use crate::reach::notice::{Found, TOPIC};
-use crate::scope::Cut;
+use crate::reach::Node;
+use crate::reach::notice::{Found, Leaving, TOPIC};
+use crate::scope::{Cut, Fence};
 use crate::task::{RunKey, Tenant, Tenure};
 
 /// Cluster and topic of own events.
@@ -79,6 +80,7 @@ impl Event {
             location: Some(Location { path: Some(found.place.clone()), ..Location::default() }),
             detected_ms: Some(now_ms),
             excess: found.excess.clone(),
+            leaves: found.leaves.as_ref().map(Leaving::said),
             ..FindingObserved::default()
         };
         let mut event = own(tenant, "/curfew/reach", id, now_ms, Data::FindingObserved(Box::new(data)), &[]);
@@ -129,6 +131,30 @@ impl Event {
     pub fn sessions_over(tenant: Tenant, credential: CredentialId, now_ms: i64) -> Self {
         let id = format!("{credential}:sessions:{}", now_ms.div_euclid(DAY_MS));
         own(tenant, "/curfew/inventory", id, now_ms, Data::SessionsOver { credential }, &[])
+    }
+
+    /// A fence has stood as long as it was to. `now_ms` tells this try from an earlier one, that came to nothing.
+    pub fn fence_over(fence: &Fence, now_ms: i64) -> Option<Self> {
+        let id = format!("{}:{now_ms}", fence.case);
+        let cut = Cut::back(fence.held.clone(), fence.case).ok()?;
+        let data = Data::FenceOver { credential: fence.identity.clone(), cut };
+        Some(own(fence.tenant.as_str().into(), "/curfew/fences", id, now_ms, data, &[]))
+    }
+
+    /// An operator says that somebody leaves, or (`back`) stays after all. `id` as in [`Self::operator_revoke`].
+    pub fn operator_offboard(
+        tenant: Tenant,
+        id: String,
+        (node, back): (Node, bool),
+        until_ms: Option<i64>,
+        by: String,
+        reason: String,
+        now_ms: i64,
+    ) -> Self {
+        let until = until_ms.map(|ms| ms.to_string()).unwrap_or_default();
+        let wish = [node.to_string(), by.clone(), reason.clone(), if back { "back".to_owned() } else { until }];
+        let data = Data::OperatorOffboard { node, back, until_ms, by, reason };
+        own(tenant, "/curfew/operator", id, now_ms, data, &wish)
     }
 
     /// An operator wants `credential` rotated: rolled over, contained or split. `id` as in [`Self::operator_revoke`].
@@ -206,11 +232,14 @@ impl Data {
             Self::CredentialAdopted(_) => Type::CredentialAdopted,
             Self::FindingObserved(_) => Type::FindingObserved,
             Self::FindingClosed(_) => Type::FindingClosed,
+            Self::IdentityOffboarded(_) => Type::IdentityOffboarded,
             Self::DeadlinePassed { .. } => Type::DeadlinePassed,
             Self::HeartbeatMissed { .. } => Type::HeartbeatMissed,
             Self::ReconcileFound { .. } => Type::ReconcileFound,
             Self::RotationDue { .. } => Type::RotationDue,
             Self::SessionsOver { .. } => Type::SessionsOver,
+            Self::FenceOver { .. } => Type::FenceOver,
+            Self::OperatorOffboard { .. } => Type::OperatorOffboard,
             Self::OperatorRotate { .. } => Type::OperatorRotate,
             Self::OperatorReduce { .. } => Type::OperatorReduce,
             Self::OperatorRestore { .. } => Type::OperatorRestore,

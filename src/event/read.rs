@@ -11,9 +11,10 @@ use super::envelope::{Envelope, MAX_TEXT_BYTES, is_text};
 use super::tree::{self, Node};
 use super::{
     CredentialAdopted, CredentialRegistered, Data, Fault, FindingClosed, GrantRegistered, GrantReleased, GrantSpec,
-    Limits, RejectReason, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted, Type, time,
+    IdentityOffboarded, Limits, RejectReason, TaskEnded, TaskExtended, TaskHeartbeat, TaskStarted, Type, time,
 };
 use crate::credential::CredentialId;
+use crate::offboard;
 use crate::task::{Boundary, RunKey, Tenure};
 
 /// A promise to send heartbeats more often than this is a mistake, and would end the task by its own jitter.
@@ -98,11 +99,19 @@ pub(super) fn data(envelope: &Envelope<'_>, broker_ms: i64, limits: &Limits) -> 
             }
             Data::FindingClosed(FindingClosed { finding_key: f.required("finding_key")?, reason })
         }
+        Type::IdentityOffboarded => Data::IdentityOffboarded(IdentityOffboarded {
+            node: offboard::leaver(&f.required("identity")?).ok_or_else(|| f.wrong("identity"))?,
+            since_ms: f.time("since")?,
+            until_ms: f.wish("until")?,
+            reason: f.required("reason")?,
+        }),
         Type::DeadlinePassed
         | Type::HeartbeatMissed
         | Type::ReconcileFound
         | Type::RotationDue
         | Type::SessionsOver
+        | Type::FenceOver
+        | Type::OperatorOffboard
         | Type::OperatorRotate
         | Type::OperatorReduce
         | Type::OperatorRestore
@@ -240,10 +249,14 @@ impl<'t> Fields<'t> {
 
     /// A time that somebody wishes for, however far: policy clamps it.
     fn deadline(&self) -> Result<Option<i64>, Fault> {
-        match self.get("deadline") {
+        self.wish("deadline")
+    }
+
+    fn wish(&self, name: &'static str) -> Result<Option<i64>, Fault> {
+        match self.get(name) {
             None => Ok(None),
-            Some(Node::Text(text)) => Ok(Some(time::parse(text).ok_or_else(|| self.wrong("deadline"))?)),
-            Some(_) => Err(self.wrong("deadline")),
+            Some(Node::Text(text)) => Ok(Some(time::parse(text).ok_or_else(|| self.wrong(name))?)),
+            Some(_) => Err(self.wrong(name)),
         }
     }
 

@@ -89,6 +89,9 @@ fn runs(data: &mut Data) -> (Option<&mut RunKey>, Option<(&mut RunKey, &'static 
         | Data::CredentialAdopted(_)
         | Data::FindingObserved(_)
         | Data::FindingClosed(_)
+        | Data::IdentityOffboarded(_)
+        | Data::FenceOver { .. }
+        | Data::OperatorOffboard { .. }
         | Data::RotationDue { .. }
         | Data::SessionsOver { .. }
         | Data::OperatorRotate { .. }

@@ -458,6 +458,10 @@ impl Work<'_> {
             matches!(kind, FailureKind::Denied | FailureKind::Refused) || (calls && attempts >= CALLS)
         };
         if step.optional && final_no {
+            // The look that a doubt asked for: what it was to clear up is left as it may be.
+            let current = self.case().state.step;
+            let left = self.case().state.current().cloned().filter(|_| step.act == Act::Observe && index != current);
+            let (index, step) = left.as_ref().map_or((index, step), |left| (current, left));
             match step.act {
                 Act::Copy => self.parts.metrics.alarm(Alarm::CopyNotUpdated),
                 Act::Notify => self.parts.metrics.alarm(Alarm::NotNotified),

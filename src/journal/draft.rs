@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use uuid::{ContextV7, Timestamp, Uuid};
 
 use super::{Batch, Error, Fate, Recorded};
-use crate::case::record::Record;
-use crate::case::state::{Illegal, State};
-use crate::case::{Case, CaseId, Directive};
+use crate::case::plan::Act;
+use crate::case::record::{Record, Verdict};
+use crate::case::state::{self, Illegal, State};
+use crate::case::{Action, Case, CaseId, Directive};
 use crate::credential::{CredentialId, Kind};
 use crate::event::{Event, Reject, RejectReason};
 use crate::finding::{Finding, Mark};
 use crate::outcome::{self, Message};
 use crate::policy::{self, Change, Decision, Meeting, View, Word};
+use crate::scope::{self, Fence};
 use crate::task::{Credential, Grant, Phase, RunKey, Task, Tenant};
 
 /// Time-ordered ids.
@@ -275,6 +277,10 @@ impl<'a> Draft<'a> {
                         changes.marks.push(mark.clone());
                         continue;
                     }
+                    Change::Offboarded(_) | Change::Onboarded(..) => {
+                        changes.leaving.push(change);
+                        continue;
+                    }
                 };
                 if !written.insert(key) {
                     continue;
@@ -288,7 +294,7 @@ impl<'a> Draft<'a> {
                     }
                     Change::Grant(grant) => changes.grants.push(grant),
                     Change::Credential(credential) => changes.credentials.push(credential),
-                    Change::Finding(_) | Change::Mark(_) => {}
+                    Change::Finding(_) | Change::Mark(_) | Change::Offboarded(_) | Change::Onboarded(..) => {}
                 }
             }
         }
@@ -297,6 +303,7 @@ impl<'a> Draft<'a> {
         changes.credentials.reverse();
         changes.findings.reverse();
         changes.marks.reverse();
+        changes.leaving.reverse();
         changes
     }
 
@@ -314,10 +321,12 @@ pub(super) struct Changes {
     pub(super) credentials: Vec<Credential>,
     pub(super) findings: Vec<Finding>,
     pub(super) marks: Vec<Mark>,
+    /// Who leaves and who stays after all, in the order in which it was said.
+    pub(super) leaving: Vec<Change>,
 }
 
-/// The lane of a credential: alone, but secret_ids of one role share theirs, and so do a user of IAM and its access keys: both
-/// write the policies of that user.
+/// The lane of a credential: alone, but a role and its secret_ids share theirs, and so do a user of IAM and its access keys: both
+/// write from where that role lets in, or the policies of that user.
 pub(super) fn lane(id: &CredentialId) -> String {
     let (kind, name) = (id.kind(), id.id());
     match kind {
@@ -326,7 +335,7 @@ pub(super) fn lane(id: &CredentialId) -> String {
                 return shared(id, owner);
             }
         }
-        Kind::AwsUser => return shared(id, &name),
+        Kind::AwsUser | Kind::VaultApprole => return shared(id, &name),
         _ => {}
     }
     id.as_str().to_owned()
@@ -354,6 +363,32 @@ pub(super) fn appended(mut case: Case, records: &[Record]) -> Result<Case, Illeg
     Ok(case)
 }
 
+/// The fence that these records begin to set: known before the effect, so that nothing keeps it from ending. What an earlier
+/// record of the same case showed is in it already.
+pub(super) fn fence(case: &Case, records: &[Record]) -> Option<Fence> {
+    let until_ms = case.directive.cut.as_ref()?.until_ms?;
+    let plan = case.state.plan.as_ref()?;
+    let begins = |record: &Record| match record {
+        Record::Started { step, .. } => plan.steps.get(*step).is_some_and(|step| step.act == Act::Fence),
+        _ => false,
+    };
+    let held = records.iter().any(begins).then(|| case.state.cutting.fenced())?;
+    let identity = scope::identity_of(&case.directive.credential);
+    let (tenant, case) = (case.tenant.to_string(), case.id);
+    (!held.is_empty()).then_some(Fence { tenant, case, identity, until_ms, held })
+}
+
+/// The case whose fence is no more, with the end of this one.
+pub(super) fn lifted(case: &Case) -> Option<CaseId> {
+    let is_back = |verdict: &Verdict| matches!(verdict, Verdict::RolledBack { .. } | Verdict::NotFound);
+    match &case.state.phase {
+        state::Phase::Closed { verdict } if case.directive.action == Action::Restore && is_back(verdict) => {
+            case.directive.cut.as_ref()?.case
+        }
+        _ => None,
+    }
+}
+
 /// SHA-256 in hex: what the outbox is chained by.
 pub(super) fn hash(body: &[u8]) -> String {
     hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body))
@@ -370,5 +405,6 @@ mod tests {
         assert_eq!(key, lane_of(Kind::AwsAccessKey, "ci/bot/AKIAI44QH8DHBEXAMPLE"));
         assert_eq!(key, lane_of(Kind::AwsUser, "ci/bot"));
         assert_ne!(key, lane_of(Kind::AwsUser, "ci/bob"));
+        assert_eq!(lane_of(Kind::VaultSecretId, "approle/ci/a"), lane_of(Kind::VaultApprole, "approle/ci"));
     }
 }

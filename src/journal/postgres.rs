@@ -16,6 +16,7 @@
 mod claims;
 mod findings;
 mod intake;
+mod leaving;
 mod prune;
 mod reach;
 mod read;
@@ -55,7 +56,9 @@ use crate::credential::CredentialId;
 use crate::finding::Finding;
 use crate::guard::Freeze;
 use crate::limit::Part;
+use crate::offboard::Offboarding;
 use crate::outcome::{self, Message};
+use crate::scope::Fence;
 use crate::task::{Credential, Tenant};
 
 /// How often a transaction is done again that PostgreSQL ended for the sake of another.
@@ -515,6 +518,14 @@ impl Journal for Postgres {
 
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error> {
         read::overrun(&self.inner.pool, now_ms).await
+    }
+
+    async fn offboardings(&self, max: u32) -> Result<Vec<Offboarding>, Error> {
+        leaving::offboardings(&self.inner.pool, max).await
+    }
+
+    async fn fences(&self, before_ms: i64, max: u32) -> Result<Vec<Fence>, Error> {
+        leaving::fences(&self.inner.pool, before_ms, max).await
     }
 
     async fn stats(&self, now_ms: i64) -> Result<Stats, Error> {

@@ -13,6 +13,7 @@
 mod cases;
 mod findings;
 mod intake;
+mod leaving;
 mod queue;
 mod reach;
 mod read;
@@ -47,6 +48,8 @@ use crate::credential::CredentialId;
 use crate::finding::Finding;
 use crate::guard::Freeze;
 use crate::limit::Part;
+use crate::offboard::Offboarding;
+use crate::scope::Fence;
 use crate::task::{Credential, Tenant};
 
 /// How the file is used.
@@ -401,6 +404,14 @@ impl Journal for Sqlite {
 
     async fn overrun(&self, now_ms: i64) -> Result<Vec<Overrun>, Error> {
         Self::read(&self.people, move |db| read::overrun(db, now_ms)).await
+    }
+
+    async fn offboardings(&self, max: u32) -> Result<Vec<Offboarding>, Error> {
+        Self::read(&self.people, move |db| leaving::offboardings(db, max)).await
+    }
+
+    async fn fences(&self, before_ms: i64, max: u32) -> Result<Vec<Fence>, Error> {
+        Self::read(&self.people, move |db| leaving::fences(db, before_ms, max)).await
     }
 
     async fn stats(&self, now_ms: i64) -> Result<Stats, Error> {

@@ -16,6 +16,8 @@ use crate::event::Event;
 use crate::guard::Freeze;
 use crate::intake::Intake;
 use crate::journal::{self, CaseLine, Filter, Position};
+use crate::offboard;
+use crate::reach::Node;
 use crate::reach::kept::{Kept, NoAnswer};
 use crate::scope::{self, Cut, Permission};
 
@@ -96,8 +98,12 @@ impl Operator {
             Request::Reduce { credential, permissions, notice_ms, tenant, by, reason } => {
                 let permissions = scope::permissions(permissions.iter().map(Permission::as_str));
                 let permissions = permissions.map_err(|why| Refused::new(RefusedKind::Invalid, why.to_string()))?;
+                if permissions.iter().any(Permission::is_fence) {
+                    let message = "a fence is set by `curfew offboard`, which also ends it";
+                    return Err(Refused::new(RefusedKind::Invalid, message));
+                }
                 let not_before_ms = (notice_ms > 0).then(|| now_ms.saturating_add(notice_ms));
-                let cut = (Cut { permissions, held: Vec::new() }, not_before_ms);
+                let cut = (Cut::of(permissions), not_before_ms);
                 self.is_free(&credential).await?;
                 let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
                 self.order(Event::operator_reduce(tenant.into(), id, of, cut, by, reason, now_ms), credential).await
@@ -111,6 +117,17 @@ impl Operator {
             Request::Revoke { credential, tenant, by, reason } => {
                 let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
                 self.order(Event::operator_revoke(tenant.into(), id, of, by, reason, now_ms), credential).await
+            }
+            Request::Offboard { name, back, until_ms, tenant, by, reason } => {
+                let node = self.leaver(&name, &tenant, back).await?;
+                let (id, whom) = (Uuid::now_v7().to_string(), (node.clone(), back));
+                let event = Event::operator_offboard(tenant.into(), id.clone(), whom, until_ms, by, reason, now_ms);
+                self.intake.notice(vec![event]).await?;
+                Ok(json!({ "event": id, "node": node }))
+            }
+            Request::Offboarded {} => {
+                let fences = journal.fences(i64::MAX, offboard::MOST).await?;
+                Ok(json!({ "offboarded": journal.offboardings(offboard::MOST).await?, "fences": fences }))
             }
             Request::Overrun {} => value(&journal.overrun(now_ms).await?),
             Request::Standing { max } => value(&journal.standing(max).await?),
@@ -165,6 +182,26 @@ impl Operator {
         value(&case)
     }
 
+    /// Who is meant: a name that reach knows, or that stands among those who leave.
+    async fn leaver(&self, name: &str, tenant: &str, back: bool) -> Result<Node, Refused> {
+        let none = |message: String| Refused::new(RefusedKind::NotFound, message);
+        if back {
+            let all = self.intake.journal.offboardings(offboard::MOST).await?;
+            let named = |node: &Node| node.to_string() == name || *node.name == *name;
+            let found = all.into_iter().find(|one| *one.tenant == *tenant && named(&one.node));
+            return found.map(|one| one.node).ok_or_else(|| none(format!("nobody called {name} leaves")));
+        }
+        let (graph, _) = self.reach.graph().await.map_err(Refused::from)?;
+        let found = graph.named(name).map(|at| graph.node(at).clone()).map_err(|near| {
+            let near: Vec<String> = near.iter().map(ToString::to_string).collect();
+            let hint = if near.is_empty() { String::new() } else { format!("; it may be one of {}", near.join(", ")) };
+            none(format!("reach knows nobody called {name}{hint}"))
+        })?;
+        let who = "an identity, an agent, an owner or a credential can be offboarded";
+        offboard::leaver(&found.to_string())
+            .ok_or_else(|| Refused::new(RefusedKind::Invalid, format!("{who}: not {found}")))
+    }
+
     /// Only what somebody was told of, or what an identity may do, waits for a no.
     async fn waits(&self, id: &str) -> Result<(), Refused> {
         let id = self.find(id).await?;
@@ -198,13 +235,14 @@ impl Operator {
             return Err(Refused::new(RefusedKind::NotFound, format!("there is no case {id}")));
         };
         let case = &timeline.line.case;
-        let held = case.state.cutting.missing();
-        let permissions = scope::permissions(held.iter().map(|held| held.permission.as_str())).map_err(|_| {
+        let cut = Cut::back(case.state.cutting.missing(), id).map_err(|_| {
             Refused::new(RefusedKind::Invalid, format!("case {id} has taken nothing that can be given back"))
         })?;
-        let cut = Cut { permissions, held };
-        self.is_free(&case.directive.credential).await?;
-        let (event, credential) = (Uuid::now_v7().to_string(), case.directive.credential.clone());
+        // A fence is of the identity, whichever of its values the case was about.
+        let credential = &case.directive.credential;
+        let credential = if cut.is_fence() { scope::identity_of(credential) } else { credential.clone() };
+        self.is_free(&credential).await?;
+        let event = Uuid::now_v7().to_string();
         let (tenant, of) = (case.tenant.clone(), credential.clone());
         let now_ms = self.intake.clock.wall_ms();
         self.order(Event::operator_restore(tenant, event, of, (id, cut), by, reason, now_ms), credential).await

@@ -2,6 +2,7 @@
 
 mod findings;
 mod grants;
+mod leaving;
 mod own;
 mod rotations;
 mod tasks;
@@ -47,6 +48,12 @@ pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {
         Data::ReconcileFound { credential, run, exclusive } => draft.found(credential, run.as_ref(), *exclusive),
         Data::RotationDue { credential, version, age_ms } => draft.due(credential, *version, *age_ms),
         Data::SessionsOver { credential } => draft.sessions_over(credential),
+        Data::IdentityOffboarded(it) => draft.offboarded(it),
+        Data::FenceOver { credential, cut } => draft.fence_over(credential, cut),
+        Data::OperatorOffboard { node, back: true, .. } => draft.onboarded(node),
+        Data::OperatorOffboard { node, until_ms, by, reason, .. } => {
+            draft.leaves(node, None, *until_ms, Some(by), reason)
+        }
         Data::OperatorRotate { credential, how, .. } => draft.rotate(credential, *how),
         Data::OperatorReduce { credential, cut, not_before_ms, .. } => {
             draft.rescope(credential, (cut, *not_before_ms), Action::Reduce)
@@ -73,6 +80,7 @@ struct Draft<'a> {
     credentials: BTreeMap<CredentialId, Credential>,
     findings: Vec<Finding>,
     marks: Vec<Mark>,
+    leaving: Vec<Change>,
     directives: Vec<Directive>,
     words: Vec<(CredentialId, Word)>,
     cut: Vec<CredentialId>,
@@ -92,6 +100,7 @@ impl<'a> Draft<'a> {
             credentials: BTreeMap::new(),
             findings: Vec::new(),
             marks: Vec::new(),
+            leaving: Vec::new(),
             directives: Vec::new(),
             words: Vec::new(),
             cut: Vec::new(),
@@ -205,6 +214,7 @@ impl<'a> Draft<'a> {
             .chain(grants.map(|(_, grant)| Change::Grant(grant)))
             .chain(self.findings.into_iter().map(Change::Finding))
             .chain(self.marks.into_iter().map(Change::Mark))
+            .chain(self.leaving)
             .collect();
         Decision {
             verb,

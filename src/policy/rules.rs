@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::is_like;
 use crate::finding::{Finding, Validity};
-use crate::reach::notice::DETECTOR;
+use crate::offboard;
+use crate::reach::notice::{DETECTOR, Sort, TOPIC};
 use crate::task::{Credential, RunKey};
 
 /// The rules, from the configuration. Their digest stands in each decision.
@@ -22,6 +23,13 @@ pub struct Rules {
     /// Sources whose runs hold no credentials, whole or ending in `*`: that nobody names one is no news.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub without_credentials: Vec<String>,
+    /// How long the fence of an offboarding stands that names no end.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub fence_for_ms: i64,
+}
+
+fn is_usual(fence_ms: &i64) -> bool {
+    *fence_ms == offboard::FENCE_MS
 }
 
 impl Default for Rules {
@@ -32,6 +40,7 @@ impl Default for Rules {
             future_skew_ms: 86_400_000,
             findings: FindingRule::defaults(),
             without_credentials: Vec::new(),
+            fence_for_ms: offboard::FENCE_MS,
         }
     }
 }
@@ -153,10 +162,13 @@ impl Rules {
         rule.checked_sub(1).and_then(|at| self.findings.get(at)).map_or(0, |rule| rule.notice_ms)
     }
 
-    /// What the rules say about a finding of this credential, and the number of the rule, from 1; 0: none fits.
+    /// What the rules say about a finding of this credential, and the number of the rule, from 1; 0: none fits. Then a person
+    /// decides; but what belongs to somebody who leaves is retired.
     pub fn response(&self, finding: &Finding, credential: Option<&Credential>, now_ms: i64) -> (Response, usize) {
         let fits = self.findings.iter().position(|rule| rule.fits(finding, credential, now_ms));
         let at = |n: usize| self.findings.get(n).map(|rule| (rule.then, n + 1));
-        fits.and_then(at).unwrap_or((Response::Hold, 0))
+        // That somebody leaves was said to have this done.
+        let leaves = finding.topic == TOPIC && finding.detector == Sort::Offboarded.detector();
+        fits.and_then(at).unwrap_or((if leaves { Response::Retire } else { Response::Hold }, 0))
     }
 }

@@ -234,6 +234,11 @@ fn line(graph: &Graph, at: NodeIndex, why: Vec<Node>) -> Line {
     Line { node: graph.node(at).clone(), owners: owners(graph, at), why, used_ms }
 }
 
+/// Whether somebody said that it leaves.
+pub fn leaves(graph: &Graph, at: NodeIndex) -> bool {
+    graph.about(at).is_some_and(|about| about.offboarded.is_some())
+}
+
 fn is_off(graph: &Graph, at: NodeIndex) -> bool {
     graph.about(at).is_some_and(|about| about.off)
 }
@@ -351,7 +356,10 @@ pub fn dormant(graph: &Graph, before_ms: i64, max: usize) -> Lines {
 
 /// Identities and credentials for which nobody answers: not themselves, nor who they log in as.
 pub fn unowned(graph: &Graph, max: usize) -> Lines {
-    let owned = |at: NodeIndex| graph.links(at, Outgoing).any(|(_, link)| link.via == Via::OwnedBy);
+    // Who leaves answers for nothing.
+    let owned = |at: NodeIndex| {
+        graph.links(at, Outgoing).any(|(owner, link)| link.via == Via::OwnedBy && !leaves(graph, owner))
+    };
     let is = |at: &NodeIndex| match graph.node(*at).kind {
         NodeKind::Identity => !owned(*at),
         NodeKind::Credential => {

@@ -59,6 +59,10 @@ pub fn both(a: About, b: About) -> About {
         off: a.off || b.off,
         weight: a.weight.max(b.weight),
         may,
+        offboarded: match (a.offboarded, b.offboarded) {
+            (Some(a), Some(b)) => Some(Box::new(a.and(&b))),
+            (a, b) => a.or(b),
+        },
     }
 }
 

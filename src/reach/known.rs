@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Fact, Node, NodeKind, Reading, Via};
+use super::{Fact, Node, NodeKind, Offboarded, Reading, Via};
 use crate::connector::Realm;
 use crate::connector::recipe::{Place, Recipe};
 use crate::credential::{CredentialId, Kind};
 use crate::journal::{Standing, TaskLine};
+use crate::offboard::{self, Offboarding};
 use crate::task::GrantPhase;
 
 /// So many live tasks, and so many credentials that stand, are taken.
@@ -24,6 +25,8 @@ pub struct Known<'a> {
     pub tasks: &'a [TaskLine],
     /// Credentials that end with no task.
     pub standing: &'a [Standing],
+    /// Who leaves.
+    pub offboardings: &'a [Offboarding],
 }
 
 /// Who a user of a target is, by the kind of its credential.
@@ -54,6 +57,15 @@ pub fn facts(known: &Known<'_>) -> Reading {
     let full = usize::try_from(MOST).unwrap_or(usize::MAX);
     if known.tasks.len() >= full || known.standing.len() >= full {
         reading.fault(format!("more than {MOST} live tasks, or credentials that stand: the rest was not read"));
+    }
+    if known.offboardings.len() >= usize::try_from(offboard::MOST).unwrap_or(usize::MAX) {
+        reading.fault(format!("more than {} words on who leaves: the rest was not read", offboard::MOST));
+    }
+    for one in known.offboardings {
+        let by = [(one.tenant.to_string(), one.topic.clone())].into();
+        let mut fact = Fact::of(one.node.clone());
+        fact.about.offboarded = Some(Box::new(Offboarded { since_ms: one.since_ms, until_ms: one.until_ms, by }));
+        reading.facts.push(fact);
     }
     for target in known.targets {
         if let Some(node) = reading.node(NodeKind::Target, target) {

@@ -1,5 +1,5 @@
 //! What reach itself finds: a credential that crosses zones, one with several users, one that nobody owns or uses, one that opens
-//! more than was declared. PURE.
+//! more than was declared, one that belongs to somebody who leaves. PURE.
 //!
 //! Each is a finding like a scanner's, with what it rests on as its place, under the topic [`TOPIC`] with an authority of its own.
 //! What is not true any more is closed. Of sources that are not whole nothing is concluded: neither that something is there,
@@ -15,6 +15,7 @@ use super::ask::{self, users, zone_bits};
 use super::graph::Graph;
 use super::{Node, NodeKind, Via};
 use crate::credential::{CredentialId, Kind};
+use crate::event::Leaves;
 use crate::finding::Finding;
 use crate::scope::{self, Permission};
 
@@ -43,12 +44,14 @@ pub enum Sort {
     Beyond,
     /// A task holds it, and it opens more than the task said that it is for.
     Outside,
+    /// It belongs to somebody who leaves. Always looked for.
+    Offboarded,
 }
 
 impl Sort {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::CrossesZones, Self::Shared, Self::Unowned, Self::Dormant, Self::Beyond, Self::Outside];
+    pub const ALL: [Self; 7] =
+        [Self::CrossesZones, Self::Shared, Self::Unowned, Self::Dormant, Self::Beyond, Self::Outside, Self::Offboarded];
 
     /// The name of its detector, behind `curfew:`.
     pub fn as_str(self) -> &'static str {
@@ -59,6 +62,7 @@ impl Sort {
             Self::Dormant => "dormant",
             Self::Beyond => "beyond",
             Self::Outside => "outside",
+            Self::Offboarded => "offboarded",
         }
     }
 
@@ -81,6 +85,33 @@ pub struct Found {
     pub owner: Option<String>,
     /// The permissions that are too much, where they can be named.
     pub excess: Vec<Permission>,
+    /// Of somebody who leaves: what follows from that.
+    pub leaves: Option<Leaving>,
+}
+
+/// Of a credential that belongs to somebody who leaves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leaving {
+    /// Tenant and topic of each who says so.
+    pub by: BTreeSet<(String, String)>,
+    /// Until when whoever it lets in as is fenced. `None`: only the credential is meant.
+    pub fence_until_ms: Option<i64>,
+    /// An agent that does not leave uses it as well.
+    pub shared: bool,
+}
+
+impl Leaving {
+    /// As the event says it.
+    pub fn said(&self) -> Leaves {
+        let topics = self.by.iter().map(|(_, topic)| topic.clone()).collect();
+        Leaves { topics, fence_until_ms: self.fence_until_ms, shared: self.shared }
+    }
+
+    /// Only words of this tenant count. Whether there is one.
+    pub fn keep(&mut self, tenant: &str) -> bool {
+        self.by.retain(|(of, _)| of == tenant);
+        !self.by.is_empty()
+    }
 }
 
 impl Found {
@@ -103,6 +134,7 @@ pub fn found(graph: &Graph, sorts: &[Sort], dormant_before_ms: i64) -> BTreeMap<
             }
             Sort::Beyond => beyond(graph, false),
             Sort::Outside => beyond(graph, true),
+            Sort::Offboarded => offboarded(graph),
         };
         (*sort, all)
     };
@@ -124,7 +156,7 @@ fn is_of_task(graph: &Graph, at: NodeIndex) -> bool {
 fn make(graph: &Graph, at: NodeIndex, sort: Sort, credential: CredentialId, place: &str) -> Found {
     let mut owned = graph.links(at, Outgoing).filter(|(_, link)| link.via == Via::OwnedBy);
     let owner = owned.next().map(|(owner, _)| graph.node(owner).name.to_string());
-    Found { sort, credential, place: place.chars().take(PLACE).collect(), owner, excess: Vec::new() }
+    Found { sort, credential, place: place.chars().take(PLACE).collect(), owner, excess: Vec::new(), leaves: None }
 }
 
 fn names(nodes: impl IntoIterator<Item = Node>) -> String {
@@ -196,6 +228,76 @@ fn beyond(graph: &Graph, by_task: bool) -> Vec<Found> {
         }
     }
     sorted(all.into_values().collect())
+}
+
+/// What belongs to somebody who leaves: what lets in as that identity, what the agent's tasks hold, what was named itself. An owner
+/// leaves nothing behind but what nobody answers for.
+fn offboarded(graph: &Graph) -> Vec<Found> {
+    let mut all: BTreeMap<CredentialId, Found> = BTreeMap::new();
+    for at in graph.all.node_indices() {
+        let Some(word) = graph.about(at).and_then(|about| about.offboarded.as_deref()) else { continue };
+        let fence = Some(word.until_ms);
+        for (credential, fence_until_ms, others) in belongings(graph, at, fence) {
+            let Some(id) = standing(graph, credential) else { continue };
+            let of = if others.is_empty() {
+                String::new()
+            } else {
+                format!(", and is used by {}", names(others.iter().map(|other| graph.node(*other).clone())))
+            };
+            let place = format!("belongs to {}, who leaves{of}", graph.node(at));
+            let leaves = Leaving { by: word.by.clone(), fence_until_ms, shared: !others.is_empty() };
+            let found = make(graph, credential, Sort::Offboarded, id.clone(), &place);
+            let found = Found { leaves: Some(leaves.clone()), ..found };
+            let known = all.entry(id).or_insert_with(|| found.clone());
+            let before = known.leaves.get_or_insert_with(|| leaves.clone());
+            before.by.extend(leaves.by);
+            before.fence_until_ms = before.fence_until_ms.max(leaves.fence_until_ms);
+            if before.shared && !leaves.shared {
+                (before.shared, known.place) = (false, found.place);
+            }
+        }
+    }
+    // Who is fenced comes first: what is not ended yet makes nothing new then.
+    let weight = |found: &Found| {
+        let fences = found.leaves.as_ref().is_some_and(|leaves| leaves.fence_until_ms.is_some());
+        u64::from(fences) + u64::from(fences && found.credential.kind() == Kind::VaultApprole)
+    };
+    sorted(all.into_values().map(|found| (weight(&found), found)).collect())
+}
+
+/// The credentials of somebody who leaves; until when whoever one lets in as is fenced, where all of that leaves; and the agents that
+/// stay and use it as well.
+fn belongings(
+    graph: &Graph,
+    at: NodeIndex,
+    until_ms: Option<i64>,
+) -> Vec<(NodeIndex, Option<i64>, BTreeSet<NodeIndex>)> {
+    let ways = |at, direction, via| {
+        graph.links(at, direction).filter(move |(_, link)| link.via == via).map(|(other, _)| other)
+    };
+    let is_agent = |at: &NodeIndex| graph.node(*at).kind == NodeKind::Agent;
+    let stays = |at: &NodeIndex| is_agent(at) && !ask::leaves(graph, *at);
+    let others = |credential| -> BTreeSet<NodeIndex> { users(graph, credential).into_iter().filter(stays).collect() };
+    match graph.node(at).kind {
+        NodeKind::Credential => vec![(at, None, BTreeSet::new())],
+        NodeKind::Identity => ways(at, Incoming, Via::LogsIn).map(|one| (one, until_ms, BTreeSet::new())).collect(),
+        NodeKind::Agent => {
+            let mut all: Vec<_> = ways(at, Outgoing, Via::Holds).map(|one| (one, None, others(one))).collect();
+            for run in ways(at, Outgoing, Via::Runs) {
+                // Its identity: another agent may work as the same.
+                let same: BTreeSet<NodeIndex> = ways(run, Incoming, Via::Runs).filter(stays).collect();
+                let until_ms = until_ms.filter(|_| same.is_empty());
+                all.extend(
+                    ways(run, Incoming, Via::LogsIn)
+                        .map(|one| (one, until_ms, others(one).into_iter().chain(same.iter().copied()).collect())),
+                );
+                // Its task: what that holds.
+                all.extend(ways(run, Outgoing, Via::Holds).map(|one| (one, None, others(one))));
+            }
+            all
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The permissions of an identity that open nothing but what is beyond what was declared for it. One that also opens what is

@@ -298,7 +298,7 @@ fn each_outcome_is_as_its_schema_says() {
             if matches!(verdict, Verdict::Reduced { .. } | Verdict::RolledBack { .. }) {
                 let permissions = curfew::scope::permissions(["member:readers", "schema:public:CREATE"]).unwrap();
                 case.directive.action = Action::Reduce;
-                case.directive.cut = Some(Box::new(curfew::scope::Cut { permissions, held: Vec::new() }));
+                case.directive.cut = Some(Box::new(curfew::scope::Cut::of(permissions)));
                 case.directive.not_before_ms = Some(BROKER_MS);
             }
             let message = outcome::closed(&case, &verdict, BROKER_MS + 800);

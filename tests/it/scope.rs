@@ -63,14 +63,13 @@ pub fn registry(identity: &impl Identity, mode: Mode) -> Registry {
 
 pub fn reduce(credential: &CredentialId, permissions: Vec<Permission>, not_before_ms: Option<i64>) -> Event {
     let id = uuid::Uuid::new_v4().to_string();
-    let cut = (Cut { permissions, held: Vec::new() }, not_before_ms);
+    let cut = (Cut::of(permissions), not_before_ms);
     Event::operator_reduce("default".into(), id, credential.clone(), cut, "ann".into(), "test".into(), now_ms())
 }
 
 pub fn restore(credential: &CredentialId, held: Vec<Held>) -> Event {
     let (id, case) = (uuid::Uuid::new_v4().to_string(), uuid::Uuid::new_v4());
-    let all = permissions(held.iter().map(|held| held.permission.as_str())).unwrap();
-    let of = (case, Cut { permissions: all, held });
+    let of = (case, Cut::back(held, case).unwrap());
     Event::operator_restore("default".into(), id, credential.clone(), of, "ann".into(), "test".into(), now_ms())
 }
 
@@ -95,7 +94,7 @@ struct Rescoped<I> {
 }
 
 fn subject(identity: &impl Identity, cutting: Cutting) -> Subject {
-    let cut = Cut { permissions: identity.takes(), held: Vec::new() };
+    let cut = Cut::of(identity.takes());
     Subject {
         credential: identity.credential().clone(),
         principal: None,

@@ -302,6 +302,8 @@ macro_rules! journal_that_dies {
 }
 
 journal_that_dies! {
+    offboardings(max: u32) -> Vec<curfew::offboard::Offboarding>;
+    fences(before_ms: i64, max: u32) -> Vec<curfew::scope::Fence>;
     record_batch(batch: Batch) -> Recorded;
     position(cluster: &str, topic: &str, partition: i32) -> Option<Position>;
     caught_up(cluster: &str, topic: &str, partition: i32, at_ms: i64) -> ();

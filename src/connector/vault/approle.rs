@@ -274,20 +274,22 @@ impl AppRoles {
         let (accessor, key) = accessor_of(subject).unzip();
         let key = key.flatten();
         let login = format!("auth/{}/login", role.mount);
+        let all = subject.ends_all();
         let fits = |token: &Value| {
             let meta = &token["meta"];
             let is = |name: &str, wanted: Option<&str>| wanted.is_some() && meta[name].as_str() == wanted;
             let made = meta[CREDENTIAL].as_str() == Some(subject.credential.as_str());
             token["path"].as_str() == Some(login.as_str())
                 && meta["role_name"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(role.name))
-                && (is("secret_id_accessor", accessor)
+                && (all
+                    || is("secret_id_accessor", accessor)
                     || is(KEY, key)
                     || (made && meta[KEY].as_str() != kept.as_deref()))
         };
         let unknown = Output { residue: vec![Residue::DerivedUnknown], ..Output::default() };
         let Some(mut output) = self.vault.end_tokens(fits).await? else { return Ok(unknown) };
-        // What a person made has no mark of ours.
-        if key.is_none() {
+        // What a person made has no mark of ours. Of a role that ends all of its tokens go.
+        if key.is_none() && !all {
             output.residue.push(Residue::DerivedUnknown);
         }
         Ok(output)
@@ -325,15 +327,25 @@ impl AppRoles {
                 return Ok(unknown);
             }
         }
+        // Behind a fence a login is refused, whether the secret_id lives or not: that is no death, and nobody logs in there.
+        let level = if subject.ends_all() { Level::Issuer } else { Level::Target };
         for stored in &tried {
-            match self.log_in(&role, &role_id, &stored.value).await {
+            let login = match level {
+                Level::Target => self.log_in(&role, &role_id, &stored.value).await,
+                Level::Issuer => Login::Refused,
+            };
+            match login {
                 Login::In => return Ok((Answer::Accepted, true, Level::Target)),
+                // The role may let nobody in from here: what it knows works for others.
+                Login::Refused if self.find(subject, &role, &stored.value).await?.is_some() => {
+                    return Ok((Answer::Accepted, true, Level::Issuer));
+                }
                 Login::Refused => {}
                 Login::Unclear => return Ok(unknown),
             }
         }
         if !tried.is_empty() {
-            return Ok((Answer::Refused, true, Level::Target));
+            return Ok((Answer::Refused, true, level));
         }
         // Its value is not stored any more: the issuer says whether it knows it.
         let Some((accessor, _)) = accessor_of(subject) else { return Ok(unknown) };

@@ -1,4 +1,5 @@
-//! `vault-scope`: policies and lifetimes are taken from an AppRole of Vault, and given back.
+//! `vault-scope`: policies and lifetimes are taken from an AppRole of Vault, and given back. And its fence: from where it lets in, and
+//! its tokens, becomes nowhere while its values die.
 //!
 //! Its own settings are changed, never a policy: others may hold that. Vault has no check-and-set for roles: they are read,
 //! written and read again, and what somebody else writes to the list between the first two is overwritten. Tokens that the role gave before keep what they were
@@ -24,7 +25,7 @@ use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Prese
 use crate::connector::{Connector, Failure, Gate, Rescope, Subject};
 use crate::event::digest16;
 use crate::probe::Settle;
-use crate::scope::{Held, Permission, Scope};
+use crate::scope::{Held, MAX_HOW_BYTES, Permission, Scope, identity_of};
 use form::{Form, Named, Settings};
 
 /// Takes from the AppRoles of one realm.
@@ -55,7 +56,8 @@ fn all(rescope: &Rescope) -> Result<Vec<Named<'_>>, Failure> {
 
 /// `<mount>/<role>`, apart.
 fn place(subject: &Subject) -> Result<(String, String), Failure> {
-    let id = subject.credential.id();
+    // What closes a role is a step of the plans of its secret_ids as well.
+    let id = identity_of(&subject.credential).id();
     exact(&id)?;
     let (mount, role) = id.rsplit_once('/').ok_or_else(|| refused("an AppRole is named <mount>/<role>"))?;
     Ok((mount.to_owned(), role.to_owned()))
@@ -65,13 +67,29 @@ fn words(value: &Value) -> impl Iterator<Item = String> + '_ {
     value.as_array().into_iter().flatten().filter_map(|word| Some(word.as_str()?.to_owned()))
 }
 
+/// What is to go, or to come back, as it was recorded.
+fn owed<'a>(rescope: &'a Rescope, role: &Role) -> Result<Vec<(Named<'a>, Form)>, Failure> {
+    let mut owed = Vec::new();
+    for one in rescope.owed() {
+        let form: Form = serde_json::from_str(&one.how).map_err(|_| refused("what was recorded cannot be read"))?;
+        if form.role != role.id {
+            return Err(refused("another role has its name by now"));
+        }
+        owed.push((named(&one.permission)?, form));
+    }
+    Ok(owed)
+}
+
 /// What of the named permissions it has, and the digest of all else.
 fn scope(rescope: &Rescope, role: &Role) -> Result<Scope, Failure> {
     let mut scope = Scope::default();
     let all = all(rescope)?;
     for (permission, named) in rescope.cut.permissions.iter().zip(&all) {
-        if let Some(seconds) = role.settings.held(*named) {
-            let how = serde_json::to_string(&Form { role: role.id.clone(), seconds }).map_err(|_| odd())?;
+        if let Some(form) = role.settings.held(*named, &role.id) {
+            let how = serde_json::to_string(&form).map_err(|_| odd())?;
+            if how.len() > MAX_HOW_BYTES {
+                return Err(refused("how it was given is too long to be recorded, so it is not taken"));
+            }
             scope.held.push(Held { permission: permission.clone(), how });
         }
     }
@@ -148,7 +166,7 @@ impl VaultScope {
     /// P6: by which role we log in ourselves.
     fn is_own(&self, subject: &Subject) -> bool {
         let own = self.vault.session.load_full().and_then(|session| session.role.clone());
-        own.is_some_and(|own| own.eq_ignore_ascii_case(&subject.credential.id()))
+        own.is_some_and(|own| own.eq_ignore_ascii_case(&identity_of(&subject.credential).id()))
     }
 
     async fn look(&self, subject: &Subject) -> Result<Observation, Failure> {
@@ -169,13 +187,13 @@ impl VaultScope {
     async fn change(&self, subject: &Subject, gives: bool) -> Result<Output, Failure> {
         let rescope = subject.asked()?;
         let role = self.ours(subject).await?;
-        let mut owed = Vec::new();
-        for one in rescope.owed() {
-            let form: Form = serde_json::from_str(&one.how).map_err(|_| refused("what was recorded cannot be read"))?;
-            if form.role != role.id {
-                return Err(refused("another role has its name by now"));
-            }
-            owed.push((named(&one.permission)?, form));
+        let owed = owed(rescope, &role)?;
+        if role.settings.is_changed(&owed) {
+            return Err(refused(if gives {
+                "somebody has changed the fence: it is left as it is"
+            } else {
+                "from where the role lets in was changed since it was looked at"
+            }));
         }
         if !gives && let Some(why) = role.settings.refuses(&owed) {
             return Err(refused(why));
@@ -183,7 +201,11 @@ impl VaultScope {
         let mut output = Output::default();
         let (mount, name) = place(subject)?;
         for (what, body) in form::writes(&role.settings, &owed, gives) {
-            let raw = Raw::post(format!("auth/{mount}/role/{name}/{what}"), body);
+            let path = format!("auth/{mount}/role/{name}/{what}");
+            let raw = match body {
+                Some(body) => Raw::post(path, body),
+                None => Raw::delete(path),
+            };
             match self.vault.ask(Call::RoleWrite, raw).await {
                 Meaning::Done { request_id, .. } => output.request_ids.extend(request_id),
                 // What was written before it stays: it is looked at before anything is repeated.
@@ -191,10 +213,26 @@ impl VaultScope {
             }
         }
         output.derived = u32::try_from(owed.len()).unwrap_or(u32::MAX);
-        if !gives && !owed.is_empty() {
+        if !gives && !owed.is_empty() && !rescope.cut.is_fence() {
             output.residue.push(Residue::OlderTokens);
         }
         Ok(output)
+    }
+
+    /// Closes the role: neither a login nor a new secret_id gives anything from then on. Tokens that it gave before live.
+    async fn fence(&self, subject: &Subject) -> Result<Output, Failure> {
+        let rescope = subject.asked()?;
+        if rescope.cutting.before.is_none() || !rescope.cut.is_fence() {
+            return Err(refused("nobody has looked at what is to be closed"));
+        }
+        let output = self.change(subject, false).await?;
+        let role = self.ours(subject).await?;
+        // Seen by asking, before the first value dies.
+        if !role.settings.stands(&owed(rescope, &role)?) {
+            return Err(Failure::new(FailureKind::Unknown, "the fence does not stand"));
+        }
+        // What it gave before is ended by the steps behind it.
+        Ok(Output { residue: Vec::new(), derived: 0, ..output })
     }
 
     /// Policies that the role's tokens get beside its own: of the entity behind it, and of that one's groups.
@@ -231,7 +269,7 @@ impl VaultScope {
             let mut there = 0;
             for one in rescope.owed() {
                 let form: Form = serde_json::from_str(&one.how).map_err(|_| odd())?;
-                there += usize::from(role.settings.held(named(&one.permission)?) == Some(form.seconds));
+                there += usize::from(role.settings.has(named(&one.permission)?, &form));
             }
             return Ok((there, rescope.owed().len()));
         }
@@ -239,7 +277,7 @@ impl VaultScope {
         let is_policy = |one: &Named<'_>| matches!(one, Named::Policy(_));
         let others = if all.iter().any(is_policy) { self.of_entity(subject, role).await? } else { BTreeSet::new() };
         let otherwise = |one: &Named<'_>| matches!(one, Named::Policy(name) if others.contains(*name));
-        let there = all.iter().filter(|one| role.settings.held(**one).is_some() || otherwise(one)).count();
+        let there = all.iter().filter(|one| role.settings.held(**one, "").is_some() || otherwise(one)).count();
         Ok((there, all.len()))
     }
 
@@ -297,6 +335,7 @@ impl Connector for VaultScope {
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
         match act {
             Act::Narrow => self.vault.bounded(true, self.change(subject, false)).await,
+            Act::Fence => self.vault.bounded(true, self.fence(subject)).await,
             Act::Widen => self.vault.bounded(true, self.change(subject, true)).await,
             _ => Err(unsupported()),
         }

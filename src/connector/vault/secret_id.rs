@@ -70,6 +70,8 @@ struct Marks {
     named: Option<String>,
     /// As the case says.
     run: Option<RunKey>,
+    /// The role ends with all that it gave.
+    all: bool,
 }
 
 impl Marks {
@@ -77,8 +79,8 @@ impl Marks {
         let meta = &token["meta"];
         let of_role = token["path"].as_str() == Some(self.login.as_str())
             && meta["role_name"].as_str().is_some_and(|role| role.eq_ignore_ascii_case(&self.role));
-        if !of_role {
-            return false;
+        if !of_role || self.all {
+            return of_role;
         }
         if let Some(accessor) = meta["secret_id_accessor"].as_str() {
             return accessor == self.accessor;
@@ -131,10 +133,11 @@ impl SecretIds {
             role: name.role.to_owned(),
             run: subject.run.clone(),
             named,
+            all: subject.ends_all(),
         };
         let Some(mut output) = self.vault.end_tokens(|token| marks.fit(token)).await? else { return Ok(unknown) };
         // Only what carries the id that we or the issuer put on it can be told from other tokens of the role.
-        if marks.named.is_none() {
+        if marks.named.is_none() && !marks.all {
             output.residue.push(Residue::DerivedUnknown);
         }
         Ok(output)

@@ -43,6 +43,8 @@ impl Fields<'_> {
             detected_ms: self.time("detected_at")?,
             // Reach alone says what of an identity is too much.
             excess: Vec::new(),
+            // And who leaves.
+            leaves: None,
         })
     }
 

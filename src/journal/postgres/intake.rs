@@ -11,7 +11,7 @@ use super::rows::{
     self, CREDENTIAL, CasePut, ClaimAfter, GRANT, Of, RecordsPut, TASK, column, name, put_credentials, put_grants,
     put_records, put_tasks, text, texts,
 };
-use super::{Error, Inner, Way, findings};
+use super::{Error, Inner, Way, findings, leaving};
 use crate::case::Case;
 use crate::credential::CredentialId;
 use crate::event::Event;
@@ -339,6 +339,7 @@ async fn write(db: &mut PgConnection, batch: &Batch, draft: &mut Draft<'_>) -> R
     put_grants(db, &changes.grants).await?;
     put_credentials(db, &changes.credentials, batch.now_ms).await?;
     findings::put(db, &changes.findings, &changes.marks).await?;
+    leaving::put(db, &changes.leaving).await?;
     let positions: Vec<Position> = batch.moves.iter().map(|step| step.to.clone()).collect();
     put_positions(db, &positions).await
 }

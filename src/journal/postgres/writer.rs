@@ -7,12 +7,13 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::rows::{self, CasePut, ClaimAfter, RecordsPut, column, texts};
-use super::{Error, Inner, Way};
+use super::{Error, Inner, Way, leaving};
 use crate::case::record::{Observation, Presence, Verdict};
 use crate::case::state::Phase;
 use crate::case::{Case, CaseId};
 use crate::journal::{Append, draft};
 use crate::outcome::Message;
+use crate::scope::Fence;
 
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -96,6 +97,8 @@ struct Group<'a> {
     learned: Vec<Learned>,
     messages: Vec<(&'a Message, i64)>,
     closed: Vec<Uuid>,
+    fences: Vec<Fence>,
+    lifted: Vec<CaseId>,
     fates: Vec<Result<Case, Error>>,
 }
 
@@ -132,6 +135,7 @@ async fn write(inner: &Inner, jobs: &[Job]) -> Result<Vec<Result<Case, Error>>, 
     }
     rows::update_cases(db, &puts).await?;
     rows::put_records(db, &group.records).await?;
+    leaving::note(db, &group.fences, &group.lifted).await?;
     learn(db, &group.learned).await?;
     let counts = close_events(db, &group.closed).await?;
     charges.put(db).await?;
@@ -184,6 +188,8 @@ impl<'a> Group<'a> {
         let seen = a.learned.as_ref().filter(|seen| seen.presence == Presence::Present).map(|seen| seen.at_ms);
         case.seen_ms = case.seen_ms.or(seen);
         self.records.push(RecordsPut::new(&case, a.now_ms, &a.records)?);
+        self.fences.extend(draft::fence(&case, &a.records));
+        self.lifted.extend(draft::lifted(&case));
         self.messages.extend(a.messages.iter().map(|message| (message, a.now_ms)));
         let verdict = match &case.state.phase {
             Phase::Closed { verdict } => Some(verdict),

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use rusqlite::params;
 
-use super::Error;
 use super::rows::{self, all, exec, one};
 use super::writer::{Held, Writer};
+use super::{Error, leaving};
 use crate::case::record::{Observation, Presence, Record, Verdict};
 use crate::case::state::{Illegal, Phase};
 use crate::case::{Case, CaseId, Urgency};
@@ -146,6 +146,7 @@ pub(super) fn append(w: &mut Writer, a: Append) -> Result<Case, Error> {
     case.seen_ms = case.seen_ms.or(seen);
     w.touched.insert(case.id);
     rows::put_records(&w.db, (&case.tenant, case.id), case.seq, a.now_ms, &a.records)?;
+    leaving::note(&w.db, &case, &a.records)?;
     if case.state.is_closed() {
         close(w, &case, learned.as_ref(), a.now_ms)?;
         w.claims.remove(&case.id);

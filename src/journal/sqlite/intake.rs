@@ -7,7 +7,7 @@ use rusqlite::params;
 
 use super::rows::{self, CREDENTIAL, GRANT, TASK, all, exec, one};
 use super::writer::Writer;
-use super::{Error, findings};
+use super::{Error, findings, leaving};
 use crate::credential::CredentialId;
 use crate::event::Event;
 use crate::fingerprint::Fingerprint;
@@ -86,6 +86,7 @@ fn write(w: &mut Writer, batch: &Batch, views: HashMap<Tenant, View>) -> Result<
         rows::put_credential(&w.db, credential, batch.now_ms)?;
     }
     findings::put(w, &changes.findings, &changes.marks)?;
+    leaving::put(&w.db, &changes.leaving)?;
     for message in &draft.messages {
         w.send(message, batch.now_ms)?;
     }

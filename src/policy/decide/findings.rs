@@ -11,6 +11,7 @@ use crate::event::{CredentialRegistered, Data, FindingClosed, FindingObserved, L
 use crate::finding::{self, Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase, Validity};
 use crate::policy::rules::Response;
 use crate::policy::{Decision, Reason, Verb, Word};
+use crate::reach::notice::Sort;
 use crate::scope::{Cut, Permission};
 use crate::task::Credential;
 
@@ -150,6 +151,9 @@ impl Draft<'_> {
             let is_dead = settled && known.is_some_and(|known| known.dead_ms.is_some() || is_older(known));
             let (response, rule) = self.rules.response(&finding, known, self.event.broker_ms);
             let response = if is_dead && response > Response::Hold { Response::Verify } else { response };
+            let leaves = self.leaving().map(|leaves| leaves.shared);
+            // Somebody works with it who stays: a person sees to that first.
+            let response = if leaves == Some(true) && response > Response::Hold { Response::Hold } else { response };
             self.facts.insert("rule".into(), rule.into());
             self.facts.insert("finding".into(), json!({"validity": finding.validity, "public": finding.public}));
             let rotates = id.kind().rotates();
@@ -164,7 +168,10 @@ impl Draft<'_> {
                 }
                 // What nothing can replace, or is minted anew for each task, dies.
                 Response::Contain => (Action::Revoke, None, Urgency::Urgent, (Verb::Revoke, Reason::FindingMatched)),
-                Response::Retire => (Action::Revoke, None, Urgency::Routine, (Verb::Revoke, Reason::FindingMatched)),
+                Response::Retire => {
+                    let urgency = if leaves.is_some() { Urgency::Urgent } else { Urgency::Routine };
+                    (Action::Revoke, None, urgency, (Verb::Revoke, Reason::FindingMatched))
+                }
                 Response::Rollover if rotates => {
                     (Action::Rollover, None, Urgency::Routine, (Verb::Rollover, Reason::FindingMatched))
                 }
@@ -180,6 +187,7 @@ impl Draft<'_> {
             let this = if is_dead && response == Response::Verify { (this.0, Reason::FindingOfDead) } else { this };
             self.ask(&id, &finding, (action, held, urgency), version);
             self.give_notice(&id, action, rule);
+            self.fence_first(&id);
             said = if this.0 > said.0 { this } else { said };
             if !finding.credentials.contains(&id) {
                 finding.credentials.push(id);
@@ -205,7 +213,7 @@ impl Draft<'_> {
         let asked = self.directives.iter_mut().find(|one| one.credential == *id && one.action == action);
         if let Some(directive) = asked {
             directive.not_before_ms = not_before_ms;
-            directive.cut = (action == Action::Reduce).then(|| Box::new(Cut { permissions, held: Vec::new() }));
+            directive.cut = (action == Action::Reduce).then(|| Box::new(Cut::of(permissions)));
         }
     }
 
@@ -291,7 +299,10 @@ impl Draft<'_> {
             let withdraws = self.view.cases.get(credential).is_some_and(|case| {
                 case.directive.finding.as_ref() == Some(&id)
                     // What waits out its notice waits for just such a word.
-                    && (case.directive.action < Action::Contain || case.directive.not_before_ms.is_some())
+                    && (case.directive.action < Action::Contain
+                        || case.directive.not_before_ms.is_some()
+                        // Nothing leaked: who stays after all keeps what was not begun.
+                        || finding.detector == Sort::Offboarded.detector())
                     && (case.state.joined.is_empty() || case.directive.not_before_ms.is_some())
                     && (!case.state.acted || case.state.is_undone())
                     && !case.state.is_closed()

@@ -113,7 +113,7 @@ fn an_operator_s_order_counts_and_is_not_lost_in_what_goes_on() {
     let mut world = world();
     world.tell(found("curfew:beyond", &["member:admins"]));
     open(&mut world, &[Record::Held { reason: HoldReason::Notice }]);
-    let cut = |names: &[&str]| Cut { permissions: permissions(names).unwrap(), held: Vec::new() };
+    let cut = |names: &[&str]| Cut::of(permissions(names).unwrap());
     let order = |cut| Data::OperatorReduce {
         credential: role(),
         cut,

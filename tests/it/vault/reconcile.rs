@@ -57,6 +57,12 @@ impl Journal for Knows {
         }
         Ok(Recorded { fates, stirred: 0 })
     }
+    async fn offboardings(&self, _: u32) -> Result<Vec<curfew::offboard::Offboarding>, Error> {
+        unimplemented!()
+    }
+    async fn fences(&self, _: i64, _: u32) -> Result<Vec<curfew::scope::Fence>, Error> {
+        unimplemented!()
+    }
     async fn watermark(&self) -> Result<Watermark, Error> {
         Ok(Watermark(self.watermark.map(|at_ms| ("t".to_owned(), at_ms)).into_iter().collect()))
     }

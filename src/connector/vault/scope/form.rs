@@ -3,12 +3,20 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::scope::Permission;
+use crate::scope::{FENCE, Permission};
 
 /// The settings that say how long what a role gives lives, in the order in which they are lowered: Vault refuses a `token_ttl` above
 /// `token_max_ttl`. And the place at which each is written alone.
 const SPANS: [(&str, &str); 3] =
     [("token_ttl", "token-ttl"), ("token_max_ttl", "token-max-ttl"), ("secret_id_ttl", "secret-id-ttl")];
+
+/// From where a role lets in, and its tokens can be used; and the place at which each is written alone. An empty list means from
+/// anywhere, and is written by deleting it.
+const BOUNDS: [(&str, &str); 2] =
+    [("secret_id_bound_cidrs", "secret-id-bound-cidrs"), ("token_bound_cidrs", "token-bound-cidrs")];
+
+/// The fence: no packet comes from there (RFC 5737), and nobody else has a reason to write just this.
+const NOWHERE: &str = "192.0.2.237/32";
 
 /// A permission of an AppRole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +25,8 @@ pub enum Named<'a> {
     Policy(&'a str),
     /// `lifetime:<setting>=<seconds>`: all beyond that goes. Which of [`SPANS`], and the seconds.
     Lifetime(usize, u64),
+    /// `fence:<setting>`: from where it is let in, or its tokens are. Which of [`BOUNDS`].
+    Bound(usize),
 }
 
 impl<'a> Named<'a> {
@@ -30,6 +40,7 @@ impl<'a> Named<'a> {
                 let seconds = seconds.parse().ok().filter(|seconds| *seconds > 0)?;
                 Some(Self::Lifetime(at, seconds))
             }
+            (FENCE, what) => BOUNDS.iter().position(|(name, _)| *name == what).map(Self::Bound),
             _ => None,
         }
     }
@@ -44,6 +55,15 @@ pub struct Form {
     /// Of a lifetime: the seconds; 0: as long as the mount allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
+    /// Of a fence: from where it was let in before; none: from anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cidrs: Option<Vec<String>>,
+}
+
+/// Whether two lists name the same addresses in the same order. Vault leaves out that one address is one.
+fn same(a: &[String], b: &[String]) -> bool {
+    let plain = |one: &String| one.strip_suffix("/32").or_else(|| one.strip_suffix("/128")).unwrap_or(one).to_owned();
+    a.iter().map(plain).eq(b.iter().map(plain))
 }
 
 /// A role's settings, as Vault has them.
@@ -53,6 +73,8 @@ pub struct Settings {
     pub policies: Vec<String>,
     /// Seconds of each of [`SPANS`].
     spans: [u64; SPANS.len()],
+    /// The lists of [`BOUNDS`].
+    bounds: [Vec<String>; BOUNDS.len()],
     /// All others.
     rest: Value,
 }
@@ -67,23 +89,52 @@ impl Settings {
         // An older name of the same list.
         policies.extend(words(&data["policies"]).into_iter().filter(|one| !policies.contains(one)).collect::<Vec<_>>());
         let spans = SPANS.map(|(name, _)| data[name].as_u64().unwrap_or(0));
+        let bounds = BOUNDS.map(|(name, _)| words(&data[name]));
         if let Some(data) = data.as_object_mut() {
             for name in ["token_policies", "policies"].into_iter().chain(SPANS.map(|(name, _)| name)) {
                 data.remove(name);
             }
         }
-        Self { policies, spans, rest: data }
+        Self { policies, spans, bounds, rest: data }
     }
 
-    /// Whether the role has it; of a lifetime the seconds that it has beyond.
-    pub fn held(&self, named: Named<'_>) -> Option<Option<u64>> {
+    /// Whether the role, known by this digest, has it, and how; of a lifetime the seconds that it has beyond. What a fence of
+    /// ours takes it has as long as that does not stand.
+    pub fn held(&self, named: Named<'_>, role: &str) -> Option<Form> {
+        let form = |seconds, cidrs| Form { role: role.to_owned(), seconds, cidrs };
         match named {
-            Named::Policy(name) => self.policies.iter().any(|one| one == name).then_some(None),
+            Named::Policy(name) => self.policies.iter().any(|one| one == name).then(|| form(None, None)),
             Named::Lifetime(at, most) => {
                 let has = self.spans[at];
-                (has == 0 || has > most).then_some(Some(has))
+                (has == 0 || has > most).then(|| form(Some(has), None))
             }
+            Named::Bound(at) => (!self.is_fenced(at)).then(|| form(None, Some(self.bounds[at].clone()))),
         }
+    }
+
+    /// Whether it was given back as it was recorded.
+    pub fn has(&self, named: Named<'_>, form: &Form) -> bool {
+        match (named, &form.cidrs) {
+            (Named::Bound(at), Some(cidrs)) => same(cidrs, &self.bounds[at]),
+            _ => self.held(named, &form.role).is_some_and(|held| held.seconds == form.seconds),
+        }
+    }
+
+    fn is_fenced(&self, at: usize) -> bool {
+        same(&self.bounds[at], &[NOWHERE.to_owned()])
+    }
+
+    /// Whether all of the fence stands that is named.
+    pub fn stands(&self, owed: &[(Named<'_>, Form)]) -> bool {
+        owed.iter().all(|(named, _)| !matches!(named, Named::Bound(at) if !self.is_fenced(*at)))
+    }
+
+    /// Whether somebody has written something else in the place of a fence, or of what it was to be put in the place of.
+    pub fn is_changed(&self, owed: &[(Named<'_>, Form)]) -> bool {
+        owed.iter().any(|(named, form)| {
+            let Named::Bound(at) = named else { return false };
+            !self.is_fenced(*at) && form.cidrs.as_ref().is_none_or(|cidrs| !same(cidrs, &self.bounds[*at]))
+        })
     }
 
     /// Why Vault, or sense, does not let it be taken. Nothing is written then.
@@ -112,7 +163,13 @@ impl Settings {
                 lines.push(format!("{name}={}", self.spans[at]));
             }
         }
-        lines.push(self.rest.to_string());
+        let mut rest = self.rest.clone();
+        for one in named {
+            if let (Named::Bound(at), Some(rest)) = (one, rest.as_object_mut()) {
+                rest.remove(BOUNDS[*at].0);
+            }
+        }
+        lines.push(rest.to_string());
         lines
     }
 
@@ -132,8 +189,8 @@ pub fn names_twice(named: &[Named<'_>]) -> bool {
     spans.len() < all
 }
 
-/// One write: the place below the role, and the body.
-pub type Write = (&'static str, Value);
+/// One write: the place below the role, and the body. `None`: what is there is deleted.
+pub type Write = (&'static str, Option<Value>);
 
 /// The writes that take what is owed, or give it again: each place once, in an order that Vault takes.
 pub fn writes(now: &Settings, owed: &[(Named<'_>, Form)], gives: bool) -> Vec<Write> {
@@ -148,7 +205,7 @@ pub fn writes(now: &Settings, owed: &[(Named<'_>, Form)], gives: bool) -> Vec<Wr
         }
     }
     if policies.len() != now.policies.len() {
-        writes.push(("policies", json!({ "token_policies": policies })));
+        writes.push(("policies", Some(json!({ "token_policies": policies }))));
     }
     let mut spans: Vec<(usize, u64)> = Vec::new();
     for (named, form) in owed {
@@ -164,8 +221,17 @@ pub fn writes(now: &Settings, owed: &[(Named<'_>, Form)], gives: bool) -> Vec<Wr
     }
     writes.extend(spans.into_iter().map(|(at, seconds)| {
         let (name, place) = SPANS[at];
-        (place, json!({ name: seconds }))
+        (place, Some(json!({ name: seconds })))
     }));
+    for (named, form) in owed {
+        let Named::Bound(at) = named else { continue };
+        let nowhere = [NOWHERE.to_owned()];
+        let wanted = if gives { form.cidrs.as_deref().unwrap_or_default() } else { &nowhere };
+        if !same(&now.bounds[*at], wanted) {
+            let (name, place) = BOUNDS[*at];
+            writes.push((place, (!wanted.is_empty()).then(|| json!({ name: wanted }))));
+        }
+    }
     writes
 }
 
@@ -187,19 +253,17 @@ mod tests {
                 .map(|text| Permission::parse(text).unwrap())
                 .collect();
         let named: Vec<Named<'_>> = all.iter().map(|one| Named::of(one).unwrap()).collect();
-        let held: Vec<Option<Option<u64>>> = named.iter().map(|one| now.held(*one)).collect();
-        assert_eq!(held, [Some(Some(0)), Some(Some(1200)), Some(None), None], "60 s are not beyond 60 s");
-        let owed: Vec<(Named<'_>, Form)> = named
-            .iter()
-            .zip(held)
-            .filter_map(|(one, held)| Some((*one, Form { role: "r".into(), seconds: held? })))
-            .collect();
+        let held: Vec<Option<Form>> = named.iter().map(|one| now.held(*one, "r")).collect();
+        let seconds: Vec<Option<Option<u64>>> = held.iter().map(|one| one.as_ref().map(|one| one.seconds)).collect();
+        assert_eq!(seconds, [Some(Some(0)), Some(Some(1200)), Some(None), None], "60 s are not beyond 60 s");
+        let owed: Vec<(Named<'_>, Form)> =
+            named.iter().zip(held).filter_map(|(one, held)| Some((*one, held?))).collect();
         assert_eq!(
             writes(&now, &owed, false),
             [
-                ("policies", json!({"token_policies": ["a"]})),
-                ("token-ttl", json!({"token_ttl": 600})),
-                ("token-max-ttl", json!({"token_max_ttl": 600})),
+                ("policies", Some(json!({"token_policies": ["a"]}))),
+                ("token-ttl", Some(json!({"token_ttl": 600}))),
+                ("token-max-ttl", Some(json!({"token_max_ttl": 600}))),
             ]
         );
         assert_eq!(now.rest(&named), ["a", "{\"bind_secret_id\":true}"]);
@@ -208,9 +272,9 @@ mod tests {
         assert_eq!(
             writes(&less, &owed, true),
             [
-                ("policies", json!({"token_policies": ["a", "b"]})),
-                ("token-max-ttl", json!({"token_max_ttl": 0})),
-                ("token-ttl", json!({"token_ttl": 1200})),
+                ("policies", Some(json!({"token_policies": ["a", "b"]}))),
+                ("token-max-ttl", Some(json!({"token_max_ttl": 0}))),
+                ("token-ttl", Some(json!({"token_ttl": 1200}))),
             ]
         );
         assert!(writes(&now, &owed, true).is_empty(), "already so");
@@ -221,7 +285,7 @@ mod tests {
         let owed = |text: &'static str| {
             let permission = Permission::parse(text).unwrap();
             let Some(Named::Lifetime(at, most)) = Named::of(&permission) else { panic!("{text}") };
-            (Named::Lifetime(at, most), Form { role: "r".into(), seconds: Some(0) })
+            (Named::Lifetime(at, most), Form { role: "r".into(), seconds: Some(0), cidrs: None })
         };
         assert!(settings().refuses(&[owed("lifetime:token_max_ttl=600")]).is_some(), "its ttl is 1200");
         assert!(settings().refuses(&[owed("lifetime:token_max_ttl=600"), owed("lifetime:token_ttl=60")]).is_none());
@@ -232,9 +296,61 @@ mod tests {
         assert!(!names_twice(&[Named::Lifetime(0, 1), Named::Policy("a"), Named::Lifetime(1, 2)]));
     }
 
+    /// A role as it is before, fenced, and given back; and what each of that takes to write.
+    #[test]
+    fn a_fence_is_put_in_the_place_of_what_was_there_and_taken_off_only_where_it_stands() {
+        let role = |secret_id: Value, token: Value| {
+            Settings::of(
+                json!({"secret_id_bound_cidrs": secret_id, "token_bound_cidrs": token, "bind_secret_id": true}),
+            )
+        };
+        let fence = crate::scope::Cut::fence(crate::credential::Kind::VaultApprole, 1).unwrap();
+        let named: Vec<Named<'_>> = fence.permissions.iter().map(|one| Named::of(one).unwrap()).collect();
+        let held = |of: &Settings| -> Vec<(Named<'_>, Form)> {
+            named.iter().filter_map(|one| Some((*one, of.held(*one, "r")?))).collect()
+        };
+        let before = role(json!(["10.0.0.0/8", "10.9.8.7/32"]), Value::Null);
+        let owed = held(&before);
+        assert_eq!(owed.len(), 2);
+        let both = [
+            ("secret-id-bound-cidrs", Some(json!({"secret_id_bound_cidrs": [NOWHERE]}))),
+            ("token-bound-cidrs", Some(json!({"token_bound_cidrs": [NOWHERE]}))),
+        ];
+        assert_eq!(writes(&before, &owed, false), both);
+        assert!(!before.stands(&owed) && !before.is_changed(&owed));
+        // Vault writes one address without its length, and an empty list as none.
+        let fenced = role(json!([NOWHERE]), json!(["192.0.2.237"]));
+        assert!(fenced.stands(&owed) && !fenced.is_changed(&owed));
+        assert_eq!(held(&fenced), [], "our own fence is not what there was before");
+        assert!(writes(&fenced, &owed, false).is_empty(), "already so");
+        assert_eq!(
+            writes(&fenced, &owed, true),
+            [
+                ("secret-id-bound-cidrs", Some(json!({"secret_id_bound_cidrs": ["10.0.0.0/8", "10.9.8.7/32"]}))),
+                ("token-bound-cidrs", None),
+            ]
+        );
+        let half = role(json!([NOWHERE]), json!([]));
+        assert!(!half.stands(&owed) && !half.is_changed(&owed), "what came of a kill between the two");
+        assert_eq!(writes(&half, &owed, false).len(), 1);
+        assert!(writes(&before, &owed, true).is_empty(), "given back already");
+        for other in [json!(["10.0.0.0/8"]), json!([NOWHERE, "10.0.0.0/8"]), json!([])] {
+            assert!(role(other.clone(), json!([NOWHERE])).is_changed(&owed), "somebody's own: {other}");
+        }
+        assert_eq!(before.rest(&named), fenced.rest(&named), "all else is as it was");
+        assert_ne!(before.rest(&[]), fenced.rest(&[]), "and who names no fence sees that it was set");
+    }
+
     #[test]
     fn what_is_no_permission_of_an_approle_is_none() {
-        for text in ["policy:default", "member:x", "lifetime:token_ttl", "lifetime:token_ttl=0", "lifetime:period=60"] {
+        for text in [
+            "fence:bind_secret_id",
+            "policy:default",
+            "member:x",
+            "lifetime:token_ttl",
+            "lifetime:token_ttl=0",
+            "lifetime:period=60",
+        ] {
             assert_eq!(Named::of(&Permission::parse(text).unwrap()), None, "{text}");
         }
     }
