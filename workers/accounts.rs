@@ -72,6 +72,8 @@ mod with {
         let settings = settings(target, aws, aws.credentials_file.as_ref());
         let made = aws::connect(&target.name, &settings, clock.clone()).await;
         registry.add(made.map_err(|error| wrong(target, &error))?);
+        let made = aws::connect_fences(&target.name, &settings, clock.clone()).await;
+        registry.add(made.map_err(|error| wrong(target, &error))?);
         if !users.is_empty() {
             let made = aws::connect_users(&target.name, &settings, clock.clone()).await;
             registry.add(made.map_err(|error| wrong(target, &error))?);

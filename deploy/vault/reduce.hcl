@@ -14,6 +14,11 @@ path "auth/approle/role/etl/token-ttl" { capabilities = ["update"] }
 path "auth/approle/role/etl/token-max-ttl" { capabilities = ["update"] }
 path "auth/approle/role/etl/secret-id-ttl" { capabilities = ["update"] }
 
+# The fence of an offboarding: from where the role lets in, and its tokens, becomes nowhere, and what it was comes back. Without
+# these the role's values die all the same, and that it was not closed first is said (`not_fenced`).
+path "auth/approle/role/etl/secret-id-bound-cidrs" { capabilities = ["update", "delete"] }
+path "auth/approle/role/etl/token-bound-cidrs" { capabilities = ["update", "delete"] }
+
 # Whether the entity behind it, or a group of that one, gives the same policy.
 path "sys/internal/ui/mounts/auth/approle" { capabilities = ["read"] }
 path "identity/lookup/entity" { capabilities = ["update"] }

@@ -830,3 +830,51 @@ fn each_agent_of_a_split_has_a_turn_of_its_own() {
     state = state.next(&Record::Observed { step: 10, seen: seen_as("b", 9) }).unwrap();
     assert_eq!(state.todo(), Todo::Skip(11));
 }
+
+/// A fence within a revocation: what there was is recorded once, survives a kill, and is known by another name than the value.
+#[test]
+fn what_a_fence_takes_is_what_there_was_before_it() {
+    use crate::scope::{Held, Permission, Scope};
+    let optional = |act, system| Step { optional: true, ..step(act, system) };
+    let plan = Plan {
+        steps: vec![
+            step(Act::Observe, "role"),
+            optional(Act::Observe, "fence"),
+            optional(Act::Fence, "fence"),
+            step(Act::Revoke, "role"),
+            step(Act::Prove, "role"),
+        ],
+        pivot: 3,
+        undoes: false,
+    };
+    let held = vec![Held { permission: Permission::parse("fence:token_bound_cidrs").unwrap(), how: "before".into() }];
+    let look = |held: &[Held], id: &str| Observation {
+        principal_id: Some(id.to_owned()),
+        scope: Some(Scope { held: held.to_vec(), ..Scope::default() }),
+        ..seen(Presence::Present)
+    };
+    let start = |step| Record::Started { step, key: uuid::Uuid::nil(), attempt: 1 };
+    let next = |state: State, record: &Record| state.next(record).unwrap();
+    let mut state = next(State::opened(&directive(None)), &Record::Planned { no: 1, plan });
+    let value = Observation { principal_id: Some("accessor".into()), ..seen(Presence::Present) };
+    state = next(state, &Record::Observed { step: 0, seen: value });
+    state = next(state, &Record::Observed { step: 1, seen: look(&held, "digest") });
+    assert_eq!(state.principal_id.as_deref(), Some("accessor"), "the value is still known by its own name");
+    assert_eq!(state.todo(), Todo::Perform(2));
+    let started = next(state.clone(), &start(2));
+    assert_eq!(started.cutting.fenced(), held, "it may stand from now on");
+    // Killed in the midst: it is looked at, and our own fence is not what there was.
+    assert_eq!(started.todo(), Todo::Observe(1));
+    let looked = next(started.clone(), &Record::Observed { step: 1, seen: look(&[], "digest") });
+    assert_eq!((looked.todo(), looked.cutting.fenced()), (Todo::Skip(2), held.clone()));
+    let skipped = next(looked, &Record::Skipped { step: 2, residue: None });
+    assert_eq!((skipped.todo(), skipped.cutting.taken.clone()), (Todo::Perform(3), held.clone()));
+    // A look that never comes leaves it as it may be.
+    let left = next(started, &Record::Skipped { step: 2, residue: Some(Residue::NotFenced) });
+    assert_eq!((left.todo(), left.cutting.missing()), (Todo::Perform(3), held.clone()));
+    // A plan made again finds it standing, and forgets nothing.
+    let by = Directive { urgency: Urgency::Urgent, ..directive(None) };
+    let again = next(skipped, &Record::Superseded { by });
+    assert_eq!((again.cutting.fenced(), again.cutting.before.clone()), (held, None));
+    assert!(!again.may_be_dead(), "a fence is no death");
+}

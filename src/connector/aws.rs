@@ -18,6 +18,7 @@ pub mod assume;
 pub mod authorizations;
 mod client;
 pub mod document;
+pub mod fence;
 pub mod login;
 pub mod name;
 pub mod quota;
@@ -152,6 +153,18 @@ pub async fn connect_users(
     clock: clock::Shared,
 ) -> Result<Arc<dyn Connector>, ConnectError> {
     Ok(Arc::new(user_key::UserKeys(Account::open(target, settings, clock).await?)))
+}
+
+/// Makes what fences an account's users while their keys die. Nothing is called before it is needed.
+///
+/// # Errors
+/// [`ConnectError::Settings`].
+pub async fn connect_fences(
+    target: &str,
+    settings: &AwsSettings,
+    clock: clock::Shared,
+) -> Result<Arc<dyn Connector>, ConnectError> {
+    Ok(Arc::new(fence::Fences(Account::open(target, settings, clock).await?)))
 }
 
 /// A look that is no part of what must be: without the right to it nothing is known.

@@ -340,6 +340,7 @@ fn a_finding_is_read_whole() {
         provider: some("aws"),
         detected_ms: Some(BROKER_MS),
         excess: Vec::new(),
+        leaves: None,
     };
     assert_eq!(*found, whole);
     let bare = json!({"finding_key": "f", "detector": "d", "severity": "dire", "detected_at": 7}).to_string();

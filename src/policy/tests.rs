@@ -1,5 +1,6 @@
 mod findings;
 mod kubernetes;
+mod leaving;
 mod parts;
 mod reductions;
 mod schedulers;

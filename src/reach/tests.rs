@@ -440,3 +440,103 @@ mod findings {
         assert_eq!((news(&found, &known).new.len(), news(&found, &known).left), (0, 7));
     }
 }
+
+mod leaving {
+    use super::super::notice::{Found, Sort, found};
+    use super::*;
+
+    const LEASE: &str = "urn:curfew:cred:vault-lease:prod:database/creds/ro/x";
+    const STORED: &str = "urn:curfew:cred:vault-approle:prod:approle/etl";
+    const FIRST: &str = "urn:curfew:cred:vault-secret-id:prod:approle/etl/a";
+    const OTHER: &str = "urn:curfew:cred:vault-secret-id:prod:approle/report/b";
+
+    /// An agent that works as two roles, one of them with another agent; its task holds a lease.
+    fn some(leavers: &[&str]) -> Graph {
+        let off = |one: &&str| {
+            let mut fact = Fact::of(node(one));
+            let by = [("default".to_owned(), "hr".to_owned())].into();
+            fact.about.offboarded = Some(Box::new(Offboarded { since_ms: 1, until_ms: 9, by }));
+            fact
+        };
+        let declared = "agents: [{name: triage, as: ['identity:prod/approle/etl', 'identity:prod/approle/report']}, \
+                        {name: report, as: ['identity:prod/approle/report']}]\n\
+                        identities: [{id: 'identity:prod/approle/etl', owner: bob}]\n";
+        let declared = Declared::parse(declared).unwrap();
+        let login = |of, role: &str| fact(of, &[(format!("identity:prod/approle/{role}").as_str(), Via::LogsIn)]);
+        graph(declared.facts().facts.into_iter().chain(leavers.iter().map(off)).chain([
+            login(STORED, "etl"),
+            login(FIRST, "etl"),
+            login(OTHER, "report"),
+            fact("agent:triage", &[("task:/ci:1", Via::Runs)]),
+            fact("task:/ci:1", &[(LEASE, Via::Holds)]),
+            fact(LEASE, &[]),
+        ]))
+    }
+
+    /// Each as `<fenced until> <shared> <credential>`.
+    fn said(graph: &Graph) -> Vec<String> {
+        let line = |one: &Found| {
+            let leaves = one.leaves.as_ref().unwrap();
+            assert_eq!(leaves.by, [("default".to_owned(), "hr".to_owned())].into());
+            let fence = leaves.fence_until_ms.map_or("-".to_owned(), |ms| ms.to_string());
+            format!("{fence} {} {}", if leaves.shared { "shared" } else { "own" }, one.credential)
+        };
+        found(graph, &[Sort::Offboarded], 0)[&Sort::Offboarded].iter().map(line).collect()
+    }
+
+    #[test]
+    fn all_that_lets_in_as_an_identity_goes_and_the_identity_is_fenced() {
+        assert_eq!(said(&some(&["identity:prod/approle/etl"])), [format!("9 own {STORED}"), format!("9 own {FIRST}")]);
+        assert_eq!(said(&some(&[])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn of_an_agent_its_own_identities_go_and_what_its_tasks_hold_and_what_others_use_is_a_person_s() {
+        let all = said(&some(&["agent:triage"]));
+        assert_eq!(
+            all,
+            [
+                format!("9 own {STORED}"),
+                format!("9 own {FIRST}"),
+                format!("- own {LEASE}"),
+                format!("- shared {OTHER}"),
+            ]
+        );
+        let both = said(&some(&["agent:triage", "agent:report"]));
+        assert!(both.contains(&format!("9 own {OTHER}")), "both leave: {both:?}");
+        // The identity itself leaves: whoever uses it.
+        let role = said(&some(&["agent:triage", "identity:prod/approle/report"]));
+        assert!(role.contains(&format!("9 own {OTHER}")), "{role:?}");
+    }
+
+    #[test]
+    fn one_credential_goes_alone_and_nobody_is_fenced_for_it() {
+        assert_eq!(said(&some(&[FIRST])), [format!("- own {FIRST}")]);
+    }
+
+    #[test]
+    fn an_owner_leaves_nothing_behind_but_what_nobody_answers_for() {
+        let unowned = |graph: &Graph| -> Vec<String> {
+            ask::unowned(graph, 99).lines.iter().map(|line| line.node.to_string()).collect()
+        };
+        let (before, after) = (unowned(&some(&[])), unowned(&some(&["owner:bob"])));
+        assert!(!before.contains(&STORED.to_owned()) && !before.contains(&"identity:prod/approle/etl".to_owned()));
+        for one in ["identity:prod/approle/etl", &format!("credential:{STORED}"), &format!("credential:{FIRST}")] {
+            assert!(after.contains(&one.to_owned()), "{one}: {after:?}");
+        }
+        assert_eq!(said(&some(&["owner:bob"])), Vec::<String>::new(), "they work on");
+    }
+
+    #[test]
+    fn the_words_of_several_are_joined_and_those_of_another_tenant_count_for_nothing() {
+        let word = |until_ms, tenant: &str| {
+            let by = [(tenant.to_owned(), "t".to_owned())].into();
+            About { offboarded: Some(Box::new(Offboarded { since_ms: until_ms, until_ms, by })), ..About::default() }
+        };
+        let both = graph::both(word(3, "a"), word(7, "b")).offboarded.unwrap();
+        assert_eq!((both.since_ms, both.until_ms, both.by.len()), (3, 7, 2));
+        let mut leaves = notice::Leaving { by: both.by, ..notice::Leaving::default() };
+        assert!(leaves.keep("a") && leaves.by.len() == 1);
+        assert!(!leaves.keep("c"));
+    }
+}

@@ -5,6 +5,7 @@
 mod adoption;
 mod approles;
 mod ends;
+mod leaving;
 mod mariadb;
 mod redis;
 mod rotated;

@@ -16,7 +16,7 @@ use curfew::credential::CredentialId;
 use curfew::event::Event;
 use curfew::guard::Mode;
 use curfew::journal::{CaseLine, Journal};
-use curfew::scope::{Cut, Cutting, Held, Permission, permissions};
+use curfew::scope::{Cut, Cutting, Held, Permission};
 
 use crate::endure::{self, Trial};
 use crate::stage::{Stage, now_ms, record};

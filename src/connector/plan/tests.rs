@@ -62,6 +62,7 @@ fn acts(action: Action, recipe: &Recipe, state: &State) -> Vec<String> {
         target: None,
         recipe: Some((recipe, STORE)),
         scope: None,
+        fence: None,
         cut_roles: None,
     };
     let plan = compose(action, parts, state).unwrap();
@@ -109,7 +110,15 @@ fn what_aws_gave_the_target_is_not_taken_back_by_us() {
 
 fn of_key(cut_roles: &[String]) -> Parts<'_> {
     let issuer = ("aws-access-key", "aws");
-    Parts { kind: Kind::AwsAccessKey, issuer, target: None, recipe: None, scope: None, cut_roles: Some(cut_roles) }
+    Parts {
+        kind: Kind::AwsAccessKey,
+        issuer,
+        target: None,
+        recipe: None,
+        scope: None,
+        fence: None,
+        cut_roles: Some(cut_roles),
+    }
 }
 
 /// Acts, with the place where it has one.
@@ -145,7 +154,8 @@ fn a_contained_key_s_roles_are_cut_before_another_key_is_made_and_a_rolled_over_
     let any = state(&stored);
     let issuer = ("aws-user", "aws");
     let recipe = Some((&stored, STORE));
-    let parts = Parts { kind: Kind::AwsUser, issuer, target: None, recipe, scope: None, cut_roles: Some(&roles) };
+    let parts =
+        Parts { kind: Kind::AwsUser, issuer, target: None, recipe, scope: None, fence: None, cut_roles: Some(&roles) };
     let of = |action| placed(&compose(action, parts, &any).unwrap());
     let cuts = ["disable", "end_sessions", "observe roles", "revoke_derived r1"].map(str::to_owned);
     for action in [Action::Contain, Action::Revoke] {
@@ -175,6 +185,7 @@ fn a_reduction_is_compared_before_it_is_proven_and_undone_by_what_it_took() {
         target: None,
         recipe: None,
         scope: Some(("postgres-scope", "appdb")),
+        fence: None,
         cut_roles: None,
     };
     let mut state = state(&recipe(Users::One("etl".to_owned()), &[]));
@@ -200,6 +211,7 @@ fn parts(recipe: &Recipe) -> Parts<'_> {
         target: None,
         recipe: Some((recipe, ("vault-kv", "aws"))),
         scope: Some(("postgres-scope", "appdb")),
+        fence: None,
         cut_roles: None,
     }
 }
@@ -261,4 +273,44 @@ fn a_split_moves_one_after_another_and_then_ends_what_they_shared() {
     assert!(back.steps.iter().all(|step| step.agent.as_ref().is_some_and(|agent| agent.user == "b")));
     let acts: Vec<Act> = back.steps.iter().map(|step| step.act).collect();
     assert_eq!(acts, [Act::Revert, Act::Restore, Act::Discard]);
+}
+
+#[test]
+fn who_leaves_is_closed_after_the_looks_and_before_the_first_effect() {
+    let role = recipe(Users::Many("approle/etl".to_owned()), &[]);
+    let (issuer, fence) = (("vault-approle", "prod"), ("vault-scope", "prod"));
+    let state = state(&role);
+    let parts =
+        |kind, recipe, fence, scope| Parts { kind, issuer, target: None, recipe, scope, fence, cut_roles: None };
+    let acts = |action, parts| {
+        let plan = compose(action, parts, &state).unwrap();
+        assert!(plan.is_sound());
+        plan.steps.iter().map(|step| (step.connector.clone(), step.act, step.optional)).collect::<Vec<_>>()
+    };
+    let of_role = parts(Kind::VaultApprole, Some((&role, STORE)), Some((fence, true)), None);
+    let closing = [("vault-scope".to_owned(), Act::Observe, true), ("vault-scope".to_owned(), Act::Fence, true)];
+    for parts in [of_role, parts(Kind::VaultSecretId, None, Some((fence, true)), None)] {
+        let all = acts(Action::Revoke, parts);
+        let first = all.iter().position(|(_, act, _)| act.has_effect()).unwrap();
+        assert_eq!(all[first - 1..=first], closing);
+        assert_eq!(all[first + 1].1, Act::Revoke);
+        assert!(all[..first - 1].iter().all(|(_, act, _)| *act == Act::Observe));
+        let without = acts(Action::Revoke, Parts { fence: None, ..parts });
+        let rest: Vec<_> = all.into_iter().filter(|one| !closing.contains(one)).collect();
+        assert_eq!(rest, without, "all else is as it is without a fence");
+    }
+    // Whoever cannot close it says so, and the value dies all the same.
+    let all = acts(Action::Revoke, Parts { fence: Some((issuer, false)), ..of_role });
+    assert!(all.contains(&("vault-approle".to_owned(), Act::Fence, true)));
+    let skipped = |act, optional| residue_of(&step(act, fence, optional));
+    assert_eq!(
+        (skipped(Act::Observe, true), skipped(Act::Fence, true)),
+        (Some(Residue::NotFenced), Some(Residue::NotFenced))
+    );
+    // A restoration has no fence of its own.
+    let back = acts(Action::Restore, Parts { scope: Some(fence), ..of_role });
+    assert_eq!(
+        back.iter().map(|(_, act, _)| *act).collect::<Vec<_>>(),
+        [Act::Observe, Act::Widen, Act::Test, Act::Prove]
+    );
 }

@@ -29,7 +29,7 @@ pub struct Ours {
     pub mount: String,
     role_id: String,
     /// Of another secret_id of the role, that is nobody's business.
-    bystander: String,
+    pub bystander: String,
 }
 
 impl Ground {
@@ -103,7 +103,7 @@ impl Ground {
 
 impl Ours {
     /// Logs in as a consumer: the token.
-    async fn log_in(&self, value: &str) -> Option<String> {
+    pub async fn log_in(&self, value: &str) -> Option<String> {
         let body = json!({ "role_id": self.role_id, "secret_id": value });
         let (status, answer) = self.victim.shelf.admin.call("POST", &format!("auth/{}/login", self.mount), body).await;
         (status == 200).then(|| answer["auth"]["client_token"].as_str().unwrap().to_owned())
