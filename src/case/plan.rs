@@ -69,7 +69,7 @@ pub enum Act {
 
 impl Act {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Observe,
         Self::Provision,
         Self::Create,
