@@ -3,6 +3,7 @@
 mod dead;
 pub mod function;
 mod keys;
+mod leaving;
 pub mod proxy;
 mod quota;
 mod reach;

@@ -5,7 +5,7 @@
 mod adoption;
 mod approles;
 mod ends;
-mod leaving;
+pub mod leaving;
 mod mariadb;
 mod redis;
 mod rotated;

@@ -338,3 +338,143 @@ async fn an_agent_that_reaches_two_zones_ends_with_one_and_its_task_goes_on() {
         assert!(!journal.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()), "a secret is in the journal");
     }
 }
+
+/// An agent that works as two AppRoles; another one, for which somebody answers.
+const LEAVER: &str = "
+agents: [{name: triage, owner: team-ai, as: ['identity:prod/approle/agent', 'identity:prod/approle/second']}]
+identities: [{id: 'identity:prod/approle/etl', owner: bob}]
+";
+
+/// A role, and a secret_id of it; how to log in by that.
+async fn minted(tower: &Tower, role: &str) -> (String, Value) {
+    let (_, id) = tower.admin.call("GET", &format!("auth/approle/role/{role}/role-id"), Value::Null).await;
+    let (_, made) = tower.admin.call("POST", &format!("auth/approle/role/{role}/secret-id"), json!({})).await;
+    let accessor = made["data"]["secret_id_accessor"].as_str().unwrap();
+    let login = json!({"role_id": id["data"]["role_id"], "secret_id": made["data"]["secret_id"]});
+    (format!("urn:curfew:cred:vault-secret-id:prod:approle/{role}/{accessor}"), login)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_is_fenced_and_what_is_minted_for_it_later_is_found_as_well() {
+    let tower = Tower::new().await;
+    let login = tower.admin.token_of(&[&tower.admin.policy("reach", &[]).await]).await;
+    for role in ["agent", "second"] {
+        let settings = json!({"token_policies": ["etl"], "token_bound_cidrs": ["127.0.0.0/8"]});
+        tower.admin.done("POST", &format!("auth/approle/role/{role}"), settings).await;
+    }
+    let mut policies = Vec::new();
+    for role in ["role/agent", "role/second"] {
+        policies.push(tower.admin.policy("reduce", &[("role/etl", role)]).await);
+    }
+    let login_of = json!({"policies": policies, "no_default_policy": true, "period": "1h"});
+    let reduce = tower.admin.token(login_of).await.1;
+    let events = ["credential.registered", "identity.offboarded"];
+    let mut desk = Desk::open_with(
+        &tower,
+        LEAVER,
+        &login,
+        json!({
+            "topics": {"curfew.tasks": {"strongest": "revoke", "events": events}},
+            "realms": [{"name": "prod", "mode": "enforce", "derived_tokens": true,
+                "vault": {"address": &tower.admin.address, "token_file": "token"},
+                "allowed_prefixes": ["approle/agent", "approle/second", "approle/etl", "db/creds/"]}],
+            "reduce": &reduce,
+            "reductions": [{"system": "prod", "identities": ["approle/agent", "approle/second"], "token_file": "reduce.token"}],
+            "finds": {"sorts": ["unowned"]},
+        }),
+    )
+    .await;
+    let folder = desk.folder.path().to_owned();
+    let cell = std::cell::RefCell::new(&mut desk);
+    let mut no = 0;
+    let mut tell = |kind: &str, data: Value| {
+        no += 1;
+        let event = json!({"specversion": "1.0", "type": format!("dev.curfew.{kind}.v1"), "source": "/hr",
+            "id": format!("{kind}-{no}"), "data": data});
+        fs::write(folder.join("event.json"), event.to_string()).unwrap();
+        let (code, said) = cell.borrow_mut().ask(&["publish", "event.json"]);
+        assert_eq!(code, Some(0), "{said}");
+    };
+    let role = async |name: &str| {
+        tower.admin.call("GET", &format!("auth/approle/role/{name}"), Value::Null).await.1["data"].clone()
+    };
+    let lets_in = async |login: &Value| tower.admin.call("POST", "auth/approle/login", login.clone()).await.0 == 200;
+    let closed = |credential: String, verdict: &'static str| {
+        let cell = &cell;
+        async move {
+            until(verdict, || {
+                let all = cell.borrow_mut().json(&["cases", "--closed"]);
+                let is_it = |line: &&Value| {
+                    line["case"]["directive"]["credential"] == *credential && line["verdict"]["state"] == verdict
+                };
+                let found = all.as_array().unwrap().iter().find(is_it).cloned();
+                async move { found }
+            })
+            .await
+        }
+    };
+    let (before, (first, by_first)) = (role("agent").await, minted(&tower, "agent").await);
+    assert!(lets_in(&by_first).await);
+    tell("credential.registered", json!({"cred_id": first}));
+    tell("identity.offboarded", json!({"identity": "agent:triage", "reason": "replaced"}));
+    let line = closed(first.clone(), "dead").await;
+    assert_eq!(line["verdict"]["residue"], json!([]), "closed first, and its tokens ended: {line}");
+    assert_eq!(role("agent").await["secret_id_bound_cidrs"], json!(["192.0.2.237/32"]));
+    let (later, by_later) = minted(&tower, "agent").await;
+    assert!(!lets_in(&by_later).await, "what is minted anew does not let in");
+
+    // The other role of the same agent had nothing that is known until now.
+    let (second, by_second) = minted(&tower, "second").await;
+    assert!(lets_in(&by_second).await);
+    tell("credential.registered", json!({"cred_id": second}));
+    closed(second, "dead").await;
+    assert!(!lets_in(&by_second).await);
+    assert_eq!(role("second").await["token_bound_cidrs"], json!(["192.0.2.237"]));
+
+    // It is a state, and people see it.
+    let (code, said) = cell.borrow_mut().ask(&["offboard", "--list"]);
+    assert_eq!(code, Some(0));
+    for word in ["agent:triage", "replaced", "approle/agent", "approle/second"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    let (_, said) = cell.borrow_mut().ask(&["reach", "agent:triage"]);
+    assert!(said.contains("offboarded    since"), "{said}");
+    tell("credential.registered", json!({"cred_id": later}));
+    closed(later, "dead").await;
+
+    // It stays after all: what was closed is opened by the case that closed it.
+    let id = line["case"]["id"].as_str().unwrap().to_owned();
+    let (code, said) = cell.borrow_mut().ask(&["offboard", "agent:triage", "--back", "--reason", "the wrong one"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = cell.borrow_mut().ask(&["rollback", &id, "--reason", "the wrong one"]);
+    assert_eq!(code, Some(0), "{said}");
+    closed("urn:curfew:cred:vault-approle:prod:approle/agent".to_owned(), "rolled_back").await;
+    assert_eq!(role("agent").await, before);
+
+    // An owner leaves: nothing dies, and nobody answers any more for what it answered for.
+    let (kept, by_kept) = minted(&tower, "etl").await;
+    tell("credential.registered", json!({"cred_id": kept}));
+    let (code, said) = cell.borrow_mut().ask(&["offboard", "owner:bob", "--reason", "left"]);
+    assert_eq!(code, Some(0), "{said}");
+    until("what nobody answers for", || {
+        let all = cell.borrow_mut().json(&["findings", "--all"]);
+        let is_it = |one: &Value| one["detector"] == "curfew:unowned" && one["credentials"] == json!([kept]);
+        let found = all.as_array().unwrap().iter().any(is_it);
+        async move { found.then_some(()) }
+    })
+    .await;
+    assert!(lets_in(&by_kept).await);
+    // A mistaken name is nobody.
+    assert_eq!(cell.borrow_mut().ask(&["offboard", "agent:triags", "--reason", "r"]).0, Some(1));
+    assert_eq!(cell.borrow_mut().ask(&["offboard", "policy:prod/etl", "--reason", "r"]).0, Some(1));
+
+    desk.running.take().unwrap().end();
+    let log = fs::read_to_string(desk.folder.path().join("log")).unwrap();
+    let journal = fs::read(desk.folder.path().join("curfew.db")).unwrap();
+    let secrets = [&by_first, &by_later, &by_second, &by_kept];
+    let secrets = secrets.iter().flat_map(|login| [&login["secret_id"], &login["role_id"]]);
+    for secret in secrets.map(|one| one.as_str().unwrap()).chain([reduce.as_str(), &login]) {
+        assert!(!log.contains(secret), "a secret is in the log");
+        assert!(!journal.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()), "a secret is in the journal");
+    }
+}
