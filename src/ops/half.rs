@@ -50,6 +50,8 @@ pub fn half_made(case: &Case) -> Option<HalfMade> {
     let (what, at, by_hand) = if case.directive.action.rescopes() {
         let (what, at) = rescoping(state)?;
         (what, Some(at), vec![rolls_back(case)])
+    } else if let Some((what, at)) = shut(state) {
+        (what, Some(at), Vec::new())
     } else if id.kind() == Kind::AwsAccessKey {
         let (what, at) = disabled(state)?;
         (what, Some(at), vec![enables(id)])
@@ -79,6 +81,17 @@ fn rescoping(state: &State) -> Option<(&'static str, String)> {
         _ => return None,
     };
     Some((what, state.current()?.system.clone()))
+}
+
+/// Whether whoever it lets in as is closed, or perhaps, while no value of it has died.
+fn shut(state: &State) -> Option<(&'static str, String)> {
+    let plan = state.plan.as_ref()?;
+    let at = plan.find(Act::Fence)?;
+    let next = plan.steps.iter().skip(at + 1).position(|step| step.act.has_effect()).map(|behind| at + 1 + behind)?;
+    let begins = state.step == next && !state.in_doubt;
+    let is_it = (state.step == at && state.in_doubt) || (state.step > at && state.step < next) || begins;
+    let what = "its identity is fenced, or may be, and its values live: they let nobody in";
+    (is_it && !state.cutting.fenced().is_empty()).then(|| (what, plan.steps[at].system.clone()))
 }
 
 fn rolls_back(case: &Case) -> Option<ByHand> {

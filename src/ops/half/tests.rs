@@ -248,3 +248,32 @@ fn planned_for(acts: &[Act]) -> Record {
     let steps: Vec<Step> = acts.iter().map(|act| step(*act, "prod")).collect();
     Record::Planned { no: 1, plan: Plan { steps, pivot: 3, undoes: false } }
 }
+
+#[test]
+fn who_is_fenced_while_no_value_has_died_is_half_made() {
+    use crate::scope::{Held, Permission, Scope};
+    let acts = [
+        (Act::Observe, "vault"),
+        (Act::Observe, "prod"),
+        (Act::Fence, "prod"),
+        (Act::Revoke, "vault"),
+        (Act::Prove, "vault"),
+    ];
+    let held = Held { permission: Permission::parse("fence:token_bound_cidrs").unwrap(), how: "{}".into() };
+    let scope = Some(Scope { held: vec![held], ..Scope::default() });
+    let look = Record::Observed {
+        step: 1,
+        seen: Observation { scope, presence: Presence::Present, ..Observation::default() },
+    };
+    let before = [planned(&acts), saw(0), look];
+    let said = |more: &[Record]| {
+        let records = [&before[..], more].concat();
+        half_made(&case(Kind::VaultSecretId, "approle/etl/a", None, &records))
+            .map(|half| (half.what, half.by_hand.len()))
+    };
+    assert_eq!(said(&[]), None, "nothing was changed yet");
+    let fenced = said(&[starts(2)]).unwrap();
+    assert!(fenced.0.contains("fenced") && fenced.1 == 0, "{fenced:?}");
+    assert_eq!(said(&[starts(2), done(2)]), Some(fenced));
+    assert_eq!(said(&[starts(2), done(2), starts(3)]), None, "one effect at Vault has no half state");
+}
