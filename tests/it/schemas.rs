@@ -164,7 +164,7 @@ fn what_we_emit_is_refused_when_it_comes_in() {
 #[test]
 fn schemas_agree_with_each_other() {
     let all = schemas();
-    assert_eq!(all.len(), 14);
+    assert_eq!(all.len(), 15);
     let mut defs = std::collections::BTreeMap::new();
     for (name, schema) in &all {
         assert_eq!(schema["$id"], format!("urn:curfew:schema:{name}.v1"));

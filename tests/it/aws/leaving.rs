@@ -116,7 +116,7 @@ impl<'a> Over<'a> {
         leaver.open_case(journal.as_ref()).await;
         stage.run_until_closed(&journal, &leaver.credential).await;
         let fence = journal.fences(i64::MAX, 9).await.unwrap().remove(0);
-        assert_eq!(Cut::back(fence.held.clone(), fence.case).unwrap().is_fence(), true);
+        assert!(Cut::back(fence.held.clone(), fence.case).unwrap().is_fence());
         Self { identity: identity_of(&leaver.credential), leaver, fence }
     }
 }

@@ -326,8 +326,9 @@ async fn all_closed(journal: &Arc<dyn Journal>, credential: &CredentialId, many:
 
 /// At this time: the fences that are over then are said to be, and given back.
 async fn lifted(stage: &Stage, journal: &Arc<dyn Journal>, at_ms: i64) {
-    let intake = Intake { clock: Simulated::at(at_ms), ..stage.intake(journal.clone()) };
-    let (executor, cancel) = (stage.executor(journal.clone()), tokio_util::sync::CancellationToken::new());
+    let clock = Simulated::at(at_ms);
+    let intake = Intake { clock: clock.clone(), ..stage.intake(journal.clone()) };
+    let (executor, cancel) = (stage.executor_at(journal.clone(), &clock), tokio_util::sync::CancellationToken::new());
     let rounds = tokio::spawn(fences::run(intake, cancel.clone()));
     until("no fence to stand", || async {
         executor.drain().await.unwrap();
