@@ -15,12 +15,13 @@ use crate::world::repository;
 mod fences;
 
 /// Commands of Curfew's that another test runs, or what they ask of a running process: where, and which.
-const ELSEWHERE: [(&str, &str, &str); 6] = [
+const ELSEWHERE: [(&str, &str, &str); 7] = [
     ("run", "compose.rs", "its_processes_share_the_work_and_one_of_them_says_what_the_journal_says"),
     ("exec", "exec.rs", "a_command_has_a_credential_of_its_own_that_ends_with_it"),
     ("reduce", "scope/story.rs", "nothing_is_taken_before_the_notice_is_over_and_then_only_what_is_still_there"),
     ("keep", "scope/story.rs", "who_answers_for_it_keeps_it_for_a_time"),
     ("rollback", "reach/story.rs", "an_agent_that_reaches_two_zones_ends_with_one_and_its_task_goes_on"),
+    ("offboard", "reach/story.rs", "who_leaves_is_fenced_and_what_is_minted_for_it_later_is_found_as_well"),
     ("canary", "stories/watched.rs", "one_canary_is_asked_for_and_shows_each_stage"),
 ];
 /// Programs whose lines are run here.
