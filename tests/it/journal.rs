@@ -27,6 +27,7 @@ mod alike;
 mod breaks;
 mod count;
 mod file;
+mod leaving;
 mod lost;
 mod ops;
 mod shared;
