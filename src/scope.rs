@@ -281,7 +281,8 @@ mod tests {
         // What an offboarding took beside it is given back by a person.
         let held = |name: &str| Held { permission: Permission::parse(name).unwrap(), how: String::new() };
         let before = Scope { held: vec![held("fence:token_bound_cidrs")], ..Scope::default() };
-        let cutting = Cutting { before: Some(before), begun: true, taken: vec![held("policy:a")] };
+        let cutting =
+            Cutting { before: Some(before), begun: true, taken: vec![held("policy:a")], ..Cutting::default() };
         assert_eq!(cutting.fenced(), [held("fence:token_bound_cidrs")]);
         assert_eq!(Cut::back(Vec::new(), Uuid::nil()), Err(BadPermission::Count));
     }
