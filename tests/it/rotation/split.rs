@@ -469,12 +469,12 @@ async fn rejected(shared: &Shared, stage: &Stage, journal: &Arc<dyn Journal>, pl
     let is_held = |line: &CaseLine| is_held(line, HoldReason::CandidateRejected) && line.case.state.plan_no >= plans;
     let line = shared.until(stage, journal, "what was refused", is_held).await;
     let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
-    let note = timeline.records.iter().flat_map(|(_, _, records)| records).filter_map(|record| match record {
+    let mut all = timeline.records.iter().rev().flat_map(|(_, _, records)| records.iter().rev());
+    let note = all.find_map(|record| match record {
         Record::Failed { note, .. } => Some(note.clone()),
         _ => None,
     });
-    let note = note.last().unwrap();
-    (line, note)
+    (line, note.unwrap())
 }
 
 async fn what_is_wrong_with_an_agent_s_place_or_needs_is_mended_and_goes_on(store: Store) {
