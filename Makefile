@@ -46,7 +46,7 @@ lint: check
 # built on is not optimized: that takes longer than the fuzzing.
 fuzz: ## A minute of odd input for each decoder (FUZZ_SECONDS=, FUZZ_TARGETS="event answers")
 	@$(SERVERS) install build fuzz
-	@for target in $${FUZZ_TARGETS:-event gitleaks trufflehog gitlab github revocations openlineage cdevents tekton kubernetes a2a keys config answers}; do \
+	@for target in $${FUZZ_TARGETS:-event gitleaks trufflehog gitlab github revocations openlineage cdevents tekton kubernetes a2a keys config answers audit}; do \
 	  RUSTC_BOOTSTRAP=1 $(SERVERS) exec cargo fuzz run --dev -s none $$target $$(fuzz/seeds $$target) -- \
 	    -max_total_time=$${FUZZ_SECONDS:-60} -max_len=8192 || exit; \
 	done

@@ -133,7 +133,8 @@ impl Rescope {
     pub fn of(case: &Case) -> Option<Self> {
         let directive = &case.directive;
         let is_meant = |cut: &&Cut| directive.action.rescopes() || cut.is_fence();
-        let cut = directive.cut.as_deref().filter(is_meant)?.clone();
+        let mut cut = directive.cut.as_deref().filter(is_meant)?.clone();
+        cut.permissions.retain(|one| !case.state.cutting.spared.contains(one));
         Some(Self { cut, cutting: case.state.cutting.clone(), gives: directive.action == Action::Restore })
     }
 

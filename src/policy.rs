@@ -21,6 +21,7 @@ use crate::finding::{self, Finding, Mark};
 use crate::fingerprint::Fingerprint;
 use crate::offboard::Offboarding;
 use crate::reach::Node;
+use crate::scope::Permission;
 use crate::task::{Credential, Grant, RunKey, Task, Tenant};
 
 /// What a decision says, strongest last.
@@ -178,6 +179,8 @@ pub struct Decision {
 pub enum Word {
     /// It has lost its reason.
     Withdrawn,
+    /// These of what a reduction froze were used since.
+    Spared(Vec<Permission>),
     /// A consumer has the new value, or cannot work with it.
     Answered {
         /// Who.

@@ -19,6 +19,8 @@ pub mod kept;
 pub mod known;
 pub mod notice;
 pub mod postgres;
+pub mod unused;
+pub mod uses;
 pub mod vault;
 
 use std::collections::{BTreeSet, HashMap};
@@ -246,6 +248,9 @@ pub struct About {
     /// Its system tells when it is used, and it never was.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub never_used: bool,
+    /// Since when a source states anything of it. From the journal, never stated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_ms: Option<i64>,
     /// It lets nobody in now: disabled, locked, without login.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub off: bool,
@@ -421,7 +426,8 @@ pub struct Stated {
 /// One page of what is stored.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// With the names of their sources.
+    /// With the names of their sources, since when they say it so. When the source first said anything of the node
+    /// is in [`About::first_ms`].
     pub facts: Vec<(Arc<str>, Fact, i64)>,
     /// Behind which the next page begins; `None`: this was the last.
     pub next: Option<[String; 3]>,
@@ -440,6 +446,12 @@ pub trait Facts: Send + Sync {
     async fn forget(&self, tenant: &str, source: &str) -> Result<(), Error>;
     /// All sources that were ever read, and a number that is another one after each change of a fact.
     async fn sources(&self) -> Result<(Vec<Source>, i64), Error>;
+    /// The logs of use that are read, and where each was read up to.
+    async fn watched(&self) -> Result<Vec<uses::Watched>, Error>;
+    /// What a log said of use.
+    async fn uses(&self, tenant: &str, source: &str) -> Result<Vec<uses::Use>, Error>;
+    /// What was read of a log, and where that ended: one durable step.
+    async fn used(&self, watched: uses::Watched, uses: Vec<uses::Use>) -> Result<(), Error>;
     /// Facts behind `after` (tenant, source, node), in that order, at most `max`.
     async fn page(&self, after: Option<[String; 3]>, max: usize) -> Result<Page, Error>;
 }

@@ -209,6 +209,9 @@ pub struct Cutting {
     /// Something of it may have been taken.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub begun: bool,
+    /// Of what was frozen these stay: they were used before anything was taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spared: Vec<Permission>,
     /// What was taken, or may have been, and was not given back: also by plans before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub taken: Vec<Held>,
@@ -251,6 +254,18 @@ impl Cutting {
             all.took();
         }
         all.taken
+    }
+
+    /// These stay.
+    pub(crate) fn spare(&mut self, permissions: &[Permission]) {
+        for one in permissions {
+            if self.spared.len() < MOST && !self.spared.contains(one) {
+                self.spared.push(one.clone());
+            }
+        }
+        if let Some(before) = &mut self.before {
+            before.held.retain(|held| !permissions.contains(&held.permission));
+        }
     }
 
     /// It is looked at anew, before anything is taken.

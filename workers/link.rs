@@ -9,7 +9,6 @@ use curfew::journal::{self, Journal};
 use curfew::metrics::Metrics;
 use curfew::ops::operator::Operator;
 use curfew::ops::{Refused, RefusedKind, Reply, Request, client, freeze_file};
-use curfew::reach::kept::Kept;
 use curfew::{clock, event, intake};
 use serde_json::Value;
 
@@ -95,7 +94,7 @@ pub fn shared(config: &Config) -> Result<(), Failed> {
 /// What answers operators on `journal`.
 fn operator(config: &Config, journal: Arc<dyn Journal>) -> Operator {
     Operator {
-        reach: Kept::new(journal.clone(), reach::sources(config)),
+        reach: reach::kept(config, &journal),
         intake: intake::Intake {
             journal,
             rules: config.rules.clone(),

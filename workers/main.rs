@@ -32,6 +32,7 @@ mod serve;
 mod show;
 mod stop;
 mod tasks;
+mod uses;
 
 use std::process::ExitCode;
 

@@ -16,21 +16,22 @@ use curfew::credential::CredentialId;
 use curfew::event::Event;
 use curfew::finding::{self, Finding};
 use curfew::guard::Mode;
-use curfew::journal::{self, Journal, TaskFilter};
+use curfew::journal::{self, CaseLine, Filter, Journal, TaskFilter};
 use curfew::offboard;
 use curfew::reach::declared::{Declared, MAX_BYTES};
 use curfew::reach::known::{self, Known};
-use curfew::reach::notice::{self, Found};
+use curfew::reach::notice::{self, Again, Found, Sort};
 use curfew::reach::{CHUNK, NodeKind, Reading, Source, Standing, kept, postgres, vault as policies};
+use curfew::scope::Permission;
 use curfew::task::Tenant;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::Failed;
 #[cfg(feature = "aws")]
 use crate::accounts;
 use crate::enforce::{login, refused, vault_settings};
 use crate::process::Process;
+use crate::{Failed, uses};
 
 /// Before a reading that was a part is tried again.
 const SOON: Duration = Duration::from_secs(30);
@@ -84,7 +85,14 @@ pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
         let reader = curfew::reach::aws::Reader::new(name, account, pace(curfew::reach::aws::PER_SECOND));
         begin(process, &format!("aws:{name}"), Reads::Account(name.clone(), Box::new(reader)));
     }
+    crate::uses::start(process, reach, realms);
     Ok(())
+}
+
+/// The graph of what the journal holds.
+pub fn kept(config: &Config, journal: &Arc<dyn Journal>) -> Arc<kept::Kept> {
+    let youngest_ms = config.reach.as_ref().map_or(0, curfew::config::reach::Reach::youngest_ms);
+    kept::Kept::with(journal.clone(), sources(config), youngest_ms)
 }
 
 /// Where facts come from.
@@ -182,6 +190,12 @@ impl Rounds {
             tracing::info!(source = source.name, "this source of reach is read no more, and forgotten");
             journal.reach().forget(&source.tenant, &source.name).await?;
         }
+        let logs: Vec<String> =
+            self.process.config.reach.iter().flat_map(|reach| &reach.uses).map(uses::source).collect();
+        for watched in journal.reach().watched().await?.iter().filter(|one| !logs.contains(&one.source)) {
+            tracing::info!(source = watched.source, "this log of use is read no more, and forgotten");
+            journal.reach().forget(&watched.tenant, &watched.source).await?;
+        }
         Ok(())
     }
 
@@ -238,9 +252,8 @@ impl Finder {
         if !is_one {
             return Ok(());
         }
-        let finds = self.finds.clone();
-        let before_ms = now_ms.saturating_sub(finds.dormant_after_ms);
-        let made = tokio::task::spawn_blocking(move || notice::found(&graph, &finds.sorts, before_ms)).await;
+        let (by, sorts) = (uses::silences(process, &self.finds, now_ms).await?, self.finds.sorts.clone());
+        let made = tokio::task::spawn_blocking(move || notice::found_by(&graph, &sorts, &by)).await;
         let Ok(mut found) = made else { return Ok(()) };
         for all in found.values_mut() {
             // No tenant's word ends what is another's.
@@ -255,7 +268,8 @@ impl Finder {
         let tenant = |id: &CredentialId| self.tenant(id);
         let opened = said.new.iter().map(|found| Event::found(tenant(&found.credential), found, now_ms));
         let closed = said.over.iter().map(|finding| Event::found_no_more(finding, now_ms));
-        let events: Vec<Event> = opened.chain(closed).collect();
+        let mut events: Vec<Event> = opened.chain(closed).collect();
+        events.extend(self.again(&found, &open, now_ms).await?);
         if !events.is_empty() {
             tracing::info!(
                 new = said.new.len(),
@@ -266,6 +280,38 @@ impl Finder {
             process.intake.notice(events).await?;
         }
         Ok(())
+    }
+
+    /// What was said before, and is said again: what is done about it takes too much, or is over and left something.
+    async fn again(
+        &self,
+        found: &BTreeMap<Sort, Vec<Found>>,
+        open: &[Finding],
+        now_ms: i64,
+    ) -> Result<Vec<Event>, journal::Error> {
+        let known: BTreeMap<&str, &Finding> = open.iter().map(|finding| (finding.key.as_str(), finding)).collect();
+        let mut events = Vec::new();
+        for one in found.get(&Sort::Unused).into_iter().flatten() {
+            let Some(finding) = known.get(one.key().as_str()) else { continue };
+            let filter = Filter { credential: Some(one.credential.clone()), closed: true, ..Filter::default() };
+            let cases = self.process.intake.journal.cases(filter).await?;
+            let rests = |line: &&CaseLine| {
+                line.case.directive.finding.as_ref() == Some(&finding.id()) && line.case.directive.cut.is_some()
+            };
+            let Some(line) = cases.iter().filter(rests).max_by_key(|line| line.case.opened_ms) else { continue };
+            let (case, is_over) = (&line.case, line.closed_ms.is_some());
+            let frozen = case.directive.cut.iter().flat_map(|cut| &cut.permissions);
+            let spared = |one: &&Permission| case.state.cutting.spared.contains(one);
+            let frozen: Vec<Permission> = frozen.filter(|one| is_over || !spared(one)).cloned().collect();
+            let said = Event::found(self.tenant(&one.credential), one, now_ms);
+            match notice::again(one, &frozen, is_over) {
+                Again::Same => {}
+                Again::Less if case.state.begun || case.state.acted => {}
+                Again::Less => events.push(said),
+                Again::Anew => events.extend([Event::found_no_more(finding, now_ms), said]),
+            }
+        }
+        Ok(events)
     }
 
     fn tenant(&self, id: &CredentialId) -> Tenant {

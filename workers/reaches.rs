@@ -9,6 +9,7 @@ use curfew::config::file::Millis;
 use curfew::ops::Request;
 use curfew::reach::ask::{Gate, Hop, Lines, Opened, Question, Reach as Reached, Told};
 use curfew::reach::kept::{Answer, SourceLine};
+use curfew::reach::unused::Granteds;
 use curfew::reach::{Node, Standing, draw};
 
 use crate::args::Reach;
@@ -48,6 +49,10 @@ fn question(what: &Reach) -> Result<(Question, String), Failed> {
         let for_ms = Millis::parse(span).map_err(|why| Failed::Data(format!("--dormant: {why}")))?.0;
         return Ok((Question::Dormant { for_ms, max }, format!("not used for {span}")));
     }
+    if let Some(span) = &what.unused {
+        let for_ms = Millis::parse(span).map_err(|why| Failed::Data(format!("--unused: {why}")))?.0;
+        return Ok((Question::Unused { for_ms, max }, format!("unused for {span}")));
+    }
     if let Some(id) = &what.who {
         return Ok((Question::Who { id: id.clone(), max }, format!("open {id}")));
     }
@@ -70,6 +75,7 @@ fn told(answer: &Answer, head: &str) -> String {
     match &answer.told {
         Told::Reach(reach) => of(reach),
         Told::Lines(lines) => list(lines, head),
+        Told::Unused(granted) => unused(granted, head),
         Told::Gate(gate) => gated(gate),
         Told::Sources {} => sources(&answer.sources),
     }
@@ -147,6 +153,41 @@ fn list(lines: &Lines, head: &str) -> String {
         out.push_str(&format!("; of {} no source tells", lines.unknown));
     }
     out.push('\n');
+    out
+}
+
+fn unused(granted: &Granteds, head: &str) -> String {
+    let mut out = String::new();
+    if !granted.lines.is_empty() {
+        let mut table = show::table(&["WHO", "POLICY", "LAST USED", "SINCE", "UNUSED"]);
+        for line in &granted.lines {
+            table.add_row(vec![
+                line.node.to_string(),
+                line.policy.to_string(),
+                show::time_or_none(line.used_ms),
+                show::time_or_none(Some(line.since_ms)),
+                line.why.map_or_else(|| "yes".to_owned(), |why| format!("no: {}", why.as_str())),
+            ]);
+        }
+        out.push_str(&format!("{table}\n\n"));
+    }
+    out.push_str(&format!("{} of {} policies are {head}", granted.unused, granted.total));
+    if granted.total > granted.lines.len() {
+        out.push_str(&format!("; {} of them shown (--limit)", granted.lines.len()));
+    }
+    out.push('\n');
+    for log in &granted.logs {
+        let since = show::time_or_none(log.since_ms);
+        let until = show::time_or_none(Some(log.until_ms).filter(|ms| *ms > 0));
+        out.push_str(&format!("the log of {} is watched since {since}, and read until {until}", log.realm));
+        if log.unread > 0 {
+            out.push_str(&format!("; {} lines of it cannot be read", log.unread));
+        }
+        out.push('\n');
+    }
+    if granted.logs.is_empty() {
+        out.push_str("no log of use is read: write `reach.uses` into the configuration\n");
+    }
     out
 }
 

@@ -9,7 +9,6 @@ use curfew::deadlines::ClockTrust;
 use curfew::fingerprint::Keyring;
 use curfew::intake::Intake;
 use curfew::metrics::Metrics;
-use curfew::reach::kept::Kept;
 use curfew::relay::Backlog;
 use curfew::{clock, event, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -74,7 +73,7 @@ pub async fn run(config: Config, share: Share) -> Result<(), Failed> {
             trust: Some(trust.clone()),
             types: Some(Arc::new(config.says())),
         },
-        reach: Kept::new(journal.clone(), reach::sources(&config)),
+        reach: reach::kept(&config, &journal),
         config: Arc::new(config),
         clock,
         trust,

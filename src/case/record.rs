@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::derived::Derived;
 use super::plan::Plan;
 use super::{Directive, HoldReason};
-use crate::scope::Scope;
+use crate::scope::{Permission, Scope};
 
 /// What a look at a credential showed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -405,6 +405,13 @@ pub enum Record {
         /// The topic that says so.
         by: String,
     },
+    /// Of what a reduction froze these stay: they were used since, and nothing was taken yet.
+    Spared {
+        /// Which.
+        permissions: Vec<Permission>,
+        /// The topic that says so.
+        by: String,
+    },
     /// An optional step was left out.
     Skipped {
         /// Index of the step.
@@ -468,6 +475,7 @@ impl Record {
             Self::Proven { .. } => "proven",
             Self::Answered { .. } => "answered",
             Self::Withdrawn { .. } => "withdrawn",
+            Self::Spared { .. } => "spared",
             Self::Skipped { .. } => "skipped",
             Self::Sighted { .. } => "sighted",
             Self::Held { .. } => "held",

@@ -117,6 +117,10 @@ pub fn record(record: &Record, plan: Option<&Plan>) -> String {
         }
         Record::Kept { by, reason, until_ms } => format!("by {by} until {}: {reason}", time(*until_ms)),
         Record::Withdrawn { by } => format!("by {by}"),
+        Record::Spared { permissions, by } => {
+            let all: Vec<&str> = permissions.iter().map(Permission::as_str).collect();
+            format!("{} by {by}", all.join(", "))
+        }
         Record::Sighted { step, sighting } => {
             format!("{}: {} at level {}", at(step), word(&sighting.answer), word(&sighting.level))
         }

@@ -417,6 +417,7 @@ impl State {
                 self.turn.is_set |= doubtful.is_some_and(Act::gives);
                 self.turn.asked |= doubtful == Some(Act::Create);
                 self.cutting.taken = self.cutting.missing();
+                self.cutting.spared.clear();
                 self.cutting.again();
                 (self.begun, self.kept_until_ms) = (false, None);
                 self.turn.refuted |= self.series.broken > 0;
@@ -577,6 +578,13 @@ impl State {
             }
             // What has begun goes on: a half-made change is not left alone.
             Record::Withdrawn { .. } if (!self.acted || self.is_undone()) && !self.is_closed() => self.withdrawn = true,
+            // What is left is looked at anew: what was seen of the others does not fit it.
+            Record::Spared { permissions, .. } if !self.begun && !self.acted && !self.is_closed() => {
+                self.cutting.spare(permissions);
+                if let Some(look) = self.stale_look() {
+                    self.step = look;
+                }
+            }
             Record::Answered { consumer, version, failed, .. } if self.awaits(consumer, *version, *failed) => {
                 self.turn.hear(consumer, *failed);
                 // Who was waited for has answered.

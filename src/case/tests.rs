@@ -166,6 +166,10 @@ proptest! {
                 4 => Record::Closed { verdict: Verdict::Obsolete },
                 6 if state.may_go_back() => answered(pick.is_multiple_of(2)),
                 5 if !state.acted => Record::Withdrawn { by: "t".into() },
+                7 if !state.acted && !state.begun => Record::Spared {
+                    permissions: crate::scope::permissions(["policy:a"]).unwrap(),
+                    by: "t".into(),
+                },
                 _ => answer(&state, todo, pick, shape),
             }];
             if let Record::Started { step, .. } = &now[0] {
@@ -195,7 +199,7 @@ proptest! {
 
     /// No order of records, however wild, reaches a state in which a closed case moves or an unseen death is recorded.
     #[test]
-    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..12usize, 0..18u8), 0..60), shape in 0..7u8) {
+    fn no_order_of_records_reaches_an_illegal_state(picks in prop::collection::vec((any::<u8>(), 0..12usize, 0..19u8), 0..60), shape in 0..7u8) {
         let mut state = State::opened(&directive(None));
         for (pick, at, kind) in picks {
             let record = match kind {
@@ -215,6 +219,10 @@ proptest! {
                 14 => Record::Passed { step: at, cut_ms: None },
                 15 => Record::Proven { step: at, verdict: dead() },
                 16 => Record::Withdrawn { by: "t".into() },
+                18 => Record::Spared {
+                    permissions: crate::scope::permissions(["policy:a"]).unwrap(),
+                    by: "t".into(),
+                },
                 17 => Record::Failed { step: at, failure: FailureKind::Rejected, note: String::new() },
                 _ => Record::Closed { verdict: Verdict::DiesAt { at_ms: 1 } },
             };

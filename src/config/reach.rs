@@ -32,6 +32,9 @@ pub struct Raw {
     /// Accounts of AWS whose IAM is read.
     #[serde(default)]
     pub accounts: Vec<OfAccount>,
+    /// Logs that say when identities used their grants.
+    #[serde(default)]
+    pub uses: Vec<Spanned<OfLog>>,
     /// What is a finding; absent: nothing.
     #[serde(default)]
     pub finds: Option<Spanned<OfFinds>>,
@@ -46,6 +49,12 @@ pub struct OfFinds {
     /// How long nobody must have used what is `dormant`.
     #[serde(default = "dormant")]
     pub dormant_after: Spanned<Millis>,
+    /// Over which time a policy must have granted nothing that is `unused`.
+    #[serde(default = "dormant")]
+    pub unused_after: Spanned<Millis>,
+    /// Of identities that are known for less nothing is called unused.
+    #[serde(default = "young")]
+    pub youngest: Spanned<Millis>,
     /// The strongest action that may rest on it.
     #[serde(default = "track")]
     pub strongest: Action,
@@ -53,6 +62,14 @@ pub struct OfFinds {
 
 fn dormant() -> Spanned<Millis> {
     unplaced(Millis(90 * 86_400_000))
+}
+
+fn young() -> Spanned<Millis> {
+    unplaced(Millis(YOUNG_MS))
+}
+
+fn stale() -> Spanned<Millis> {
+    unplaced(Millis(3_600_000))
 }
 
 fn track() -> Action {
@@ -79,6 +96,19 @@ pub struct OfVault {
     /// The AppRole of its own login.
     #[serde(default)]
     pub approle: Option<AppRole>,
+}
+
+/// One of `reach.uses`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfLog {
+    /// The realm; `reach.vaults` names it as well.
+    pub realm: Spanned<String>,
+    /// The file of its audit device, where all its requests stand.
+    pub audit_log: PathBuf,
+    /// Where its newest line is older, nothing is concluded.
+    #[serde(default = "stale")]
+    pub stale_after: Spanned<Millis>,
 }
 
 /// One of `reach.databases`
@@ -120,9 +150,25 @@ pub struct Reach {
     pub databases: Vec<(String, PathBuf)>,
     /// Target, and the file with a login; `None`: the machine's.
     pub accounts: Vec<(String, Option<PathBuf>)>,
+    /// Logs of use.
+    pub uses: Vec<Log>,
     /// What is a finding.
     pub finds: Option<Finds>,
 }
+
+/// A log that says when identities used their grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Of which realm.
+    pub realm: String,
+    /// The file of the audit device.
+    pub path: PathBuf,
+    /// Beyond this age of its newest line nothing is concluded.
+    pub stale_ms: i64,
+}
+
+/// Of identities that are known for less nothing is called unused, where nothing else is said.
+pub const YOUNG_MS: i64 = 30 * 86_400_000;
 
 /// What is a finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +177,10 @@ pub struct Finds {
     pub sorts: Vec<Sort>,
     /// How long nobody must have used what is dormant.
     pub dormant_after_ms: i64,
+    /// Over which time a policy must have granted nothing that is unused.
+    pub unused_after_ms: i64,
+    /// Of identities that are known for less nothing is called unused.
+    pub youngest_ms: i64,
     /// The strongest action that may rest on it.
     pub strongest: Action,
 }
@@ -171,10 +221,29 @@ pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[
             None => {}
         }
     }
+    let mut uses: Vec<Log> = Vec::new();
+    for Spanned { value: one, .. } in &raw.uses {
+        rotations::known_realm(c, &one.realm, realms);
+        once(c, &one.realm, uses.iter().map(|log| &log.realm));
+        if !vaults.iter().any(|(name, _)| *name == one.realm.value) {
+            c.wrong(
+                one.realm.referenced,
+                "whose grants these are is read by `reach.vaults`: name the realm there, too",
+            );
+        }
+        if one.stale_after.value.0 < 1_000 {
+            c.wrong(one.stale_after.referenced, "`stale_after` is at least 1s");
+        }
+        let path = c.path(&one.audit_log);
+        uses.push(Log { realm: one.realm.value.clone(), path, stale_ms: one.stale_after.value.0 });
+    }
     let finds = raw.finds.as_ref().map(|raw| {
         let Spanned { value: raw, referenced: at, .. } = raw;
         if raw.sorts.is_empty() {
-            c.wrong(*at, "`sorts` says what is a finding: crosses_zones, shared, unowned, dormant, beyond, outside");
+            c.wrong(
+                *at,
+                "`sorts` says what is a finding: crosses_zones, shared, unowned, dormant, beyond, outside, unused",
+            );
         }
         if raw.sorts.contains(&Sort::Offboarded) {
             c.wrong(*at, "`offboarded` is always looked for, and rests on who says that somebody leaves: leave it out");
@@ -182,14 +251,24 @@ pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[
         if raw.dormant_after.value.0 < 86_400_000 {
             c.wrong(raw.dormant_after.referenced, "`dormant_after` is at least 1d");
         }
+        if let Some(log) = uses.iter().find(|log| log.stale_ms > raw.unused_after.value.0) {
+            let message = format!("`unused_after` is shorter than `stale_after` of {}", said(&log.realm));
+            c.wrong(raw.unused_after.referenced, message);
+        }
+        if raw.sorts.contains(&Sort::Unused) && uses.is_empty() {
+            c.wrong(*at, "`unused` is read from an audit log: write `reach.uses`");
+        }
         let sorts: BTreeSet<Sort> = raw.sorts.iter().copied().collect();
         Finds {
             sorts: sorts.into_iter().collect(),
             dormant_after_ms: raw.dormant_after.value.0,
+            unused_after_ms: raw.unused_after.value.0,
+            youngest_ms: raw.youngest.value.0,
             strongest: raw.strongest,
         }
     });
     Reach {
+        uses,
         finds,
         every_ms: raw.every.value.0,
         declared: raw.declared.as_ref().map(|path| c.path(path)),
@@ -221,10 +300,21 @@ const OWN_EVERY_MS: i64 = 15_000;
 impl Reach {
     /// What is looked for: what the configuration names, and always what belongs to somebody who leaves.
     pub fn looked_for(&self) -> Finds {
-        let nothing = Finds { sorts: Vec::new(), dormant_after_ms: 0, strongest: Action::Track };
+        let nothing = Finds {
+            sorts: Vec::new(),
+            dormant_after_ms: 0,
+            unused_after_ms: 0,
+            youngest_ms: 0,
+            strongest: Action::Track,
+        };
         let mut finds = self.finds.clone().unwrap_or(nothing);
         finds.sorts.push(Sort::Offboarded);
         finds
+    }
+
+    /// Of identities that are known for less nothing is called unused.
+    pub fn youngest_ms(&self) -> i64 {
+        self.finds.as_ref().map_or(YOUNG_MS, |finds| finds.youngest_ms)
     }
 
     /// The sources that are named, as they stand before they were ever read. `tenant`: whose a realm or account is.

@@ -19,6 +19,9 @@ use crate::guard::{self, Authority, Facts, Mode};
 use crate::journal::{Append, Claim, Error};
 use crate::metrics::Alarm;
 use crate::probe::{self, Judgement};
+use crate::reach::kept;
+use crate::reach::notice::TOPIC;
+use crate::reach::uses::apply::{self, Apply};
 use crate::{event, outcome, retry};
 
 /// Late successes in one series after which the plan is made again.
@@ -244,6 +247,9 @@ impl Work<'_> {
             }
             return self.hold(reason).await;
         }
+        if let Some(next) = self.mind_use().await? {
+            return Ok(next);
+        }
         let Some((step, connector)) = self.connector(index) else { return self.hold(HoldReason::Unserved).await };
         if !self.calls.turn(&step.system).await {
             return self.later().await;
@@ -310,6 +316,29 @@ impl Work<'_> {
             }
             Err(failure) => self.failed(index, &step, connector.as_ref(), failure).await,
         }
+    }
+
+    /// What rests on "nobody used it" is asked of once more before anything is done: from the journal alone.
+    async fn mind_use(&mut self) -> Result<Option<Next>, Stop> {
+        let (case, now) = (self.case(), self.now());
+        if case.state.begun || case.state.acted || apply::rests_on(&case.directive).is_none() {
+            return Ok(None);
+        }
+        let uses = kept::uses(self.parts.journal.reach()).await?;
+        let by = TOPIC.to_owned();
+        match apply::apply(case, &uses, now) {
+            Apply::Go => return Ok(None),
+            Apply::Spare(permissions) => {
+                info!(count = permissions.len(), "used since it was found: these stay");
+                self.push(Record::Spared { permissions, by })?;
+            }
+            Apply::Withdraw => self.push(Record::Withdrawn { by })?,
+            Apply::Wait => {
+                info!("the log of use does not say yet whether it was used since");
+                return Ok(Some(self.wait_then(now + self.parts.settings.recheck_ms).await?));
+            }
+        }
+        Ok(Some(Next::Go))
     }
 
     /// Where nothing may be done: what it would have reached is looked at all the same, once for each plan. What cannot be

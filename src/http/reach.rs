@@ -68,11 +68,15 @@ impl Asked {
             "shared" => Question::Shared { max },
             "unowned" => Question::Unowned { max },
             "sources" => Question::Sources {},
+            "unused" => {
+                let span = self.span.ok_or("`for` says how long, such as 30d")?;
+                Question::Unused { for_ms: crate::config::file::Millis::parse(&span)?.0, max }
+            }
             "dormant" => {
                 let span = self.span.ok_or("`for` says how long, such as 30d")?;
                 Question::Dormant { for_ms: crate::config::file::Millis::parse(&span)?.0, max }
             }
-            _ => return Err("`ask` is one of of, who, gate, crossing, shared, dormant, unowned, sources"),
+            _ => return Err("`ask` is one of of, who, gate, crossing, shared, dormant, unused, unowned, sources"),
         })
     }
 }

@@ -242,6 +242,7 @@ impl<'a> Draft<'a> {
         let by = event.at.topic.to_string();
         let record = match word {
             Word::Withdrawn => Record::Withdrawn { by },
+            Word::Spared(permissions) => Record::Spared { permissions, by },
             Word::Answered { consumer, version, failed } => Record::Answered { consumer, version, failed, by },
         };
         case.state = case.state.next(&record)?;

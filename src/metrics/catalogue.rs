@@ -210,7 +210,7 @@ pub const FIGURES: &[Figure] = &[
         Gauge,
         "Unix time in seconds",
         Leader("reach"),
-        "When a source of reach was last read whole; 0: not yet.",
+        "When a source of reach was last read whole, or of a log of use (`audit:<realm>`) its newest line; 0: not yet.",
     )
     .of(&[named("source", "sources that `reach` of the configuration names")]),
     // What is done.

@@ -8,6 +8,8 @@ use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
 
 use super::graph::{Graph, Link};
+use super::unused::{self, Asked, Granteds, Silence};
+use super::uses::Uses;
 use super::{About, MOST_SCOPE, Node, NodeKind, Via};
 
 /// So many zones are told apart.
@@ -337,8 +339,27 @@ pub fn shared(graph: &Graph, max: usize) -> Lines {
 
 /// Who was not used since `before_ms`, the longest first. Of whom no source tells nothing is said.
 pub fn dormant(graph: &Graph, before_ms: i64, max: usize) -> Lines {
+    let asked = Asked { for_ms: 0, youngest_ms: 0, now_ms: before_ms };
+    silent(graph, &Uses::default(), &asked, max)
+}
+
+/// The same, where logs of use are read as well.
+pub fn silent(graph: &Graph, uses: &Uses, asked: &Asked, max: usize) -> Lines {
     let (mut found, mut unknown) = (Vec::new(), 0);
+    let before_ms = asked.now_ms.saturating_sub(asked.for_ms);
     for at in somebody(graph).filter(|at| graph.node(*at).kind != NodeKind::Agent) {
+        match unused::silence(graph, uses, at, asked) {
+            Silence::Elsewhere => {}
+            Silence::Unknown => {
+                unknown += 1;
+                continue;
+            }
+            Silence::No => continue,
+            Silence::Yes(used_ms) => {
+                found.push((used_ms.unwrap_or(i64::MIN), at));
+                continue;
+            }
+        }
         let about = graph.about(at);
         match about.map(|about| (about.used_ms, about.never_used, about.issued_ms)) {
             Some((Some(used_ms), ..)) if used_ms < before_ms => found.push((used_ms, at)),
@@ -351,7 +372,11 @@ pub fn dormant(graph: &Graph, before_ms: i64, max: usize) -> Lines {
     }
     found.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| graph.node(a.1).cmp(graph.node(b.1))));
     let total = found.len();
-    Lines { lines: found.into_iter().take(max).map(|(_, at)| line(graph, at, Vec::new())).collect(), total, unknown }
+    let told = |(used_ms, at): (i64, NodeIndex)| Line {
+        used_ms: Some(used_ms).filter(|ms| *ms > i64::MIN),
+        ..line(graph, at, Vec::new())
+    };
+    Lines { lines: found.into_iter().take(max).map(told).collect(), total, unknown }
 }
 
 /// Identities and credentials for which nobody answers: not themselves, nor who they log in as.
@@ -466,6 +491,13 @@ pub enum Question {
         /// At most so many.
         max: usize,
     },
+    /// Which policies granted nothing over a time, and why others are not called so.
+    Unused {
+        /// How long, in milliseconds.
+        for_ms: i64,
+        /// At most so many.
+        max: usize,
+    },
     /// For whom nobody answers.
     Unowned {
         /// At most so many.
@@ -495,6 +527,8 @@ pub enum Told {
     Reach(Box<Reach>),
     /// A list.
     Lines(Lines),
+    /// Policies.
+    Unused(Granteds),
     /// Of a gate.
     Gate(Box<Gate>),
     /// Only the sources.
@@ -527,11 +561,27 @@ fn find(graph: &Graph, id: &str) -> Result<NodeIndex, Unknown> {
 /// # Errors
 /// [`Unknown`]: whom it asks about.
 pub fn answer(graph: &Graph, question: &Question, now_ms: i64) -> Result<Told, Unknown> {
+    answer_by(graph, &Uses::default(), 0, question, now_ms)
+}
+
+/// The same, with what logs say of use. `youngest_ms`: who is known for less is not called unused.
+///
+/// # Errors
+/// [`Unknown`]: whom it asks about.
+pub fn answer_by(
+    graph: &Graph,
+    uses: &Uses,
+    youngest_ms: i64,
+    question: &Question,
+    now_ms: i64,
+) -> Result<Told, Unknown> {
+    let asked = |for_ms| Asked { for_ms, youngest_ms, now_ms };
     Ok(match question {
         Question::Of { id } => Told::Reach(Box::new(reach(graph, find(graph, id)?))),
         Question::Crossing { max } => Told::Lines(crossing(graph, *max)),
         Question::Shared { max } => Told::Lines(shared(graph, *max)),
-        Question::Dormant { for_ms, max } => Told::Lines(dormant(graph, now_ms.saturating_sub(*for_ms), *max)),
+        Question::Dormant { for_ms, max } => Told::Lines(silent(graph, uses, &asked(*for_ms), *max)),
+        Question::Unused { for_ms, max } => Told::Unused(unused::told(graph, uses, &asked(*for_ms), *max)),
         Question::Unowned { max } => Told::Lines(unowned(graph, *max)),
         Question::Who { id, max } => Told::Lines(who(graph, find(graph, id)?, *max)),
         Question::Gate { id } => Told::Gate(Box::new(gate(graph, find(graph, id)?))),

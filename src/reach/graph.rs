@@ -41,6 +41,10 @@ pub struct Graph {
     scope_index: HashMap<Vec<String>, u32>,
 }
 
+fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    a.zip(b).map(|(a, b)| a.min(b)).or(a).or(b)
+}
+
 /// What two sources say of one node: the later use, the earlier issue, and the stricter bound.
 pub fn both(a: About, b: About) -> About {
     let may = match (a.may, b.may) {
@@ -50,10 +54,8 @@ pub fn both(a: About, b: About) -> About {
     let used_ms = a.used_ms.max(b.used_ms);
     About {
         label: a.label.or(b.label),
-        issued_ms: match (a.issued_ms, b.issued_ms) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        },
+        issued_ms: earlier(a.issued_ms, b.issued_ms),
+        first_ms: earlier(a.first_ms, b.first_ms),
         never_used: used_ms.is_none() && (a.never_used || b.never_used),
         used_ms,
         off: a.off || b.off,

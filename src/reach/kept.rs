@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use super::ask::{self, Question, Told, Unknown};
 use super::changes::{changes, otherwise};
 use super::graph::Graph;
+use super::uses::Uses;
 use super::{CHUNK, Facts, Reading, Source, Standing};
 use crate::journal::{Error, Journal};
 
@@ -30,6 +31,19 @@ pub async fn record(facts: &dyn Facts, source: Source, mut reading: Reading, now
         facts.change(step).await?;
     }
     Ok(count)
+}
+
+/// What all logs say of use, as it is durable.
+///
+/// # Errors
+/// The journal's.
+pub async fn uses(facts: &dyn Facts) -> Result<Uses, Error> {
+    let mut all = Vec::new();
+    for watched in facts.watched().await? {
+        let said = facts.uses(&watched.tenant, &watched.source).await?;
+        all.push((watched, said));
+    }
+    Ok(Uses::of(all))
 }
 
 /// A source, as people are told of it.
@@ -76,6 +90,8 @@ pub struct Kept {
     journal: Arc<dyn Journal>,
     /// Sources that the configuration names: one that was never read is missing.
     named: Vec<Source>,
+    /// Who is known for less is not called unused.
+    youngest_ms: i64,
     /// Of which generation.
     graph: Mutex<Option<(i64, Arc<Graph>)>>,
 }
@@ -83,7 +99,20 @@ pub struct Kept {
 impl Kept {
     /// Nothing is read yet.
     pub fn new(journal: Arc<dyn Journal>, named: Vec<Source>) -> Arc<Self> {
-        Arc::new(Self { journal, named, graph: Mutex::default() })
+        Self::with(journal, named, 0)
+    }
+
+    /// The same; who is known for less than `youngest_ms` is not called unused.
+    pub fn with(journal: Arc<dyn Journal>, named: Vec<Source>, youngest_ms: i64) -> Arc<Self> {
+        Arc::new(Self { journal, named, youngest_ms, graph: Mutex::default() })
+    }
+
+    /// What logs say of use.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn uses(&self) -> Result<Uses, Error> {
+        uses(self.journal.reach()).await
     }
 
     /// The graph as it stands, and whether it is of one moment: nothing was written while it was read.
@@ -143,8 +172,13 @@ impl Kept {
         let sources = self.sources(now_ms).await?;
         let whole = is_one && !sources.is_empty() && sources.iter().all(|one| one.standing == Standing::Whole);
         let (nodes, edges) = graph.size();
+        let uses = match question {
+            Question::Dormant { .. } | Question::Unused { .. } => self.uses().await?,
+            _ => Uses::default(),
+        };
+        let youngest_ms = self.youngest_ms;
         // Some questions walk all of it.
-        let told = tokio::task::spawn_blocking(move || ask::answer(&graph, &question, now_ms));
+        let told = tokio::task::spawn_blocking(move || ask::answer_by(&graph, &uses, youngest_ms, &question, now_ms));
         let told = told.await.map_err(|error| {
             tracing::error!(why = crate::telemetry::died(&error), "a question about reach died");
             NoAnswer::Died

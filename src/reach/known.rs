@@ -173,6 +173,10 @@ fn credential(reading: &mut Reading, id: &CredentialId, principal: Option<&str>,
             let role = name.rsplit_once('/').map(|(role, _)| format!("{instance}/{role}"));
             fact.edge_to(role.and_then(|role| reading.node(NodeKind::Identity, &role)).as_ref(), Via::LogsIn);
         }
+        // `<mount>/<role>`
+        Kind::VaultApprole => {
+            fact.edge_to(reading.node(NodeKind::Identity, &format!("{instance}/{name}")).as_ref(), Via::LogsIn);
+        }
         // `<path><user>/<key>`
         Kind::AwsAccessKey => {
             let user = name.rsplit_once('/').map(|(user, _)| identity_of(id.kind(), instance, user));

@@ -13,6 +13,8 @@ use serde::Deserialize;
 
 use super::ask::{self, users, zone_bits};
 use super::graph::Graph;
+use super::unused::{self, Asked};
+use super::uses::Uses;
 use super::{Node, NodeKind, Via};
 use crate::credential::{CredentialId, Kind};
 use crate::event::Leaves;
@@ -46,12 +48,22 @@ pub enum Sort {
     Outside,
     /// It belongs to somebody who leaves. Always looked for.
     Offboarded,
+    /// Policies of it granted nothing for a time.
+    Unused,
 }
 
 impl Sort {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::CrossesZones, Self::Shared, Self::Unowned, Self::Dormant, Self::Beyond, Self::Outside, Self::Offboarded];
+    pub const ALL: [Self; 8] = [
+        Self::CrossesZones,
+        Self::Shared,
+        Self::Unowned,
+        Self::Dormant,
+        Self::Beyond,
+        Self::Outside,
+        Self::Offboarded,
+        Self::Unused,
+    ];
 
     /// The name of its detector, behind `curfew:`.
     pub fn as_str(self) -> &'static str {
@@ -63,6 +75,7 @@ impl Sort {
             Self::Beyond => "beyond",
             Self::Outside => "outside",
             Self::Offboarded => "offboarded",
+            Self::Unused => "unused",
         }
     }
 
@@ -121,20 +134,38 @@ impl Found {
     }
 }
 
-/// What is there, sort by sort, the heaviest first.
+/// By what silence is measured.
+#[derive(Debug, Clone)]
+pub struct Silences {
+    /// What logs say of use.
+    pub uses: Uses,
+    /// For `dormant`.
+    pub dormant: Asked,
+    /// For `unused`.
+    pub unused: Asked,
+}
+
+/// What is there, sort by sort, the heaviest first; no log of use is read.
 pub fn found(graph: &Graph, sorts: &[Sort], dormant_before_ms: i64) -> BTreeMap<Sort, Vec<Found>> {
+    let asked = Asked { for_ms: 0, youngest_ms: 0, now_ms: dormant_before_ms };
+    found_by(graph, sorts, &Silences { uses: Uses::default(), dormant: asked, unused: asked })
+}
+
+/// The same, with what logs say of use.
+pub fn found_by(graph: &Graph, sorts: &[Sort], by: &Silences) -> BTreeMap<Sort, Vec<Found>> {
     let of = |sort: &Sort| {
         let all = match sort {
             Sort::CrossesZones => crossing(graph),
             Sort::Shared => shared(graph),
             Sort::Unowned => listed(graph, Sort::Unowned, ask::unowned(graph, usize::MAX), "nobody answers for it"),
             Sort::Dormant => {
-                let lines = ask::dormant(graph, dormant_before_ms, usize::MAX);
+                let lines = ask::silent(graph, &by.uses, &by.dormant, usize::MAX);
                 listed(graph, Sort::Dormant, lines, "not used for longer than is allowed")
             }
             Sort::Beyond => beyond(graph, false),
             Sort::Outside => beyond(graph, true),
             Sort::Offboarded => offboarded(graph),
+            Sort::Unused => silent_grants(graph, by),
         };
         (*sort, all)
     };
@@ -333,9 +364,55 @@ fn excess(graph: &Graph, identity: NodeIndex, credential: &CredentialId) -> Vec<
     all
 }
 
+/// AppRoles with policies that granted nothing. What has more of them comes first.
+fn silent_grants(graph: &Graph, by: &Silences) -> Vec<Found> {
+    let mut identities: BTreeMap<Node, Vec<Node>> = BTreeMap::new();
+    for line in unused::granted(graph, &by.uses, &by.unused).into_iter().filter(|line| line.why.is_none()) {
+        identities.entry(line.node).or_default().push(line.policy);
+    }
+    let mut all = Vec::new();
+    for (identity, policies) in identities {
+        let Some(at) = graph.find(&identity) else { continue };
+        for credential in unused::credentials(graph, at) {
+            let Some(id) = standing(graph, credential).filter(|id| id.kind() == Kind::VaultApprole) else { continue };
+            let own = |node: &Node| Some(node.name.strip_prefix(id.instance())?.strip_prefix('/')?.to_owned());
+            let names: Vec<String> = policies.iter().filter_map(own).collect();
+            let place = format!("{identity} did not use {}", names.join(", "));
+            let permission = |name: &String| Permission::parse(&format!("policy:{name}")).ok();
+            let mut excess: Vec<Permission> = names.iter().filter_map(permission).collect();
+            excess.truncate(scope::MOST);
+            let found = make(graph, credential, Sort::Unused, id, &place);
+            all.push((excess.len() as u64, Found { excess, ..found }));
+        }
+    }
+    sorted(all)
+}
+
 fn sorted(mut all: Vec<(u64, Found)>) -> Vec<Found> {
     all.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.credential.cmp(&b.1.credential)));
     all.into_iter().map(|(_, found)| found).collect()
+}
+
+/// How what is found still stands to what is being done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// As it was said.
+    Same,
+    /// A case is open, and would take what is not found any more: it is said again.
+    Less,
+    /// What was done about it is over, and something else is found since: it is said anew.
+    Anew,
+}
+
+/// Compares a finding that was said with the newest case that rests on it: what that froze, and whether it is over.
+pub fn again(found: &Found, frozen: &[Permission], is_over: bool) -> Again {
+    let more = found.excess.iter().any(|one| !frozen.contains(one));
+    let less = frozen.iter().any(|one| !found.excess.contains(one));
+    match is_over {
+        false if less && !found.excess.is_empty() => Again::Less,
+        true if more => Again::Anew,
+        _ => Again::Same,
+    }
 }
 
 /// What is to be said.

@@ -540,3 +540,125 @@ mod leaving {
         assert!(!leaves.keep("c"));
     }
 }
+
+mod unused {
+    use super::super::notice::{self, Again, Silences, Sort};
+    use super::super::unused::{Asked, Why, granted};
+    use super::super::uses::{Use, Uses, Watched};
+    use super::*;
+    use crate::scope::permissions;
+
+    const DAY_MS: i64 = 86_400_000;
+    const ASKED: Asked = Asked { for_ms: 90 * DAY_MS, youngest_ms: 30 * DAY_MS, now_ms: 1_000 * DAY_MS };
+    const ETL: &str = "urn:curfew:cred:vault-approle:prod:approle/etl";
+
+    /// An AppRole with policies; `since` is since when its grants are stated so, `first` when it was first seen (days).
+    fn tower(since: i64, first: i64) -> Graph {
+        let mut graph = Graph::default();
+        let source: Arc<str> = "vault:prod".into();
+        let mut role = Fact::of(node("identity:prod/approle/etl"));
+        role.about.first_ms = Some(first * DAY_MS);
+        for (policy, scope) in
+            [("read", &[][..]), ("write", &[]), ("default", &[]), ("keeper", &["narrows"]), ("team", &[])]
+        {
+            role.edge(node(&format!("policy:prod/{policy}")), Via::Has, scope.iter().copied());
+        }
+        role.edge_to(Some(&node("identity:prod/entity/etl")), Via::Assumes);
+        let facts = [
+            role,
+            fact("identity:prod/entity/etl", &[("policy:prod/group/data", Via::Has)]),
+            fact("policy:prod/group/data", &[("policy:prod/team", Via::Has)]),
+            fact("path:prod/auth/approle/role/etl/secret-id", &[("identity:prod/approle/etl", Via::Assumes)]),
+            fact(ETL, &[("identity:prod/approle/etl", Via::LogsIn)]),
+            // Somebody else's policies are not looked at: it is no AppRole.
+            fact("identity:prod/userpass/ana", &[("policy:prod/write", Via::Has)]),
+        ];
+        for fact in facts {
+            graph.add(&source, fact, since * DAY_MS);
+        }
+        graph.settle();
+        graph
+    }
+
+    fn log(since: i64, until: i64) -> Watched {
+        Watched {
+            tenant: "default".to_owned(),
+            source: "audit:prod".to_owned(),
+            realm: "prod".to_owned(),
+            since_ms: Some(since * DAY_MS),
+            until_ms: until * DAY_MS,
+            stale_ms: DAY_MS,
+            unread: 0,
+            position: None,
+        }
+    }
+
+    fn uses(log: Watched, all: &[(&str, i64)]) -> Uses {
+        let row = |(what, day): &(&str, i64)| Use {
+            who: "role:approle/etl".to_owned(),
+            what: (*what).to_owned(),
+            last_ms: day * DAY_MS,
+        };
+        Uses::of([(log, all.iter().map(row).collect())])
+    }
+
+    fn whys(graph: &Graph, uses: &Uses) -> Vec<(String, Option<Why>)> {
+        let all = granted(graph, uses, &ASKED);
+        all.into_iter().map(|line| (line.policy.name.trim_start_matches("prod/").to_owned(), line.why)).collect()
+    }
+
+    fn why_not(graph: &Graph, uses: &Uses) -> Option<Why> {
+        whys(graph, uses).into_iter().find(|(policy, _)| policy == "write").unwrap().1
+    }
+
+    const READS: &[(&str, i64)] = &[("", 999), ("policy:read", 999), ("policy:write", 800)];
+
+    #[test]
+    fn a_policy_that_granted_nothing_is_unused_and_each_other_one_has_its_reason() {
+        let mut all = whys(&tower(100, 100), &uses(log(900, 1_000), READS));
+        all.sort();
+        let expected = [
+            ("default", Some(Why::Default)),
+            ("keeper", Some(Why::Narrows)),
+            ("read", Some(Why::Used)),
+            ("team", Some(Why::Otherwise)),
+            ("write", None),
+        ];
+        assert_eq!(all, expected.map(|(policy, why)| (policy.to_owned(), why)));
+        // What nobody knows is not called unused.
+        assert_eq!(why_not(&tower(100, 100), &Uses::default()), Some(Why::Untracked));
+        assert_eq!(why_not(&tower(100, 100), &uses(log(911, 1_000), READS)), Some(Why::Unwatched));
+        assert_eq!(why_not(&tower(100, 100), &uses(log(900, 998), READS)), Some(Why::Stale));
+        assert_eq!(why_not(&tower(100, 971), &uses(log(900, 1_000), READS)), Some(Why::Young));
+        assert_eq!(why_not(&tower(911, 100), &uses(log(900, 1_000), READS)), Some(Why::Fresh));
+        assert_eq!(why_not(&tower(100, 100), &uses(log(900, 1_000), &[("", 800)])), Some(Why::Silent));
+        assert_eq!(why_not(&tower(100, 100), &uses(log(900, 1_000), &[("policy:write", 990)])), Some(Why::Used));
+    }
+
+    #[test]
+    fn it_is_found_with_what_is_too_much_and_a_silent_one_is_dormant() {
+        let found = |uses: Uses| {
+            let by = Silences { uses, dormant: ASKED, unused: ASKED };
+            notice::found_by(&tower(100, 100), &[Sort::Unused, Sort::Dormant], &by)
+        };
+        let busy = found(uses(log(900, 1_000), READS));
+        let [one] = &busy[&Sort::Unused][..] else { panic!("{busy:?}") };
+        assert_eq!((one.credential.as_str(), &one.excess), (ETL, &permissions(["policy:write"]).unwrap()));
+        assert!(busy[&Sort::Dormant].is_empty());
+        let silent = found(uses(log(900, 1_000), &[("", 800)]));
+        assert!(silent[&Sort::Unused].is_empty());
+        assert_eq!(silent[&Sort::Dormant].len(), 1, "{silent:?}");
+        assert!(found(uses(log(950, 1_000), &[("", 800)]))[&Sort::Dormant].is_empty(), "a gap since");
+        assert!(found(Uses::default())[&Sort::Dormant].is_empty());
+
+        let of = |names: &[&str]| permissions(names).unwrap();
+        assert_eq!(notice::again(one, &of(&["policy:write"]), false), Again::Same);
+        assert_eq!(notice::again(one, &of(&["policy:write", "policy:read"]), false), Again::Less);
+        assert_eq!(notice::again(one, &of(&["policy:read"]), true), Again::Anew);
+        assert_eq!(
+            notice::again(one, &of(&["policy:write"]), true),
+            Again::Same,
+            "what was given back is not taken again"
+        );
+    }
+}

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde_json::Value;
 
+use super::unused::NARROWS;
 use super::{Fact, Node, NodeKind, Reading, Via};
 use crate::case::record::{FailureKind, Presence};
 use crate::connector::Failure;
@@ -353,6 +354,7 @@ impl Reader {
             }
             round.reading.facts.push(fact);
         }
+        let mut texts: BTreeMap<Node, Policy> = BTreeMap::new();
         let listed: BTreeSet<String> = names.into_iter().chain(["root".to_owned()]).collect();
         for name in listed {
             let policy = if name == "root" {
@@ -383,11 +385,40 @@ impl Reader {
                     fact.edge(to, via, allowed);
                 }
             }
+            texts.insert(fact.node.clone(), policy);
             round.reading.facts.push(fact);
             // Policies times places: others have their turn between two of them.
             tokio::task::yield_now().await;
         }
+        narrows(&mut round.reading.facts, &texts);
         Ok(())
+    }
+}
+
+/// Says of each policy of an identity that holds back another one that it has, itself or as the entity that it may become: taken
+/// alone, it would leave more than there was.
+fn narrows(facts: &mut [Fact], texts: &BTreeMap<Node, Policy>) {
+    let mut given: BTreeMap<Node, BTreeSet<Node>> = BTreeMap::new();
+    for fact in facts.iter() {
+        let all = fact.edges.iter().filter(|edge| matches!(edge.via, Via::Has | Via::Assumes));
+        given.entry(fact.node.clone()).or_default().extend(all.map(|edge| edge.to.clone()));
+    }
+    for fact in facts.iter_mut().filter(|fact| fact.node.kind == NodeKind::Identity) {
+        let (mut all, mut next) = (BTreeSet::new(), vec![fact.node.clone()]);
+        while let Some(at) = next.pop() {
+            for to in given.get(&at).into_iter().flatten() {
+                if all.insert(to.clone()) {
+                    next.push(to.clone());
+                }
+            }
+        }
+        for edge in fact.edges.iter_mut().filter(|edge| edge.via == Via::Has) {
+            let Some(policy) = texts.get(&edge.to) else { continue };
+            let others = all.iter().filter(|other| **other != edge.to).filter_map(|other| texts.get(other));
+            if others.into_iter().any(|other| policy.holds_back(other)) {
+                edge.scope.push(NARROWS.to_owned());
+            }
+        }
     }
 }
 

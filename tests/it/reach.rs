@@ -1,6 +1,7 @@
 //! Reach, read from real systems, and held against what these themselves say that somebody may.
 
 mod story;
+mod uses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -12,7 +13,7 @@ use curfew::credential::{CredentialId, Kind};
 use curfew::guard::Mode;
 use curfew::reach::graph::Graph;
 use curfew::reach::kept::{self, Kept};
-use curfew::reach::{Fact, Node, Reading, Source, Standing, Via, ask, postgres as roles, vault};
+use curfew::reach::{Fact, Node, Reading, Source, Standing, Via, ask, postgres as roles, uses as uses_of, vault};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -23,6 +24,7 @@ use crate::world::unique;
 over_both! {
     facts_are_kept_and_read_back_page_by_page,
     a_reading_in_part_keeps_what_was_known,
+    what_was_used_last_is_kept_with_where_its_log_was_read_up_to,
 }
 
 const FAST: NonZeroU32 = NonZeroU32::new(5_000).unwrap();
@@ -100,6 +102,44 @@ async fn a_reading_in_part_keeps_what_was_known(store: Store) {
     assert_eq!(all, BTreeSet::from([node("identity:a/1"), node("identity:a/2")]), "it is not taken for no access");
     assert!(!answer.whole);
     assert_eq!((answer.sources[0].standing, answer.sources[0].source.whole_ms), (Standing::Partial, Some(1_000)));
+}
+
+async fn what_was_used_last_is_kept_with_where_its_log_was_read_up_to(store: Store) {
+    let journal = store.open().await;
+    let watched = |until_ms: i64| uses_of::Watched {
+        tenant: "default".to_owned(),
+        source: "audit:prod".to_owned(),
+        realm: "prod".to_owned(),
+        since_ms: Some(5),
+        until_ms,
+        stale_ms: 1_000,
+        unread: 3,
+        position: Some(uses_of::Position { device: 1, inode: u64::MAX, offset: 7, tail: "ab".to_owned() }),
+    };
+    let one = |no: usize, last_ms: i64| uses_of::Use {
+        who: format!("role:approle/{no}"),
+        what: "policy:p".to_owned(),
+        last_ms,
+    };
+    journal.reach().used(watched(10), (0..2_500).map(|no| one(no, 10)).collect()).await.unwrap();
+    // Read twice, in whatever order: the last time counts.
+    journal.reach().used(watched(30), vec![one(1, 30), one(2, 4)]).await.unwrap();
+    kept::record(journal.reach(), source("s"), whole(vec![opens("identity:a/1", "target:x")]), 1_000).await.unwrap();
+    kept::record(journal.reach(), source("s"), whole(vec![opens("identity:a/1", "target:y")]), 2_000).await.unwrap();
+    let journal = store.reopen(journal).await;
+    assert_eq!(journal.reach().watched().await.unwrap(), [watched(30)]);
+    let all = journal.reach().uses("default", "audit:prod").await.unwrap();
+    let last = |no: usize| all.iter().find(|row| row.who == format!("role:approle/{no}")).unwrap().last_ms;
+    assert_eq!((all.len(), last(0), last(1), last(2)), (2_500, 10, 30, 10));
+    let told = Kept::new(journal.clone(), Vec::new()).uses().await.unwrap();
+    assert_eq!(told.policy("prod", "approle/1", "p", 5, 100), uses_of::Told::Last(Some(30)));
+    // A node is as old as the first word of it, in whatever form it is stated since.
+    let (graph, _) = Kept::new(journal.clone(), Vec::new()).graph().await.unwrap();
+    let at = graph.find(&node("identity:a/1")).unwrap();
+    assert_eq!(graph.about(at).unwrap().first_ms, Some(1_000));
+    journal.reach().forget("default", "audit:prod").await.unwrap();
+    assert!(journal.reach().watched().await.unwrap().is_empty());
+    assert!(journal.reach().uses("default", "audit:prod").await.unwrap().is_empty());
 }
 
 /// A Vault with AppRoles, an entity in a group, and policies that overlap.

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use super::rows::{column, json, text, texts};
 use super::{Error, Postgres};
 use crate::reach::changes::generation;
-use crate::reach::{Changes, Fact, Facts, Node, Page, Source};
+use crate::reach::uses::{Use, Watched};
+use crate::reach::{About, Changes, Fact, Facts, Node, Page, Source};
 
 #[async_trait]
 impl Facts for Postgres {
@@ -49,6 +50,8 @@ impl Facts for Postgres {
             let mut tx = self.inner.pool.begin().await?;
             for sql in [
                 "DELETE FROM reach_facts WHERE tenant = $1 AND source = $2",
+                "DELETE FROM reach_uses WHERE tenant = $1 AND source = $2",
+                "DELETE FROM reach_watched WHERE tenant = $1 AND source = $2",
                 "DELETE FROM reach_sources WHERE tenant = $1 AND name = $2",
             ] {
                 sqlx::query(sql).bind(tenant).bind(source).execute(&mut *tx).await?;
@@ -69,10 +72,31 @@ impl Facts for Postgres {
         Ok((sources, generation))
     }
 
+    async fn watched(&self) -> Result<Vec<Watched>, Error> {
+        let bodies: Vec<String> = sqlx::query_scalar("SELECT body FROM reach_watched ORDER BY tenant, source")
+            .fetch_all(&self.inner.pool)
+            .await?;
+        bodies.iter().map(|body| json("reach_watched", body)).collect()
+    }
+
+    async fn uses(&self, tenant: &str, source: &str) -> Result<Vec<Use>, Error> {
+        let rows: Vec<(String, String, i64)> =
+            sqlx::query_as("SELECT who, what, last_ms FROM reach_uses WHERE tenant = $1 AND source = $2")
+                .bind(tenant)
+                .bind(source)
+                .fetch_all(&self.inner.pool)
+                .await?;
+        Ok(rows.into_iter().map(|(who, what, last_ms)| Use { who, what, last_ms }).collect())
+    }
+
+    async fn used(&self, watched: Watched, uses: Vec<Use>) -> Result<(), Error> {
+        self.inner.write(|| used(self, &watched, &uses)).await
+    }
+
     async fn page(&self, after: Option<[String; 3]>, max: usize) -> Result<Page, Error> {
         let [tenant, source, name] = after.unwrap_or_default();
-        let rows: Vec<(String, String, String, i64, String)> = sqlx::query_as(
-            "SELECT tenant, source, node, since_ms, body FROM reach_facts WHERE (tenant, source, node) > ($1, $2, $3) \
+        let rows: Vec<(String, String, String, i64, String, i64)> = sqlx::query_as(
+            "SELECT tenant, source, node, since_ms, body, first_ms FROM reach_facts WHERE (tenant, source, node) > ($1, $2, $3) \
              ORDER BY tenant, source, node LIMIT $4",
         )
         .bind(tenant)
@@ -81,20 +105,50 @@ impl Facts for Postgres {
         .bind(i64::try_from(max).unwrap_or(i64::MAX))
         .fetch_all(&self.inner.pool)
         .await?;
-        let key = |(tenant, source, node, ..): &(String, String, String, i64, String)| {
+        let key = |(tenant, source, node, ..): &(String, String, String, i64, String, i64)| {
             [tenant.clone(), source.clone(), node.clone()]
         };
         let next = if rows.len() < max { None } else { rows.last().map(key) };
         let mut facts = Vec::with_capacity(rows.len());
         let mut last: Arc<str> = "".into();
-        for (_, source, _, since_ms, body) in rows {
+        for (_, source, _, since_ms, body, first_ms) in rows {
             if *last != *source {
                 last = source.into();
             }
-            facts.push((last.clone(), json("reach_facts", &body)?, since_ms));
+            let mut fact: Fact = json("reach_facts", &body)?;
+            fact.about = About { first_ms: Some(first_ms), ..fact.about };
+            facts.push((last.clone(), fact, since_ms));
         }
         Ok(Page { facts, next })
     }
+}
+
+async fn used(journal: &Postgres, watched: &Watched, uses: &[Use]) -> Result<(), Error> {
+    let mut tx = journal.inner.pool.begin().await?;
+    sqlx::query(
+        "INSERT INTO reach_watched (tenant, source, body) VALUES ($1, $2, $3) ON CONFLICT (tenant, source) \
+         DO UPDATE SET body = excluded.body",
+    )
+    .bind(&watched.tenant)
+    .bind(&watched.source)
+    .bind(text("reach_watched", watched)?)
+    .execute(&mut *tx)
+    .await?;
+    for some in uses.chunks(crate::reach::CHUNK) {
+        sqlx::query(
+            "INSERT INTO reach_uses (tenant, source, who, what, last_ms) SELECT $1, $2, * FROM unnest($3::text[], \
+             $4::text[], $5::bigint[]) ON CONFLICT (tenant, source, who, what) DO UPDATE \
+             SET last_ms = greatest(reach_uses.last_ms, excluded.last_ms)",
+        )
+        .bind(&watched.tenant)
+        .bind(&watched.source)
+        .bind(texts(some, |one| &one.who))
+        .bind(texts(some, |one| &one.what))
+        .bind(column(some, |one| one.last_ms))
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(tx.commit().await?)
 }
 
 async fn change(journal: &Postgres, changes: &Changes) -> Result<(), Error> {
@@ -116,8 +170,8 @@ async fn change(journal: &Postgres, changes: &Changes) -> Result<(), Error> {
         let bodies =
             changes.put.iter().map(|stated| text("reach_facts", &stated.fact)).collect::<Result<Vec<_>, _>>()?;
         sqlx::query(
-            "INSERT INTO reach_facts (tenant, source, node, digest, since_ms, body) SELECT $1, $2, * FROM unnest($3::text[], \
-             $4::bytea[], $5::bigint[], $6::text[]) ON CONFLICT (tenant, source, node) DO UPDATE \
+            "INSERT INTO reach_facts (tenant, source, node, digest, since_ms, body, first_ms) SELECT $1, $2, k.*, k.since_ms \
+             FROM unnest($3::text[], $4::bytea[], $5::bigint[], $6::text[]) k(node, digest, since_ms, body) ON CONFLICT (tenant, source, node) DO UPDATE \
              SET digest = excluded.digest, since_ms = excluded.since_ms, body = excluded.body",
         )
         .bind(&source.tenant)

@@ -10,7 +10,8 @@ use super::rows::{all, exec, json, one, text};
 use super::writer::Writer;
 use super::{Error, Sqlite};
 use crate::reach::changes::generation;
-use crate::reach::{Changes, Fact, Facts, Node, Page, Source};
+use crate::reach::uses::{Use, Watched};
+use crate::reach::{About, Changes, Fact, Facts, Node, Page, Source};
 
 #[async_trait]
 impl Facts for Sqlite {
@@ -46,7 +47,9 @@ impl Facts for Sqlite {
     async fn forget(&self, tenant: &str, source: &str) -> Result<(), Error> {
         let (tenant, source) = (tenant.to_owned(), source.to_owned());
         self.write(move |w| {
-            exec(&w.db, "DELETE FROM reach_facts WHERE tenant=? AND source=?", [&tenant, &source])?;
+            for table in ["reach_facts", "reach_uses", "reach_watched"] {
+                exec(&w.db, &format!("DELETE FROM {table} WHERE tenant=? AND source=?"), [&tenant, &source])?;
+            }
             exec(&w.db, "DELETE FROM reach_sources WHERE tenant=? AND name=?", [&tenant, &source]).map(drop)
         })
         .await
@@ -64,6 +67,29 @@ impl Facts for Sqlite {
             Ok((sources, generation))
         })
         .await
+    }
+
+    async fn watched(&self) -> Result<Vec<Watched>, Error> {
+        Self::read(&self.people, |db| {
+            let sql = "SELECT body FROM reach_watched ORDER BY tenant, source";
+            let rows = all(db, sql, [], |row| row.get::<_, String>(0))?;
+            rows.iter().map(|body| json("reach_watched", body)).collect()
+        })
+        .await
+    }
+
+    async fn uses(&self, tenant: &str, source: &str) -> Result<Vec<Use>, Error> {
+        let (tenant, source) = (tenant.to_owned(), source.to_owned());
+        Self::read(&self.people, move |db| {
+            let sql = "SELECT who, what, last_ms FROM reach_uses WHERE tenant=? AND source=?";
+            let row = |row: &rusqlite::Row<'_>| Ok(Use { who: row.get(0)?, what: row.get(1)?, last_ms: row.get(2)? });
+            all(db, sql, [tenant, source], row)
+        })
+        .await
+    }
+
+    async fn used(&self, watched: Watched, uses: Vec<Use>) -> Result<(), Error> {
+        self.write(move |w| used(w, &watched, &uses)).await
     }
 
     async fn page(&self, after: Option<[String; 3]>, max: usize) -> Result<Page, Error> {
@@ -87,8 +113,8 @@ fn change(w: &mut Writer, changes: &Changes) -> Result<(), Error> {
     for stated in &changes.put {
         exec(
             &w.db,
-            "INSERT INTO reach_facts (tenant, source, node, digest, since_ms, body) VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE \
-             SET digest=excluded.digest, since_ms=excluded.since_ms, body=excluded.body",
+            "INSERT INTO reach_facts (tenant, source, node, digest, since_ms, body, first_ms) VALUES (?1,?2,?3,?4,?5,?6,?5) \
+             ON CONFLICT DO UPDATE SET digest=excluded.digest, since_ms=excluded.since_ms, body=excluded.body",
             params![
                 source.tenant,
                 source.name,
@@ -106,24 +132,43 @@ fn change(w: &mut Writer, changes: &Changes) -> Result<(), Error> {
     Ok(())
 }
 
+fn used(w: &mut Writer, watched: &Watched, uses: &[Use]) -> Result<(), Error> {
+    exec(
+        &w.db,
+        "INSERT INTO reach_watched (tenant, source, body) VALUES (?,?,?) ON CONFLICT DO UPDATE SET body=excluded.body",
+        params![watched.tenant, watched.source, text("reach_watched", watched)?],
+    )?;
+    for one in uses {
+        exec(
+            &w.db,
+            "INSERT INTO reach_uses (tenant, source, who, what, last_ms) VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE \
+             SET last_ms=max(last_ms, excluded.last_ms)",
+            params![watched.tenant, watched.source, one.who, one.what, one.last_ms],
+        )?;
+    }
+    Ok(())
+}
+
 fn page(db: &Connection, after: Option<[String; 3]>, max: usize) -> Result<Page, Error> {
     let [tenant, source, name] = after.unwrap_or_default();
-    let sql = "SELECT tenant, source, node, since_ms, body FROM reach_facts WHERE (tenant, source, node) > (?,?,?) \
+    let sql = "SELECT tenant, source, node, since_ms, body, first_ms FROM reach_facts WHERE (tenant, source, node) > (?,?,?) \
                ORDER BY tenant, source, node LIMIT ?";
     let most = i64::try_from(max).unwrap_or(i64::MAX);
     let row = |row: &rusqlite::Row<'_>| {
         let key: [String; 3] = [row.get(0)?, row.get(1)?, row.get(2)?];
-        Ok((key, row.get::<_, i64>(3)?, row.get::<_, String>(4)?))
+        Ok((key, row.get::<_, i64>(3)?, row.get::<_, String>(4)?, row.get::<_, i64>(5)?))
     };
     let rows = all(db, sql, params![tenant, source, name, most], row)?;
     let next = if rows.len() < max { None } else { rows.last().map(|(key, ..)| key.clone()) };
     let mut facts = Vec::with_capacity(rows.len());
     let mut last: Arc<str> = "".into();
-    for ([_, source, _], since_ms, body) in rows {
+    for ([_, source, _], since_ms, body, first_ms) in rows {
         if *last != *source {
             last = source.into();
         }
-        facts.push((last.clone(), json("reach_facts", &body)?, since_ms));
+        let mut fact: Fact = json("reach_facts", &body)?;
+        fact.about = About { first_ms: Some(first_ms), ..fact.about };
+        facts.push((last.clone(), fact, since_ms));
     }
     Ok(Page { facts, next })
 }

@@ -51,6 +51,7 @@ impl Draft<'_> {
             _ => true,
         };
         if !news {
+            self.spare(&finding, matches.keys());
             self.findings.push(finding);
             return self.say(Verb::Track, Reason::FindingKnown);
         }
@@ -203,6 +204,30 @@ impl Draft<'_> {
             Data::FindingObserved(it) if !it.excess.is_empty() => Some(&it.excess),
             _ => None,
         }
+    }
+
+    /// The finding names less than it did when it was frozen: what was used since is not taken, as long as nobody has begun.
+    fn spare<'a>(&mut self, finding: &Finding, credentials: impl Iterator<Item = &'a CredentialId>) {
+        let Some(excess) = self.excess() else { return };
+        let mut words = Vec::new();
+        for id in credentials {
+            let Some(case) = self.view.cases.get(id) else { continue };
+            let (directive, state) = (&case.directive, &case.state);
+            let is_its = directive.action == Action::Reduce && directive.finding.as_ref() == Some(&finding.id());
+            if !is_its || state.acted || state.begun || state.is_closed() || state.withdrawn {
+                continue;
+            }
+            let frozen = directive.cut.iter().flat_map(|cut| &cut.permissions);
+            let frozen: Vec<&Permission> = frozen.filter(|one| !state.cutting.spared.contains(one)).collect();
+            let spared: Vec<Permission> =
+                frozen.iter().filter(|one| !excess.contains(one)).map(|one| (*one).clone()).collect();
+            if spared.len() == frozen.len() {
+                words.push((id.clone(), Word::Withdrawn));
+            } else if !spared.is_empty() {
+                words.push((id.clone(), Word::Spared(spared)));
+            }
+        }
+        self.words.extend(words);
     }
 
     /// From when on it is done, and what a reduction takes: frozen, whatever is granted later.

@@ -196,3 +196,36 @@ fn what_a_person_must_decide_is_not_decided_by_a_time_that_runs_out() {
         assert_eq!(state.next(&kept).is_ok(), allowed, "{reason:?}");
     }
 }
+
+#[test]
+fn what_is_found_no_more_is_not_taken_with_the_rest() {
+    let mut world = world();
+    world.tell(found("curfew:beyond", &["member:admins", "member:writers"]));
+    open(&mut world, &[Record::Held { reason: HoldReason::Notice }]);
+    assert_eq!(world.tell(found("curfew:beyond", &["member:admins", "member:writers"])).words, [], "the same again");
+    let more = world.tell(found("curfew:beyond", &["member:admins", "member:writers", "member:owners"]));
+    assert_eq!((more.words.len(), more.directives.len()), (0, 0), "what was frozen does not grow");
+    let less = world.tell(found("curfew:beyond", &["member:admins"]));
+    let spared = permissions(["member:writers"]).unwrap();
+    assert_eq!(less.words, [(role(), Word::Spared(spared.clone()))]);
+
+    let case = world.view.cases[&role()].clone();
+    let record = Record::Spared { permissions: spared.clone(), by: "reach:".into() };
+    let state = case.state.clone().next(&record).unwrap();
+    assert_eq!(state.cutting.spared, spared);
+    let case = Case { state, ..(*case).clone() };
+    let left = crate::connector::Rescope::of(&case).unwrap().cut.permissions;
+    assert_eq!(left, permissions(["member:admins"]).unwrap());
+    // An operator's word is about what it names.
+    let by = world.asked.last().unwrap().clone();
+    assert!(case.state.clone().next(&Record::Superseded { by }).unwrap().cutting.spared.is_empty());
+    world.view.cases.insert(role(), Arc::new(case));
+    assert_eq!(world.tell(found("curfew:beyond", &["member:admins"])).words, [], "said already");
+    assert_eq!(world.tell(found("curfew:beyond", &["member:owners"])).words, [(role(), Word::Withdrawn)]);
+    // What has begun goes on.
+    let mut begun = (*world.view.cases[&role()]).clone();
+    begun.state.begun = true;
+    assert!(begun.state.clone().next(&record).is_err());
+    world.view.cases.insert(role(), Arc::new(begun));
+    assert_eq!(world.tell(found("curfew:beyond", &["member:owners"])).words, []);
+}

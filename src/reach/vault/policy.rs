@@ -124,6 +124,48 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Whether `other` might allow more without this one: of two patterns that may fit one path the more specific one counts, and
+    /// `deny` counts always.
+    pub fn holds_back(&self, other: &Self) -> bool {
+        if self.is_root || other.is_root {
+            return false;
+        }
+        self.rules.iter().any(|rule| {
+            let held = |held: &&Rule| held.pattern != rule.pattern || rule.capabilities.contains("deny");
+            let meets = other.rules.iter().filter(held).filter(|held| meet(&rule.pattern, &held.pattern));
+            meets
+                .filter(|held| !held.capabilities.contains("deny"))
+                .any(|held| rule.capabilities.contains("deny") || !held.capabilities.is_subset(&rule.capabilities))
+        })
+    }
+}
+
+/// Whether two patterns may fit one path. In doubt they do.
+fn meet(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a.split('/').peekable(), b.split('/').peekable());
+    loop {
+        let (one, two) = match (a.next(), b.next()) {
+            (Some(one), Some(two)) => (one, two),
+            (None, None) => return true,
+            _ => return false,
+        };
+        // What stands before a `*` at the end; behind it anything may come.
+        let open = |part: &str, is_last: bool| part.strip_suffix('*').filter(|_| is_last).map(str::to_owned);
+        let (first, second) = (open(one, a.peek().is_none()), open(two, b.peek().is_none()));
+        let is_any = |part: &str| part.starts_with('+');
+        match (first, second) {
+            (Some(one), Some(two)) => {
+                return is_any(&one) || is_any(&two) || one.starts_with(&two) || two.starts_with(&one);
+            }
+            (Some(start), None) => return is_any(&start) || is_any(two) || two.starts_with(&start),
+            (None, Some(start)) => return is_any(&start) || is_any(one) || one.starts_with(&start),
+            (None, None) if one == two || is_any(one) || is_any(two) => {}
+            (None, None) => return false,
+        }
+    }
+}
+
 /// What these rules give, the ones that deny left out.
 fn granted<'a>(rules: impl Iterator<Item = &'a Rule>) -> BTreeSet<String> {
     rules.filter(|rule| !rule.capabilities.contains("deny")).flat_map(|rule| rule.capabilities.clone()).collect()
@@ -243,6 +285,30 @@ mod tests {
         assert_eq!(below("kv/data/pay/"), "read,update");
         assert_eq!(below("kv/data/pay/x/"), "update");
         assert_eq!(below("database/"), "");
+    }
+
+    #[test]
+    fn a_policy_that_denies_or_is_more_specific_holds_another_one_back() {
+        let policy = |path: &str, words: &str| {
+            Policy::parse(&format!("path \"{path}\" {{ capabilities = [{words}] }}")).unwrap()
+        };
+        let broad = policy("kv/data/*", "\"read\", \"list\"");
+        for (path, words, holds) in [
+            ("kv/data/pay/*", "\"deny\"", true),
+            ("kv/data/pay/key", "\"read\"", true),
+            ("kv/+/pay", "\"list\"", true),
+            ("kv/data/*", "\"deny\"", true),
+            // The same pattern: what both give is joined.
+            ("kv/data/*", "\"read\"", false),
+            ("kv/data/pay/key", "\"list\", \"read\", \"update\"", false),
+            ("kv/metadata/*", "\"deny\"", false),
+            ("db/creds/ro", "\"read\"", false),
+            ("kv/data", "\"deny\"", false),
+        ] {
+            assert_eq!(policy(path, words).holds_back(&broad), holds, "{path} {words}");
+        }
+        assert!(!broad.holds_back(&policy("db/creds/ro", "\"read\"")));
+        assert!(broad.holds_back(&policy("kv/data/pay", "\"update\"")), "in doubt");
     }
 
     #[test]

@@ -7,10 +7,10 @@ use crate::canary::{Running, Written, curfew, port, private};
 use crate::world::until;
 
 /// A folder with a configuration, and a Curfew that reads.
-struct Desk {
-    folder: tempfile::TempDir,
+pub(super) struct Desk {
+    pub(super) folder: tempfile::TempDir,
     http: u16,
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
     said: Written,
 }
 
@@ -19,7 +19,7 @@ impl Desk {
         Self::open_with(tower, declared, token, json!({})).await
     }
 
-    async fn open_with(tower: &Tower, declared: &str, token: &str, more: Value) -> Self {
+    pub(super) async fn open_with(tower: &Tower, declared: &str, token: &str, more: Value) -> Self {
         let (folder, http) = (tempfile::tempdir().unwrap(), port());
         let at = |name: &str| folder.path().join(name);
         private(at("token"), &tower.admin.curfew_token().await);
@@ -39,30 +39,32 @@ impl Desk {
         });
         for (name, value) in more.as_object().into_iter().flatten() {
             match name.as_str() {
-                "finds" => config["reach"]["finds"] = value.clone(),
+                "finds" | "uses" => config["reach"][name] = value.clone(),
                 "mode" => config["realms"][0]["mode"] = value.clone(),
                 "reduce" => drop(private(at("reduce.token"), value.as_str().unwrap())),
                 name => config[name] = value.clone(),
             }
         }
         fs::write(at("curfew.yaml"), config.to_string()).unwrap();
-        let mut running = Running::start(
-            {
-                let mut command = curfew(folder.path());
-                command.env("RUST_LOG", "info").arg("run");
-                command
-            },
-            at("log"),
-        );
-        running.says("curfew runs").await;
-        Self { folder, http, running: Some(running), said: Written::default() }
+        let mut desk = Self { folder, http, running: None, said: Written::default() };
+        desk.run().await;
+        desk
     }
 
-    fn ask(&mut self, args: &[&str]) -> (Option<i32>, String) {
+    /// Starts it, once more where it has ended.
+    pub(super) async fn run(&mut self) {
+        let mut command = curfew(self.folder.path());
+        command.env("RUST_LOG", "info").arg("run");
+        let mut running = Running::start(command, self.folder.path().join("log"));
+        running.says("curfew runs").await;
+        self.running = Some(running);
+    }
+
+    pub(super) fn ask(&mut self, args: &[&str]) -> (Option<i32>, String) {
         self.said.command(self.folder.path(), args)
     }
 
-    fn json(&mut self, args: &[&str]) -> Value {
+    pub(super) fn json(&mut self, args: &[&str]) -> Value {
         let (_, said) = self.ask(&[args, &["--json"]].concat());
         serde_json::from_str(&said).unwrap_or_else(|_| panic!("{args:?}: {said}"))
     }

@@ -1,0 +1,158 @@
+//! Part of the role `reach`: follows the audit logs that say when identities used their grants. One process at a time for each.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew::config::reach::{Finds, Log, Reach};
+use curfew::journal;
+use curfew::reach::notice::{Silences, Sort};
+use curfew::reach::unused::Asked;
+use curfew::reach::uses::{Tally, Uses, Watched, follow, line};
+use tokio_util::sync::CancellationToken;
+
+use crate::process::Process;
+
+/// How often a log is looked at.
+const EVERY: Duration = Duration::from_secs(2);
+/// How often one is that could not be read.
+const SOON: Duration = Duration::from_secs(10);
+
+/// How logs are called.
+pub fn source(log: &Log) -> String {
+    format!("audit:{}", log.realm)
+}
+
+/// Follows each log from here on; `realms` (empty: all).
+pub fn start(process: &Process, reach: &Reach, realms: &[String]) {
+    for log in reach.uses.iter().filter(|log| realms.is_empty() || realms.contains(&log.realm)) {
+        let source = source(log);
+        let tenant = process.config.tenant_of(&log.realm).map_or_else(|| "default".to_owned(), ToString::to_string);
+        let blank = Watched {
+            tenant,
+            source: source.clone(),
+            realm: log.realm.clone(),
+            since_ms: None,
+            until_ms: 0,
+            stale_ms: log.stale_ms,
+            unread: 0,
+            position: None,
+        };
+        let follows = Arc::new(Follows { process: process.clone(), path: log.path.clone(), blank });
+        process.lead_one("reach", &source, move |cancel| {
+            let follows = follows.clone();
+            async move { follows.run(cancel).await }
+        });
+    }
+}
+
+/// Follows one log.
+struct Follows {
+    process: Process,
+    path: PathBuf,
+    blank: Watched,
+}
+
+/// What is known of a log, and durable.
+struct Known {
+    watched: Watched,
+    tally: Tally,
+}
+
+impl Follows {
+    /// One term.
+    async fn run(&self, cancel: CancellationToken) {
+        let mut known = None;
+        while !cancel.is_cancelled() {
+            let pause = match self.turn(known.take()).await {
+                Ok((now, caught_up)) => {
+                    known = Some(now);
+                    if caught_up { EVERY } else { Duration::ZERO }
+                }
+                Err(error) => {
+                    tracing::warn!(source = self.blank.source, %error, "what the journal has of use is read again");
+                    SOON
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancel.cancelled() => break,
+            }
+        }
+        self.process.intake.metrics.reach_left(&self.blank.source);
+    }
+
+    async fn known(&self) -> Result<Known, journal::Error> {
+        let (facts, blank) = (self.process.intake.journal.reach(), &self.blank);
+        let all = facts.watched().await?;
+        let ours = all.into_iter().find(|one| (&one.tenant, &one.source) == (&blank.tenant, &blank.source));
+        let watched = ours.unwrap_or_else(|| blank.clone());
+        let tally = Tally::of(facts.uses(&blank.tenant, &blank.source).await?);
+        Ok(Known { watched: Watched { stale_ms: blank.stale_ms, ..watched }, tally })
+    }
+
+    /// Reads on; what was read and where that ended become durable together. Whether nothing more stands there now.
+    async fn turn(&self, known: Option<Known>) -> Result<(Known, bool), journal::Error> {
+        let Known { mut watched, mut tally } = match known {
+            Some(known) => known,
+            None => self.known().await?,
+        };
+        let (path, position, now_ms) = (self.path.clone(), watched.position.clone(), self.process.clock.wall_ms());
+        let read = tokio::task::spawn_blocking(move || {
+            let (mut newest_ms, mut unread) = (i64::MIN, 0_u64);
+            let turn = follow::turn(&path, position.as_ref(), |line| match line::read(line) {
+                // Nobody uses anything in the future.
+                Ok(said) => {
+                    let at_ms = said.at_ms.min(now_ms);
+                    newest_ms = newest_ms.max(at_ms);
+                    if let Some(deed) = said.deed {
+                        tally.add(deed, at_ms);
+                    }
+                }
+                Err(line::Unreadable) => unread += 1,
+            });
+            (turn, newest_ms, unread, tally)
+        });
+        let Ok((turn, newest_ms, unread, mut tally)) = read.await else {
+            return Ok((self.known().await?, true));
+        };
+        let source = &self.blank.source;
+        let turn = match turn {
+            Ok(turn) => turn,
+            Err(error) => {
+                tracing::warn!(source, why = %error.kind(), "the audit log cannot be read");
+                return Ok((Known { watched, tally }, true));
+            }
+        };
+        if turn.gap {
+            tracing::info!(source, "this audit log is watched anew: what came before may not be all");
+            watched.since_ms = Some(now_ms);
+        }
+        if turn.broken + unread > 0 {
+            tracing::warn!(source, lines = turn.broken + unread, "lines of the audit log cannot be read");
+        }
+        watched.unread = watched.unread.saturating_add(turn.broken + unread);
+        if tally.is_full() {
+            tracing::warn!(source, "too many identities use too many policies: nothing is concluded of this audit log");
+            watched.since_ms = None;
+        }
+        if turn.caught_up {
+            watched.until_ms = watched.until_ms.max(newest_ms);
+        }
+        let uses = tally.take_new();
+        if watched.position.as_ref() != Some(&turn.position) || turn.gap {
+            watched.position = Some(turn.position);
+            self.process.intake.journal.reach().used(watched.clone(), uses).await?;
+        }
+        self.process.intake.metrics.reach_read(source, Some(watched.until_ms).filter(|ms| *ms > 0));
+        Ok((Known { watched, tally }, turn.caught_up))
+    }
+}
+
+/// By what the findings measure silence; logs are only read where one asks for it.
+pub async fn silences(process: &Process, finds: &Finds, now_ms: i64) -> Result<Silences, journal::Error> {
+    let asks = finds.sorts.iter().any(|sort| matches!(sort, Sort::Dormant | Sort::Unused));
+    let uses = if asks { process.reach.uses().await? } else { Uses::default() };
+    let asked = |for_ms| Asked { for_ms, youngest_ms: finds.youngest_ms, now_ms };
+    Ok(Silences { uses, dormant: asked(finds.dormant_after_ms), unused: asked(finds.unused_after_ms) })
+}
