@@ -26,7 +26,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    fn from_ms(&self) -> i64 {
+    fn begins_ms(&self) -> i64 {
         self.now_ms.saturating_sub(self.for_ms)
     }
 }
@@ -167,7 +167,7 @@ pub fn granted(graph: &Graph, uses: &Uses, asked: &Asked) -> Vec<Granted> {
         let elsewhere = otherwise(graph, at);
         for (policy, link) in own(graph, at) {
             let Some(name) = named(graph, realm, policy) else { continue };
-            let told = uses.policy(realm, role, name, asked.from_ms(), asked.now_ms);
+            let told = uses.policy(realm, role, name, asked.begins_ms(), asked.now_ms);
             let since_ms = graph.since_ms(link);
             let used_ms = if let Told::Last(last_ms) = told { last_ms } else { None };
             let is_narrowing = graph.scope(link).iter().any(|word| word == NARROWS);
@@ -176,14 +176,14 @@ pub fn granted(graph: &Graph, uses: &Uses, asked: &Asked) -> Vec<Granted> {
                 Told::Untracked => Some(Why::Untracked),
                 Told::Stale => Some(Why::Stale),
                 Told::TooShort => Some(Why::Unwatched),
-                Told::Last(Some(last_ms)) if last_ms >= asked.from_ms() => Some(Why::Used),
+                Told::Last(Some(last_ms)) if last_ms >= asked.begins_ms() => Some(Why::Used),
                 _ if first_ms(graph, at) > asked.now_ms.saturating_sub(asked.youngest_ms.max(asked.for_ms)) => {
                     Some(Why::Young)
                 }
-                _ if since_ms > asked.from_ms() => Some(Why::Fresh),
+                _ if since_ms > asked.begins_ms() => Some(Why::Fresh),
                 _ if elsewhere.contains(&policy) => Some(Why::Otherwise),
                 _ if is_narrowing => Some(Why::Narrows),
-                _ if !matches!(whole, Told::Last(Some(last_ms)) if last_ms >= asked.from_ms()) => Some(Why::Silent),
+                _ if !matches!(whole, Told::Last(Some(last_ms)) if last_ms >= asked.begins_ms()) => Some(Why::Silent),
                 _ => None,
             };
             let (node, policy) = (graph.node(at).clone(), graph.node(policy).clone());
@@ -210,7 +210,7 @@ pub fn told(graph: &Graph, uses: &Uses, asked: &Asked, max: usize) -> Granteds {
 
 fn role_told(graph: &Graph, uses: &Uses, (at, realm, role): (NodeIndex, &str, &str), asked: &Asked) -> Told {
     let names: Vec<&str> = own(graph, at).filter_map(|(policy, _)| named(graph, realm, policy)).collect();
-    uses.role(realm, role, names.iter().copied(), asked.from_ms(), asked.now_ms)
+    uses.role(realm, role, names.iter().copied(), asked.begins_ms(), asked.now_ms)
 }
 
 /// How long an identity, or who logs in as it, is silent, where a log tells.
@@ -237,8 +237,8 @@ pub fn silence(graph: &Graph, uses: &Uses, at: NodeIndex, asked: &Asked) -> Sile
     match role_told(graph, uses, (identity, realm, role), asked) {
         Told::Untracked => Silence::Elsewhere,
         Told::Stale | Told::TooShort => Silence::Unknown,
-        Told::Last(Some(last_ms)) if last_ms >= asked.from_ms() => Silence::No,
-        Told::Last(_) if first_ms(graph, identity) > asked.from_ms() => Silence::Unknown,
+        Told::Last(Some(last_ms)) if last_ms >= asked.begins_ms() => Silence::No,
+        Told::Last(_) if first_ms(graph, identity) > asked.begins_ms() => Silence::Unknown,
         Told::Last(last_ms) => Silence::Yes(last_ms),
     }
 }

@@ -301,7 +301,8 @@ fn what_may_have_been_missed_is_a_gap() {
     desk.reads(&["six", "and more"], true);
     // Rotated twice while nobody looked.
     fs::rename(&desk.path, desk.beside("audit.log.2")).unwrap();
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let later =
+        fs::metadata(desk.beside("audit.log.2")).unwrap().modified().unwrap() + std::time::Duration::from_secs(60);
     Desk::write(&desk.beside("audit.log.1"), "between\n");
     fs::File::open(desk.beside("audit.log.1")).unwrap().set_modified(later).unwrap();
     Desk::write(&desk.path, "new\n");
