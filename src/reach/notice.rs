@@ -244,15 +244,18 @@ fn beyond(graph: &Graph, by_task: bool) -> Vec<Found> {
         let opened = names(gate.beyond.iter().map(|one| one.target.clone()));
         let place = format!("{} opens {opened} beyond what was declared", gate.node);
         let logs_in = graph.links(at, Incoming).filter(|(_, link)| link.via == Via::LogsIn).map(|(from, _)| from);
+        let logs_in: Vec<NodeIndex> = logs_in.collect();
+        let bearer = bearer(graph, &logs_in);
         let held = graph.links(at, Outgoing).filter(|(_, link)| link.via == Via::Holds).map(|(to, _)| to);
-        for credential in std::iter::once(at).chain(logs_in).chain(held) {
+        for credential in std::iter::once(at).chain(logs_in.iter().copied()).chain(held) {
             // Of what a task holds, that which opens it.
             let opens = || {
                 ask::opened_by(graph, credential).iter().any(|one| gate.beyond.iter().any(|b| b.target == one.target))
             };
             if let Some(id) = standing(graph, credential).filter(|_| !by_task || opens()) {
                 let found = make(graph, credential, sort, id.clone(), &place);
-                let excess = if credential == at || by_task { Vec::new() } else { excess(graph, at, &id) };
+                let is_others = is_of_iam(&id) && bearer.as_ref() != Some(&id);
+                let excess = if credential == at || by_task || is_others { Vec::new() } else { excess(graph, at, &id) };
                 let found = Found { excess, ..found };
                 all.entry(id).or_insert((gate.beyond.len() as u64, found));
             }
@@ -329,6 +332,20 @@ fn belongings(
         }
         _ => Vec::new(),
     }
+}
+
+fn is_of_iam(id: &CredentialId) -> bool {
+    matches!(id.kind(), Kind::AwsUser | Kind::AwsAccessKey)
+}
+
+/// The one credential of a user of IAM by which what is too much is taken from it, the user's own where there is one: all of
+/// them have the same grants, and what one case takes two need not.
+fn bearer(graph: &Graph, logs_in: &[NodeIndex]) -> Option<CredentialId> {
+    let ids = logs_in.iter().filter_map(|at| standing(graph, *at)).filter(is_of_iam);
+    ids.min_by(|a, b| {
+        let is_key = |id: &CredentialId| id.kind() == Kind::AwsAccessKey;
+        is_key(a).cmp(&is_key(b)).then_with(|| a.cmp(b))
+    })
 }
 
 /// The permissions of an identity that open nothing but what is beyond what was declared for it. One that also opens what is

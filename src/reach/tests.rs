@@ -368,13 +368,15 @@ mod findings {
         )
         .unwrap();
         let key = "urn:curfew:cred:aws-access-key:cloud:ci/bot/AKIAIOSFODNN7EXAMPLE";
+        let own_key = "urn:curfew:cred:aws-access-key:cloud:ci/bot/AKIAZZZZZZZZZZEXAMPLE";
         let (user, pay) = ("identity:cloud/user/ci/bot", "path:cloud/secretsmanager/pay");
         let reads = |policy: &str, paths: &[&str]| {
             fact(policy, &paths.iter().map(|path| (*path, Via::Reads)).collect::<Vec<_>>())
         };
         let own = "policy:cloud/user/ci/bot/inline/pays";
-        let graph = graph(declared.facts().facts.into_iter().chain([
+        let facts = declared.facts().facts.into_iter().chain([
             fact(key, &[(user, Via::LogsIn)]),
+            fact(own_key, &[(user, Via::LogsIn)]),
             fact(
                 user,
                 &[
@@ -390,10 +392,23 @@ mod findings {
             fact("policy:cloud/group/payers", &[("policy:cloud/policy/ci/pay", Via::Has)]),
             reads("policy:cloud/policy/both", &[pay, "path:cloud/secretsmanager/wiki"]),
             reads(own, &[pay]),
-        ]));
-        let found = found(&graph, &[Sort::Beyond], 0);
-        let excess: Vec<&str> = found[&Sort::Beyond][0].excess.iter().map(|one| one.as_str()).collect();
-        assert_eq!(excess, ["group:payers", "inline:pays", "managed:policy/aws/Pay", "managed:policy/ci/pay"]);
+        ]);
+        let facts: Vec<Fact> = facts.collect();
+        let all = graph(facts.iter().cloned());
+        let excess = ["group:payers", "inline:pays", "managed:policy/aws/Pay", "managed:policy/ci/pay"];
+        let said = |graph: &Graph| {
+            let of = |one: &notice::Found| {
+                (one.credential.to_string(), one.excess.iter().map(ToString::to_string).collect())
+            };
+            found(graph, &[Sort::Beyond], 0)[&Sort::Beyond].iter().map(of).collect::<Vec<(String, Vec<String>)>>()
+        };
+        let (all_of_it, nothing) = (excess.map(str::to_owned).to_vec(), Vec::new());
+        let keys = [(key.to_owned(), all_of_it.clone()), (own_key.to_owned(), nothing.clone())];
+        assert_eq!(said(&all), keys, "one of its credentials carries it");
+        let itself = "urn:curfew:cred:aws-user:cloud:ci/bot";
+        let with = graph(facts.into_iter().chain([fact(itself, &[(user, Via::LogsIn)])]));
+        let carries = said(&with).into_iter().filter(|(_, excess)| !excess.is_empty());
+        assert_eq!(carries.collect::<Vec<_>>(), [(itself.to_owned(), all_of_it)], "the user itself, where it is known");
     }
 
     fn open(key: String) -> Finding {
