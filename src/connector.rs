@@ -51,13 +51,20 @@ pub struct Failure {
     /// It says something of the whole system: that our own access is refused there (`Denied`), or that it cannot be reached
     /// (`Unavailable`). Without it no other case waits.
     pub blocks_system: bool,
+    /// Of an effect of several calls: none of them changed anything. There is nothing to undo.
+    pub is_untouched: bool,
 }
 
 impl Failure {
     /// A failure of `kind`.
     pub fn new(kind: FailureKind, note: impl Into<String>) -> Self {
         let blocks_system = matches!(kind, FailureKind::Denied | FailureKind::Unavailable);
-        Self { kind, note: note.into(), blocks_system }
+        Self { kind, note: note.into(), blocks_system, is_untouched: false }
+    }
+
+    /// The same, before anything was changed.
+    pub(crate) fn untouched(self) -> Self {
+        Self { is_untouched: self.kind != FailureKind::Unknown, ..self }
     }
 
     /// It is not this case's turn, and nothing happened: the system answers, so nobody else need wait.

@@ -209,6 +209,9 @@ pub struct Cutting {
     /// Something of it may have been taken.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub begun: bool,
+    /// It is the attempt at work that began it: none before may have taken anything.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
     /// Of what was frozen these stay: they were used before anything was taken.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub spared: Vec<Permission>,
@@ -225,6 +228,19 @@ impl Cutting {
         *self == Self::default()
     }
 
+    /// An attempt begins.
+    pub(crate) fn begin(&mut self) {
+        (self.first, self.begun) = (!self.begun, true);
+    }
+
+    /// The attempt changed nothing. Whether nothing was ever begun, then.
+    pub(crate) fn left_untouched(&mut self) -> bool {
+        if self.first {
+            (self.first, self.begun) = (false, false);
+        }
+        !self.begun
+    }
+
     /// What was there is taken, or may be.
     pub(crate) fn took(&mut self) {
         for held in self.before.iter().flat_map(|before| &before.held) {
@@ -239,7 +255,7 @@ impl Cutting {
         let given = self.before.iter().flat_map(|before| &before.held);
         let given: Vec<&Held> = given.collect();
         self.taken.retain(|held| !given.contains(&held));
-        self.begun = false;
+        (self.first, self.begun) = (false, false);
     }
 
     /// The same, of a fence.
@@ -270,7 +286,7 @@ impl Cutting {
 
     /// It is looked at anew, before anything is taken.
     pub(crate) fn again(&mut self) {
-        (self.before, self.begun, self.done_ms) = (None, false, None);
+        (self.before, self.begun, self.first, self.done_ms) = (None, false, false, None);
     }
 }
 

@@ -373,6 +373,9 @@ pub enum Record {
         failure: FailureKind,
         /// A short text of ours, without the provider's words.
         note: String,
+        /// Of an effect of several calls: this attempt changed nothing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        untouched: bool,
     },
     /// A gate is open.
     Passed {

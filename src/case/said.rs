@@ -107,7 +107,7 @@ pub fn record(record: &Record, plan: Option<&Plan>) -> String {
             }
             derived => format!("{}, and {derived} derived from it", at(step)),
         },
-        Record::Failed { step, failure, note } => format!("{}: {}: {note}", at(step), failure.as_str()),
+        Record::Failed { step, failure, note, .. } => format!("{}: {}: {note}", at(step), failure.as_str()),
         Record::Skipped { step, residue: Some(left) } => format!("{}, leaves {}", at(step), word(left)),
         Record::Skipped { step, .. } | Record::Passed { step, .. } => at(step),
         Record::Proven { step, verdict } => format!("{}: {}", at(step), self::verdict(verdict)),

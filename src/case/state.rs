@@ -493,7 +493,9 @@ impl State {
                 // Twice: the first one may have happened.
                 self.turn.is_set |= self.in_doubt && self.act(*step).is_some_and(Act::gives);
                 self.turn.asked |= self.in_doubt && self.act(*step) == Some(Act::Create);
-                self.cutting.begun |= self.act(*step).is_some_and(Act::takes);
+                if self.act(*step).is_some_and(Act::takes) {
+                    self.cutting.begin();
+                }
                 self.in_doubt = true;
                 self.looked = false;
                 self.acted = true;
@@ -519,7 +521,7 @@ impl State {
                 self.note_requests(&output.request_ids);
                 self.advance();
             }
-            Record::Failed { step, failure, .. }
+            Record::Failed { step, failure, untouched, .. }
                 // The step itself, the look that a doubt asks for, or an abandoned case's probe.
                 if !self.is_closed()
                     && self.act(*step).is_some()
@@ -556,7 +558,11 @@ impl State {
                         && self.current().is_some_and(|s| s.agent.is_some()));
                 let making = making || self.act(*step) == Some(Act::Narrow);
                 let making = making && self.plan.as_ref().is_some_and(|plan| plan.find(Act::Widen).is_none());
-                if *failure == FailureKind::Refused && *step == self.step && making {
+                let is_narrow = *step == self.step && self.act(*step) == Some(Act::Narrow);
+                // Nothing was taken, so nothing is given back: a person is asked.
+                let is_untouched = is_narrow && *untouched && self.cutting.left_untouched();
+                self.begun &= !is_untouched;
+                if *failure == FailureKind::Refused && *step == self.step && making && !is_untouched {
                     self.turn.rejected = Turn::CANDIDATES;
                 }
             }

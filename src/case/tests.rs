@@ -8,6 +8,7 @@ use crate::case::record::{
 };
 use crate::case::{Action, Directive, HoldReason, Trigger, Urgency};
 use crate::credential::{CredentialId, Kind};
+use crate::scope::{Held, Permission, Scope};
 
 fn directive(held: Option<HoldReason>) -> Directive {
     Directive {
@@ -116,7 +117,8 @@ fn answer(state: &State, todo: Todo, pick: u8, shape: u8) -> Record {
         FailureKind::Gone,
         FailureKind::Rejected,
     ];
-    let failed = |step| Record::Failed { step, failure: failures[usize::from(pick) % 7], note: String::new() };
+    let failed =
+        |step| Record::Failed { step, failure: failures[usize::from(pick) % 7], note: String::new(), untouched: false };
     let presence = [Presence::Present, Presence::Gone, Presence::Unclear][usize::from(pick) % 3];
     match todo {
         Todo::Plan => Record::Planned { no: state.plan_no + 1, plan: plan(shape, state.is_spent()) },
@@ -176,11 +178,11 @@ proptest! {
                 // The reply, or a crash before it.
                 match pick % 4 {
                     0 => {}
-                    1 => now.push(Record::Failed { step: *step, failure: FailureKind::Unknown, note: String::new() }),
+                    1 => now.push(Record::Failed { step: *step, failure: FailureKind::Unknown, note: String::new(), untouched: false }),
                     2 if pick > 128 => {
-                        now.push(Record::Failed { step: *step, failure: FailureKind::Rejected, note: String::new() });
+                        now.push(Record::Failed { step: *step, failure: FailureKind::Rejected, note: String::new(), untouched: false });
                     }
-                    2 => now.push(Record::Failed { step: *step, failure: FailureKind::Unavailable, note: String::new() }),
+                    2 => now.push(Record::Failed { step: *step, failure: FailureKind::Unavailable, note: String::new(), untouched: false }),
                     _ => {
                         let current = Some(Generation { version: 2, user: None });
                         now.push(Record::Succeeded { step: *step, output: Output { current, ..Output::default() } });
@@ -209,7 +211,7 @@ proptest! {
                 3 => Record::Observed { step: at, seen: seen(Presence::Present) },
                 4 => Record::Started { step: at, key: uuid::Uuid::nil(), attempt: u32::from(pick % 3) },
                 5 => Record::Succeeded { step: at, output: Output::default() },
-                6 => Record::Failed { step: at, failure: FailureKind::Unknown, note: String::new() },
+                6 => Record::Failed { step: at, failure: FailureKind::Unknown, note: String::new(), untouched: false },
                 7 => Record::Skipped { step: at, residue: None },
                 8 => Record::Sighted { step: at, sighting: sighted(Answer::Refused, 1) },
                 9 => Record::Held { reason: HoldReason::Cap },
@@ -223,7 +225,7 @@ proptest! {
                     permissions: crate::scope::permissions(["policy:a"]).unwrap(),
                     by: "t".into(),
                 },
-                17 => Record::Failed { step: at, failure: FailureKind::Rejected, note: String::new() },
+                17 => Record::Failed { step: at, failure: FailureKind::Rejected, note: String::new(), untouched: false },
                 _ => Record::Closed { verdict: Verdict::DiesAt { at_ms: 1 } },
             };
             let closed = state.is_closed();
@@ -249,7 +251,7 @@ fn an_abandoned_case_may_fail_to_probe() {
     for record in [
         Record::Planned { no: 1, plan: plan(0, false) },
         Record::Abandoned { by: "ann".into(), reason: "x".into() },
-        Record::Failed { step: 5, failure: FailureKind::Unavailable, note: String::new() },
+        Record::Failed { step: 5, failure: FailureKind::Unavailable, note: String::new(), untouched: false },
         Record::Sighted { step: 5, sighting: sighted(Answer::Refused, 1) },
     ] {
         state = state.next(&record).unwrap();
@@ -273,13 +275,45 @@ fn what_a_provider_was_asked_for_may_be_at_the_target_until_it_is_known() {
     state = state.next(&Record::Succeeded { step: 2, output }).unwrap();
     assert_eq!((state.turn.is_set, state.turn.begun_ms, state.todo()), (true, Some(7), Todo::Pass(3)));
     // It came to nothing: another one is asked for.
-    let rejected = Record::Failed { step: 3, failure: FailureKind::Rejected, note: String::new() };
+    let rejected = Record::Failed { step: 3, failure: FailureKind::Rejected, note: String::new(), untouched: false };
     let again = state.clone().next(&rejected).unwrap();
     assert_eq!((again.step, again.turn.rejected, again.may_be_dead()), (2, 1, true));
     // It is half-made: nothing else is tried, and nobody calls the old one alive.
-    let refused = Record::Failed { step: 3, failure: FailureKind::Refused, note: String::new() };
+    let refused = Record::Failed { step: 3, failure: FailureKind::Refused, note: String::new(), untouched: false };
     let spent = state.next(&refused).unwrap();
     assert!(spent.is_spent() && spent.may_be_dead());
+}
+
+#[test]
+fn a_refusal_that_changed_nothing_undoes_nothing_unless_an_attempt_before_it_may_have() {
+    let acts = [Act::Observe, Act::Narrow, Act::Test, Act::Prove];
+    let steps = acts.iter().map(|act| step(*act, "aws")).collect();
+    let plan = Plan { steps, pivot: 1, undoes: false };
+    let held = Held { permission: Permission::parse("group:ops").unwrap(), how: "{}".into() };
+    let scope = Some(Scope { held: vec![held], ..Scope::default() });
+    let look = Record::Observed { step: 0, seen: Observation { scope, ..seen(Presence::Present) } };
+    let mut ready = State::opened(&directive(None));
+    for record in [Record::Planned { no: 1, plan }, look] {
+        ready = ready.next(&record).unwrap();
+    }
+    let attempt = |state: State, failure: FailureKind, untouched: bool| {
+        let started = Record::Started { step: 1, key: uuid::Uuid::nil(), attempt: state.attempts + 1 };
+        let failed = Record::Failed { step: 1, failure, note: String::new(), untouched };
+        state.next(&started).unwrap().next(&failed).unwrap()
+    };
+    let refused = attempt(ready.clone(), FailureKind::Refused, true);
+    assert!(!refused.is_spent() && !refused.begun && refused.cutting.missing().is_empty());
+    let held = refused.next(&Record::Held { reason: HoldReason::Refused }).unwrap();
+    let resumed = held.next(&Record::Resumed { by: "ann".into() }).unwrap();
+    assert_eq!(resumed.todo(), Todo::Observe(0), "what is taken is what is there by then");
+    let later = attempt(attempt(ready.clone(), FailureKind::Unavailable, true), FailureKind::Refused, true);
+    assert!(!later.is_spent() && later.cutting.missing().is_empty());
+    // Half of it may be gone.
+    let half = attempt(attempt(ready.clone(), FailureKind::Unavailable, false), FailureKind::Refused, true);
+    assert!(half.is_spent() && half.begun);
+    assert_eq!((half.cutting.missing().len(), half.todo()), (1, Todo::Plan));
+    let now = attempt(ready, FailureKind::Refused, false);
+    assert!(now.is_spent() && now.cutting.missing().len() == 1);
 }
 
 mod turned {
@@ -301,7 +335,7 @@ mod turned {
 
     fn failed(state: State, failure: FailureKind) -> State {
         let step = state.step;
-        state.next(&Record::Failed { step, failure, note: String::new() }).unwrap()
+        state.next(&Record::Failed { step, failure, note: String::new(), untouched: false }).unwrap()
     }
 
     fn undone(state: State) -> Todo {

@@ -320,7 +320,7 @@ pub fn of_store(failure: Failure) -> Failure {
         same @ (F::Refused | F::Denied | F::Rejected) => same,
         _ => F::Unavailable,
     };
-    Failure { kind, blocks_system: false, note: format!("the store: {}", failure.note) }
+    Failure { kind, blocks_system: false, is_untouched: false, note: format!("the store: {}", failure.note) }
 }
 
 impl Recipe {

@@ -156,7 +156,12 @@ fn after_others(failure: Failure, changed: bool) -> Failure {
     if !changed || failure.kind == FailureKind::Unknown {
         return failure;
     }
-    Failure { kind: FailureKind::Unknown, blocks_system: false, note: format!("on one of the nodes: {}", failure.note) }
+    Failure {
+        kind: FailureKind::Unknown,
+        blocks_system: false,
+        is_untouched: false,
+        note: format!("on one of the nodes: {}", failure.note),
+    }
 }
 
 /// The user of a session, where it is ours to change.

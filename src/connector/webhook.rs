@@ -98,7 +98,7 @@ fn meaning(status: u16) -> Result<Output, Failure> {
         500..=599 => (FailureKind::Unavailable, "it is at fault itself"),
         _ => (FailureKind::Refused, "it does not take the call"),
     };
-    Err(Failure { kind, note: format!("{note} (status {status})"), blocks_system: false })
+    Err(Failure { kind, note: format!("{note} (status {status})"), blocks_system: false, is_untouched: false })
 }
 
 fn nothing() -> Failure {

@@ -476,7 +476,7 @@ impl Work<'_> {
         let kind = failure.kind;
         self.parts.metrics.step_failed(&step.connector, kind.as_str());
         info!(step = step.act.as_str(), system = step.system, kind = kind.as_str(), note = failure.note, "step failed");
-        self.push(Record::Failed { step: index, failure: kind, note: failure.note })?;
+        self.push(Record::Failed { step: index, failure: kind, note: failure.note, untouched: failure.is_untouched })?;
         let calls = step.act == Act::Notify;
         // Who is to be told keeps nothing alive by not listening.
         let attempts = self.case().state.attempts;

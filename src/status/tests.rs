@@ -90,7 +90,8 @@ fn begun() -> Vec<Record> {
 }
 
 fn doubted() -> (Case, Vec<Record>) {
-    let cut = Record::Failed { step: 2, failure: FailureKind::Unknown, note: "no answer in time".into() };
+    let cut =
+        Record::Failed { step: 2, failure: FailureKind::Unknown, note: "no answer in time".into(), untouched: false };
     case(1, "database/creds/app/a", begun().into_iter().chain([cut]).collect())
 }
 

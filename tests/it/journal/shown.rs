@@ -46,7 +46,12 @@ async fn open_cases_come_page_by_page_in_the_order_of_looking(store: Store) {
         .append(append(
             &claimed,
             &case,
-            vec![Record::Failed { step: 1, failure: curfew::case::record::FailureKind::Unknown, note: "cut".into() }],
+            vec![Record::Failed {
+                step: 1,
+                failure: curfew::case::record::FailureKind::Unknown,
+                note: "cut".into(),
+                untouched: false,
+            }],
             false,
         ))
         .await
