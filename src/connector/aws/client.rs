@@ -180,6 +180,24 @@ impl Client {
         }
     }
 
+    /// A call that only looks, and that our login may lack the right to. `None`: it lacks it.
+    pub(super) async fn look_where_allowed<T, E: ProvideErrorMetadata>(
+        &self,
+        right: &str,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<Option<T>, Failure> {
+        let call = Box::pin(call);
+        Box::pin(self.turn(right)).await?;
+        match call.await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => match meaning(&error, false) {
+                // Or it is refused as such: the identity tells.
+                Meaning::Forbidden => Box::pin(self.ask_identity()).await.map(|_| None),
+                other => Err(self.failure(right, other).await),
+            },
+        }
+    }
+
     /// A call, sent once.
     pub(super) async fn ask<T, E: ProvideErrorMetadata>(
         &self,

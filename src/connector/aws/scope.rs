@@ -2,7 +2,8 @@
 //!
 //! Taken is what the user has itself: an attached managed policy, an inline policy, the membership of a group. No policy that
 //! others may hold is ever edited, and no permissions boundary. Where the grant is not ours to edit, single actions are denied by
-//! one inline policy of our own on the user (`curfew-reduced`). What also denies is not taken: who lost it could do more.
+//! one inline policy of our own on the user (`curfew-reduced`, of a key `curfew-reduced-<its id>`), which this credential's cases
+//! alone edit. What also denies is not taken: who lost it could do more.
 //!
 //! IAM has no check-and-set: what is to change is read whole right before, and our own policy again right after. What somebody
 //! else writes to the same policy in between is overwritten; who was overwritten sees it by its own comparison. And IAM answers
@@ -18,16 +19,17 @@
 //! against AWS itself.
 
 mod form;
+mod overlay;
 mod read;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use aws_sdk_iam::operation::RequestId;
 
 use super::name::{KeyName, last};
-use super::{Account, AwsSettings, answers};
+use super::{Account, AwsSettings, answers, may_lack};
 use crate::case::plan::Act;
 use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue, Sighting};
 use crate::clock;
@@ -38,10 +40,12 @@ use crate::event::digest16;
 use crate::pace::Quota;
 use crate::probe::Settle;
 use crate::scope::{Held, MAX_HOW_BYTES, Permission, Scope};
-use form::{Change, Form, Grants, Named};
+use form::{Changes, Form, Grants, Named};
 
 /// The decision of a statement that denies.
 const DENIED: &str = "explicitDeny";
+/// That of one that allows, where none denies.
+const ALLOWED: &str = "allowed";
 
 /// Takes from the users of one account.
 pub struct UserScope(Account);
@@ -77,12 +81,12 @@ fn owed(rescope: &Rescope) -> Result<Vec<(Named<'_>, Form)>, Failure> {
     rescope.owed().iter().map(|held| Ok((named(&held.permission)?, one(held)?))).collect()
 }
 
-/// `<path><name>` of the user, also where the credential is one of its keys.
-fn user_of(subject: &Subject) -> Result<String, Failure> {
+/// `<path><name>` of the user, also where the credential is one of its keys; and what our policy for it is called.
+fn user_of(subject: &Subject) -> Result<(String, String), Failure> {
     let id = subject.credential.id();
     match subject.credential.kind() {
-        Kind::AwsAccessKey => KeyName::parse(&id).map(|key| key.user().to_owned()),
-        _ => Some(id),
+        Kind::AwsAccessKey => KeyName::parse(&id).map(|key| (key.user().to_owned(), overlay::name(Some(&key)))),
+        _ => Some((id, overlay::name(None))),
     }
     .ok_or_else(|| refused("an access key is `<path><user>/<access key id>`"))
 }
@@ -99,8 +103,8 @@ impl UserScope {
     }
 
     /// What the user was granted, where it still stands at its path. `None`: there is none.
-    async fn grants(&self, user: &str) -> Result<Option<Grants>, Failure> {
-        let grants = self.0.grants(user).await?;
+    async fn grants(&self, user: &str, own: &str) -> Result<Option<Grants>, Failure> {
+        let grants = self.0.grants(user, own).await?;
         match &grants {
             Some(grants) if grants.full != user => Err(refused("the user has another path by now")),
             _ => Ok(grants),
@@ -109,12 +113,12 @@ impl UserScope {
 
     /// The same, where it is ours to change, and is the one that the case saw.
     async fn ours(&self, subject: &Subject) -> Result<Grants, Failure> {
-        let user = user_of(subject)?;
+        let (user, own) = user_of(subject)?;
         if self.is_own(&user).await? {
             return Err(refused("the user of our own login: never touched"));
         }
         let gone = || Failure::new(FailureKind::Gone, "the user is gone");
-        let grants = self.grants(&user).await?.ok_or_else(gone)?;
+        let grants = self.grants(&user, &own).await?.ok_or_else(gone)?;
         let seen = [&subject.seen, &subject.issuer].into_iter().flatten().find_map(|seen| seen.principal_id.as_deref());
         if seen.is_some_and(|seen| seen != grants.id) {
             return Err(refused("another user has its name by now"));
@@ -141,8 +145,14 @@ impl UserScope {
             of_resource.entry(resource).or_default().insert(action);
         }
         for (resource, actions) in of_resource {
-            match self.0.simulated(grants, &actions, &resource).await? {
-                Some(said) => lines.extend(said.iter().map(|(action, says)| format!("{action} {resource} {says}"))),
+            // What another case of ours denies counts as if it did not: that comes and goes.
+            let says = |action: &str, says: &str| {
+                let by_us = says == DENIED && grants.is_denied_by_us(action);
+                format!("{action} {resource} {}", if by_us { ALLOWED } else { says })
+            };
+            // A name of theirs that IAM takes for none is not ours to mend.
+            match may_lack(self.0.simulated(grants, &actions, &resource).await)? {
+                Some(said) => lines.extend(said.iter().map(|(action, decision)| says(action, decision))),
                 None => lines.push(format!("{resource} not said")),
             }
         }
@@ -152,19 +162,20 @@ impl UserScope {
     }
 
     async fn look(&self, subject: &Subject) -> Result<Observation, Failure> {
-        let (rescope, user) = (subject.asked()?, user_of(subject)?);
+        let (rescope, (user, own)) = (subject.asked()?, user_of(subject)?);
         let mut seen = Observation { at_ms: self.0.clock.wall_ms(), ..Observation::default() };
         seen.protected = self.is_own(&user).await?;
         if seen.protected {
             return Ok(seen);
         }
         seen.presence = Presence::Gone;
-        let Some(grants) = self.grants(&user).await? else { return Ok(seen) };
+        let Some(grants) = self.grants(&user, &own).await? else { return Ok(seen) };
         seen.presence = Presence::Present;
         seen.scope = Some(self.scope(rescope, &grants).await?);
         if !rescope.gives {
             // While a person may still be asked.
             self.may_take(rescope, &grants).await?;
+            self.asked(rescope, &grants).await?;
         }
         seen.principal_id = Some(grants.id);
         Ok(seen)
@@ -180,7 +191,8 @@ impl UserScope {
         form::changes(grants, &held, false).map_err(refused).map(|_| ())
     }
 
-    async fn change(&self, subject: &Subject, gives: bool) -> Result<Output, Failure> {
+    /// What is to be called, and for whom.
+    async fn due(&self, subject: &Subject, gives: bool) -> Result<(Grants, Changes), Failure> {
         let rescope = subject.asked()?;
         let grants = self.ours(subject).await?;
         let owed = owed(rescope)?;
@@ -191,15 +203,25 @@ impl UserScope {
             self.may_take(rescope, &grants).await?;
         }
         let changes = form::changes(&grants, &owed, gives).map_err(refused)?;
-        let mut output = Output { derived: number(owed.len()), ..Output::default() };
-        let mut no = changes.no;
+        Ok((grants, changes))
+    }
+
+    async fn change(&self, subject: &Subject, gives: bool) -> Result<Output, Failure> {
+        let (grants, changes) = self.due(subject, gives).await.map_err(Failure::untouched)?;
+        let owed = subject.asked()?.owed().len();
+        let mut output = Output { derived: number(owed), ..Output::default() };
+        let (mut no, mut is_untouched) = (changes.no, true);
         for change in &changes.all {
             match self.call(&grants, change).await {
                 Ok(request_id) => output.request_ids.extend(request_id),
                 // What can be given back is: a policy or group that is gone keeps nothing else from it.
-                Err(failure) if gives && failure.kind == FailureKind::Refused => no = no.or(Some(GONE)),
+                Err(failure) if gives && failure.kind == FailureKind::Refused => {
+                    no = no.or((!change.is_so(&grants)).then_some(GONE));
+                }
+                Err(failure) if is_untouched => return Err(failure.untouched()),
                 Err(failure) => return Err(failure),
             }
+            is_untouched = false;
         }
         self.is_not_overwritten(&grants, &changes.all).await?;
         if let Some(why) = no {
@@ -209,54 +231,12 @@ impl UserScope {
         Ok(output)
     }
 
-    /// One change. To take what is not there is done.
-    async fn call(&self, user: &Grants, change: &Change) -> Result<Option<String>, Failure> {
-        let (client, name) = (&self.0.client, user.name());
-        match change {
-            Change::Detach(arn) => {
-                let call = client.iam.detach_user_policy().user_name(name).policy_arn(arn).send();
-                taken(client.ask("iam:DetachUserPolicy", true, call).await)
-            }
-            Change::Delete(policy) => {
-                let call = client.iam.delete_user_policy().user_name(name).policy_name(policy).send();
-                taken(client.ask("iam:DeleteUserPolicy", true, call).await)
-            }
-            Change::Leave(group) => {
-                let call = client.iam.remove_user_from_group().user_name(name).group_name(group).send();
-                taken(client.ask("iam:RemoveUserFromGroup", true, call).await)
-            }
-            Change::Attach(arn) => {
-                let call = client.iam.attach_user_policy().user_name(name).policy_arn(arn).send();
-                given(client.ask("iam:AttachUserPolicy", true, call).await)
-            }
-            Change::Put(policy, document) => {
-                let call = client.iam.put_user_policy().user_name(name).policy_name(policy);
-                given(client.ask("iam:PutUserPolicy", true, call.policy_document(document).send()).await)
-            }
-            Change::Join(group) => {
-                let call = client.iam.add_user_to_group().user_name(name).group_name(group).send();
-                given(client.ask("iam:AddUserToGroup", true, call).await)
-            }
-        }
-    }
-
-    /// Whether our own policy is as it was written, or, where IAM is late, as it was before.
-    async fn is_not_overwritten(&self, before: &Grants, changes: &[Change]) -> Result<(), Failure> {
-        let written = changes.iter().find_map(|change| match change {
-            Change::Put(name, document) if name == form::OVERLAY => Some(Some(document)),
-            Change::Delete(name) if name == form::OVERLAY => Some(None),
-            _ => None,
-        });
-        let Some(written) = written else { return Ok(()) };
-        let call = self.0.client.iam.get_user_policy().user_name(before.name()).policy_name(form::OVERLAY).send();
-        let now = match self.0.client.look("iam:GetUserPolicy", call).await? {
-            Some(found) => Some(super::document::decoded(found.policy_document()).ok_or_else(answers::odd)?),
-            None => None,
-        };
-        if now.as_ref() == written || now.as_ref() == before.inline.get(form::OVERLAY) {
-            return Ok(());
-        }
-        Err(Failure::wait("somebody else wrote our own policy at the same time: it is looked at and written again"))
+    /// What IAM says of the actions that are named whole, where our login may ask: the simulator takes no wildcards.
+    async fn asked(&self, rescope: &Rescope, grants: &Grants) -> Result<BTreeMap<String, String>, Failure> {
+        let all = all(rescope)?;
+        let asked = all.iter().filter_map(|one| if let Named::Action(action) = one { Some(*action) } else { None });
+        let asked = asked.filter(|action| !action.contains(['*', '?'])).map(str::to_ascii_lowercase).collect();
+        Ok(self.0.simulated(grants, &asked, "*").await?.unwrap_or_default())
     }
 
     /// How many of the named permissions count for the user, and of how many.
@@ -275,10 +255,7 @@ impl UserScope {
         }
         // Its groups may have the same policy.
         let otherwise = Grants { managed: of_groups, ..Grants::default() };
-        // The simulator takes no wildcards.
-        let asked = all.iter().filter_map(|one| if let Named::Action(action) = one { Some(*action) } else { None });
-        let asked = asked.filter(|action| !action.contains(['*', '?'])).map(str::to_ascii_lowercase).collect();
-        let said = self.0.simulated(grants, &asked, "*").await?.unwrap_or_default();
+        let said = self.asked(rescope, grants).await?;
         let is_there = |one: &&Named<'_>| match one {
             Named::Managed(_) => grants.held(**one).is_some() || otherwise.held(**one).is_some(),
             Named::Action(action) => {
@@ -321,9 +298,9 @@ impl UserScope {
     }
 
     async fn sight(&self, subject: &Subject) -> Result<(Answer, bool, Vec<Residue>), Failure> {
-        let (rescope, user) = (subject.asked()?, user_of(subject)?);
+        let (rescope, (user, own)) = (subject.asked()?, user_of(subject)?);
         self.0.client.identity().await?;
-        let Some(grants) = self.grants(&user).await? else {
+        let Some(grants) = self.grants(&user, &own).await? else {
             // The account that we mean answers us, and tells its users apart.
             self.0.client.ask_identity().await?;
             return Ok((Answer::Refused, true, Vec::new()));
@@ -345,27 +322,6 @@ impl UserScope {
 
 /// The note where something cannot be given back.
 const GONE: &str = "not all can be given back: a policy or a group is gone, or IAM refuses it; the rest is";
-
-fn id_of<T: RequestId>(done: &T) -> Option<String> {
-    done.request_id().map(str::to_owned)
-}
-
-/// What is not there any more is taken.
-fn taken<T: RequestId>(answer: Result<T, Failure>) -> Result<Option<String>, Failure> {
-    match answer {
-        Ok(done) => Ok(id_of(&done)),
-        Err(failure) if failure.kind == FailureKind::Gone => Ok(None),
-        Err(failure) => Err(failure),
-    }
-}
-
-/// What is not there any more cannot be given: the policy or the group, not the user.
-fn given<T: RequestId>(answer: Result<T, Failure>) -> Result<Option<String>, Failure> {
-    answer.map(|done| id_of(&done)).map_err(|failure| match failure.kind {
-        FailureKind::Gone => refused("a policy, a group or the user is gone"),
-        _ => failure,
-    })
-}
 
 #[async_trait]
 impl Connector for UserScope {

@@ -132,10 +132,15 @@ impl Bot {
         put.send().await.unwrap();
     }
 
-    async fn overlay(&self) -> Option<Value> {
+    /// What our policy of this name denies.
+    async fn denied(&self, policy: &str) -> Option<Value> {
         let state: Value = serde_json::from_str(&self.state().await).unwrap();
-        let text = state["inline"]["curfew-reduced"].as_str()?;
+        let text = state["inline"][policy].as_str()?;
         Some(serde_json::from_str::<Value>(text).unwrap()["Statement"][0]["Action"].clone())
+    }
+
+    async fn overlay(&self) -> Option<Value> {
+        self.denied("curfew-reduced").await
     }
 }
 

@@ -8,17 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
+use super::overlay::{self, denied, denying};
 use crate::connector::aws::document::{allows_in, denies, fits};
 use crate::connector::aws::name::{last, policy_name};
 use crate::connector::aws::sessions;
 use crate::scope::Permission;
 
-/// What our own policy is called: it denies what was taken as `action:`.
-pub const OVERLAY: &str = "curfew-reduced";
-/// What its one statement is called.
-const SID: &str = "CurfewReduced";
 /// So many characters the inline policies of a user may have together.
 pub const ROOM: usize = 2_048;
 /// Of so many actions that stay it is asked whether they are still allowed, each on one resource.
@@ -26,7 +22,8 @@ pub const MOST_KEPT: usize = 16;
 const ASSUME: &str = "sts:assumerole";
 
 /// The note where a policy has our name and is not ours.
-pub const FOREIGN: &str = "its inline policy `curfew-reduced` is not as we write it: somebody else's, and left alone";
+pub const FOREIGN: &str =
+    "its inline policy `curfew-reduced`, or that of the key, is not as we write it: somebody else's, and left alone";
 const NO_ROOM: &str = "the user's inline policies would have more than the 2048 characters that IAM allows together";
 const ANEW: &str = "an inline policy was written anew since it was looked at";
 
@@ -39,12 +36,21 @@ pub enum Named<'a> {
     Inline(&'a str),
     /// `group:<name>`: the membership of a group.
     Group(&'a str),
-    /// `action:<service>:<action>`, which may have wildcards behind the service: denied by [`OVERLAY`].
+    /// `action:<service>:<action>`, which may have wildcards behind the service: denied by our own policy.
     Action(&'a str),
 }
 
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
+}
+
+fn is_of_sessions(name: &str) -> bool {
+    sessions::is_ours(&name.to_ascii_lowercase())
+}
+
+/// How IAM spells a name of a group or an inline policy, which is the same in large and small letters.
+fn spelled<'a>(mut all: impl Iterator<Item = &'a String>, name: &str) -> Option<&'a String> {
+    all.find(|one| one.eq_ignore_ascii_case(name))
 }
 
 fn is_policy(text: &str) -> bool {
@@ -73,7 +79,7 @@ impl<'a> Named<'a> {
     pub fn of(permission: &'a Permission) -> Option<Self> {
         match permission.parts() {
             ("managed", policy) if is_policy(policy) => Some(Self::Managed(policy)),
-            ("inline", name) if is_name(name) && name != OVERLAY && !sessions::is_ours(name) => {
+            ("inline", name) if is_name(name) && !overlay::is_named(name) && !is_of_sessions(name) => {
                 Some(Self::Inline(name))
             }
             ("group", name) if is_name(name) => Some(Self::Group(name)),
@@ -90,10 +96,15 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Whether one action is named more than once, in letters of another size: which is given back could not be told.
+/// Whether one thing is named more than once, in letters of another size: which is given back could not be told.
 pub fn names_twice(named: &[Named<'_>]) -> bool {
-    let lower = |one: &Named<'_>| if let Named::Action(it) = one { Some(it.to_ascii_lowercase()) } else { None };
-    let all: Vec<String> = named.iter().filter_map(lower).collect();
+    let lower = |one: &Named<'_>| match one {
+        Named::Managed(_) => None,
+        Named::Action(name) => Some((0, name.to_ascii_lowercase())),
+        Named::Inline(name) => Some((1, name.to_ascii_lowercase())),
+        Named::Group(name) => Some((2, name.to_ascii_lowercase())),
+    };
+    let all: Vec<(u8, String)> = named.iter().filter_map(lower).collect();
     all.iter().collect::<BTreeSet<_>>().len() < all.len()
 }
 
@@ -109,11 +120,16 @@ pub struct Form {
     /// Of an inline policy: its document, as IAM has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
+    /// Of a group or an inline policy: its name, where IAM spells it otherwise than it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// What a user was granted, read whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
+    /// What our own policy for the credential in question is called.
+    pub own: String,
     /// IAM's own id of the user.
     pub id: String,
     /// Its ARN.
@@ -128,21 +144,6 @@ pub struct Grants {
     pub inline: BTreeMap<String, String>,
     /// Its groups.
     pub groups: BTreeSet<String>,
-}
-
-/// The actions that our policy denies, by its document. `None`: it is not as we write it.
-pub fn denied(document: &str) -> Option<Vec<String>> {
-    let said: Value = serde_json::from_str(document).ok()?;
-    let words = said["Statement"][0]["Action"].as_array()?.iter().map(|word| word.as_str().map(str::to_owned));
-    let actions: Vec<String> = words.collect::<Option<_>>()?;
-    let own: Value = serde_json::from_str(&denying(&actions)).ok()?;
-    (said == own && !actions.is_empty()).then_some(actions)
-}
-
-/// Our policy.
-pub fn denying(actions: &[String]) -> String {
-    let one = json!({"Sid": SID, "Effect": "Deny", "Action": actions, "Resource": "*"});
-    json!({"Version": "2012-10-17", "Statement": [one]}).to_string()
 }
 
 /// Characters as IAM counts them.
@@ -160,29 +161,51 @@ impl Grants {
         last(&self.full)
     }
 
-    /// The actions that our policy denies. `None`: a policy of that name is somebody else's.
-    pub fn overlay(&self) -> Option<Vec<String>> {
-        self.inline.get(OVERLAY).map_or_else(|| Some(Vec::new()), |document| denied(document))
+    /// Our own policy for the credential in question, as IAM spells it, and its document where there is one.
+    pub fn own_policy(&self) -> (&str, Option<&String>) {
+        match spelled(self.inline.keys(), &self.own) {
+            Some(name) => (name, self.inline.get(name)),
+            None => (&self.own, None),
+        }
     }
 
-    /// Whether the user has it, and how. Of an action: whether our policy does not deny it.
+    /// The actions that it denies. `None`: a policy of that name is somebody else's.
+    pub fn overlay(&self) -> Option<Vec<String>> {
+        self.own_policy().1.map_or_else(|| Some(Vec::new()), |document| denied(document))
+    }
+
+    /// Whether one of our policies denies an action, for whichever credential.
+    pub fn is_denied_by_us(&self, action: &str) -> bool {
+        let ours = self.inline.iter().filter(|(name, _)| overlay::is_named(name));
+        let patterns = ours.filter_map(|(_, document)| denied(document)).flatten();
+        let action = action.to_ascii_lowercase();
+        patterns.into_iter().any(|pattern| fits(&pattern.to_ascii_lowercase(), &action))
+    }
+
+    /// Whether the user has it, and how. Of an action: whether our own policy for this credential does not deny it.
     pub fn held(&self, named: Named<'_>) -> Option<Form> {
-        let form = |arn: Option<&String>, document: Option<&String>| Form {
-            user: self.id.clone(),
-            arn: arn.cloned(),
-            document: document.cloned(),
-        };
+        let form = Form { user: self.id.clone(), arn: None, document: None, name: None };
+        let other = |spelled: &String, name: &str| (spelled != name).then(|| spelled.clone());
         match named {
-            Named::Managed(_) => self.managed.iter().find(|arn| named.is_managed(arn)).map(|arn| form(Some(arn), None)),
-            Named::Inline(name) => self.inline.get(name).map(|document| form(None, Some(document))),
-            Named::Group(name) => self.groups.contains(name).then(|| form(None, None)),
-            Named::Action(action) => (!has(&self.overlay().unwrap_or_default(), action)).then(|| form(None, None)),
+            Named::Managed(_) => {
+                let arn = self.managed.iter().find(|arn| named.is_managed(arn))?;
+                Some(Form { arn: Some(arn.clone()), ..form })
+            }
+            Named::Inline(name) => {
+                let there = spelled(self.inline.keys(), name)?;
+                Some(Form { document: self.inline.get(there).cloned(), name: other(there, name), ..form })
+            }
+            Named::Group(name) => {
+                let there = spelled(self.groups.iter(), name)?;
+                Some(Form { name: other(there, name), ..form })
+            }
+            Named::Action(action) => (!has(&self.overlay().unwrap_or_default(), action)).then_some(form),
         }
     }
 
     /// Policies that Curfew's own cases put there: they come and go.
     fn is_ours(name: &str, document: &str) -> bool {
-        (name == OVERLAY && denied(document).is_some())
+        (overlay::is_named(name) && denied(document).is_some())
             || (sessions::is_ours(name) && sessions::over_ms(document).is_some())
     }
 
@@ -192,32 +215,34 @@ impl Grants {
         let managed = self.managed.iter().filter(|arn| !named.iter().any(|one| one.is_managed(arn)));
         lines.extend(managed.map(|arn| format!("managed {arn}")));
         lines.extend(self.others(named).map(|(name, document)| format!("inline {name} {document}")));
-        let groups = self.groups.iter().filter(|name| !named.contains(&Named::Group(name)));
+        let is_named =
+            |name: &str| named.iter().any(|one| matches!(one, Named::Group(it) if it.eq_ignore_ascii_case(name)));
+        let groups = self.groups.iter().filter(|name| !is_named(name));
         lines.extend(groups.map(|name| format!("group {name}")));
         lines
     }
 
     /// The inline policies that are neither named nor ours.
     fn others(&self, named: &[Named<'_>]) -> impl Iterator<Item = (&String, &String)> {
-        let stays =
-            |name: &str, document: &str| !named.contains(&Named::Inline(name)) && !Self::is_ours(name, document);
+        let is_named =
+            |name: &str| named.iter().any(|one| matches!(one, Named::Inline(it) if it.eq_ignore_ascii_case(name)));
+        let stays = move |name: &str, document: &str| !is_named(name) && !Self::is_ours(name, document);
         self.inline.iter().filter(move |(name, document)| stays(name, document))
     }
 
     /// Actions that the inline policies which stay allow, each with a resource of which that can be asked: at most [`MOST_KEPT`].
+    /// What our policies deny has no part in the choice: they come and go.
     pub fn kept(&self, named: &[Named<'_>]) -> BTreeSet<(String, String)> {
         let is_taken = |action: &str| {
             let pattern =
                 |one: &Named<'_>| if let Named::Action(it) = one { Some(it.to_ascii_lowercase()) } else { None };
             named.iter().filter_map(pattern).any(|pattern| fits(&pattern, action))
         };
-        let denied: Vec<String> =
-            self.overlay().unwrap_or_default().iter().map(|one| one.to_ascii_lowercase()).collect();
         let is_plain = |text: &str| !text.contains(['*', '?', '$']);
         let mut kept = BTreeSet::new();
         for one in self.others(named).flat_map(|(_, document)| allows_in(document).unwrap_or_default()) {
             let actions = one.actions.iter().filter(|action| is_plain(action) && !one.conditional);
-            for action in actions.filter(|it| !is_taken(it) && !denied.iter().any(|pattern| fits(pattern, it))) {
+            for action in actions.filter(|it| !is_taken(it)) {
                 let resources = one.resources.iter().filter(|resource| *resource == "*" || is_plain(resource));
                 kept.extend(resources.map(|resource| (action.clone(), resource.clone())));
             }
@@ -261,6 +286,25 @@ pub enum Change {
     Join(String),
 }
 
+impl Change {
+    /// Whether it is so already, as far as IAM shows.
+    pub fn is_so(&self, now: &Grants) -> bool {
+        match self {
+            Self::Attach(arn) => now.managed.contains(arn),
+            Self::Detach(arn) => !now.managed.contains(arn),
+            Self::Put(name, document) => now.inline.get(name) == Some(document),
+            Self::Delete(name) => !now.inline.contains_key(name),
+            Self::Join(group) => now.groups.contains(group),
+            Self::Leave(group) => !now.groups.contains(group),
+        }
+    }
+
+    /// Whether it changes the inline policy of this name.
+    pub fn writes(&self, policy: &str) -> bool {
+        matches!(self, Self::Put(name, _) | Self::Delete(name) if name == policy)
+    }
+}
+
 /// What is to be called.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -286,21 +330,27 @@ pub fn changes(now: &Grants, owed: &[(Named<'_>, Form)], gives: bool) -> Result<
                 changes.all.push(if gives { Change::Attach(arn) } else { Change::Detach(arn) });
             }
             (Named::Group(name), _) => {
-                changes.all.push(if gives { Change::Join(name.to_owned()) } else { Change::Leave(name.to_owned()) });
+                let there = spelled(now.groups.iter(), name).or(form.name.as_ref());
+                let name = there.cloned().unwrap_or_else(|| name.to_owned());
+                changes.all.push(if gives { Change::Join(name) } else { Change::Leave(name) });
             }
-            (Named::Inline(name), document) => match (inline.get(name), document) {
-                (Some(there), Some(document)) if there != document && gives => changes.no = Some(ANEW),
-                (Some(there), document) if Some(there) != document => return Err(ANEW),
-                (_, Some(document)) if gives => {
-                    inline.insert(name.to_owned(), document.clone());
-                    changes.all.push(Change::Put(name.to_owned(), document.clone()));
+            (Named::Inline(name), document) => {
+                let there = spelled(now.inline.keys(), name).or(form.name.as_ref());
+                let name = there.map_or(name, String::as_str);
+                match (now.inline.get(name), document) {
+                    (Some(there), Some(document)) if there != document && gives => changes.no = Some(ANEW),
+                    (Some(there), document) if Some(there) != document => return Err(ANEW),
+                    (_, Some(document)) if gives => {
+                        inline.insert(name.to_owned(), document.clone());
+                        changes.all.push(Change::Put(name.to_owned(), document.clone()));
+                    }
+                    _ if gives => changes.no = Some("what was recorded of an inline policy lacks its document"),
+                    _ => {
+                        inline.remove(name);
+                        changes.all.push(Change::Delete(name.to_owned()));
+                    }
                 }
-                _ if gives => changes.no = Some("what was recorded of an inline policy lacks its document"),
-                _ => {
-                    inline.remove(name);
-                    changes.all.push(Change::Delete(name.to_owned()));
-                }
-            },
+            }
             (Named::Action(action), _) => {
                 let Some(actions) = &mut actions else { continue };
                 actions.retain(|one| !one.eq_ignore_ascii_case(action));
@@ -316,13 +366,14 @@ pub fn changes(now: &Grants, owed: &[(Named<'_>, Form)], gives: bool) -> Result<
             None => return Err(FOREIGN),
             Some(mut actions) => {
                 actions.sort_unstable();
+                let own = now.own_policy().0.to_owned();
                 let change = if actions.is_empty() {
-                    inline.remove(OVERLAY);
-                    Change::Delete(OVERLAY.to_owned())
+                    inline.remove(&own);
+                    Change::Delete(own)
                 } else {
                     let document = denying(&actions);
-                    inline.insert(OVERLAY.to_owned(), document.clone());
-                    Change::Put(OVERLAY.to_owned(), document)
+                    inline.insert(own.clone(), document.clone());
+                    Change::Put(own, document)
                 };
                 // What makes room comes first.
                 let at = if gives { 0 } else { changes.all.len() };
@@ -331,7 +382,20 @@ pub fn changes(now: &Grants, owed: &[(Named<'_>, Form)], gives: bool) -> Result<
         }
     }
     let sum = |all: &BTreeMap<String, String>| all.values().map(|document| size(document)).sum::<usize>();
-    if sum(&inline) > ROOM.max(sum(&now.inline)) { Err(NO_ROOM) } else { Ok(changes) }
+    let (mut would, room) = (sum(&inline), ROOM.max(sum(&now.inline)));
+    if would > room && !gives {
+        return Err(NO_ROOM);
+    }
+    // What fits is given back all the same.
+    changes.all.retain(|change| match change {
+        Change::Put(name, document) if would > room && !now.inline.contains_key(name) => {
+            would -= size(document);
+            changes.no = Some(NO_ROOM);
+            false
+        }
+        _ => true,
+    });
+    Ok(changes)
 }
 
 #[cfg(test)]

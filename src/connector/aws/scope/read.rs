@@ -7,7 +7,7 @@ use crate::case::record::FailureKind;
 use crate::connector::Failure;
 use crate::connector::aws::document::decoded;
 use crate::connector::aws::name::{full, last};
-use crate::connector::aws::{Account, answers, may_lack};
+use crate::connector::aws::{Account, answers};
 
 /// So many pages one list may have: far more than IAM's quotas allow.
 const PAGES: usize = 20;
@@ -42,11 +42,12 @@ macro_rules! listed {
 }
 
 impl Account {
-    /// What the user at `<path><name>` was granted. `None`: IAM has no user of that name.
+    /// What the user at `<path><name>` was granted; `own`: what our policy for the credential in question is called. `None`: IAM
+    /// has no user of that name.
     ///
     /// # Errors
     /// The first call that fails: of a list in part nothing is told.
-    pub(super) async fn grants(&self, user: &str) -> Result<Option<Grants>, Failure> {
+    pub(super) async fn grants(&self, user: &str, own: &str) -> Result<Option<Grants>, Failure> {
         let name = last(user);
         let call = self.client.iam.get_user().user_name(name).send();
         let Some(found) = self.client.look("iam:GetUser", call).await? else { return Ok(None) };
@@ -76,6 +77,7 @@ impl Account {
             inline.insert(policy, document(Some(found.policy_document()))?);
         }
         Ok(Some(Grants {
+            own: own.to_owned(),
             id: found.user_id().to_owned(),
             arn: found.arn().to_owned(),
             full: full(found.path(), found.user_name()),
@@ -147,7 +149,10 @@ impl Account {
     }
 
     /// What IAM says of these actions of a user on one resource, by their names in small letters: `allowed`, `explicitDeny` or
-    /// `implicitDeny`. `None`: it says nothing, since our login may not ask or it does not know one of them.
+    /// `implicitDeny`. `None`: our login may not ask.
+    ///
+    /// # Errors
+    /// `Refused` where IAM does not take one of the names; `Unavailable` where it leaves one out.
     pub(super) async fn simulated(
         &self,
         user: &Grants,
@@ -159,13 +164,23 @@ impl Account {
         }
         let call = self.client.iam.simulate_principal_policy().policy_source_arn(&user.arn).resource_arns(resource);
         let call = call.set_action_names(Some(actions.iter().cloned().collect())).max_items(1_000).send();
-        let said = may_lack(self.client.look("iam:SimulatePrincipalPolicy", call).await)?;
+        let said = self.client.look_where_allowed("iam:SimulatePrincipalPolicy", call).await;
+        let said = said.map_err(|failure| match failure.kind {
+            FailureKind::Refused => {
+                refused("IAM takes the name of one of the actions for none: what it may cannot be asked")
+            }
+            _ => failure,
+        })?;
         let Some(said) = said else { return Ok(None) };
         if said.is_truncated() {
             return Err(answers::odd());
         }
         let of = said.evaluation_results().iter();
         let of = of.map(|one| (one.eval_action_name().to_ascii_lowercase(), one.eval_decision().as_str().to_owned()));
-        Ok(Some(of.collect()))
+        let said: BTreeMap<String, String> = of.collect();
+        if actions.iter().any(|action| !said.contains_key(action)) {
+            return Err(answers::odd());
+        }
+        Ok(Some(said))
     }
 }

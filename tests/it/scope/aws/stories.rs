@@ -254,32 +254,86 @@ async fn a_user_that_is_another_or_nobody_is_not_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_cases_of_one_user_share_our_policy() {
+async fn two_cases_of_one_user_have_a_policy_each() {
     let (_moto, bot) = Bot::alone().await;
     let before = bot.state().await;
     let (user, key) = (bot.credential().clone(), bot.by_key());
+    let of_its_key = format!("curfew-reduced-{}", bot.login.id);
     let mut registry = registry(&bot, Mode::Enforce);
     registry.may_reduce("aws", Mode::Enforce, &[user.id()]);
     let stage = Stage::new(Store::sqlite(), registry);
     let journal = stage.open().await;
-    let one = |action: &str| permissions([format!("action:{action}")]).unwrap();
-    record(
-        journal.as_ref(),
-        vec![reduce(&user, one("s3:DeleteObject"), None), reduce(&key, one("sts:AssumeRole"), None)],
-    )
-    .await;
+    let takes = |actions: &[&str]| permissions(actions).unwrap();
+    let orders = vec![
+        // What the user's policy allows by name stays, as far as the key's case is concerned.
+        reduce(&user, takes(&["action:s3:DeleteObject", "action:iam:GetUser"]), None),
+        reduce(&key, takes(&["action:s3:DeleteObject", "action:sts:AssumeRole"]), None),
+    ];
+    record(journal.as_ref(), orders).await;
     let of_user = run_until(&stage, &journal, &user, |line| line.closed_ms.is_some()).await;
     let of_key = run_until(&stage, &journal, &key, |line| line.closed_ms.is_some()).await;
-    let Verdict::Reduced { residue, .. } = &of_key.verdict else { panic!("{:?}", of_key.verdict) };
+    assert!(matches!(of_user.verdict, Verdict::Reduced { taken: 2, .. }), "{:?}", of_user.verdict);
+    let Verdict::Reduced { taken: 2, residue, .. } = &of_key.verdict else { panic!("{:?}", of_key.verdict) };
     assert_eq!(*residue, [Residue::DerivedUnknown], "sessions of roles that it assumed before");
-    assert_eq!(bot.overlay().await.unwrap(), json!(["s3:DeleteObject", "sts:AssumeRole"]));
-    for (id, line, left) in [(&user, &of_user, Some(json!(["sts:AssumeRole"]))), (&key, &of_key, None)] {
+    let of_both = json!(["s3:DeleteObject", "sts:AssumeRole"]);
+    assert_eq!(bot.overlay().await, Some(json!(["iam:GetUser", "s3:DeleteObject"])));
+    assert_eq!(bot.denied(&of_its_key).await, Some(of_both.clone()));
+    for (id, line, left) in [(&user, &of_user, Some(of_both)), (&key, &of_key, None)] {
         let journal = stage.store.fresh().open().await;
         record(journal.as_ref(), vec![restore(id, line.case.state.cutting.taken.clone())]).await;
         run_until(&stage, &journal, id, |line| line.closed_ms.is_some()).await;
-        assert_eq!(bot.overlay().await, left);
+        assert_eq!((bot.overlay().await, bot.denied(&of_its_key).await), (None, left), "the other's denial stands");
     }
     assert_eq!(bot.state().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_before_anything_was_taken_gives_nothing_back() {
+    let (moto, bot) = Bot::alone().await;
+    moto.proxy.is(Fault::Says("PutUserPolicy", StatusCode::FORBIDDEN, "AccessDenied"));
+    let (stage, journal) = ordered(&bot, permissions(["action:s3:DeleteObject"]).unwrap()).await;
+    let line = run_until(&stage, &journal, bot.credential(), |line| is_held(line, HoldReason::Refused)).await;
+    let state = line.case.state;
+    assert_eq!((state.plan_no, state.begun, state.cutting.missing()), (1, false, Vec::new()));
+    assert!(!moto.proxy.calls().iter().any(|(call, _)| call == "DeleteUserPolicy"), "nothing is undone");
+    // The policy is written by somebody else between the look and the effect.
+    moto.proxy.is(Fault::None);
+    let before = bot.connector.observe(&super::super::subject(&bot, Default::default())).await.unwrap().scope;
+    bot.put("extra", &allows("sqs:*")).await;
+    let cutting = curfew::scope::Cutting { before, ..Default::default() };
+    let act = curfew::case::plan::Act::Narrow;
+    let failure = bot.connector.perform(act, &super::super::subject(&bot, cutting)).await.unwrap_err();
+    assert!(failure.is_untouched, "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_and_is_so_already_is_given_back() {
+    let (moto, bot) = Bot::alone().await;
+    let before = bot.state().await;
+    let seen = bot.connector.observe(&super::super::subject(&bot, Default::default())).await.unwrap();
+    moto.proxy.is(Fault::Says("AttachUserPolicy", StatusCode::FORBIDDEN, "AccessDenied"));
+    let stage = Stage::new(Store::sqlite(), registry(&bot, Mode::Enforce));
+    let journal = stage.open().await;
+    record(journal.as_ref(), vec![restore(bot.credential(), seen.scope.unwrap().held)]).await;
+    let line = run_until(&stage, &journal, bot.credential(), |line| line.closed_ms.is_some()).await;
+    assert!(matches!(line.verdict, Verdict::RolledBack { .. }), "{:?}", line.verdict);
+    assert!(moto.proxy.calls().iter().any(|(call, _)| call == "AttachUserPolicy"));
+    assert_eq!(bot.state().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_iam_takes_for_none_is_refused_at_the_look() {
+    let (moto, bot) = Bot::alone().await;
+    let before = bot.state().await;
+    moto.proxy.is(Fault::Says("SimulatePrincipalPolicy", StatusCode::BAD_REQUEST, "InvalidInput"));
+    let (stage, journal) = ordered(&bot, bot.takes()).await;
+    let line = run_until(&stage, &journal, bot.credential(), |line| is_held(line, HoldReason::Refused)).await;
+    assert!(!line.case.state.acted);
+    assert_eq!(bot.state().await, before);
+    // What is not asked for by name does not depend on it.
+    let (stage, journal) = ordered(&bot, permissions(["inline:extra"]).unwrap()).await;
+    let line = run_until(&stage, &journal, bot.credential(), |line| line.closed_ms.is_some()).await;
+    assert!(matches!(line.verdict, Verdict::Reduced { taken: 1, .. }), "{:?}", line.verdict);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -302,7 +356,8 @@ async fn what_stays_is_denied_by_nothing_or_all_is_given_back() {
         format!(
             "<SimulatePrincipalPolicyResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\"><SimulatePrincipalPolicyResult>\
              <IsTruncated>false</IsTruncated><EvaluationResults><member><EvalActionName>iam:getuser</EvalActionName>\
-             <EvalDecision>{decision}</EvalDecision></member></EvaluationResults></SimulatePrincipalPolicyResult>\
+             <EvalDecision>{decision}</EvalDecision></member><member><EvalActionName>iam:listusers</EvalActionName>\
+             <EvalDecision>allowed</EvalDecision></member></EvaluationResults></SimulatePrincipalPolicyResult>\
              </SimulatePrincipalPolicyResponse>"
         )
     };

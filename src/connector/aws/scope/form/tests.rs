@@ -1,4 +1,5 @@
 use super::*;
+use crate::connector::aws::name::KeyName;
 use crate::scope::permissions;
 
 const EXTRA: &str = r#"{"Version": "2012-10-17",
@@ -8,8 +9,19 @@ const WORK: &str = r#"{"Statement": {"Effect": "Allow", "Action": ["iam:GetUser"
 const ADMIN: &str = "arn:aws:iam::123456789012:policy/ci/admin";
 const READ: &str = "arn:aws:iam::aws:policy/job-function/ViewOnlyAccess";
 
+/// What our policy of the user's own credential is called.
+fn of_user() -> String {
+    overlay::name(None)
+}
+
+/// That of one of its keys.
+fn of_key() -> String {
+    overlay::name(Some(&KeyName::new("ci/etl", "AKIAIOSFODNN7EXAMPLE").unwrap()))
+}
+
 fn grants() -> Grants {
     Grants {
+        own: of_user(),
         id: "AIDA1".into(),
         arn: "arn:aws:iam::123456789012:user/ci/etl".into(),
         full: "ci/etl".into(),
@@ -56,7 +68,7 @@ fn what_is_taken_is_given_again_to_the_letter() {
     let taking = changes(&now, &owed, false).unwrap();
     assert_eq!(
         taking.all.last(),
-        Some(&Change::Put(OVERLAY.into(), denying(&["iam:*".into(), "s3:DeleteObject".into()]))),
+        Some(&Change::Put(of_user(), denying(&["iam:*".into(), "s3:DeleteObject".into()]))),
         "what makes room comes first"
     );
     let less = after(&now, &taking.all);
@@ -72,18 +84,84 @@ fn what_is_taken_is_given_again_to_the_letter() {
 }
 
 #[test]
-fn another_case_s_actions_stay_and_the_last_takes_the_policy_along() {
-    let (one, other) = (permissions(["action:s3:DeleteObject"]).unwrap(), permissions(["action:iam:*"]).unwrap());
+fn each_credential_has_a_policy_of_its_own_and_the_last_action_takes_it_along() {
+    assert_eq!((of_user().as_str(), of_key().as_str()), ("curfew-reduced", "curfew-reduced-AKIAIOSFODNN7EXAMPLE"));
+    let (one, both) = (["action:s3:DeleteObject"], ["action:iam:*", "action:s3:DeleteObject"]);
+    let (one, both) = (permissions(one).unwrap(), permissions(both).unwrap());
+    let by = |now: &Grants, own: &str| Grants { own: own.to_owned(), ..now.clone() };
+    let taken = |now: &Grants, all| changes(now, &held(now, all), false).unwrap().all;
+    let of_one = held(&grants(), &one);
+    let first = after(&grants(), &taken(&grants(), &one));
+    // The other takes the same action, though it is denied by then.
+    let second = by(&first, &of_key());
+    let of_both = held(&second, &both);
+    assert_eq!(of_both.len(), 2);
+    let second = after(&second, &taken(&second, &both));
+    assert_eq!(second.overlay().unwrap(), ["iam:*", "s3:DeleteObject"]);
+    // What one gives back the other still denies.
+    let back = by(&second, &of_user());
+    let back = after(&back, &changes(&back, &of_one, true).unwrap().all);
+    assert_eq!((back.overlay().unwrap(), by(&back, &of_key()).overlay().unwrap().len()), (Vec::<String>::new(), 2));
+    assert!(back.is_denied_by_us("S3:DeleteObject") && !back.is_denied_by_us("s3:GetObject"));
+    let back = by(&back, &of_key());
+    let back = after(&back, &changes(&back, &of_both, true).unwrap().all);
+    assert_eq!(by(&back, &of_user()), grants());
+    // Cases of one credential share it.
+    let other = permissions(["action:iam:*"]).unwrap();
+    let of_other = held(&first, &other);
+    let both = after(&first, &taken(&first, &other));
+    let left = after(&both, &changes(&both, &of_one, true).unwrap().all);
+    assert_eq!(left.overlay().unwrap(), ["iam:*"]);
+    assert_eq!(after(&left, &changes(&left, &of_other, true).unwrap().all), grants());
+}
+
+#[test]
+fn names_are_the_same_in_any_letters_and_are_given_back_as_iam_spells_them() {
     let mut now = grants();
-    let (of_one, of_other) = (held(&now, &one), held(&now, &other));
-    for owed in [&of_one, &of_other] {
-        now = after(&now, &changes(&now, owed, false).unwrap().all);
-    }
-    assert_eq!(now.overlay().unwrap(), ["iam:*", "s3:DeleteObject"]);
-    now = after(&now, &changes(&now, &of_one, true).unwrap().all);
-    assert_eq!(now.overlay().unwrap(), ["iam:*"]);
-    now = after(&now, &changes(&now, &of_other, true).unwrap().all);
-    assert_eq!(now, grants());
+    let ops = now.groups.take("ops").unwrap();
+    now.groups.extend([ops.to_uppercase()]);
+    let extra = now.inline.remove("extra").unwrap();
+    now.inline.insert("Extra".into(), extra);
+    let all = permissions(["group:oPs", "inline:eXtra"]).unwrap();
+    let owed = held(&now, &all);
+    let named: Vec<Named<'_>> = owed.iter().map(|(one, _)| *one).collect();
+    let less = after(&now, &changes(&now, &owed, false).unwrap().all);
+    assert_eq!((owed.len(), less.groups.len(), less.inline.len()), (2, 1, 1));
+    assert_eq!(less.rest(&named), now.rest(&named));
+    assert_eq!(after(&less, &changes(&less, &owed, true).unwrap().all), now);
+    assert!(names_twice(&[Named::Group("ops"), Named::Group("Ops")]));
+    // Our own policy in other letters is the same one.
+    let mut now = grants();
+    now.inline.insert("Curfew-Reduced".into(), denying(&["s3:*".into()]));
+    let all = permissions(["action:iam:*"]).unwrap();
+    let put = Change::Put("Curfew-Reduced".into(), denying(&["iam:*".into(), "s3:*".into()]));
+    assert_eq!(changes(&now, &held(&now, &all), false).unwrap().all, [put]);
+}
+
+#[test]
+fn where_room_is_lacking_what_fits_is_given_back() {
+    let mut now = grants();
+    let all = permissions(["inline:extra", "inline:large", "group:ops"]).unwrap();
+    now.inline.insert("large".into(), EXTRA.replace("s3:Put*", &"x".repeat(1_400)));
+    let owed = held(&now, &all);
+    let mut less = after(&now, &changes(&now, &owed, false).unwrap().all);
+    less.inline.insert("theirs".into(), EXTRA.replace("s3:Put*", &"y".repeat(1_000)));
+    let giving = changes(&less, &owed, true).unwrap();
+    let after = after(&less, &giving.all);
+    assert_eq!(giving.no, Some(NO_ROOM));
+    assert!(after.groups.contains("ops") && after.inline.contains_key("extra"));
+    assert!(!after.inline.contains_key("large"));
+}
+
+#[test]
+fn what_is_so_already_is_told_from_what_is_not() {
+    let now = grants();
+    let is_so = |change: Change| change.is_so(&now);
+    assert!(is_so(Change::Attach(ADMIN.into())) && !is_so(Change::Attach("x".into())));
+    assert!(is_so(Change::Join("ops".into())) && !is_so(Change::Join("x".into())));
+    assert!(is_so(Change::Put("work".into(), WORK.into())) && !is_so(Change::Put("work".into(), EXTRA.into())));
+    assert!(is_so(Change::Delete("x".into())) && !is_so(Change::Delete("work".into())));
+    assert!(!is_so(Change::Detach(ADMIN.into())) && !is_so(Change::Leave("ops".into())));
 }
 
 #[test]
@@ -104,7 +182,7 @@ fn a_policy_of_our_name_that_is_not_ours_is_somebody_else_s() {
         let mut now = grants();
         let named = permissions(["action:s3:DeleteObject", "group:ops"]).unwrap();
         let owed = held(&now, &named);
-        now.inline.insert(OVERLAY.into(), other.clone());
+        now.inline.insert(of_user(), other.clone());
         assert_eq!(changes(&now, &owed, false), Err(FOREIGN));
         let giving = changes(&now, &owed, true).unwrap();
         assert_eq!((giving.all, giving.no), (vec![Change::Join("ops".into())], Some(FOREIGN)), "the rest is given");
@@ -145,7 +223,8 @@ fn what_was_written_anew_since_is_neither_taken_nor_written_over() {
 #[test]
 fn all_else_is_the_boundary_too_but_not_what_curfew_puts_there() {
     let (now, mut other) = (grants(), grants());
-    other.inline.insert(OVERLAY.into(), denying(&["s3:*".into()]));
+    other.inline.insert(of_user(), denying(&["s3:*".into()]));
+    other.inline.insert(of_key(), denying(&["iam:*".into()]));
     other.inline.insert("curfew-sessions-AKIAIOSFODNN7EXAMPLE".into(), sessions::policy(1_764_188_100_250).unwrap());
     assert_eq!(now.rest(&[]), other.rest(&[]));
     assert_eq!(now.rest(&[]).len(), 7);
@@ -171,6 +250,9 @@ fn what_stays_is_asked_where_it_can_be() {
     let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, r)| ((*a).to_owned(), (*r).to_owned())).collect();
     let both: BTreeSet<(String, String)> = pairs(&[("iam:getuser", "*"), ("s3:getobject", "*")]);
     assert_eq!(now.kept(&named), both, "without wildcards");
+    let mut denied = now.clone();
+    denied.inline.insert(of_key(), denying(&["iam:*".into()]));
+    assert_eq!(denied.kept(&named), both, "whatever another case denies");
     let one: BTreeSet<(String, String)> = pairs(&[("iam:getuser", "*")]);
     assert_eq!(now.kept(&[Named::Action("S3:Get*")]), one, "what is taken does not stay");
 }
@@ -193,6 +275,8 @@ fn what_is_no_permission_of_a_user_is_none() {
         "managed:policy/",
         "managed:arn:aws:iam::123456789012:role/x",
         "inline:curfew-reduced",
+        "inline:Curfew-Reduced",
+        "inline:curfew-reduced-AKIAIOSFODNN7EXAMPLE",
         "inline:curfew-sessions-AKIAIOSFODNN7EXAMPLE",
         "inline:a b",
         "group:a/b",
