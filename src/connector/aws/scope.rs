@@ -203,6 +203,13 @@ impl UserScope {
             self.may_take(rescope, &grants).await?;
         }
         let changes = form::changes(&grants, &owed, gives).map_err(refused)?;
+        if changes.all.iter().any(|change| change.writes(grants.own_policy().0)) {
+            match self.is_as_read(&grants).await {
+                // All else is given back; its own turn says so.
+                Err(failure) if gives && failure.kind == FailureKind::Refused => {}
+                read => read?,
+            }
+        }
         Ok((grants, changes))
     }
 

@@ -382,16 +382,23 @@ pub fn changes(now: &Grants, owed: &[(Named<'_>, Form)], gives: bool) -> Result<
         }
     }
     let sum = |all: &BTreeMap<String, String>| all.values().map(|document| size(document)).sum::<usize>();
-    let (mut would, room) = (sum(&inline), ROOM.max(sum(&now.inline)));
-    if would > room && !gives {
+    let room = ROOM.max(sum(&now.inline));
+    if sum(&inline) > room && !gives {
         return Err(NO_ROOM);
     }
     // What fits is given back all the same.
+    let is_new = |name: &str| !now.inline.contains_key(name);
+    let stays = inline.iter().filter(|(name, _)| !is_new(name));
+    let mut used: usize = stays.map(|(_, document)| size(document)).sum();
     changes.all.retain(|change| match change {
-        Change::Put(name, document) if would > room && !now.inline.contains_key(name) => {
-            would -= size(document);
-            changes.no = Some(NO_ROOM);
-            false
+        Change::Put(name, document) if is_new(name) && gives => {
+            let fits = used + size(document) <= room;
+            if fits {
+                used += size(document);
+            } else {
+                changes.no = Some(NO_ROOM);
+            }
+            fits
         }
         _ => true,
     });

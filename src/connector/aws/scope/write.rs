@@ -18,14 +18,22 @@ impl UserScope {
         }
     }
 
-    /// That our own policy still is what was read: what somebody else wrote since is not written over.
-    async fn is_as_read(&self, user: &Grants) -> Result<(), Failure> {
-        let now = self.own_now(user).await?;
-        match now {
+    /// That our own policy is what was read, before anything is changed.
+    pub(super) async fn is_as_read(&self, user: &Grants) -> Result<(), Failure> {
+        match self.own_now(user).await? {
             now if now.as_ref() == user.own_policy().1 => Ok(()),
             Some(other) if overlay::denied(&other).is_none() => Err(refused(form::FOREIGN)),
-            // IAM is late, or another process of ours wrote it.
+            // No other case writes it: IAM is late.
             _ => Err(Failure::wait("our own policy is not as it was a moment ago: it is looked at again")),
+        }
+    }
+
+    /// That nobody else wrote it since: that is not written over. One of ours was compared before the first change, and what
+    /// differs from it by now is an answer that is late.
+    async fn is_not_foreign(&self, user: &Grants) -> Result<(), Failure> {
+        match self.own_now(user).await? {
+            Some(other) if overlay::denied(&other).is_none() => Err(refused(form::FOREIGN)),
+            _ => Ok(()),
         }
     }
 
@@ -33,7 +41,7 @@ impl UserScope {
     pub(super) async fn call(&self, user: &Grants, change: &Change) -> Result<Option<String>, Failure> {
         let (client, name) = (&self.0.client, user.name());
         if change.writes(user.own_policy().0) {
-            self.is_as_read(user).await?;
+            self.is_not_foreign(user).await?;
         }
         match change {
             Change::Detach(arn) => {
