@@ -57,6 +57,8 @@ struct Follows {
 struct Known {
     watched: Watched,
     tally: Tally,
+    /// The time of the newest line that was read, also where more stands behind it.
+    last_ms: i64,
 }
 
 impl Follows {
@@ -88,22 +90,28 @@ impl Follows {
         let ours = all.into_iter().find(|one| (&one.tenant, &one.source) == (&blank.tenant, &blank.source));
         let watched = ours.unwrap_or_else(|| blank.clone());
         let tally = Tally::of(facts.uses(&blank.tenant, &blank.source).await?);
-        Ok(Known { watched: Watched { stale_ms: blank.stale_ms, ..watched }, tally })
+        let last_ms = watched.until_ms;
+        Ok(Known { watched: Watched { stale_ms: blank.stale_ms, ..watched }, tally, last_ms })
     }
 
     /// Reads on; what was read and where that ended become durable together. Whether nothing more stands there now.
     async fn turn(&self, known: Option<Known>) -> Result<(Known, bool), journal::Error> {
-        let Known { mut watched, mut tally } = match known {
+        let Known { mut watched, mut tally, last_ms } = match known {
             Some(known) => known,
             None => self.known().await?,
         };
         let (path, position, now_ms) = (self.path.clone(), watched.position.clone(), self.process.clock.wall_ms());
+        let stale_ms = watched.stale_ms;
         let read = tokio::task::spawn_blocking(move || {
-            let (mut newest_ms, mut unread) = (i64::MIN, 0_u64);
+            let (mut newest_ms, mut unread, mut hole) = (last_ms, 0_u64, None);
             let turn = follow::turn(&path, position.as_ref(), |line| match line::read(line) {
                 // Nobody uses anything in the future.
                 Ok(said) => {
                     let at_ms = said.at_ms.min(now_ms);
+                    // Our own reading alone writes lines: where none stands for so long, they stand elsewhere.
+                    if newest_ms > 0 && at_ms.saturating_sub(newest_ms) > stale_ms {
+                        hole = Some(at_ms);
+                    }
                     newest_ms = newest_ms.max(at_ms);
                     if let Some(deed) = said.deed {
                         tally.add(deed, at_ms);
@@ -111,9 +119,9 @@ impl Follows {
                 }
                 Err(line::Unreadable) => unread += 1,
             });
-            (turn, newest_ms, unread, tally)
+            (turn, newest_ms, unread, hole, tally)
         });
-        let Ok((turn, newest_ms, unread, mut tally)) = read.await else {
+        let Ok((turn, newest_ms, unread, hole, mut tally)) = read.await else {
             return Ok((self.known().await?, true));
         };
         let source = &self.blank.source;
@@ -121,15 +129,25 @@ impl Follows {
             Ok(turn) => turn,
             Err(error) => {
                 tracing::warn!(source, why = %error.kind(), "the audit log cannot be read");
-                return Ok((Known { watched, tally }, true));
+                return Ok((Known { watched, tally, last_ms }, true));
             }
         };
         if turn.gap {
             tracing::info!(source, "this audit log is watched anew: what came before may not be all");
             watched.since_ms = Some(now_ms);
         }
+        if let Some(at_ms) = hole {
+            tracing::info!(source, "this audit log has a hole: it is watched anew from behind it");
+            watched.since_ms = watched.since_ms.max(Some(at_ms));
+        }
         if turn.broken + unread > 0 {
-            tracing::warn!(source, lines = turn.broken + unread, "lines of the audit log cannot be read");
+            tracing::warn!(
+                source,
+                lines = turn.broken + unread,
+                "lines of the audit log cannot be read: it is watched anew"
+            );
+            // Any of them may have been a use.
+            watched.since_ms = Some(now_ms);
         }
         watched.unread = watched.unread.saturating_add(turn.broken + unread);
         if tally.is_full() {
@@ -145,8 +163,14 @@ impl Follows {
             self.process.intake.journal.reach().used(watched.clone(), uses).await?;
         }
         self.process.intake.metrics.reach_read(source, Some(watched.until_ms).filter(|ms| *ms > 0));
-        Ok((Known { watched, tally }, turn.caught_up))
+        Ok((Known { watched, tally, last_ms: newest_ms }, turn.caught_up))
     }
+}
+
+/// Whether a log that is asked says nothing now: then what it says no more is neither there nor over.
+pub fn is_mute(silences: &Silences, finds: &Finds, now_ms: i64) -> bool {
+    let asks = finds.sorts.iter().any(|sort| matches!(sort, Sort::Dormant | Sort::Unused));
+    asks && silences.uses.watched().any(|log| now_ms.saturating_sub(log.until_ms) > log.stale_ms)
 }
 
 /// By what the findings measure silence; logs are only read where one asks for it.

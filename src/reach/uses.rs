@@ -22,6 +22,9 @@ use line::Deed;
 /// So many rows are kept of one log. Beyond, nothing is concluded from it.
 pub const MOST: usize = 200_000;
 
+/// Whose the uses are of a token without role and entity.
+const NOBODY: &str = "entity:";
+
 /// Where a log was read up to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
@@ -131,11 +134,15 @@ impl Tally {
                     }
                     who.extend(roles);
                 }
+                // Of nobody: it may be anybody's.
+                if who.is_empty() {
+                    who.push(NOBODY.to_owned());
+                }
                 for who in who {
                     for policy in &policies {
                         self.put(who.clone(), format!("policy:{policy}"), at_ms);
                     }
-                    if counts {
+                    if counts && who != NOBODY {
                         self.put(who, String::new(), at_ms);
                     }
                 }
@@ -164,6 +171,8 @@ struct Index {
     roles: HashMap<String, BTreeMap<String, i64>>,
     /// Of entities of which no login was seen.
     anybody: BTreeMap<String, i64>,
+    /// Of tokens that are of nobody: orphans, Curfew's own among them.
+    nobody: BTreeMap<String, i64>,
 }
 
 fn join(into: &mut BTreeMap<String, i64>, all: &BTreeMap<String, i64>) {
@@ -177,7 +186,9 @@ impl Index {
     fn of(tally: &Tally) -> Self {
         let mut index = Self::default();
         for (who, all) in &tally.all {
-            if let Some(role) = who.strip_prefix("role:") {
+            if who == NOBODY {
+                join(&mut index.nobody, all);
+            } else if let Some(role) = who.strip_prefix("role:") {
                 join(index.roles.entry(role.to_owned()).or_default(), all);
             } else if all.keys().any(|what| what.starts_with("as:")) {
                 for role in tally.seen_as(who) {
@@ -197,9 +208,15 @@ impl Index {
         all.into_iter().flatten().filter_map(|all| all.get(what).copied()).max()
     }
 
+    /// When somebody of whom no login was seen last used a policy, other than those that everybody has and root's.
+    fn anybody_at_all(&self) -> Option<i64> {
+        let own = |what: &&String| what.strip_prefix("policy:").is_some_and(|name| !matches!(name, "default" | "root"));
+        self.anybody.iter().filter(|(what, _)| own(what)).map(|(_, at_ms)| *at_ms).max()
+    }
+
     /// When somebody of whom no login was seen last did `what`.
     fn anybody(&self, what: &str) -> Option<i64> {
-        self.anybody.get(what).copied()
+        self.anybody.get(what).max(self.nobody.get(what)).copied()
     }
 }
 
@@ -255,6 +272,11 @@ impl Uses {
     pub fn policy(&self, realm: &str, role: &str, policy: &str, from_ms: i64, now_ms: i64) -> Told {
         let what = format!("policy:{policy}");
         self.told(realm, from_ms, now_ms, |index| index.role(role, &what).max(index.anybody(&what)))
+    }
+
+    /// When the AppRole last did anything, or whoever may be it: its policies are not known here.
+    pub fn anything(&self, realm: &str, role: &str, from_ms: i64, now_ms: i64) -> Told {
+        self.told(realm, from_ms, now_ms, |index| index.role(role, "").max(index.anybody_at_all()))
     }
 
     /// When the AppRole last did anything; `policies` are its own: who cannot be told apart and used one of them may be it.

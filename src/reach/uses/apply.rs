@@ -50,7 +50,7 @@ pub fn apply(case: &Case, uses: &Uses, now_ms: i64) -> Apply {
         _ => None,
     };
     if sort == Sort::Dormant {
-        return match was_used(uses.role(realm, role, std::iter::empty(), from_ms, now_ms)) {
+        return match was_used(uses.anything(realm, role, from_ms, now_ms)) {
             None => Apply::Wait,
             Some(true) => Apply::Withdraw,
             Some(false) => Apply::Go,
@@ -68,6 +68,8 @@ pub fn apply(case: &Case, uses: &Uses, now_ms: i64) -> Apply {
         }
     }
     match spared.len() {
+        // Nothing is named that was not used.
+        0 if frozen.is_empty() => Apply::Withdraw,
         0 => Apply::Go,
         some if some == frozen.len() => Apply::Withdraw,
         _ => Apply::Spare(spared),

@@ -88,7 +88,9 @@ fn start(path: &Path, position: Option<&Position>) -> io::Result<Start> {
     // It was renamed, and is read to its end first.
     let mut others = Vec::new();
     for other in beside(path)? {
-        if let Ok(file) = File::open(&other)
+        // Opened, a pipe would keep us.
+        if std::fs::metadata(&other).is_ok_and(|meta| meta.is_file())
+            && let Ok(file) = File::open(&other)
             && let Ok(meta) = file.metadata()
             && meta.is_file()
         {

@@ -162,8 +162,8 @@ pub fn read(line: &[u8]) -> Result<Said, Unreadable> {
             let policies = granted.into_iter().take(MOST_POLICIES).filter_map(|one| name(one).transpose());
             let policies = policies.collect::<Result<Vec<_>, _>>()?;
             let path = request.path.as_deref().unwrap_or_default();
-            let is_of_somebody = role.is_some() || entity.is_some();
-            is_of_somebody.then(|| Deed::Used { role, entity, policies, counts: !OF_ITSELF.contains(&path) })
+            // A token of nobody may have come from anybody: an orphan, a child of one without an entity.
+            Some(Deed::Used { role, entity, policies, counts: !OF_ITSELF.contains(&path) })
         }
     };
     Ok(Said { at_ms, deed })
