@@ -480,7 +480,11 @@ impl Work<'_> {
         let calls = step.act == Act::Notify;
         // Who is to be told keeps nothing alive by not listening.
         let attempts = self.case().state.attempts;
-        let final_no = if step.act == Act::Observe {
+        // Who may not fence is no reason for a value to live, nor for others to wait: the values die without.
+        let of_fence = step.optional && connector::plan::residue_of(step) == Some(Residue::NotFenced);
+        let final_no = if of_fence && matches!(kind, FailureKind::Denied | FailureKind::Gone) {
+            true
+        } else if step.act == Act::Observe {
             // While our own access is denied nothing else goes on either.
             kind == FailureKind::Refused || attempts >= LOOKS
         } else {
