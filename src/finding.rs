@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::credential::CredentialId;
+use crate::event::Leaves;
 use crate::fingerprint::Fingerprint;
 use crate::task::Tenant;
 
@@ -108,6 +109,9 @@ pub struct Finding {
     pub owner_hint: Option<String>,
     /// Where it was seen, in short.
     pub place: Option<String>,
+    /// Of one about somebody who leaves: what it rested on when it was last said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<Leaves>,
     /// When it was first seen here (broker time): its age counts from then.
     pub first_ms: i64,
     /// When it was last seen (broker time).

@@ -48,6 +48,11 @@ impl Authority {
         let directive = &case.directive;
         self.kinds.contains(directive.credential.kind_name()) && directive.action <= self.strongest
     }
+
+    /// Whether it reaches as far as to end a credential of this kind.
+    pub fn ends(&self, kind: &str) -> bool {
+        self.kinds.contains(kind) && self.strongest >= Action::Revoke
+    }
 }
 
 /// The authority under which a case may act: that of a topic on which its directive rests, or, where that does not reach,

@@ -267,21 +267,29 @@ pub struct About {
 
 /// That somebody leaves, as all say who say so.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Offboarded {
+    /// Each word for itself: what a tenant says decides nothing of another's, and each topic has its own authority.
+    pub words: BTreeSet<Departure>,
+}
+
+/// One word that somebody leaves.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Departure {
+    /// Whose word.
+    pub tenant: String,
+    /// The topic that says so.
+    pub topic: String,
     /// Since when.
     pub since_ms: i64,
-    /// When the last of the fences ends that are set because of it.
+    /// When the fences end that are set because of it.
     pub until_ms: i64,
-    /// Tenant and topic of each who says so.
-    pub by: BTreeSet<(String, String)>,
 }
 
 impl Offboarded {
     /// What two words say.
     pub fn and(mut self, other: &Self) -> Self {
-        self.since_ms = self.since_ms.min(other.since_ms);
-        self.until_ms = self.until_ms.max(other.until_ms);
-        self.by.extend(other.by.iter().cloned());
+        self.words.extend(other.words.iter().cloned());
         self
     }
 }

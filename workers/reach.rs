@@ -259,11 +259,13 @@ impl Finder {
         }
         let made = tokio::task::spawn_blocking(move || notice::found_by(&graph, &sorts, &by)).await;
         let Ok(mut found) = made else { return Ok(()) };
+        let authorities = process.config.authorities();
         for all in found.values_mut() {
-            // No tenant's word ends what is another's.
+            // No tenant's word ends what is another's, and no topic's what it may not end, where another one says so as well.
             all.retain_mut(|found| {
-                let tenant = self.tenant(&found.credential);
-                found.leaves.as_mut().is_none_or(|leaves| leaves.keep(&tenant))
+                let (tenant, kind) = (self.tenant(&found.credential), found.credential.kind_name());
+                let may = |topic: &str| authorities.get(topic).is_some_and(|one| one.ends(kind));
+                found.leaves.as_mut().is_none_or(|leaves| leaves.keep(&tenant, may))
             });
             *all = self.known(std::mem::take(all)).await?;
         }
@@ -295,6 +297,13 @@ impl Finder {
     ) -> Result<Vec<Event>, journal::Error> {
         let known: BTreeMap<&str, &Finding> = open.iter().map(|finding| (finding.key.as_str(), finding)).collect();
         let mut events = Vec::new();
+        for one in found.get(&Sort::Offboarded).into_iter().flatten() {
+            let Some(finding) = known.get(one.key().as_str()) else { continue };
+            // Who says so, for how long, or who stays is another by now: what is done rests on that.
+            if finding.leaves != one.leaves.as_ref().map(notice::Leaving::said) {
+                events.push(Event::found(self.tenant(&one.credential), one, now_ms));
+            }
+        }
         for one in found.get(&Sort::Unused).into_iter().flatten() {
             let Some(finding) = known.get(one.key().as_str()) else { continue };
             let filter = Filter { credential: Some(one.credential.clone()), closed: true, ..Filter::default() };

@@ -1,5 +1,6 @@
 //! `curfew reach`: who reaches what, for people and machines.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use comfy_table::{Cell, Color};
@@ -99,8 +100,10 @@ fn of(reach: &Reached) -> String {
         out.push_str("off           it lets nobody in now\n");
     }
     if let Some(leaves) = &reach.about.offboarded {
-        let topics: Vec<&str> = leaves.by.iter().map(|(_, topic)| topic.as_str()).collect();
-        out.push_str(&format!("offboarded    since {}, by {}\n", time(leaves.since_ms), topics.join(", ")));
+        let topics: BTreeSet<&str> = leaves.words.iter().map(|word| word.topic.as_str()).collect();
+        let topics = topics.into_iter().collect::<Vec<_>>().join(", ");
+        let since_ms = leaves.words.iter().map(|word| word.since_ms).min().unwrap_or_default();
+        out.push_str(&format!("offboarded    since {}, by {topics}\n", time(since_ms)));
     }
     let zones: Vec<String> = reach.zones.iter().map(|(zone, count)| format!("{} ({count})", zone.name)).collect();
     out.push_str(&format!("zones         {}\n", if zones.is_empty() { "-".to_owned() } else { zones.join(", ") }));

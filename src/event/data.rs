@@ -1,5 +1,7 @@
 //! What each type of event says, as plain facts.
 
+use serde::{Deserialize, Serialize};
+
 use crate::case::{Action, CaseId};
 use crate::credential::{CredentialId, Kind};
 use crate::fingerprint::Fingerprint;
@@ -333,7 +335,7 @@ pub struct FindingObserved {
 }
 
 /// Of a credential that belongs to somebody who leaves.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaves {
     /// The topics that say so: any of them will do as authority.
     pub topics: Vec<String>,

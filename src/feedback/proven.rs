@@ -56,6 +56,7 @@ mod tests {
             credentials: (0..credentials).map(credential).collect(),
             owner_hint: None,
             place: None,
+            leaves: None,
             first_ms: 0,
             last_ms: 0,
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::{Graph, Link};
 use super::unused::{self, Asked, Granteds, Silence};
 use super::uses::Uses;
-use super::{About, MOST_SCOPE, Node, NodeKind, Via};
+use super::{About, Departure, MOST_SCOPE, Node, NodeKind, Via};
 
 /// So many zones are told apart.
 pub const MOST_ZONES: usize = 64;
@@ -238,7 +238,12 @@ fn line(graph: &Graph, at: NodeIndex, why: Vec<Node>) -> Line {
 
 /// Whether somebody said that it leaves.
 pub fn leaves(graph: &Graph, at: NodeIndex) -> bool {
-    graph.about(at).is_some_and(|about| about.offboarded.is_some())
+    departures(graph, at).next().is_some()
+}
+
+/// The words on that.
+pub fn departures(graph: &Graph, at: NodeIndex) -> impl Iterator<Item = &Departure> {
+    graph.about(at).and_then(|about| about.offboarded.as_deref()).into_iter().flat_map(|all| &all.words)
 }
 
 fn is_off(graph: &Graph, at: NodeIndex) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Fact, Node, NodeKind, Offboarded, Reading, Via};
+use super::{Departure, Fact, Node, NodeKind, Offboarded, Reading, Via};
 use crate::connector::Realm;
 use crate::connector::recipe::{Place, Recipe};
 use crate::credential::{CredentialId, Kind};
@@ -62,9 +62,10 @@ pub fn facts(known: &Known<'_>) -> Reading {
         reading.fault(format!("more than {} words on who leaves: the rest was not read", offboard::MOST));
     }
     for one in known.offboardings {
-        let by = [(one.tenant.to_string(), one.topic.clone())].into();
+        let (tenant, topic) = (one.tenant.to_string(), one.topic.clone());
+        let word = Departure { tenant, topic, since_ms: one.since_ms, until_ms: one.until_ms };
         let mut fact = Fact::of(one.node.clone());
-        fact.about.offboarded = Some(Box::new(Offboarded { since_ms: one.since_ms, until_ms: one.until_ms, by }));
+        fact.about.offboarded = Some(Box::new(Offboarded { words: [word].into() }));
         reading.facts.push(fact);
     }
     for target in known.targets {

@@ -15,7 +15,7 @@ use super::ask::{self, users, zone_bits};
 use super::graph::Graph;
 use super::unused::{self, Asked};
 use super::uses::Uses;
-use super::{Node, NodeKind, Via};
+use super::{Departure, Node, NodeKind, Via};
 use crate::credential::{CredentialId, Kind};
 use crate::event::Leaves;
 use crate::finding::Finding;
@@ -105,8 +105,17 @@ pub struct Found {
 /// Of a credential that belongs to somebody who leaves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leaving {
-    /// Tenant and topic of each who says so.
-    pub by: BTreeSet<(String, String)>,
+    /// Whose words these are.
+    pub tenant: String,
+    /// What each who says so asks of the credential.
+    pub words: BTreeSet<Word>,
+}
+
+/// What follows for a credential from one topic's word.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Word {
+    /// The topic.
+    pub topic: String,
     /// Until when whoever it lets in as is fenced. `None`: only the credential is meant.
     pub fence_until_ms: Option<i64>,
     /// An agent that does not leave uses it as well.
@@ -114,16 +123,35 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// As the event says it.
+    /// As the event says it: the longest fence, and who asked for just that.
     pub fn said(&self) -> Leaves {
-        let topics = self.by.iter().map(|(_, topic)| topic.clone()).collect();
-        Leaves { topics, fence_until_ms: self.fence_until_ms, shared: self.shared }
+        let shared = self.shared();
+        let asks = || self.words.iter().filter(|word| word.shared == shared);
+        let fence_until_ms = asks().filter_map(|word| word.fence_until_ms).max();
+        let topics: BTreeSet<&String> =
+            asks().filter(|word| word.fence_until_ms == fence_until_ms).map(|word| &word.topic).collect();
+        Leaves { topics: topics.into_iter().cloned().collect(), fence_until_ms, shared }
     }
 
-    /// Only words of this tenant count. Whether there is one.
-    pub fn keep(&mut self, tenant: &str) -> bool {
-        self.by.retain(|(of, _)| of == tenant);
-        !self.by.is_empty()
+    /// Only words of this tenant count; and what a topic says that `may` not have it done counts only where no other topic says
+    /// anything. Whether there is a word.
+    pub fn keep(&mut self, tenant: &str, may: impl Fn(&str) -> bool) -> bool {
+        if self.tenant != tenant {
+            return false;
+        }
+        if self.words.iter().any(|word| may(&word.topic)) {
+            self.words.retain(|word| may(&word.topic));
+        }
+        !self.words.is_empty()
+    }
+
+    /// Whether all of them know of somebody who stays.
+    fn shared(&self) -> bool {
+        self.words.iter().all(|word| word.shared)
+    }
+
+    fn fences(&self) -> bool {
+        self.words.iter().any(|word| word.fence_until_ms.is_some())
     }
 }
 
@@ -267,66 +295,69 @@ fn beyond(graph: &Graph, by_task: bool) -> Vec<Found> {
 /// What belongs to somebody who leaves: what lets in as that identity, what the agent's tasks hold, what was named itself. An owner
 /// leaves nothing behind but what nobody answers for.
 fn offboarded(graph: &Graph) -> Vec<Found> {
-    let mut all: BTreeMap<CredentialId, Found> = BTreeMap::new();
+    let mut all: BTreeMap<(CredentialId, &str), Found> = BTreeMap::new();
     for at in graph.all.node_indices() {
-        let Some(word) = graph.about(at).and_then(|about| about.offboarded.as_deref()) else { continue };
-        let fence = Some(word.until_ms);
-        for (credential, fence_until_ms, others) in belongings(graph, at, fence) {
-            let Some(id) = standing(graph, credential) else { continue };
-            let of = if others.is_empty() {
-                String::new()
-            } else {
-                format!(", and is used by {}", names(others.iter().map(|other| graph.node(*other).clone())))
-            };
-            let place = format!("belongs to {}, who leaves{of}", graph.node(at));
-            let leaves = Leaving { by: word.by.clone(), fence_until_ms, shared: !others.is_empty() };
-            let found = make(graph, credential, Sort::Offboarded, id.clone(), &place);
-            let found = Found { leaves: Some(leaves.clone()), ..found };
-            let known = all.entry(id).or_insert_with(|| found.clone());
-            let before = known.leaves.get_or_insert_with(|| leaves.clone());
-            before.by.extend(leaves.by);
-            before.fence_until_ms = before.fence_until_ms.max(leaves.fence_until_ms);
-            if before.shared && !leaves.shared {
-                (before.shared, known.place) = (false, found.place);
+        let tenants: BTreeSet<&str> = ask::departures(graph, at).map(|word| word.tenant.as_str()).collect();
+        for tenant in tenants {
+            for (credential, fences, others) in belongings(graph, at, tenant) {
+                let Some(id) = standing(graph, credential) else { continue };
+                let of = if others.is_empty() {
+                    String::new()
+                } else {
+                    format!(", and is used by {}", names(others.iter().map(|other| graph.node(*other).clone())))
+                };
+                let place = format!("belongs to {}, who leaves{of}", graph.node(at));
+                let word = |word: &Departure| Word {
+                    topic: word.topic.clone(),
+                    fence_until_ms: fences.then_some(word.until_ms),
+                    shared: !others.is_empty(),
+                };
+                let words = ask::departures(graph, at).filter(|word| word.tenant == tenant).map(word).collect();
+                let leaves = Leaving { tenant: tenant.to_owned(), words };
+                let found = make(graph, credential, Sort::Offboarded, id.clone(), &place);
+                let known = all.entry((id, tenant)).or_insert_with(|| found.clone());
+                let before = known.leaves.get_or_insert_with(|| leaves.clone());
+                if before.shared() && !leaves.shared() {
+                    known.place = found.place;
+                }
+                before.words.extend(leaves.words);
             }
         }
     }
     // Who is fenced comes first: what is not ended yet makes nothing new then.
     let weight = |found: &Found| {
-        let fences = found.leaves.as_ref().is_some_and(|leaves| leaves.fence_until_ms.is_some());
+        let fences = found.leaves.as_ref().is_some_and(Leaving::fences);
         u64::from(fences) + u64::from(fences && found.credential.kind() == Kind::VaultApprole)
     };
     sorted(all.into_values().map(|found| (weight(&found), found)).collect())
 }
 
-/// The credentials of somebody who leaves; until when whoever one lets in as is fenced, where all of that leaves; and the agents that
-/// stay and use it as well.
-fn belongings(
-    graph: &Graph,
-    at: NodeIndex,
-    until_ms: Option<i64>,
-) -> Vec<(NodeIndex, Option<i64>, BTreeSet<NodeIndex>)> {
+/// The credentials of somebody who leaves, as a tenant says; whether whoever one lets in as is fenced: nobody who stays lets himself
+/// in as that one; and the agents that stay and use it as well.
+fn belongings(graph: &Graph, at: NodeIndex, tenant: &str) -> Vec<(NodeIndex, bool, BTreeSet<NodeIndex>)> {
     let ways = |at, direction, via| {
         graph.links(at, direction).filter(move |(_, link)| link.via == via).map(|(other, _)| other)
     };
-    let is_agent = |at: &NodeIndex| graph.node(*at).kind == NodeKind::Agent;
-    let stays = |at: &NodeIndex| is_agent(at) && !ask::leaves(graph, *at);
+    let leaves = |at: &NodeIndex| ask::departures(graph, *at).any(|word| word.tenant == tenant);
+    let stays = |at: &NodeIndex| graph.node(*at).kind == NodeKind::Agent && !leaves(at);
     let others = |credential| -> BTreeSet<NodeIndex> { users(graph, credential).into_iter().filter(stays).collect() };
     match graph.node(at).kind {
-        NodeKind::Credential => vec![(at, None, BTreeSet::new())],
-        NodeKind::Identity => ways(at, Incoming, Via::LogsIn).map(|one| (one, until_ms, BTreeSet::new())).collect(),
+        NodeKind::Credential => vec![(at, false, BTreeSet::new())],
+        // Whoever works as it: it was said of the identity itself.
+        NodeKind::Identity => ways(at, Incoming, Via::LogsIn).map(|one| (one, true, BTreeSet::new())).collect(),
         NodeKind::Agent => {
-            let mut all: Vec<_> = ways(at, Outgoing, Via::Holds).map(|one| (one, None, others(one))).collect();
+            let mut all: Vec<_> = ways(at, Outgoing, Via::Holds).map(|one| (one, false, others(one))).collect();
             for run in ways(at, Outgoing, Via::Runs) {
-                // Its identity: another agent may work as the same.
+                // Its identity: another agent may work as the same, or another's work lean on one of its values.
                 let same: BTreeSet<NodeIndex> = ways(run, Incoming, Via::Runs).filter(stays).collect();
-                let until_ms = until_ms.filter(|_| same.is_empty());
+                let alone = |one| users(graph, one).iter().all(leaves);
+                let fences = same.is_empty() && ways(run, Incoming, Via::LogsIn).all(alone);
                 all.extend(
                     ways(run, Incoming, Via::LogsIn)
-                        .map(|one| (one, until_ms, others(one).into_iter().chain(same.iter().copied()).collect())),
+                        .map(|one| (one, fences, others(one).into_iter().chain(same.iter().copied()).collect())),
                 );
                 // Its task: what that holds.
-                all.extend(ways(run, Outgoing, Via::Holds).map(|one| (one, None, others(one))));
+                all.extend(ways(run, Outgoing, Via::Holds).map(|one| (one, false, others(one))));
             }
             all
         }

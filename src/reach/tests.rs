@@ -425,6 +425,7 @@ mod findings {
             credentials: Vec::new(),
             owner_hint: None,
             place: None,
+            leaves: None,
             first_ms: 0,
             last_ms: 0,
         }
@@ -457,7 +458,7 @@ mod findings {
 }
 
 mod leaving {
-    use super::super::notice::{Found, Sort, found};
+    use super::super::notice::{Found, Leaving, Sort, Word, found};
     use super::*;
 
     const LEASE: &str = "urn:curfew:cred:vault-lease:prod:database/creds/ro/x";
@@ -465,12 +466,15 @@ mod leaving {
     const FIRST: &str = "urn:curfew:cred:vault-secret-id:prod:approle/etl/a";
     const OTHER: &str = "urn:curfew:cred:vault-secret-id:prod:approle/report/b";
 
+    fn word(tenant: &str, topic: &str, until_ms: i64) -> Departure {
+        Departure { tenant: tenant.to_owned(), topic: topic.to_owned(), since_ms: 1, until_ms }
+    }
+
     /// An agent that works as two roles, one of them with another agent; its task holds a lease.
     fn some(leavers: &[&str]) -> Graph {
         let off = |one: &&str| {
             let mut fact = Fact::of(node(one));
-            let by = [("default".to_owned(), "hr".to_owned())].into();
-            fact.about.offboarded = Some(Box::new(Offboarded { since_ms: 1, until_ms: 9, by }));
+            fact.about.offboarded = Some(Box::new(Offboarded { words: [word("default", "hr", 9)].into() }));
             fact
         };
         let declared = "agents: [{name: triage, as: ['identity:prod/approle/etl', 'identity:prod/approle/report']}, \
@@ -491,8 +495,8 @@ mod leaving {
     /// Each as `<fenced until> <shared> <credential>`.
     fn said(graph: &Graph) -> Vec<String> {
         let line = |one: &Found| {
-            let leaves = one.leaves.as_ref().unwrap();
-            assert_eq!(leaves.by, [("default".to_owned(), "hr".to_owned())].into());
+            let leaves = one.leaves.as_ref().unwrap().said();
+            assert_eq!(leaves.topics, ["hr"]);
             let fence = leaves.fence_until_ms.map_or("-".to_owned(), |ms| ms.to_string());
             format!("{fence} {} {}", if leaves.shared { "shared" } else { "own" }, one.credential)
         };
@@ -543,16 +547,79 @@ mod leaving {
     }
 
     #[test]
-    fn the_words_of_several_are_joined_and_those_of_another_tenant_count_for_nothing() {
-        let word = |until_ms, tenant: &str| {
-            let by = [(tenant.to_owned(), "t".to_owned())].into();
-            About { offboarded: Some(Box::new(Offboarded { since_ms: until_ms, until_ms, by })), ..About::default() }
+    fn the_words_of_several_are_kept_apart_and_those_of_another_tenant_count_for_nothing() {
+        let of = |one: Departure| About {
+            offboarded: Some(Box::new(Offboarded { words: [one].into() })),
+            ..About::default()
         };
-        let both = graph::both(word(3, "a"), word(7, "b")).offboarded.unwrap();
-        assert_eq!((both.since_ms, both.until_ms, both.by.len()), (3, 7, 2));
-        let mut leaves = notice::Leaving { by: both.by, ..notice::Leaving::default() };
-        assert!(leaves.keep("a") && leaves.by.len() == 1);
-        assert!(!leaves.keep("c"));
+        let (hr, iam) = (word("default", "hr", 3), word("default", "iam", 7));
+        let both = graph::both(of(hr.clone()), of(iam.clone())).offboarded.unwrap();
+        assert_eq!(both.words, [hr.clone(), iam.clone()].into());
+        let asks = |topic: &str, fence_until_ms, shared| Word { topic: topic.to_owned(), fence_until_ms, shared };
+        let words = [asks("hr", Some(3), false), asks("iam", Some(7), false), asks("ops", None, true)];
+        let leaves = Leaving { tenant: "default".to_owned(), words: words.into() };
+        // The longest fence stands on the word of who asked for it, and of nobody else.
+        let said = leaves.said();
+        assert_eq!((said.topics, said.fence_until_ms, said.shared), (vec!["iam".to_owned()], Some(7), false));
+        let kept = |tenant: &str, mighty: &[&str]| {
+            let mut leaves = leaves.clone();
+            leaves.keep(tenant, |topic| mighty.contains(&topic)).then(|| leaves.said())
+        };
+        let said = kept("default", &["hr"]).unwrap();
+        assert_eq!(
+            (said.topics, said.fence_until_ms),
+            (vec!["hr".to_owned()], Some(3)),
+            "who may not, lengthens nothing"
+        );
+        assert!(kept("default", &["ops"]).unwrap().shared);
+        assert_eq!(kept("default", &[]).unwrap().topics, ["iam"], "it waits for somebody's authority");
+        assert_eq!(kept("other", &["hr"]), None);
+    }
+
+    #[test]
+    fn another_tenant_s_word_makes_no_agent_leave_and_lends_no_fence() {
+        let mut graph = some(&["agent:triage"]);
+        let mut fact = Fact::of(node("agent:report"));
+        fact.about.offboarded = Some(Box::new(Offboarded { words: [word("other", "theirs", 99)].into() }));
+        graph.add(&"theirs".into(), fact, 0);
+        let all = &found(&graph, &[Sort::Offboarded], 0)[&Sort::Offboarded];
+        let of = |tenant: &str| -> Vec<(String, Option<i64>, bool)> {
+            let its = all.iter().filter(|one| one.leaves.as_ref().unwrap().tenant == tenant);
+            let said = |one: &Found| one.leaves.as_ref().unwrap().said();
+            its.filter(|one| one.credential.as_str() == OTHER)
+                .map(|one| (one.place.clone(), said(one).fence_until_ms, said(one).shared))
+                .collect()
+        };
+        let ours = ("belongs to agent:triage, who leaves, and is used by report".to_owned(), None, true);
+        assert_eq!(of("default"), [ours], "who works as the same stays");
+        let theirs = ("belongs to agent:report, who leaves, and is used by triage".to_owned(), None, true);
+        assert_eq!(of("other"), [theirs]);
+    }
+
+    #[test]
+    fn nobody_is_fenced_as_whom_somebody_who_stays_lets_himself_in() {
+        let fences = |more: &str, leavers: &[&str]| {
+            let mut graph = some(leavers);
+            let place = node("path:prod/secret/etl");
+            let held = [
+                fact("path:prod/secret/etl", &[(STORED, Via::Stores)]),
+                fact(more, &[(place.to_string().as_str(), Via::Reads)]),
+            ];
+            for one in held {
+                graph.add(&"more".into(), one, 0);
+            }
+            said(&graph)
+        };
+        // It reads one of the values: that one waits for a person, the other dies, and nobody is closed out.
+        let all = fences("agent:watch", &["agent:triage"]);
+        assert!(all.contains(&format!("- shared {STORED}")) && all.contains(&format!("- own {FIRST}")), "{all:?}");
+        let all = fences("consumer:cron", &["agent:triage"]);
+        assert!(all.contains(&format!("- own {STORED}")) && all.contains(&format!("- own {FIRST}")), "{all:?}");
+        let all = fences("agent:watch", &["agent:triage", "agent:watch"]);
+        assert!(all.contains(&format!("9 own {FIRST}")), "{all:?}");
+        // Said of the identity itself it ends for everybody.
+        let all = fences("agent:watch", &["identity:prod/approle/etl"]);
+        assert!(all.contains(&format!("9 own {STORED}")), "{all:?}");
     }
 }
 

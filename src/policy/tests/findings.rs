@@ -534,6 +534,7 @@ fn what_reach_shows_follows_only_rules_that_name_it() {
         credentials: Vec::new(),
         owner_hint: None,
         place: None,
+        leaves: None,
         first_ms: 0,
         last_ms: 0,
     };
