@@ -21,6 +21,7 @@ use crate::finding::{self, Finding, Mark};
 use crate::fingerprint::Fingerprint;
 use crate::offboard::Offboarding;
 use crate::reach::Node;
+use crate::reach::notice::TOPIC;
 use crate::scope::Permission;
 use crate::task::{Credential, Grant, RunKey, Task, Tenant};
 
@@ -374,6 +375,15 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
     // What is between two values is brought to its end: a split knows only of those of its agents.
     if directive.action == Action::Split && now.action.rotates() && open.state.acted {
         return Meeting::Join;
+    }
+    // What reach itself found, and says again: who stays after all, and how long somebody is fenced, is as it says now, as long as
+    // nobody has begun and nobody else asked for it.
+    let same = directive.finding.is_some() && directive.finding == now.finding && directive.topic == TOPIC;
+    if same && now.action == Action::Revoke && !(open.state.begun || open.state.acted) {
+        let stays = directive.held == Some(HoldReason::Finding) && open.state.joined.is_empty();
+        if stays || (directive.action == now.action && directive.cut != now.cut) {
+            return Meeting::Supersede;
+        }
     }
     if directive.action != now.action {
         return if directive.action > now.action { Meeting::Supersede } else { Meeting::Join };

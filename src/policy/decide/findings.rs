@@ -11,7 +11,7 @@ use crate::event::{CredentialRegistered, Data, FindingClosed, FindingObserved, L
 use crate::finding::{self, Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase, Validity};
 use crate::policy::rules::Response;
 use crate::policy::{Decision, Reason, Verb, Word};
-use crate::reach::notice::Sort;
+use crate::reach::notice::{Sort, TOPIC};
 use crate::scope::{Cut, Permission};
 use crate::task::Credential;
 
@@ -42,6 +42,8 @@ impl Draft<'_> {
                 finding.validity > before.validity
                     || (finding.public && !before.public)
                     || matches.keys().any(|id| !before.credentials.contains(id))
+                    // Another word, another fence, or somebody who stays: what is done rests on that.
+                    || finding.leaves != before.leaves
                     // Somebody logged in with it just now, and nothing is being done: what was called dead may live.
                     || (Validity::of(&it.validity) == Validity::Active
                         && matches.keys().any(|id| self.view.cases.get(id).is_none_or(|case| {
@@ -74,6 +76,7 @@ impl Draft<'_> {
             credentials: Vec::new(),
             owner_hint: None,
             place: None,
+            leaves: None,
             first_ms: event.broker_ms,
             last_ms: event.broker_ms,
         });
@@ -83,6 +86,7 @@ impl Draft<'_> {
             finding.validity = validity;
         }
         finding.public |= it.public;
+        finding.leaves.clone_from(&it.leaves);
         finding.severity = it.severity.clone().or(finding.severity);
         finding.owner_hint = it.owner_hint.clone().or(finding.owner_hint);
         finding.place = it.location.as_ref().and_then(short).or(finding.place);
@@ -327,7 +331,7 @@ impl Draft<'_> {
                     && (case.directive.action < Action::Contain
                         || case.directive.not_before_ms.is_some()
                         // Nothing leaked: who stays after all keeps what was not begun.
-                        || finding.detector == Sort::Offboarded.detector())
+                        || (finding.topic == TOPIC && finding.detector == Sort::Offboarded.detector()))
                     && (case.state.joined.is_empty() || case.directive.not_before_ms.is_some())
                     && (!case.state.acted || case.state.is_undone())
                     && !case.state.is_closed()

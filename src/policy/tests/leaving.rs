@@ -164,6 +164,68 @@ fn who_stays_after_all_keeps_what_was_not_begun() {
 }
 
 #[test]
+fn what_it_rests_on_is_said_again_and_counts_until_somebody_has_begun() {
+    let mut world = world(&secret_id());
+    found(&mut world, &secret_id(), leaves(Some(NOW + HOUR)));
+    let directive = world.asked.last().unwrap().clone();
+    let waits = State::opened(&directive).next(&Record::Held { reason: HoldReason::Authority }).unwrap();
+    let mut again = |state: State, leaves: Leaves| {
+        world.view.cases.insert(secret_id(), Arc::new(opened(&directive, state)));
+        let decision = found(&mut world, &secret_id(), leaves);
+        let asked = decision.directives.first().cloned();
+        (decision.reason, asked.map(|asked| (meet(&world.view.cases[&secret_id()], &asked), asked)))
+    };
+    let other = Leaves { topics: vec!["iam".to_owned()], ..leaves(Some(NOW + HOUR)) };
+    let (_, asked) = again(waits.clone(), other.clone());
+    let (meeting, asked) = asked.unwrap();
+    assert_eq!(
+        (meeting, asked.asked_by().collect::<Vec<_>>()),
+        (Meeting::Supersede, vec!["iam"]),
+        "it lacked authority"
+    );
+    assert_eq!(again(waits.clone(), other.clone()), (Reason::FindingKnown, None), "the same again says nothing");
+    // It goes on already: another authority joins, and another end counts as long as nothing was begun.
+    let open = State::opened(&directive);
+    let meeting = |asked: Option<(Meeting, Directive)>| asked.map(|(meeting, _)| meeting);
+    assert_eq!(meeting(again(open.clone(), leaves(Some(NOW + HOUR))).1), Some(Meeting::Join));
+    assert_eq!(meeting(again(open.clone(), leaves(Some(NOW + 9 * HOUR))).1), Some(Meeting::Supersede));
+    let begun = State { begun: true, ..open.clone() };
+    assert_eq!(meeting(again(begun.clone(), leaves(None)).1), Some(Meeting::Join), "what has begun goes on");
+    // Somebody turns out to stay.
+    let shared = Leaves { shared: true, ..leaves(None) };
+    let (_, asked) = again(open.clone(), shared.clone());
+    let (met, asked) = asked.unwrap();
+    assert_eq!((met, asked.held), (Meeting::Supersede, Some(HoldReason::Finding)), "a person sees to that first");
+    again(open, other);
+    assert_eq!(meeting(again(begun, shared).1), Some(Meeting::Join));
+}
+
+#[test]
+fn only_what_reach_itself_found_is_taken_back_under_that_name() {
+    let mut world = world(&secret_id());
+    let told = |world: &mut World, data| {
+        world.now_ms += 1_000;
+        let event = event(world.now_ms, data);
+        world.take(&event)
+    };
+    told(
+        &mut world,
+        Data::FindingObserved(Box::new(FindingObserved {
+            finding_key: "f".into(),
+            credential: Some(secret_id()),
+            detector: "curfew:offboarded".into(),
+            validity: "active".into(),
+            ..FindingObserved::default()
+        })),
+    );
+    let mut directive = world.asked.last().unwrap().clone();
+    (directive.action, directive.held) = (Action::Revoke, None);
+    world.view.cases.insert(secret_id(), Arc::new(opened(&directive, State::opened(&directive))));
+    let over = FindingClosed { finding_key: "f".into(), reason: "resolved".into() };
+    assert_eq!(told(&mut world, Data::FindingClosed(over)).words, [], "the value leaked, whatever they call it");
+}
+
+#[test]
 fn the_end_of_a_fence_gives_back_what_its_case_recorded_and_waits_for_whatever_is_at_work() {
     let role = id(Kind::VaultApprole, "approle/etl");
     let held = vec![Held { permission: Permission::parse("fence:token_bound_cidrs").unwrap(), how: "{}".into() }];
