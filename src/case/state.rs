@@ -532,6 +532,10 @@ impl State {
                 if self.is_effect(*step) && *failure != FailureKind::Unknown {
                     self.in_doubt = false;
                 }
+                // Refused before anything of it was written: there is no fence.
+                if self.act(*step) == Some(Act::Fence) && *untouched {
+                    self.cutting.left_untouched();
+                }
                 let in_doubt = *failure == FailureKind::Unknown;
                 self.turn.is_set |= in_doubt && self.act(*step).is_some_and(Act::gives);
                 self.turn.asked |= in_doubt && self.act(*step) == Some(Act::Create);

@@ -379,8 +379,18 @@ pub(super) fn fence(case: &Case, records: &[Record]) -> Option<Fence> {
     (!held.is_empty()).then_some(Fence { tenant, case, identity, until_ms, held })
 }
 
-/// The case whose fence is no more, with the end of this one.
-pub(super) fn lifted(case: &Case) -> Option<CaseId> {
+/// The case whose fence is no more, with the end of this one; or this one's, which was refused before anything was written.
+pub(super) fn lifted(case: &Case, records: &[Record]) -> Option<CaseId> {
+    let plan = case.state.plan.as_ref();
+    let is_refused = |record: &Record| match record {
+        Record::Failed { step, .. } => {
+            plan.and_then(|plan| plan.steps.get(*step)).is_some_and(|step| step.act == Act::Fence)
+        }
+        _ => false,
+    };
+    if !case.state.cutting.begun && case.state.cutting.taken.is_empty() && records.iter().any(is_refused) {
+        return Some(case.id);
+    }
     let is_back = |verdict: &Verdict| matches!(verdict, Verdict::RolledBack { .. } | Verdict::NotFound);
     match &case.state.phase {
         state::Phase::Closed { verdict } if case.directive.action == Action::Restore && is_back(verdict) => {

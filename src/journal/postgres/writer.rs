@@ -189,7 +189,7 @@ impl<'a> Group<'a> {
         case.seen_ms = case.seen_ms.or(seen);
         self.records.push(RecordsPut::new(&case, a.now_ms, &a.records)?);
         self.fences.extend(draft::fence(&case, &a.records));
-        self.lifted.extend(draft::lifted(&case));
+        self.lifted.extend(draft::lifted(&case, &a.records));
         self.messages.extend(a.messages.iter().map(|message| (message, a.now_ms)));
         let verdict = match &case.state.phase {
             Phase::Closed { verdict } => Some(verdict),

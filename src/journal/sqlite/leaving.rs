@@ -36,7 +36,7 @@ pub(super) fn note(db: &Connection, case: &Case, records: &[Record]) -> Result<(
         let sql = "INSERT INTO fences (case_id, until_ms, body) VALUES (?,?,?) ON CONFLICT DO NOTHING";
         exec(db, sql, params![fence.case.as_bytes(), fence.until_ms, text("fences", &fence)?])?;
     }
-    match draft::lifted(case) {
+    match draft::lifted(case, records) {
         Some(case) => forget(db, case),
         None => Ok(()),
     }
