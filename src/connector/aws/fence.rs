@@ -72,8 +72,14 @@ pub fn until_ms(document: &str) -> Option<i64> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stands {
     Nothing,
-    Ours,
+    /// Until then.
+    Ours(i64),
     Another,
+}
+
+/// Whether a fence of ours that ends at `until_ms` does as well as one until `wanted_ms`.
+fn will_do(until_ms: i64, wanted_ms: Option<i64>, now_ms: i64) -> bool {
+    until_ms > now_ms && wanted_ms.is_none_or(|wanted_ms| until_ms >= wanted_ms)
 }
 
 fn refused(note: &str) -> Failure {
@@ -114,8 +120,7 @@ impl Fences {
         let Some(found) = self.0.client.look("iam:GetUserPolicy", call).await? else { return Ok(Stands::Nothing) };
         // IAM hands documents out as parts of a URL.
         let text = percent_encoding::percent_decode_str(found.policy_document()).decode_utf8().ok();
-        let is_ours = text.is_some_and(|text| until_ms(&text).is_some());
-        Ok(if is_ours { Stands::Ours } else { Stands::Another })
+        Ok(text.and_then(|text| until_ms(&text)).map_or(Stands::Another, Stands::Ours))
     }
 
     async fn look(&self, subject: &Subject) -> Result<Observation, Failure> {
@@ -130,11 +135,12 @@ impl Fences {
         let how = serde_json::to_string(&Form { user: digest(&user) }).map_err(|_| answers::odd())?;
         let mut scope = Scope::default();
         match self.stands(&name).await? {
-            Stands::Nothing => {
+            Stands::Ours(until_ms) if will_do(until_ms, rescope.cut.until_ms, seen.at_ms) => {}
+            // One that is over, or ends too early, is written anew.
+            Stands::Nothing | Stands::Ours(_) => {
                 let held = |permission: &_| Held { permission: Clone::clone(permission), how: how.clone() };
                 scope.held = rescope.cut.permissions.iter().map(held).collect();
             }
-            Stands::Ours => {}
             Stands::Another => return Err(refused("another policy has the fence's name: it is left as it is")),
         }
         seen.scope = Some(scope);
@@ -163,18 +169,26 @@ impl Fences {
         if rescope.cutting.before.is_none() {
             return Err(refused("nobody has looked at what is to be closed"));
         }
-        let policy = rescope.cut.until_ms.and_then(policy).ok_or_else(|| refused("it is not said until when"))?;
+        let wanted_ms = rescope.cut.until_ms;
+        let policy = wanted_ms.and_then(policy).ok_or_else(|| refused("it is not said until when"))?;
+        let is_done = |stands, now_ms| matches!(stands, Stands::Ours(until_ms) if will_do(until_ms, wanted_ms, now_ms));
         match self.stands(&name).await? {
-            Stands::Ours => return Ok(Output::default()),
+            stands if is_done(stands, self.0.clock.wall_ms()) => return Ok(Output::default()),
             Stands::Another => return Err(refused("another policy has the fence's name: it is left as it is")),
-            Stands::Nothing => {}
+            Stands::Nothing | Stands::Ours(_) => {}
+        }
+        if wanted_ms.is_some_and(|wanted_ms| wanted_ms <= self.0.clock.wall_ms()) {
+            return Err(refused("its end is past: it would close nothing"));
         }
         let user = super::name::last(&name);
         let call = self.0.client.iam.put_user_policy();
         let call = call.user_name(user).policy_name(NAME).policy_document(policy).send();
         let done = self.0.client.ask("iam:PutUserPolicy", true, call).await?;
         // Seen by asking, before the first key dies.
-        if self.stands(&name).await? != Stands::Ours {
+        let stands = self.stands(&name).await;
+        // Who cannot see it has written it all the same.
+        let stands = stands.map_err(|failure| Failure::new(FailureKind::Unknown, failure.note))?;
+        if !is_done(stands, self.0.clock.wall_ms()) {
             return Err(Failure::new(FailureKind::Unknown, "the fence does not stand yet"));
         }
         let request_ids = done.request_id().map(str::to_owned).into_iter().collect();
@@ -187,7 +201,7 @@ impl Fences {
         match self.stands(&name).await? {
             Stands::Nothing => return Ok(Output::default()),
             Stands::Another => return Err(refused("somebody has changed the fence: it is left as it is")),
-            Stands::Ours => {}
+            Stands::Ours(_) => {}
         }
         let user = super::name::last(&name);
         let call = self.0.client.iam.delete_user_policy().user_name(user).policy_name(NAME).send();
@@ -203,7 +217,7 @@ impl Fences {
         };
         match self.stands(&name).await? {
             Stands::Nothing => Ok(Gate::Open),
-            Stands::Ours | Stands::Another => Err(refused("the fence stands")),
+            Stands::Ours(_) | Stands::Another => Err(refused("the fence stands")),
         }
     }
 
@@ -273,6 +287,13 @@ impl Connector for Fences {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_fence_that_stands_long_enough_will_do() {
+        assert!(will_do(9_000, Some(8_500), 1_000) && will_do(9_000, None, 1_000));
+        assert!(!will_do(9_000, Some(9_001), 1_000), "it ends too early");
+        assert!(!will_do(9_000, Some(8_500), 9_000), "it is over, whatever its text says");
+    }
 
     #[test]
     fn all_is_denied_until_the_end_that_stands_in_it() {

@@ -200,6 +200,7 @@ impl VaultScope {
         }
         let mut output = Output::default();
         let (mount, name) = place(subject)?;
+        let mut written = false;
         for (what, body) in form::writes(&role.settings, &owed, gives) {
             let path = format!("auth/{mount}/role/{name}/{what}");
             let raw = match body {
@@ -207,9 +208,16 @@ impl VaultScope {
                 None => Raw::delete(path),
             };
             match self.vault.ask(Call::RoleWrite, raw).await {
-                Meaning::Done { request_id, .. } => output.request_ids.extend(request_id),
+                Meaning::Done { request_id, .. } => {
+                    written = true;
+                    output.request_ids.extend(request_id);
+                }
                 // What was written before it stays: it is looked at before anything is repeated.
-                other => return Err(self.failure(other).await),
+                other => {
+                    let failure = self.failure(other).await;
+                    let is_half = rescope.cut.is_fence() && !gives && written;
+                    return Err(if is_half { Failure::new(FailureKind::Unknown, failure.note) } else { failure });
+                }
             }
         }
         output.derived = u32::try_from(owed.len()).unwrap_or(u32::MAX);
@@ -226,9 +234,10 @@ impl VaultScope {
             return Err(refused("nobody has looked at what is to be closed"));
         }
         let output = self.change(subject, false).await?;
-        let role = self.ours(subject).await?;
-        // Seen by asking, before the first value dies.
-        if !role.settings.stands(&owed(rescope, &role)?) {
+        // Seen by asking, before the first value dies. Who cannot see it has written it all the same.
+        let unseen = |failure: Failure| Failure::new(FailureKind::Unknown, failure.note);
+        let role = self.ours(subject).await.map_err(unseen)?;
+        if !role.settings.stands(&owed(rescope, &role).map_err(unseen)?) {
             return Err(Failure::new(FailureKind::Unknown, "the fence does not stand"));
         }
         // What it gave before is ended by the steps behind it.
