@@ -262,7 +262,8 @@ impl Connector for Fences {
 
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
         match act {
-            Act::Fence => self.0.within(FailureKind::Unknown, self.fence(subject)).await,
+            // After the write all that fails is `Unknown`.
+            Act::Fence => self.0.within(FailureKind::Unknown, self.fence(subject)).await.map_err(Failure::untouched),
             Act::Widen => self.0.within(FailureKind::Unknown, self.lift(subject)).await,
             _ => Err(refused("this connector has no such step")),
         }

@@ -344,7 +344,8 @@ impl Connector for VaultScope {
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
         match act {
             Act::Narrow => self.vault.bounded(true, self.change(subject, false)).await,
-            Act::Fence => self.vault.bounded(true, self.fence(subject)).await,
+            // After a write all that fails is `Unknown`.
+            Act::Fence => self.vault.bounded(true, self.fence(subject)).await.map_err(Failure::untouched),
             Act::Widen => self.vault.bounded(true, self.change(subject, true)).await,
             _ => Err(unsupported()),
         }

@@ -2,12 +2,14 @@
 //! that is taken off, unless somebody has changed it.
 
 use curfew::case::HoldReason;
-use curfew::case::record::{Residue, Verdict};
+use curfew::case::plan::Act;
+use curfew::case::record::{FailureKind, Residue, Verdict};
 use curfew::case::state::Phase;
 use curfew::connector::aws::fence;
+use curfew::connector::{Rescope, Subject};
 use curfew::event::Event;
 use curfew::journal::{CaseLine, Journal};
-use curfew::scope::{Cut, Fence, identity_of};
+use curfew::scope::{Cut, Cutting, Fence, identity_of};
 
 use super::*;
 use crate::endure::{self, Trial};
@@ -22,6 +24,7 @@ over_each! {
 
 over_both! {
     a_policy_that_somebody_put_in_its_place_is_left_alone_and_said,
+    a_fence_that_ends_too_early_is_written_anew_and_one_whose_end_is_past_is_not,
 }
 
 const DAY_MS: i64 = 86_400_000;
@@ -190,4 +193,29 @@ async fn a_policy_that_somebody_put_in_its_place_is_left_alone_and_said(store: S
     stage.run_until(&journal, over.credential(), held).await;
     let policies = moto.policies(&over.leaver.victim).await;
     assert!(policies.contains(&fence::NAME.to_owned()), "it is a person's: {policies:?}");
+}
+
+async fn a_fence_that_ends_too_early_is_written_anew_and_one_whose_end_is_past_is_not(store: Store) {
+    let moto = Moto::start().await;
+    for early_ms in [-DAY_MS, DAY_MS] {
+        let leaver = Leaver::new(&moto).await;
+        moto.put(&leaver.victim, fence::NAME, &fence::policy(now_ms() + early_ms).unwrap()).await;
+        let stage = Stage::new(store.fresh(), leaver.registry());
+        let journal = stage.open().await;
+        leaver.open_case(journal.as_ref()).await;
+        let line = stage.run_until_closed(&journal, &leaver.credential).await;
+        leaver.assert_over(&journal, &line, false, &format!("one until {early_ms} ms from now stood there")).await;
+    }
+    let leaver = Leaver::new(&moto).await;
+    let connector = leaver.registry.by_name("aws-fence", "aws").unwrap().clone();
+    let subject = |cutting| Subject {
+        credential: leaver.credential.clone(),
+        rescope: Some(Rescope { cut: Cut::fence(Kind::AwsUser, now_ms() - 1).unwrap(), cutting, gives: false }),
+        ..crate::vault::about(Kind::AwsUser, "x")
+    };
+    let before = connector.observe(&subject(Cutting::default())).await.unwrap().scope;
+    let cutting = Cutting { before, ..Cutting::default() };
+    let failure = connector.perform(Act::Fence, &subject(cutting)).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Refused, "its values die without");
+    assert_eq!(moto.fenced_until(&leaver.victim).await, None, "nothing was written");
 }
