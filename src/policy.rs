@@ -344,7 +344,7 @@ pub enum Meeting {
     Supersede,
 }
 
-/// Revoke > track; of two alike the one that is not held wins; never downgrades.
+/// Revoke > track; of two alike the one that is not held wins; never downgrades, but by what reach found itself and says again.
 ///
 /// A directive that is not held takes over a case that waits for just such a directive: a finding or an unregistered
 /// lease for the task's end, a topic without authority for another topic, the wrong run for the right one, a deadline
