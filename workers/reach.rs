@@ -252,10 +252,11 @@ impl Finder {
         if !is_one {
             return Ok(());
         }
-        let (by, sorts) = (uses::silences(process, &self.finds, now_ms).await?, self.finds.sorts.clone());
-        if uses::is_mute(&by, &self.finds, now_ms) {
-            tracing::debug!("nothing is concluded of reach: an audit log is not read up to now");
-            return Ok(());
+        let (by, mut sorts) = (uses::silences(process, &self.finds, now_ms).await?, self.finds.sorts.clone());
+        let is_mute = uses::is_mute(&by, &self.finds, now_ms);
+        if is_mute {
+            tracing::debug!("nothing is concluded of silence: an audit log is not read up to now");
+            sorts.retain(|sort| !sort.is_silence());
         }
         let made = tokio::task::spawn_blocking(move || notice::found_by(&graph, &sorts, &by)).await;
         let Ok(mut found) = made else { return Ok(()) };
@@ -269,7 +270,10 @@ impl Finder {
             });
             *all = self.known(std::mem::take(all)).await?;
         }
-        let open = self.open().await?;
+        let mut open = self.open().await?;
+        if is_mute {
+            notice::leave_silences(&mut open);
+        }
         let said = notice::news(&found, &open);
         let tenant = |id: &CredentialId| self.tenant(id);
         let opened = said.new.iter().map(|found| Event::found(tenant(&found.credential), found, now_ms));

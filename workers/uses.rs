@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use curfew::config::reach::{Finds, Log, Reach};
 use curfew::journal;
-use curfew::reach::notice::{Silences, Sort};
+use curfew::reach::notice::Silences;
 use curfew::reach::unused::Asked;
 use curfew::reach::uses::{Tally, Uses, Watched, follow, line};
 use tokio_util::sync::CancellationToken;
@@ -89,7 +89,7 @@ impl Follows {
         let all = facts.watched().await?;
         let ours = all.into_iter().find(|one| (&one.tenant, &one.source) == (&blank.tenant, &blank.source));
         let watched = ours.unwrap_or_else(|| blank.clone());
-        let tally = Tally::of(facts.uses(&blank.tenant, &blank.source).await?);
+        let tally = Tally::of(facts.uses(&blank.tenant, &blank.source).await?).every(blank.stale_ms);
         let last_ms = watched.until_ms;
         Ok(Known { watched: Watched { stale_ms: blank.stale_ms, ..watched }, tally, last_ms })
     }
@@ -169,13 +169,13 @@ impl Follows {
 
 /// Whether a log that is asked says nothing now: then what it says no more is neither there nor over.
 pub fn is_mute(silences: &Silences, finds: &Finds, now_ms: i64) -> bool {
-    let asks = finds.sorts.iter().any(|sort| matches!(sort, Sort::Dormant | Sort::Unused));
+    let asks = finds.sorts.iter().any(|sort| sort.is_silence());
     asks && silences.uses.watched().any(|log| now_ms.saturating_sub(log.until_ms) > log.stale_ms)
 }
 
 /// By what the findings measure silence; logs are only read where one asks for it.
 pub async fn silences(process: &Process, finds: &Finds, now_ms: i64) -> Result<Silences, journal::Error> {
-    let asks = finds.sorts.iter().any(|sort| matches!(sort, Sort::Dormant | Sort::Unused));
+    let asks = finds.sorts.iter().any(|sort| sort.is_silence());
     let uses = if asks { process.reach.uses().await? } else { Uses::default() };
     let asked = |for_ms| Asked { for_ms, youngest_ms: finds.youngest_ms, now_ms };
     Ok(Silences { uses, dormant: asked(finds.dormant_after_ms), unused: asked(finds.unused_after_ms) })

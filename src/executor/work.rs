@@ -32,6 +32,8 @@ const WORD_MS: i64 = 200;
 const FULL_MS: i64 = 500;
 /// How many times rarer than the guard a credential is looked at that is only observed.
 const LOOK_AGAIN: i64 = 5;
+/// How many times rarer than the guard a log of use is asked that does not say yet: each asking goes through all of it.
+const LOG_AGAIN: i64 = 30;
 /// How often a webhook is called in vain before the rotation goes on without it.
 const CALLS: u32 = 3;
 /// How often what a credential's holder may have become is looked at in vain before the case goes on without it.
@@ -335,7 +337,7 @@ impl Work<'_> {
             Apply::Withdraw => self.push(Record::Withdrawn { by })?,
             Apply::Wait => {
                 info!("the log of use does not say yet whether it was used since");
-                return Ok(Some(self.wait_then(now + self.parts.settings.recheck_ms).await?));
+                return Ok(Some(self.wait_then(now + LOG_AGAIN * self.parts.settings.recheck_ms).await?));
             }
         }
         Ok(Some(Next::Go))

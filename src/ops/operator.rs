@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::half::{self, HalfMade};
 use super::{Refused, RefusedKind, Reply, Request, freeze_file};
 use crate::case::record::Record;
-use crate::case::{Action, CaseId};
+use crate::case::{Action, Case, CaseId};
 use crate::credential::CredentialId;
 use crate::event::Event;
 use crate::guard::Freeze;
@@ -92,6 +92,9 @@ impl Operator {
                     (false, true) => Action::Split,
                     (false, false) => Action::Rollover,
                 };
+                if how == Action::Split {
+                    self.is_whole(&credential).await?;
+                }
                 let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
                 self.order(Event::operator_rotate(tenant.into(), id, of, how, by, reason, now_ms), credential).await
             }
@@ -216,9 +219,19 @@ impl Operator {
 
     /// What goes on with the value itself would take the order over, and forget it.
     async fn is_free(&self, credential: &CredentialId) -> Result<(), Refused> {
+        self.lets(credential, |case| case.directive.action <= Action::Restore).await
+    }
+
+    /// A split joins what stands between two values ([`policy::meet`](crate::policy::meet)), and would be forgotten with it.
+    async fn is_whole(&self, credential: &CredentialId) -> Result<(), Refused> {
+        self.lets(credential, |case| !(case.directive.action.rotates() && case.state.acted)).await
+    }
+
+    /// Whether no open case stands in the way of an order.
+    async fn lets(&self, credential: &CredentialId, fits: impl Fn(&Case) -> bool) -> Result<(), Refused> {
         let filter = Filter { credential: Some(credential.clone()), ..Filter::default() };
         let open = self.intake.journal.cases(filter).await?;
-        match open.iter().find(|line| line.case.directive.action > Action::Restore) {
+        match open.iter().find(|line| !fits(&line.case)) {
             None => Ok(()),
             Some(line) => {
                 let (id, action) = (line.case.id, line.case.directive.action.as_str());

@@ -79,6 +79,11 @@ impl Sort {
         }
     }
 
+    /// Whether it rests on what a log of use does not say.
+    pub fn is_silence(self) -> bool {
+        matches!(self, Self::Dormant | Self::Unused)
+    }
+
     /// The detector's whole name.
     pub fn detector(self) -> String {
         format!("{DETECTOR}:{}", self.as_str())
@@ -472,6 +477,12 @@ pub struct News<'a> {
     pub over: Vec<&'a Finding>,
     /// It is there, and not said, because there is too much of its sort.
     pub left: usize,
+}
+
+/// A log that is behind says nothing: what rests on it is neither found, nor over. All else goes on.
+pub fn leave_silences(open: &mut Vec<Finding>) {
+    let silences = [Sort::Dormant, Sort::Unused].map(Sort::detector);
+    open.retain(|finding| !silences.contains(&finding.detector));
 }
 
 /// Compares what is there with what is open. A sort that is not looked for any more is over.

@@ -443,6 +443,17 @@ mod findings {
     }
 
     #[test]
+    fn a_log_that_is_behind_ends_nothing_and_keeps_nothing_else_waiting() {
+        let of = |sort: Sort| Finding { detector: sort.detector(), ..open(format!("{}:x", sort.as_str())) };
+        let mut known = vec![of(Sort::Dormant), of(Sort::Unused), of(Sort::Offboarded)];
+        let nothing = BTreeMap::new();
+        assert_eq!(news(&nothing, &known).over.len(), 3);
+        notice::leave_silences(&mut known);
+        let news = news(&nothing, &known);
+        assert_eq!(news.over.iter().map(|one| one.detector.as_str()).collect::<Vec<_>>(), ["curfew:offboarded"]);
+    }
+
+    #[test]
     fn a_flood_is_cut_and_said() {
         let facts = (0..MOST + 7).flat_map(|no| {
             let id = format!("urn:curfew:cred:postgres-role:appdb:u{no}");

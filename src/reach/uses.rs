@@ -22,6 +22,8 @@ use line::Deed;
 /// So many rows are kept of one log. Beyond, nothing is concluded from it.
 pub const MOST: usize = 200_000;
 
+const MINUTE_MS: i64 = 60_000;
+
 /// Whose the uses are of a token without role and entity.
 const NOBODY: &str = "entity:";
 
@@ -76,6 +78,7 @@ pub struct Tally {
     all: HashMap<String, BTreeMap<String, i64>>,
     count: usize,
     new: HashSet<(String, String)>,
+    every_ms: i64,
 }
 
 impl Tally {
@@ -89,9 +92,18 @@ impl Tally {
         tally
     }
 
+    /// A use that comes so soon after the last one that was counted is not counted again: who uses something all the time would be
+    /// written all the time. At most half of what a log may be late.
+    pub fn every(mut self, stale_ms: i64) -> Self {
+        self.every_ms = (stale_ms / 2).min(MINUTE_MS);
+        self
+    }
+
     fn put(&mut self, who: String, what: String, at_ms: i64) {
         let known = self.all.get(&who).and_then(|all| all.get(&what)).copied();
-        if known.is_some_and(|known| known >= at_ms) || (known.is_none() && self.count >= MOST) {
+        if known.is_some_and(|known| known.saturating_add(self.every_ms) >= at_ms)
+            || (known.is_none() && self.count >= MOST)
+        {
             self.count += usize::from(known.is_none());
             return;
         }

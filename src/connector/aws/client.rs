@@ -186,16 +186,24 @@ impl Client {
         right: &str,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<Option<T>, Failure> {
+        match self.sent(right, false, call).await? {
+            Ok(answer) => Ok(Some(answer)),
+            // Or it is refused as such: the identity tells.
+            Err(Meaning::Forbidden) => Box::pin(self.ask_identity()).await.map(|_| None),
+            Err(other) => Err(self.failure(right, other).await),
+        }
+    }
+
+    /// A call, sent once, when its turn has come: its answer, or what AWS means.
+    async fn sent<T, E: ProvideErrorMetadata>(
+        &self,
+        right: &str,
+        has_effect: bool,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<Result<T, Meaning>, Failure> {
         let call = Box::pin(call);
         Box::pin(self.turn(right)).await?;
-        match call.await {
-            Ok(answer) => Ok(Some(answer)),
-            Err(error) => match meaning(&error, false) {
-                // Or it is refused as such: the identity tells.
-                Meaning::Forbidden => Box::pin(self.ask_identity()).await.map(|_| None),
-                other => Err(self.failure(right, other).await),
-            },
-        }
+        Ok(call.await.map_err(|error| meaning(&error, has_effect)))
     }
 
     /// A call, sent once.
@@ -205,11 +213,9 @@ impl Client {
         has_effect: bool,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Failure> {
-        let call = Box::pin(call);
-        Box::pin(self.turn(right)).await?;
-        match call.await {
+        match self.sent(right, has_effect, call).await? {
             Ok(answer) => Ok(answer),
-            Err(error) => Err(self.failure(right, meaning(&error, has_effect)).await),
+            Err(meaning) => Err(self.failure(right, meaning).await),
         }
     }
 
@@ -219,14 +225,10 @@ impl Client {
         right: &str,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<Option<T>, Failure> {
-        let call = Box::pin(call);
-        Box::pin(self.turn(right)).await?;
-        match call.await {
+        match self.sent(right, true, call).await? {
             Ok(answer) => Ok(Some(answer)),
-            Err(error) => match meaning(&error, true) {
-                Meaning::Full => Ok(None),
-                other => Err(self.failure(right, other).await),
-            },
+            Err(Meaning::Full) => Ok(None),
+            Err(other) => Err(self.failure(right, other).await),
         }
     }
 

@@ -320,13 +320,11 @@ impl Secrets {
                     // It was written anew when it was given back: then it stands before that as well.
                     let before = versions.all.range(..first).rev().map(|(version, _)| *version).filter(stored);
                     let before: Vec<i64> = before.take(BEFORE).collect();
-                    let old = self.find(place, Which::Version(old.version)).await;
-                    doomed.extend(
-                        self.alike(place, &before, |one| {
-                            old.as_ref().is_ok_and(|old| old.as_ref().is_some_and(|old| old.is(one)))
-                        })
-                        .await?,
-                    );
+                    if !before.is_empty()
+                        && let Some(old) = self.find(place, Which::Version(old.version)).await?
+                    {
+                        doomed.extend(self.alike(place, &before, |one| old.is(one)).await?);
+                    }
                     if between.len() > BETWEEN {
                         output.residue.push(Residue::OldValueStored);
                     }

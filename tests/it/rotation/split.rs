@@ -244,6 +244,20 @@ async fn assert_end(journal: &Arc<dyn Journal>, line: &CaseLine, agents: usize, 
     assert_eq!(names.len(), agents, "{what}: each hears of its own value: {told:?}");
 }
 
+/// Nothing of any value is in what was recorded or published.
+async fn assert_silent(journal: &Arc<dyn Journal>, line: &CaseLine, shared: &Shared) {
+    let timeline = journal.timeline(line.case.id).await.unwrap().unwrap();
+    let rows = journal.outbox(0, 1_000).await.unwrap();
+    let mut said = format!("{timeline:?}{}", serde_json::to_string(&timeline).unwrap());
+    rows.iter().for_each(|row| said.push_str(&String::from_utf8_lossy(&row.body)));
+    assert!(said.contains("agent-0") && said.len() > 1_000, "it says something");
+    let mut values = vec![shared.password.clone()];
+    for at in 0..shared.recipe.shares.len() {
+        values.push(shared.reads(at).await.2);
+    }
+    assert!(values.iter().all(|value| !said.contains(value)));
+}
+
 struct Course {
     shared: Shared,
 }
@@ -273,6 +287,7 @@ impl Trial for Course {
 
     async fn assert_over(&self, journal: &Arc<dyn Journal>, line: &CaseLine, _forgot: bool, what: &str) {
         assert_end(journal, line, self.shared.recipe.shares.len(), what).await;
+        assert_silent(journal, line, &self.shared).await;
         self.shared.assert_split(what).await;
     }
 }
