@@ -6,6 +6,7 @@
 
 pub mod derived;
 pub mod plan;
+pub mod rank;
 pub mod record;
 pub mod said;
 mod series;
@@ -15,6 +16,7 @@ pub mod turn;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::rank::Rank;
 use self::record::{Observation, Presence};
 use crate::credential::CredentialId;
 use crate::scope::Cut;
@@ -151,7 +153,7 @@ impl Urgency {
     /// All, most urgent first.
     pub const DESCENDING: [Self; 4] = [Self::Urgent, Self::Prompt, Self::Routine, Self::Background];
 
-    /// The number in the journal's index.
+    /// Its place from the least urgent.
     pub fn rank(self) -> i64 {
         self as i64
     }
@@ -359,6 +361,9 @@ pub struct Case {
     pub traceparent: Option<String>,
     /// The number of appends so far: the next append is conditional on it.
     pub seq: i64,
+    /// The credential's blast radius, as reach knew it when this was opened: each target that it opens, with its zone's weight. `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blast: Option<u64>,
     /// Whether it was charged to the cap.
     pub charged: bool,
     /// The fold of its records.
@@ -366,6 +371,11 @@ pub struct Case {
 }
 
 impl Case {
+    /// Its place in the order of claims.
+    pub fn rank(&self) -> Rank {
+        Rank::of(self.directive.urgency, self.blast)
+    }
+
     /// Whether its end is the credential's. After a rotation only an older value is dead, and so it is where an older
     /// value was looked at. A revoke ends all of it, also where it took over in the midst of a rotation.
     pub fn ends_credential(&self) -> bool {

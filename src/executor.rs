@@ -9,6 +9,7 @@
 mod breaker;
 mod budget;
 mod calls;
+mod lanes;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,6 +127,7 @@ pub struct Executor {
     parts: Parts,
     breakers: Arc<breaker::Breakers>,
     calls: Arc<calls::Calls>,
+    lanes: Arc<lanes::Lanes>,
 }
 
 impl Executor {
@@ -139,7 +141,7 @@ impl Executor {
             parts.settings = Arc::new(settings);
         }
         let calls = Arc::new(calls::Calls::new(parts.settings.calls_per_system));
-        Self { parts, breakers: Arc::default(), calls }
+        Self { parts, breakers: Arc::default(), calls, lanes: Arc::default() }
     }
 
     /// Works until `cancel`; then starts nothing new and returns when what was under way has reached a record boundary.
@@ -180,8 +182,9 @@ impl Executor {
             for claim in claims {
                 let Some(permit) = held.pop() else { break };
                 let (parts, breakers, calls) = (self.parts.clone(), self.breakers.clone(), self.calls.clone());
-                let (cancel, refused) = (cancel.clone(), refused.clone());
+                let (cancel, refused, lanes) = (cancel.clone(), refused.clone(), self.lanes.clone());
                 tracker.spawn(async move {
+                    let _alone = lanes.enter(&claim.case.lane).await;
                     if !work::work(&parts, &breakers, &calls, claim, &cancel).await {
                         refused.store(true, Ordering::Relaxed);
                     }
@@ -222,8 +225,10 @@ impl Executor {
                 return Ok(worked);
             }
             worked += claims.len();
-            let works =
-                claims.into_iter().map(|claim| work::work(&self.parts, &self.breakers, &self.calls, claim, &cancel));
+            let works = claims.into_iter().map(async |claim| {
+                let _alone = self.lanes.enter(&claim.case.lane).await;
+                work::work(&self.parts, &self.breakers, &self.calls, claim, &cancel).await
+            });
             futures::future::join_all(works).await;
         }
     }
@@ -234,6 +239,7 @@ impl Executor {
             max,
             max_per_system: settings.per_system,
             now_ms: self.parts.clock.wall_ms(),
+            steady_ms: self.parts.clock.monotonic_ms(),
             lease_ms: settings.claim_lease_ms,
             only: settings.served.as_ref().map(|served| budget::usable(served, &self.calls)),
         };

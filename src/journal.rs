@@ -194,7 +194,7 @@ pub struct Claim {
     pub case: Case,
     /// The fencing epoch: each append is conditional on it.
     pub epoch: i64,
-    /// When the claim ends (our clock).
+    /// When the claim ends, by the clock of [`Want::steady_ms`].
     pub until_ms: i64,
 }
 
@@ -205,8 +205,10 @@ pub struct Want {
     pub max: usize,
     /// At most per system, counted with what is claimed already.
     pub max_per_system: usize,
-    /// Now.
+    /// Now, by the wall clock: what is due by then.
     pub now_ms: i64,
+    /// Now, by a clock that never steps: a claim lasts by it, since a call that is under way knows nothing of the wall clock's steps.
+    pub steady_ms: i64,
     /// How long a claim lasts.
     pub lease_ms: i64,
     /// Which ones; `None`: all that there are.

@@ -289,6 +289,7 @@ fn common(case: &Case, verdict: &Verdict) -> Map<String, Value> {
     data.insert("verdict".into(), proof(verdict));
     data.insert("opened_at".into(), time(case.opened_ms));
     data.insert("event_at".into(), time(directive.broker_ms));
+    data.extend(case.blast.map(|blast| ("blast_radius".to_owned(), blast.into())));
     if let Some(run) = &directive.run {
         data.insert("run_key".into(), clip(run.as_str()).into());
     }

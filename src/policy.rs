@@ -22,6 +22,7 @@ use crate::fingerprint::Fingerprint;
 use crate::offboard::Offboarding;
 use crate::reach::Node;
 use crate::reach::notice::TOPIC;
+use crate::reach::uses::apply;
 use crate::scope::Permission;
 use crate::task::{Credential, Grant, RunKey, Task, Tenant};
 
@@ -356,9 +357,12 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
         return Meeting::Supersede;
     }
     let now = &open.directive;
-    // What waits for somebody's no is no containment: what is to die now does not wait with it.
-    let waits = now.not_before_ms.is_some() && directive.not_before_ms.is_none() && !open.state.begun;
-    if waits && directive.held.is_none() && directive.action >= Action::Contain {
+    // What waits for somebody's no, or for what a log of use says, is no containment: what is to die now does not wait with it, and
+    // does not end with it either where that says no. Nor does a value that may have leaked.
+    let silent = apply::rests_on(now).is_some() && apply::rests_on(directive).is_none() && !open.state.acted;
+    let waits = (now.not_before_ms.is_some() || silent) && directive.not_before_ms.is_none() && !open.state.begun;
+    let leaked = directive.trigger == Trigger::Finding && directive.topic != TOPIC && directive.action.rotates();
+    if waits && directive.held.is_none() && (directive.action >= Action::Contain || leaked) {
         return Meeting::Supersede;
     }
     // Nor is what goes on without a notice put off by one.

@@ -11,6 +11,7 @@
 pub mod ask;
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod blast;
 pub mod changes;
 pub mod declared;
 pub mod draw;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::credential::CredentialId;
 use crate::journal::Error;
 
 /// The longest name of a node, in bytes. What is longer is left out, and its source is read in part.
@@ -460,6 +462,11 @@ pub trait Facts: Send + Sync {
     async fn uses(&self, tenant: &str, source: &str) -> Result<Vec<uses::Use>, Error>;
     /// What was read of a log, and where that ended: one durable step.
     async fn used(&self, watched: uses::Watched, uses: Vec<uses::Use>) -> Result<(), Error>;
+    /// Whoever a log said these were is forgotten, and since when it is watched is another time: one durable step.
+    async fn forget_uses(&self, watched: uses::Watched, gone: Vec<String>) -> Result<(), Error>;
+    /// Notes how much each of these credentials opens, of those that the journal knows. Where the graph is not whole
+    /// (`only_more`), no figure becomes smaller. How many changed.
+    async fn weigh(&self, tenant: &str, weights: Vec<(CredentialId, u64)>, only_more: bool) -> Result<u64, Error>;
     /// Facts behind `after` (tenant, source, node), in that order, at most `max`.
     async fn page(&self, after: Option<[String; 3]>, max: usize) -> Result<Page, Error>;
 }

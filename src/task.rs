@@ -202,6 +202,8 @@ pub struct Credential {
     pub environment: Option<String>,
     /// Who answers for it.
     pub owner: Option<String>,
+    /// Its blast radius, as reach measured it last. Only reach writes it. `None`: not known.
+    pub blast: Option<u64>,
 }
 
 impl Credential {

@@ -113,6 +113,9 @@ pub async fn one(config: &Config, which: One, json: bool) -> Result<(), Failed> 
     if let Some(run) = &case.directive.run {
         println!("run         {run}");
     }
+    if let Some(blast) = case.blast {
+        println!("opens       {blast} (blast radius)");
+    }
     println!("verdict     {}", show::verdict(&timeline.line.verdict));
     if let Some(derived) = &case.state.derived {
         let is_dead = matches!(timeline.line.verdict, Verdict::Dead { .. });

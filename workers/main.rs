@@ -33,6 +33,7 @@ mod show;
 mod stop;
 mod tasks;
 mod uses;
+mod weights;
 
 use std::process::ExitCode;
 

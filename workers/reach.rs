@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accounts;
 use crate::enforce::{login, refused, vault_settings};
 use crate::process::Process;
+use crate::weights::{self, Weights};
 use crate::{Failed, uses};
 
 /// Before a reading that was a part is tried again.
@@ -50,7 +51,9 @@ pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
     let chosen = |name: &String| realms.is_empty() || realms.contains(name);
     let pace = |per_second| NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
     begin(process, "journal", Reads::Own);
-    let finder = Arc::new(Finder { process: process.clone(), finds: reach.looked_for() });
+    let every = Duration::from_millis(u64::try_from(reach.every_ms).unwrap_or(600_000));
+    let weights = Weights::new(every);
+    let finder = Arc::new(Finder { process: process.clone(), finds: reach.looked_for(), weights });
     process.lead_one("reach", "finds", move |cancel| {
         let finder = finder.clone();
         async move { finder.run(cancel).await }
@@ -220,10 +223,11 @@ impl Rounds {
     }
 }
 
-/// Says what reach shows, as findings.
+/// Says what reach shows: how much each credential opens, and what is to be found in it.
 struct Finder {
     process: Process,
     finds: Finds,
+    weights: Weights,
 }
 
 impl Finder {
@@ -244,6 +248,11 @@ impl Finder {
     async fn round(&self) -> Result<(), journal::Error> {
         let (process, now_ms) = (&self.process, self.process.clock.wall_ms());
         let sources = process.reach.sources(now_ms).await?;
+        if sources.iter().all(|line| line.standing != Standing::Unread) {
+            let (graph, is_one) = process.reach.graph().await?;
+            let whole = is_one && sources.iter().all(|line| line.standing == Standing::Whole);
+            self.weights.tell(process, &graph, whole).await?;
+        }
         if let Some(line) = sources.iter().find(|line| line.standing != Standing::Whole) {
             tracing::debug!(source = line.source.name, "nothing is concluded of reach: this source is not whole");
             return Ok(());
@@ -258,7 +267,8 @@ impl Finder {
             tracing::debug!("nothing is concluded of silence: an audit log is not read up to now");
             sorts.retain(|sort| !sort.is_silence());
         }
-        let made = tokio::task::spawn_blocking(move || notice::found_by(&graph, &sorts, &by)).await;
+        let of = graph.clone();
+        let made = tokio::task::spawn_blocking(move || notice::found_by(&of, &sorts, &by)).await;
         let Ok(mut found) = made else { return Ok(()) };
         let authorities = process.config.authorities();
         for all in found.values_mut() {
@@ -281,6 +291,8 @@ impl Finder {
         let mut events: Vec<Event> = opened.chain(closed).collect();
         events.extend(self.again(&found, &open, now_ms).await?);
         if !events.is_empty() {
+            let new = said.new.iter().map(|found| found.credential.clone()).collect();
+            weights::tell_of(process, &graph, new).await?;
             tracing::info!(
                 new = said.new.len(),
                 over = said.over.len(),
@@ -308,6 +320,15 @@ impl Finder {
                 events.push(Event::found(self.tenant(&one.credential), one, now_ms));
             }
         }
+        let ended = [found.get(&Sort::Offboarded), found.get(&Sort::Dormant)];
+        for one in ended.into_iter().flatten().flatten() {
+            let Some(finding) = known.get(one.key().as_str()) else { continue };
+            let filter = Filter { credential: Some(one.credential.clone()), closed: true, ..Filter::default() };
+            if notice::is_taken_over(finding, &self.process.intake.journal.cases(filter).await?) {
+                events.push(Event::found_no_more(finding, now_ms));
+                events.push(Event::found(self.tenant(&one.credential), one, now_ms));
+            }
+        }
         for one in found.get(&Sort::Unused).into_iter().flatten() {
             let Some(finding) = known.get(one.key().as_str()) else { continue };
             let filter = Filter { credential: Some(one.credential.clone()), closed: true, ..Filter::default() };
@@ -332,7 +353,7 @@ impl Finder {
     }
 
     fn tenant(&self, id: &CredentialId) -> Tenant {
-        self.process.config.tenant_of(id.instance()).cloned().unwrap_or_else(|| "default".into())
+        weights::tenant(&self.process.config, id)
     }
 
     /// Those that the journal knows: about others nothing could be done.

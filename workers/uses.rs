@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use curfew::config::Config;
 use curfew::config::reach::{Finds, Log, Reach};
 use curfew::journal;
 use curfew::reach::notice::Silences;
@@ -17,6 +18,11 @@ use crate::process::Process;
 const EVERY: Duration = Duration::from_secs(2);
 /// How often one is that could not be read.
 const SOON: Duration = Duration::from_secs(10);
+/// Uses are known for so long at least: what people ask of them is not what findings do.
+const LEAST_MS: i64 = 180 * DAY_MS;
+/// And for so much longer than findings look back: a case may have waited for a person.
+const MORE_MS: i64 = 30 * DAY_MS;
+const DAY_MS: i64 = 86_400_000;
 
 /// How logs are called.
 pub fn source(log: &Log) -> String {
@@ -150,12 +156,21 @@ impl Follows {
             watched.since_ms = Some(now_ms);
         }
         watched.unread = watched.unread.saturating_add(turn.broken + unread);
+        if turn.caught_up {
+            watched.until_ms = watched.until_ms.max(newest_ms);
+        }
+        let before_ms = watched.until_ms.min(now_ms).saturating_sub(keeps_ms(&self.process.config));
+        let gone = if turn.caught_up { tally.forget(before_ms) } else { Vec::new() };
+        if !gone.is_empty() {
+            watched.since_ms = watched.since_ms.map(|since_ms| since_ms.max(before_ms));
+            self.process.intake.journal.reach().forget_uses(watched.clone(), gone).await?;
+        }
         if tally.is_full() {
             tracing::warn!(source, "too many identities use too many policies: nothing is concluded of this audit log");
             watched.since_ms = None;
-        }
-        if turn.caught_up {
-            watched.until_ms = watched.until_ms.max(newest_ms);
+        } else if watched.since_ms.is_none() {
+            // There is room again; what did not fit is not known.
+            watched.since_ms = Some(now_ms);
         }
         let uses = tally.take_new();
         if watched.position.as_ref() != Some(&turn.position) || turn.gap {
@@ -165,6 +180,14 @@ impl Follows {
         self.process.intake.metrics.reach_read(source, Some(watched.until_ms).filter(|ms| *ms > 0));
         Ok((Known { watched, tally, last_ms: newest_ms }, turn.caught_up))
     }
+}
+
+/// How long it is known who used something: as long as any finding, and the notice that it may have, looks back.
+fn keeps_ms(config: &Config) -> i64 {
+    let finds = config.reach.as_ref().map(Reach::looked_for);
+    let back_ms = finds.map_or(0, |finds| finds.dormant_after_ms.max(finds.unused_after_ms));
+    let notice_ms = config.rules.findings.iter().map(|rule| rule.notice_ms).max().unwrap_or(0);
+    back_ms.saturating_add(notice_ms).saturating_add(MORE_MS).max(LEAST_MS)
 }
 
 /// Whether a log that is asked says nothing now: then what it says no more is neither there nor over.

@@ -279,6 +279,7 @@ fn fresh(credential: &CredentialId) -> Case {
         opened_ms: 0,
         traceparent: None,
         seq: 0,
+        blast: None,
         charged: false,
         state: State::opened(&directive),
         directive,

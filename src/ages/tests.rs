@@ -36,6 +36,7 @@ type All = HashMap<(Tenant, CredentialId), Known>;
 fn known(one: &Aging, version: Option<i64>, age_ms: i64, open: bool) -> ((Tenant, CredentialId), Known) {
     let id = one.recipe.credential.clone();
     let credential = Credential {
+        blast: None,
         tenant: one.tenant.clone(),
         id: id.clone(),
         principal: None,

@@ -29,6 +29,10 @@ impl Series {
             Answer::Unknown => {}
             Answer::Accepted => *self = Self { broken: self.broken.saturating_add(1), ..Self::default() },
             Answer::Refused => {
+                // The clock went back: how long it was refused cannot be said by two clocks.
+                if self.last_ms.is_some_and(|last_ms| sighting.at_ms < last_ms) {
+                    *self = Self { broken: self.broken, ..Self::default() };
+                }
                 self.level = Some(self.level.map_or(sighting.level, |l| l.min(sighting.level)));
                 self.first_ms = Some(self.first_ms.unwrap_or(sighting.at_ms));
                 self.last_ms = Some(sighting.at_ms);

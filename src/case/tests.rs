@@ -488,6 +488,7 @@ mod judged {
             opened_ms: 0,
             traceparent: None,
             seq: 1,
+            blast: None,
             charged: false,
             state,
         }
@@ -593,6 +594,7 @@ mod guarded {
             opened_ms: 0,
             traceparent: None,
             seq: 1,
+            blast: None,
             charged: false,
             state: State::opened(&directive(None)),
         };

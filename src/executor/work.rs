@@ -11,7 +11,7 @@ use super::calls::Calls;
 use super::{MARGIN_MS, Parts};
 use crate::case::plan::{self, Act, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Presence, Record, Residue, Sighting, Verdict};
-use crate::case::state::{Illegal, Phase, Todo};
+use crate::case::state::{Illegal, Phase, State, Todo};
 use crate::case::{Action, Case, Directive, HoldReason, Trigger};
 use crate::connector::recipe::Late;
 use crate::connector::{self, Connector, Failure, Gate, NoPlan, Rescope, Subject};
@@ -30,6 +30,7 @@ const REFUTED: u32 = 3;
 const WORD_MS: i64 = 200;
 /// When a case comes back that found no place among the calls at its system.
 const FULL_MS: i64 = 500;
+const MINUTE_MS: i64 = 60_000;
 /// How many times rarer than the guard a credential is looked at that is only observed.
 const LOOK_AGAIN: i64 = 5;
 /// How many times rarer than the guard a log of use is asked that does not say yet: each asking goes through all of it.
@@ -58,7 +59,8 @@ pub(super) async fn work(
         trigger = claim.case.directive.trigger.as_str(),
         traceparent = claim.case.traceparent.as_deref(),
     );
-    let mut work = Work { parts, breakers, calls, claim, pending: Vec::new(), learned: None, messages: Vec::new() };
+    let (pending, messages) = (Vec::new(), Vec::new());
+    let mut work = Work { parts, breakers, calls, claim, pending, learned: None, messages, held: None };
     async {
         match work.walk(cancel).await {
             Ok(()) => {}
@@ -108,6 +110,8 @@ struct Work<'a> {
     pending: Vec<Record>,
     learned: Option<Observation>,
     messages: Vec<outcome::Message>,
+    /// The hold that this walk tries to leave, and the state in it; nothing has become durable since.
+    held: Option<(HoldReason, State)>,
 }
 
 impl Work<'_> {
@@ -425,9 +429,12 @@ impl Work<'_> {
         let again_ms = self.now() + self.parts.settings.recheck_ms;
         match self.guard().await? {
             Ok(()) => {
+                self.held = self.pending.is_empty().then(|| (reason, self.case().state.clone()));
                 self.push(Record::Resumed { by: "guard".to_owned() })?;
                 Ok(Next::Go)
             }
+            // Who may be rotated is said by the same recipe that is missing.
+            Err(HoldReason::Prefix) if reason == HoldReason::NoRecipe => self.wait_then(again_ms).await,
             // What we only observe may die by itself: looking is no effect.
             Err(HoldReason::Observe) if reason == HoldReason::Observe => {
                 if self.look_again().await? {
@@ -552,11 +559,21 @@ impl Work<'_> {
     }
 
     async fn hold(&mut self, reason: HoldReason) -> Result<Next, Stop> {
+        let after_ms = if reason.rechecks() { self.parts.settings.recheck_ms } else { REST_MS };
+        let due_ms = (self.now() + after_ms).max(self.until_ms(reason));
+        // It is held as it was before: nothing has happened that were worth a record, each time that it is tried.
+        if let Some((same, state)) = self.held.take()
+            && same == reason
+        {
+            self.claim.case.state = state;
+            self.pending.clear();
+            self.messages.clear();
+            return self.wait_then(due_ms).await;
+        }
         info!(reason = reason.as_str(), "held");
         self.push(Record::Held { reason })?;
         self.tell_standing();
-        let after_ms = if reason.rechecks() { self.parts.settings.recheck_ms } else { REST_MS };
-        self.wait_then((self.now() + after_ms).max(self.until_ms(reason))).await
+        self.wait_then(due_ms).await
     }
 
     /// Until when a hold lasts that says so itself; others may end at any time.
@@ -565,6 +582,8 @@ impl Work<'_> {
         let until_ms = match reason {
             HoldReason::Notice => case.directive.not_before_ms,
             HoldReason::Kept => case.state.kept_until_ms,
+            // The cap is by the minute.
+            HoldReason::Cap => Some((self.now().div_euclid(MINUTE_MS) + 1) * MINUTE_MS),
             _ => None,
         };
         // A freeze, or another word, is not waited out: it comes back in time for both.
@@ -669,7 +688,7 @@ impl Work<'_> {
 
     /// Whether the claim lasts longer than a call that starts now.
     fn outlasts(&self, connector: &dyn Connector) -> bool {
-        self.claim.until_ms - self.now() >= connector.call_timeout_ms() + MARGIN_MS
+        self.claim.until_ms - self.parts.clock.monotonic_ms() >= connector.call_timeout_ms() + MARGIN_MS
     }
 
     async fn sight(&self, step: &Step, connector: &dyn Connector) -> Sighting {
@@ -797,7 +816,7 @@ impl Work<'_> {
         }
         self.pending.clear();
         self.messages.clear();
-        self.learned = None;
+        (self.learned, self.held) = (None, None);
         Ok(())
     }
 }

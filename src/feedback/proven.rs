@@ -96,6 +96,7 @@ mod tests {
             opened_ms: 0,
             traceparent: None,
             seq: 1,
+            blast: None,
             charged: false,
             state,
         };

@@ -202,6 +202,7 @@ impl<'a> Draft<'a> {
                     opened_ms: now_ms,
                     traceparent: event.traceparent.clone(),
                     seq: 0,
+                    blast: known.and_then(|c| c.blast),
                     charged: false,
                     state: State::opened(&directive),
                     directive: directive.clone(),
@@ -212,6 +213,8 @@ impl<'a> Draft<'a> {
                 let mut case = (**open).clone();
                 let (record, touch) = match policy::meet(&case, &directive) {
                     Meeting::Supersede => {
+                        let known = view.credentials.get(&directive.credential).and_then(|known| known.blast);
+                        case.blast = known.or(case.blast);
                         case.directive = directive.clone();
                         (Record::Superseded { by: directive }, Touch::Superseded)
                     }
@@ -324,6 +327,11 @@ pub(super) struct Changes {
     pub(super) marks: Vec<Mark>,
     /// Who leaves and who stays after all, in the order in which it was said.
     pub(super) leaving: Vec<Change>,
+}
+
+/// What is added where only Curfew's own findings are asked for: by their index.
+pub(super) fn only_own(prefix: &str) -> &'static str {
+    if prefix.starts_with("reach:") { " AND substr(key, 1, 6) = 'reach:'" } else { "" }
 }
 
 /// The lane of a credential: alone, but a role and its secret_ids share theirs, and so do a user of IAM and its access keys: both

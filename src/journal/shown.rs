@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use super::{CaseLine, EventLine, Holding};
+use crate::case::CaseId;
+use crate::case::rank::Rank;
 use crate::case::record::{Record, Verdict};
 use crate::case::state::Phase;
-use crate::case::{CaseId, Urgency};
 use crate::credential::CredentialId;
 use crate::finding::Finding;
 use crate::task::{Credential, RunKey, Task, Tenant};
@@ -54,7 +55,7 @@ impl Group {
 pub struct Place {
     /// The group.
     pub group: Group,
-    /// How much it waits for others to be more urgent: 0 is the most urgent.
+    /// How much others come first: [`Rank::behind`].
     pub behind: i64,
     /// When it was opened (our clock).
     pub opened_ms: i64,
@@ -75,22 +76,18 @@ pub struct Page {
 
 impl Page {
     /// The pieces of the order that are still ahead: each is read by a key, and the first one goes on behind `after`.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = (Group, Urgency, Option<Place>)> {
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (Group, Rank, Option<Place>)> {
         let groups = Group::ALL.into_iter().filter(move |group| self.only.is_none_or(|only| only == *group));
-        let all = groups.flat_map(|group| Urgency::DESCENDING.into_iter().map(move |urgency| (group, urgency)));
-        all.filter_map(move |(group, urgency)| {
-            let Some(after) = self.after else { return Some((group, urgency, None)) };
-            match (group, behind(urgency.rank())).cmp(&(after.group, after.behind)) {
+        let all = groups.flat_map(|group| Rank::DESCENDING.into_iter().map(move |rank| (group, rank)));
+        all.filter_map(move |(group, rank)| {
+            let Some(after) = self.after else { return Some((group, rank, None)) };
+            match (group, rank.behind()).cmp(&(after.group, after.behind)) {
                 std::cmp::Ordering::Less => None,
-                std::cmp::Ordering::Equal => Some((group, urgency, Some(after))),
-                std::cmp::Ordering::Greater => Some((group, urgency, None)),
+                std::cmp::Ordering::Equal => Some((group, rank, Some(after))),
+                std::cmp::Ordering::Greater => Some((group, rank, None)),
             }
         })
     }
-}
-
-pub(super) fn behind(urgency: i64) -> i64 {
-    Urgency::Urgent.rank() - urgency
 }
 
 /// An open case, and where it stands among them.
@@ -221,18 +218,22 @@ pub(super) const RANK: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::Urgency;
 
     #[test]
     fn a_page_goes_on_in_the_piece_where_the_last_one_stopped() {
-        let pieces = |page: Page| {
-            page.pieces().map(|(group, urgency, after)| (group, urgency, after.is_some())).collect::<Vec<_>>()
-        };
-        assert_eq!(pieces(Page { only: None, after: None, max: 1 }).len(), 12);
-        let at =
-            Place { group: Group::AtWork, behind: behind(Urgency::Routine.rank()), opened_ms: 5, id: CaseId::nil() };
+        let pieces =
+            |page: Page| page.pieces().map(|(group, rank, after)| (group, rank, after.is_some())).collect::<Vec<_>>();
+        assert_eq!(pieces(Page { only: None, after: None, max: 1 }).len(), 48);
+        let of = |urgency, blast| Rank::of(urgency, Some(blast));
+        let behind = of(Urgency::Routine, 0).behind();
+        let at = Place { group: Group::AtWork, behind, opened_ms: 5, id: CaseId::nil() };
         let rest = pieces(Page { only: None, after: Some(at), max: 1 });
-        assert_eq!(rest[..2], [(Group::AtWork, Urgency::Routine, true), (Group::AtWork, Urgency::Background, false)]);
-        assert_eq!(rest.len(), 6);
+        assert_eq!(
+            rest[..2],
+            [(Group::AtWork, of(Urgency::Routine, 0), true), (Group::AtWork, of(Urgency::Background, 5_000), false)]
+        );
+        assert_eq!(rest.len(), 21);
         let held = Page { only: Some(Group::Held), after: Some(at), max: 1 };
         assert!(pieces(held).iter().all(|(group, _, after)| *group == Group::Held && !after));
     }

@@ -444,6 +444,7 @@ mod meetings {
             opened_ms: 0,
             traceparent: None,
             seq: 1,
+            blast: None,
             charged: false,
             state,
         }

@@ -142,7 +142,7 @@ fn hop(graph: &Graph, to: NodeIndex, link: Link) -> Hop {
 }
 
 /// Whether it counts as a target: one, or a place that lies in a zone itself.
-fn is_target(graph: &Graph, at: NodeIndex, zones: &BTreeSet<NodeIndex>) -> bool {
+pub(super) fn is_target(graph: &Graph, at: NodeIndex, zones: &BTreeSet<NodeIndex>) -> bool {
     match graph.node(at).kind {
         NodeKind::Target => true,
         NodeKind::Path => !zones.is_empty(),

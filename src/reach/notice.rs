@@ -19,6 +19,7 @@ use super::{Departure, Node, NodeKind, Via};
 use crate::credential::{CredentialId, Kind};
 use crate::event::Leaves;
 use crate::finding::Finding;
+use crate::journal::CaseLine;
 use crate::scope::{self, Permission};
 
 /// On whose authority they are. No topic of a broker can be called so.
@@ -477,6 +478,15 @@ pub struct News<'a> {
     pub over: Vec<&'a Finding>,
     /// It is there, and not said, because there is too much of its sort.
     pub left: usize,
+}
+
+/// Whether what was to be done about it was taken over by something else, which is over by now: then it is to be done still.
+pub fn is_taken_over(finding: &Finding, of_credential: &[CaseLine]) -> bool {
+    let last = of_credential.iter().max_by_key(|line| line.case.opened_ms);
+    last.is_some_and(|line| {
+        let is_its = line.case.directive.finding.as_ref() == Some(&finding.id());
+        !is_its && line.closed_ms.is_some_and(|closed_ms| closed_ms > finding.last_ms)
+    })
 }
 
 /// A log that is behind says nothing: what rests on it is neither found, nor over. All else goes on.

@@ -251,7 +251,62 @@ fn closure(edges: &[(u8, u8)], from: u8) -> BTreeSet<u8> {
     }
 }
 
+/// What a graph says of all its credentials at once is what it says of each.
+fn assert_blasts(graph: &Graph) {
+    for (at, blast) in blast::blasts(graph) {
+        assert_eq!(blast, ask::reach(graph, at).blast, "{}", graph.node(at));
+    }
+}
+
+#[test]
+fn beyond_what_is_told_apart_a_blast_radius_is_from_above() {
+    let cred = |no: usize| format!("urn:curfew:cred:vault-token:a:{no}");
+    let targets: Vec<String> = (0..=blast::MOST).map(|no| format!("target:t{no}")).collect();
+    fn opens(to: &[String]) -> Vec<(&str, Via)> {
+        to.iter().map(|to| (to.as_str(), Via::Opens)).collect()
+    }
+    let graph = graph(vec![
+        fact(&cred(0), &opens(&targets)),
+        fact(&cred(1), &[("identity:a/x", Via::LogsIn), ("identity:a/y", Via::LogsIn)]),
+        fact("identity:a/x", &opens(&targets)),
+        fact("identity:a/y", &opens(&targets[..9])),
+        fact(&cred(2), &[("identity:a/y", Via::LogsIn)]),
+    ]);
+    let most = blast::MOST as u64 + 1;
+    let of = |no: usize| {
+        let at = graph.find(&node(&cred(no))).unwrap();
+        blast::blasts(&graph).into_iter().find(|(one, _)| *one == at).unwrap().1
+    };
+    assert_eq!((of(0), of(1), of(2)), (most, most, 9), "never more than there is");
+}
+
 proptest! {
+    /// In circles, over places that are only touched, with zones of their own.
+    #[test]
+    fn all_blast_radii_at_once_are_those_of_each(
+        edges in prop::collection::vec((0_usize..14, 0_usize..14, any::<bool>()), 0..60),
+        zones in prop::collection::vec(0_usize..4, 6),
+    ) {
+        let name = |no: usize| match no {
+            0..4 => format!("urn:curfew:cred:vault-token:a:{no}"),
+            4..8 => format!("identity:a/i{no}"),
+            8..11 => format!("path:a/kv/p{no}"),
+            _ => format!("target:t{no}"),
+        };
+        let mut facts: Vec<Fact> = (0..14).map(|no| fact(&name(no), &[])).collect();
+        for (from, to, touches) in edges {
+            let via = if touches && (8..11).contains(&to) { Via::Touches } else { Via::Opens };
+            facts.push(fact(&name(from), &[(name(to).as_str(), via)]));
+        }
+        for (no, zone) in zones.iter().enumerate().filter(|(_, zone)| **zone < 3) {
+            facts.push(fact(&name(no + 8), &[(format!("zone:z{zone}").as_str(), Via::In)]));
+        }
+        for zone in 0..3_u32 {
+            facts.push(Fact { about: About { weight: Some(zone * 10), ..About::default() }, ..fact(&format!("zone:z{zone}"), &[]) });
+        }
+        assert_blasts(&graph(facts));
+    }
+
     /// Forward and backward agree with each other and with a plain closure, for targets and for zones.
     #[test]
     fn reach_is_the_closure_both_ways(edges in prop::collection::vec((0_u8..12, 0_u8..12), 0..40), zones in prop::collection::vec(0_usize..3, 4)) {

@@ -112,6 +112,21 @@ impl Tally {
         self.all.entry(who).or_default().insert(what, at_ms);
     }
 
+    /// Who did nothing since then is forgotten: so the watch is no older than that. Who that was; rows of whoever did something stay
+    /// together, since how it logged in may be long ago.
+    pub fn forget(&mut self, before_ms: i64) -> Vec<String> {
+        let is_old = |all: &BTreeMap<String, i64>| all.values().all(|last_ms| *last_ms < before_ms);
+        let gone: Vec<String> = self.all.iter().filter(|(_, all)| is_old(all)).map(|(who, _)| who.clone()).collect();
+        if gone.is_empty() {
+            return gone;
+        }
+        gone.iter().for_each(|who| drop(self.all.remove(who)));
+        // Also what did not fit is counted no more.
+        self.count = self.all.values().map(BTreeMap::len).sum();
+        self.new.retain(|(who, _)| self.all.contains_key(who));
+        gone
+    }
+
     /// More stood there than is kept.
     pub fn is_full(&self) -> bool {
         self.count > MOST

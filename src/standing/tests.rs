@@ -11,6 +11,7 @@ fn id(kind: Kind, instance: &str, id: &str) -> CredentialId {
 
 fn standing(of: CredentialId, runs: i64, live: i64) -> Standing {
     let credential = Credential {
+        blast: None,
         tenant: "default".into(),
         id: of,
         principal: None,

@@ -88,6 +88,7 @@ fn facts(excerpt: &Excerpt, now_ms: i64) -> Markup {
                 html! { (directive.action.as_str()) ", by " (directive.trigger.as_str().replace('_', " ")) ", " (said::word(&directive.urgency)) },
             ),
         ),
+        ("Blast radius", case.blast.map(|blast| html! { (blast) })),
         ("Asked for on", Some(words::whole(&directive.topic))),
         ("System", Some(words::whole(&case.system))),
         ("Whose turn", text(said::turn(state).as_deref())),

@@ -58,6 +58,7 @@ fn case(n: u128, name: &str, more: Vec<Record>) -> (Case, Vec<Record>) {
         opened_ms: NOW - 4_950,
         traceparent: None,
         seq: 3,
+        blast: None,
         charged: true,
         state: State::fold(&records).unwrap(),
     };

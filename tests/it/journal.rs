@@ -143,7 +143,10 @@ async fn put(journal: &Arc<impl Journal + ?Sized>, events: Vec<Event>) -> Record
 }
 
 async fn claim(journal: &Arc<impl Journal + ?Sized>, max: usize) -> Vec<Claim> {
-    journal.claim(Want { max, max_per_system: 100, now_ms: T0 + 20, lease_ms: 60_000, only: None }).await.unwrap()
+    journal
+        .claim(Want { max, max_per_system: 100, now_ms: T0 + 20, steady_ms: T0 + 20, lease_ms: 60_000, only: None })
+        .await
+        .unwrap()
 }
 
 fn append(claim: &Claim, case: &Case, records: Vec<Record>, keep: bool) -> Append {

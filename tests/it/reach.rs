@@ -137,6 +137,12 @@ async fn what_was_used_last_is_kept_with_where_its_log_was_read_up_to(store: Sto
     let (graph, _) = Kept::new(journal.clone(), Vec::new()).graph().await.unwrap();
     let at = graph.find(&node("identity:a/1")).unwrap();
     assert_eq!(graph.about(at).unwrap().first_ms, Some(1_000));
+    // Who did nothing for long goes, and the watch is younger then.
+    let younger = uses_of::Watched { since_ms: Some(8), ..watched(30) };
+    let gone = (3..2_500).map(|no| format!("role:approle/{no}")).collect();
+    journal.reach().forget_uses(younger.clone(), gone).await.unwrap();
+    assert_eq!(journal.reach().watched().await.unwrap(), [younger]);
+    assert_eq!(journal.reach().uses("default", "audit:prod").await.unwrap().len(), 3);
     journal.reach().forget("default", "audit:prod").await.unwrap();
     assert!(journal.reach().watched().await.unwrap().is_empty());
     assert!(journal.reach().uses("default", "audit:prod").await.unwrap().is_empty());

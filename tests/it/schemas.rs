@@ -216,6 +216,7 @@ fn a_case() -> Case {
         opened_ms: BROKER_MS + 50,
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
         seq: 7,
+        blast: Some(140),
         charged: true,
         state,
     }

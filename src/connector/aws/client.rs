@@ -186,7 +186,7 @@ impl Client {
         right: &str,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<Option<T>, Failure> {
-        match self.sent(right, false, call).await? {
+        match Box::pin(self.sent(right, false, call)).await? {
             Ok(answer) => Ok(Some(answer)),
             // Or it is refused as such: the identity tells.
             Err(Meaning::Forbidden) => Box::pin(self.ask_identity()).await.map(|_| None),
@@ -213,7 +213,7 @@ impl Client {
         has_effect: bool,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, Failure> {
-        match self.sent(right, has_effect, call).await? {
+        match Box::pin(self.sent(right, has_effect, call)).await? {
             Ok(answer) => Ok(answer),
             Err(meaning) => Err(self.failure(right, meaning).await),
         }
@@ -225,7 +225,7 @@ impl Client {
         right: &str,
         call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<Option<T>, Failure> {
-        match self.sent(right, true, call).await? {
+        match Box::pin(self.sent(right, true, call)).await? {
             Ok(answer) => Ok(Some(answer)),
             Err(Meaning::Full) => Ok(None),
             Err(other) => Err(self.failure(right, other).await),

@@ -9,9 +9,10 @@ use uuid::Uuid;
 use super::rows::{self, CasePut, ClaimAfter, RecordsPut};
 use super::writer::{Learned, close_events, learn};
 use super::{Error, Held, Inner, Way};
+use crate::case::rank::Rank;
 use crate::case::record::{Observation, Presence, Record, Verdict};
 use crate::case::state::{Illegal, Phase};
-use crate::case::{Action, Case, CaseId, Urgency};
+use crate::case::{Action, Case, CaseId};
 use crate::credential::CredentialId;
 use crate::journal::{Claim, Want, draft};
 use crate::task::Tenant;
@@ -29,21 +30,12 @@ rows::from_columns!(Candidate { system, id, lane, urgency, due_ms });
 
 /// See [`crate::journal::Journal::claim`].
 pub(super) async fn claim(inner: &Inner, want: &Want) -> Result<Vec<Claim>, Error> {
-    let busy = busy(inner, want.now_ms);
+    let busy = busy(inner, want.steady_ms);
     let orphans = std::mem::take(&mut *inner.orphans.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut tx = inner.pool.begin().await?;
-    let db = &mut *tx;
-    // A claim that a crash of the database takes away is void, and nothing else: it need not be synced. Its epoch may be
-    // given out again then, so an epoch counts only together with whose it is.
-    sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *db).await?;
-    give_back(inner, db, &orphans).await.inspect_err(|_| {
+    let claims = claim_and_give_back(inner, want, &busy, &orphans).await;
+    let claims = claims.inspect_err(|_| {
         inner.orphans.lock().unwrap_or_else(PoisonError::into_inner).extend(&orphans);
     })?;
-    let due = candidates(db, want, &busy).await?;
-    let chosen = choose(due, want.max);
-    let chosen = lanes(db, chosen, want.lease_ms).await?;
-    let claims = if chosen.is_empty() { Vec::new() } else { take(inner, db, &chosen, want).await? };
-    tx.commit().await?;
     let mut held = inner.held.lock().unwrap_or_else(PoisonError::into_inner);
     for claim in &claims {
         held.insert(claim.case.id, Held { system: claim.case.system.clone(), until_ms: claim.until_ms });
@@ -51,10 +43,30 @@ pub(super) async fn claim(inner: &Inner, want: &Want) -> Result<Vec<Claim>, Erro
     Ok(claims)
 }
 
+async fn claim_and_give_back(
+    inner: &Inner,
+    want: &Want,
+    busy: &BTreeMap<String, i64>,
+    orphans: &[(CaseId, i64)],
+) -> Result<Vec<Claim>, Error> {
+    let mut tx = inner.pool.begin().await?;
+    let db = &mut *tx;
+    // A claim that a crash of the database takes away is void, and nothing else: it need not be synced. Its epoch may be
+    // given out again then, so an epoch counts only together with whose it is.
+    sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *db).await?;
+    give_back(inner, db, orphans).await?;
+    let due = candidates(db, want, busy).await?;
+    let chosen = choose(due, want.max);
+    let chosen = lanes(db, chosen, want.lease_ms).await?;
+    let claims = if chosen.is_empty() { Vec::new() } else { take(inner, db, &chosen, want).await? };
+    tx.commit().await?;
+    Ok(claims)
+}
+
 /// How many cases of each system this process has claimed.
-fn busy(inner: &Inner, now_ms: i64) -> BTreeMap<String, i64> {
+fn busy(inner: &Inner, steady_ms: i64) -> BTreeMap<String, i64> {
     let mut held = inner.held.lock().unwrap_or_else(PoisonError::into_inner);
-    held.retain(|_, held| held.until_ms > now_ms);
+    held.retain(|_, held| held.until_ms > steady_ms);
     let mut busy = BTreeMap::new();
     for one in held.values() {
         *busy.entry(one.system.clone()).or_default() += 1;
@@ -112,7 +124,7 @@ async fn candidates(
     .bind(want.now_ms)
     .bind(systems)
     .bind(actions)
-    .bind(Urgency::DESCENDING.iter().map(|u| i16::try_from(u.rank()).unwrap_or(0)).collect::<Vec<_>>())
+    .bind(Rank::DESCENDING.iter().map(|rank| i16::try_from(rank.number()).unwrap_or(0)).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
     let mut due: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
@@ -179,7 +191,7 @@ async fn take(inner: &Inner, db: &mut PgConnection, chosen: &[Candidate], want: 
         match rows::json::<Case>("cases", &body) {
             // Our clock was read before the database's: the lease ends there no sooner than here.
             Ok(case) => {
-                claims.push((place(&id), Claim { case, epoch, until_ms: want.now_ms.saturating_add(want.lease_ms) }))
+                claims.push((place(&id), Claim { case, epoch, until_ms: want.steady_ms.saturating_add(want.lease_ms) }))
             }
             // One row that cannot be read must not stop all others.
             Err(_) => tracing::error!(case = %id, "a case cannot be read and is left out"),

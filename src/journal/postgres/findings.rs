@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgPool};
 
 use super::Error;
@@ -10,6 +11,7 @@ use crate::credential::CredentialId;
 use crate::event::{Event, digest16};
 use crate::finding::{Finding, MOST_SHARERS, MOST_WAITING, Mark, Phase};
 use crate::fingerprint::Fingerprint;
+use crate::journal::draft;
 use crate::policy::{self, View};
 use crate::task::Tenant;
 
@@ -98,9 +100,12 @@ pub(super) async fn matched(
     (ms, id): &(i64, String),
     max: u32,
 ) -> Result<Vec<Finding>, Error> {
-    let sql = "SELECT body FROM findings WHERE phase > 0 AND phase = 1 AND (last_ms, key COLLATE \"C\") > ($1, $2) \
-               AND starts_with(key, $3) ORDER BY last_ms, key COLLATE \"C\" LIMIT $4";
-    let query = sqlx::query_scalar(sql).bind(ms).bind(id).bind(prefix).bind(i64::from(max));
+    let own = draft::only_own(prefix);
+    let sql = format!(
+        "SELECT body FROM findings WHERE phase > 0 AND phase = 1{own} AND (last_ms, key COLLATE \"C\") > ($1, $2) \
+         AND starts_with(key, $3) ORDER BY last_ms, key COLLATE \"C\" LIMIT $4"
+    );
+    let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(ms).bind(id).bind(prefix).bind(i64::from(max));
     let bodies: Vec<String> = query.fetch_all(pool).await?;
     bodies.iter().map(|body| json("findings", body)).collect()
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::rows::{column, json, text, texts};
 use super::{Error, Postgres};
+use crate::credential::CredentialId;
 use crate::reach::changes::generation;
 use crate::reach::uses::{Use, Watched};
 use crate::reach::{About, Changes, Fact, Facts, Node, Page, Source};
@@ -90,7 +91,33 @@ impl Facts for Postgres {
     }
 
     async fn used(&self, watched: Watched, uses: Vec<Use>) -> Result<(), Error> {
-        self.inner.write(|| used(self, &watched, &uses)).await
+        self.inner.write(|| used(self, &watched, &uses, &[])).await
+    }
+
+    async fn forget_uses(&self, watched: Watched, gone: Vec<String>) -> Result<(), Error> {
+        self.inner.write(|| used(self, &watched, &[], &gone)).await
+    }
+
+    async fn weigh(&self, tenant: &str, weights: Vec<(CredentialId, u64)>, only_more: bool) -> Result<u64, Error> {
+        let weigh = || async {
+            // Locked in the order in which all lock them; what stands already is not written again.
+            let done = sqlx::query(
+                "WITH new AS MATERIALIZED (SELECT c.id, v.blast FROM unnest($2::text[], $3::bigint[]) v(id, blast) \
+                 CROSS JOIN LATERAL (SELECT id, blast FROM credentials WHERE tenant = $1 AND id = v.id OFFSET 0) c \
+                 WHERE c.blast IS NULL OR c.blast < v.blast OR (NOT $4 AND c.blast > v.blast)), \
+                 k AS MATERIALIZED (SELECT id FROM credentials WHERE tenant = $1 AND id = ANY(SELECT id FROM new) ORDER BY id FOR UPDATE) \
+                 UPDATE credentials SET blast = new.blast FROM new JOIN k ON k.id = new.id \
+                 WHERE credentials.tenant = $1 AND credentials.id = new.id",
+            )
+            .bind(tenant)
+            .bind(texts(&weights, |(id, _)| id.as_str()))
+            .bind(column(&weights, |(_, blast)| i64::try_from(*blast).unwrap_or(i64::MAX)))
+            .bind(only_more)
+            .execute(&self.inner.pool)
+            .await?;
+            Ok(done.rows_affected())
+        };
+        self.inner.write(weigh).await
     }
 
     async fn page(&self, after: Option<[String; 3]>, max: usize) -> Result<Page, Error> {
@@ -123,8 +150,16 @@ impl Facts for Postgres {
     }
 }
 
-async fn used(journal: &Postgres, watched: &Watched, uses: &[Use]) -> Result<(), Error> {
+async fn used(journal: &Postgres, watched: &Watched, uses: &[Use], gone: &[String]) -> Result<(), Error> {
     let mut tx = journal.inner.pool.begin().await?;
+    if !gone.is_empty() {
+        sqlx::query("DELETE FROM reach_uses WHERE tenant = $1 AND source = $2 AND who = ANY($3)")
+            .bind(&watched.tenant)
+            .bind(&watched.source)
+            .bind(gone)
+            .execute(&mut *tx)
+            .await?;
+    }
     sqlx::query(
         "INSERT INTO reach_watched (tenant, source, body) VALUES ($1, $2, $3) ON CONFLICT (tenant, source) \
          DO UPDATE SET body = excluded.body",

@@ -120,7 +120,7 @@ impl FromRow<'_, PgRow> for Of<Grant> {
 }
 
 pub(super) const CREDENTIAL: &str = "tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms, version, \
-    environment, owner";
+    environment, owner, blast";
 
 impl FromRow<'_, PgRow> for Of<Credential> {
     fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
@@ -136,6 +136,7 @@ impl FromRow<'_, PgRow> for Of<Credential> {
             version: row.try_get("version")?,
             environment: row.try_get("environment")?,
             owner: row.try_get("owner")?,
+            blast: row.try_get::<Option<i64>, _>("blast")?.and_then(|blast| u64::try_from(blast).ok()),
         }))
     }
 }
@@ -302,8 +303,8 @@ fn bodies(puts: &[CasePut]) -> Result<Vec<String>, Error> {
     puts.iter().map(|put| text("cases", &put.case)).collect()
 }
 
-fn urgency(case: &Case) -> i16 {
-    i16::try_from(case.directive.urgency.rank()).unwrap_or(0)
+fn rank(case: &Case) -> i16 {
+    i16::try_from(case.rank().number()).unwrap_or(0)
 }
 
 /// The lane, where others may share it.
@@ -329,7 +330,7 @@ pub(super) async fn insert_cases(db: &mut PgConnection, puts: &[CasePut], now_ms
     .bind(texts(puts, |p| &p.case.system))
     .bind(column(puts, |p| p.case.directive.action.as_str()))
     .bind(puts.iter().map(|p| shared_lane(&p.case)).collect::<Vec<_>>())
-    .bind(column(puts, |p| urgency(&p.case)))
+    .bind(column(puts, |p| rank(&p.case)))
     .bind(now_ms)
     .bind(column(puts, |p| p.case.state.name()))
     .bind(column(puts, |p| hold(&p.case)))
@@ -368,7 +369,7 @@ pub(super) async fn update_cases(db: &mut PgConnection, puts: &[CasePut]) -> Res
     .bind(column(puts, |p| p.case.id))
     .bind(puts.iter().map(|p| p.case.directive.run.as_ref().map(RunKey::as_str)).collect::<Vec<_>>())
     .bind(column(puts, |p| p.case.directive.action.as_str()))
-    .bind(column(puts, |p| urgency(&p.case)))
+    .bind(column(puts, |p| rank(&p.case)))
     .bind(column(puts, |p| p.due_ms))
     .bind(column(puts, |p| p.case.state.name()))
     .bind(column(puts, |p| hold(&p.case)))

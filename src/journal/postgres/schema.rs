@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Error, Settings, State, trust};
 
 /// In order; `meta.schema` is how many of them the database has.
-const MIGRATIONS: [&str; 10] = [
+const MIGRATIONS: [&str; 11] = [
     include_str!("../../../schemas/journal/postgres/0001_spine.sql"),
     include_str!("../../../schemas/journal/postgres/0002_findings.sql"),
     include_str!("../../../schemas/journal/postgres/0003_parts.sql"),
@@ -23,6 +23,7 @@ const MIGRATIONS: [&str; 10] = [
     include_str!("../../../schemas/journal/postgres/0008_boundary.sql"),
     include_str!("../../../schemas/journal/postgres/0009_offboarded.sql"),
     include_str!("../../../schemas/journal/postgres/0010_uses.sql"),
+    include_str!("../../../schemas/journal/postgres/0011_blast.sql"),
 ];
 /// How long one statement may take.
 const STATEMENT_MS: u32 = 30_000;

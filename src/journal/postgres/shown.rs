@@ -11,7 +11,7 @@ use super::rows::{CREDENTIAL, Of, TASK, json, texts};
 use crate::case::CaseId;
 use crate::case::record::Record;
 use crate::finding::Finding;
-use crate::journal::shown::{Deaths, Excerpt, Held, Holder, Page, Place, RANK, Watched, Which, behind};
+use crate::journal::shown::{Deaths, Excerpt, Held, Holder, Page, Place, RANK, Watched, Which};
 use crate::journal::{CaseLine, Holding};
 use crate::task::{Credential, RunKey, Task, Tenant};
 
@@ -28,23 +28,19 @@ pub(super) async fn watched(pool: &PgPool, page: &Page) -> Result<Vec<Watched>, 
     // One snapshot, so that a case that moves on is not shown twice.
     let mut tx = pool.begin_with(SNAPSHOT).await?;
     let mut found = Vec::new();
-    for (group, urgency, after) in page.pieces() {
+    for (group, rank, after) in page.pieces() {
         let (opened_ms, id) = after.map_or((i64::MIN, CaseId::nil()), |at| (at.opened_ms, at.id));
         let rows = sqlx::query(AssertSqlSafe(sql.as_str()))
             .bind(i32::try_from(group.rank()).unwrap_or(0))
-            .bind(i16::try_from(urgency.rank()).unwrap_or(0))
+            .bind(i16::try_from(rank.number()).unwrap_or(0))
             .bind(opened_ms)
             .bind(id)
             .bind(i64::try_from(max - found.len()).unwrap_or(i64::MAX))
             .fetch_all(&mut *tx)
             .await?;
         for row in rows {
-            let at = Place {
-                group,
-                behind: behind(urgency.rank()),
-                opened_ms: row.try_get("opened_ms")?,
-                id: row.try_get("id")?,
-            };
+            let at =
+                Place { group, behind: rank.behind(), opened_ms: row.try_get("opened_ms")?, id: row.try_get("id")? };
             found.push(Watched { at, line: Line::from_row(&row)?.line()? });
         }
         if found.len() >= max {

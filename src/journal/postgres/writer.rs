@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::rows::{self, CasePut, ClaimAfter, RecordsPut, column, texts};
 use super::{Error, Inner, Way, leaving};
+use crate::case::rank;
 use crate::case::record::{Observation, Presence, Verdict};
 use crate::case::state::Phase;
 use crate::case::{Case, CaseId};
@@ -180,7 +181,7 @@ impl<'a> Group<'a> {
             Err(illegal) => return Ok(Err(illegal.into())),
         };
         if let Some(cap) = a.charge.filter(|_| !case.charged) {
-            if !charges.take(a.now_ms, cap) {
+            if !charges.take(a.now_ms, rank::cost(case.blast), cap) {
                 return Ok(Err(Error::CapReached));
             }
             case.charged = true;
@@ -304,7 +305,7 @@ pub(super) async fn close_events(db: &mut PgConnection, closed: &[Uuid]) -> Resu
     Ok(BTreeMap::from([("closed", number(ended)), ("cases_closed", number(closed.len()))]))
 }
 
-/// Effects charged to the cap, by minute. The rows stay locked until the commit.
+/// What effects cost of the cap, by minute. The rows stay locked until the commit.
 struct Charges(BTreeMap<i64, (i64, bool)>);
 
 fn minute(now_ms: i64) -> i64 {
@@ -332,12 +333,12 @@ impl Charges {
         Ok(Self(minutes))
     }
 
-    fn take(&mut self, now_ms: i64, cap: u32) -> bool {
+    fn take(&mut self, now_ms: i64, cost: u32, cap: u32) -> bool {
         let Some((count, changed)) = self.0.get_mut(&minute(now_ms)) else { return false };
-        if *count >= i64::from(cap) {
+        if !rank::fits(u32::try_from(*count).unwrap_or(u32::MAX), cost, cap) {
             return false;
         }
-        (*count, *changed) = (*count + 1, true);
+        (*count, *changed) = (*count + i64::from(cost), true);
         true
     }
 

@@ -7,9 +7,10 @@ use rusqlite::params;
 use super::rows::{self, all, exec, one};
 use super::writer::{Held, Writer};
 use super::{Error, leaving};
+use crate::case::rank::{self, Rank};
 use crate::case::record::{Observation, Presence, Record, Verdict};
 use crate::case::state::{Illegal, Phase};
-use crate::case::{Case, CaseId, Urgency};
+use crate::case::{Case, CaseId};
 use crate::credential::CredentialId;
 use crate::journal::{Append, Claim, Old, Want, draft};
 
@@ -27,12 +28,12 @@ fn candidates(
     let mut found = VecDeque::new();
     let mut mine = HashSet::new();
     let limit = i64::try_from(room + w.claims.len() + LOOK_AHEAD).unwrap_or(i64::MAX);
-    for urgency in Urgency::DESCENDING {
+    for rank in Rank::DESCENDING {
         let mut statement = w.db.prepare_cached(
             "SELECT id, credential FROM cases WHERE closed_ms IS NULL AND system=? AND urgency=? AND due_ms<=? \
              ORDER BY due_ms LIMIT ?",
         )?;
-        let mut rows = statement.query(params![system, urgency.rank(), now_ms, limit])?;
+        let mut rows = statement.query(params![system, rank.number(), now_ms, limit])?;
         while let Some(row) = rows.next()? {
             let id = CaseId::from_bytes(row.get(0)?);
             if w.claims.contains_key(&id) {
@@ -55,7 +56,7 @@ fn candidates(
 
 /// See [`crate::journal::Journal::claim`].
 pub(super) fn claim(w: &mut Writer, want: &Want) -> Result<Vec<Claim>, Error> {
-    w.claims.retain(|_, held| held.until_ms > want.now_ms);
+    w.claims.retain(|_, held| held.until_ms > want.steady_ms);
     let mut lanes: HashSet<String> = HashSet::new();
     let mut busy: HashMap<String, usize> = HashMap::new();
     for held in w.claims.values() {
@@ -104,7 +105,7 @@ pub(super) fn claim(w: &mut Writer, want: &Want) -> Result<Vec<Claim>, Error> {
             w.claimed += 1;
             let claim = Claim {
                 epoch: (w.start << 40) | w.claimed,
-                until_ms: want.now_ms.saturating_add(want.lease_ms),
+                until_ms: want.steady_ms.saturating_add(want.lease_ms),
                 case: stored.case,
             };
             w.touched.insert(id);
@@ -135,10 +136,11 @@ pub(super) fn append(w: &mut Writer, a: Append) -> Result<Case, Error> {
     let mut case = draft::appended(held.case.clone(), &a.records)?;
     let learned = a.learned.or_else(|| held.learned.clone());
     if let Some(cap) = a.charge.filter(|_| !case.charged) {
-        if w.charges(a.now_ms)? >= cap {
+        let cost = rank::cost(case.blast);
+        if !rank::fits(w.charges(a.now_ms)?, cost, cap) {
             return Err(Error::CapReached);
         }
-        w.mem.charges.1 += 1;
+        w.mem.charges.1 += cost;
         w.charged = true;
         case.charged = true;
     }
@@ -311,6 +313,7 @@ pub(super) fn prune(w: &Writer, old: Old, max: usize) -> Result<u64, Error> {
     let sql = "DELETE FROM events WHERE (tenant, id) IN (SELECT tenant, id FROM events WHERE linked = 0 AND at_ms < ? \
                ORDER BY at_ms LIMIT ?)";
     done += exec(db, sql, params![old.events_ms, left(done)])?;
+    exec(db, "DELETE FROM charges WHERE minute < ?", [closed_before.div_euclid(60_000)])?;
     let sql = "SELECT tenant, id FROM cases WHERE closed_ms < ? AND closed_ms IS NOT NULL ORDER BY closed_ms LIMIT ?";
     let closed = all(db, sql, params![closed_before, left(done)], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 16]>(1)?))

@@ -9,6 +9,7 @@ use crate::credential::CredentialId;
 use crate::event::digest16;
 use crate::finding::{Finding, MOST_SHARERS, MOST_WAITING, Mark, Phase};
 use crate::fingerprint::Fingerprint;
+use crate::journal::draft;
 use crate::policy::View;
 use crate::task::Tenant;
 
@@ -77,9 +78,12 @@ pub(super) fn matched(
     (ms, id): &(i64, String),
     max: u32,
 ) -> Result<Vec<Finding>, Error> {
-    let sql = "SELECT body FROM findings WHERE phase > 0 AND phase = 1 AND last_ms >= ? AND (last_ms, key) > (?, ?) \
-               AND substr(key, 1, length(?)) = ? ORDER BY last_ms, key LIMIT ?";
-    let bodies = all(db, sql, params![ms, ms, id, prefix, prefix, max], |row| row.get::<_, String>(0))?;
+    let own = draft::only_own(prefix);
+    let sql = format!(
+        "SELECT body FROM findings WHERE phase > 0 AND phase = 1{own} AND last_ms >= ? AND (last_ms, key) > (?, ?) \
+         AND substr(key, 1, length(?)) = ? ORDER BY last_ms, key LIMIT ?"
+    );
+    let bodies = all(db, &sql, params![ms, ms, id, prefix, prefix, max], |row| row.get::<_, String>(0))?;
     bodies.iter().map(|body| json("findings", body)).collect()
 }
 

@@ -9,6 +9,7 @@ use rusqlite::{Connection, params};
 use super::rows::{all, exec, json, one, text};
 use super::writer::Writer;
 use super::{Error, Sqlite};
+use crate::credential::CredentialId;
 use crate::reach::changes::generation;
 use crate::reach::uses::{Use, Watched};
 use crate::reach::{About, Changes, Fact, Facts, Node, Page, Source};
@@ -90,6 +91,45 @@ impl Facts for Sqlite {
 
     async fn used(&self, watched: Watched, uses: Vec<Use>) -> Result<(), Error> {
         self.write(move |w| used(w, &watched, &uses)).await
+    }
+
+    async fn forget_uses(&self, watched: Watched, gone: Vec<String>) -> Result<(), Error> {
+        self.write(move |w| {
+            let sql = "DELETE FROM reach_uses WHERE tenant=? AND source=? AND who=?";
+            for who in &gone {
+                exec(&w.db, sql, params![watched.tenant, watched.source, who])?;
+            }
+            used(w, &watched, &[])
+        })
+        .await
+    }
+
+    async fn weigh(&self, tenant: &str, weights: Vec<(CredentialId, u64)>, only_more: bool) -> Result<u64, Error> {
+        let tenant = tenant.to_owned();
+        let of = tenant.clone();
+        // What stands already is not written again: nearly all of it.
+        let new = Self::read(&self.people, move |db| {
+            let sql = "SELECT blast FROM credentials WHERE tenant=? AND id=?";
+            let mut new = Vec::new();
+            for (id, blast) in weights {
+                let blast = i64::try_from(blast).unwrap_or(i64::MAX);
+                let known = one(db, sql, params![of, id.as_str()], |row| row.get::<_, Option<i64>>(0))?;
+                let is_new =
+                    |known: Option<i64>| known.is_none_or(|known| known < blast || (!only_more && known > blast));
+                new.extend(known.filter(|known| is_new(*known)).map(|_| (id, blast)));
+            }
+            Ok(new)
+        })
+        .await?;
+        let count = new.len() as u64;
+        if count > 0 {
+            self.write(move |w| {
+                let sql = "UPDATE credentials SET blast=? WHERE tenant=? AND id=?";
+                new.iter().try_for_each(|(id, blast)| exec(&w.db, sql, params![blast, tenant, id.as_str()]).map(drop))
+            })
+            .await?;
+        }
+        Ok(count)
     }
 
     async fn page(&self, after: Option<[String; 3]>, max: usize) -> Result<Page, Error> {

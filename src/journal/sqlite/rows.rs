@@ -196,7 +196,7 @@ pub(super) fn put_grant(db: &Connection, grant: &Grant) -> Result<(), Error> {
 }
 
 pub(super) const CREDENTIAL: &str = "tenant, id, principal, registered_ms, seen_ms, issued_ms, expires_ms, dead_ms, version, \
-    environment, owner";
+    environment, owner, blast";
 
 pub(super) fn credential(row: &Row<'_>) -> rusqlite::Result<Credential> {
     Ok(Credential {
@@ -211,6 +211,7 @@ pub(super) fn credential(row: &Row<'_>) -> rusqlite::Result<Credential> {
         version: row.get(8)?,
         environment: row.get(9)?,
         owner: row.get(10)?,
+        blast: row.get::<_, Option<i64>>(11)?.and_then(|blast| u64::try_from(blast).ok()),
     })
 }
 
@@ -333,7 +334,7 @@ pub(super) fn put_case(db: &Connection, new: bool, case: &Case, due: i64, closed
     };
     let body = text("cases", case)?;
     let d = &case.directive;
-    let rank = d.urgency.rank();
+    let rank = case.rank().number();
     if new {
         exec(
             db,

@@ -16,7 +16,7 @@ use crate::event::digest16;
 const MAPPED: i64 = 4 << 30;
 
 /// In order; the file's `user_version` is how many of them it has.
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     include_str!("../../../schemas/journal/sqlite/0001_spine.sql"),
     include_str!("../../../schemas/journal/sqlite/0002_findings.sql"),
     include_str!("../../../schemas/journal/sqlite/0003_compact_findings.sql"),
@@ -28,6 +28,7 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("../../../schemas/journal/sqlite/0009_boundary.sql"),
     include_str!("../../../schemas/journal/sqlite/0010_offboarded.sql"),
     include_str!("../../../schemas/journal/sqlite/0011_uses.sql"),
+    include_str!("../../../schemas/journal/sqlite/0012_blast.sql"),
 ];
 
 impl From<rusqlite::Error> for Error {

@@ -8,7 +8,7 @@ use super::read::{event, line};
 use super::rows::{self, CASE, CREDENTIAL, GRANT, TASK, all, json, one};
 use crate::case::CaseId;
 use crate::case::record::Record;
-use crate::journal::shown::{Deaths, Excerpt, Held, Holder, Page, Place, RANK, Watched, Which, behind};
+use crate::journal::shown::{Deaths, Excerpt, Held, Holder, Page, Place, RANK, Watched, Which};
 use crate::journal::{CaseLine, Holding};
 
 /// See [`crate::journal::Journal::watched`].
@@ -21,14 +21,14 @@ pub(super) fn watched(db: &Connection, page: &Page) -> Result<Vec<Watched>, Erro
     // One snapshot, so that a case that moves on is not shown twice.
     let tx = db.unchecked_transaction()?;
     let mut found = Vec::new();
-    for (group, urgency, after) in page.pieces() {
+    for (group, rank, after) in page.pieces() {
         let (opened_ms, id) = after.map_or((i64::MIN, CaseId::nil()), |at| (at.opened_ms, at.id));
         let room = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
-        let ids = params![group.rank(), urgency.rank(), opened_ms, id.as_bytes(), room];
+        let ids = params![group.rank(), rank.number(), opened_ms, id.as_bytes(), room];
         for (row, id, opened_ms) in
             all(&tx, &sql, ids, |row| Ok((rows::case_row(row)?, CaseId::from_bytes(row.get(3)?), row.get(4)?)))?
         {
-            let at = Place { group, behind: behind(urgency.rank()), opened_ms, id };
+            let at = Place { group, behind: rank.behind(), opened_ms, id };
             // The row may be behind while a case is claimed: what is shown is as new as its records.
             found.push(Watched { at, line: line(rows::stored(&tx, row)?) });
         }

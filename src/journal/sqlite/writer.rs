@@ -67,7 +67,7 @@ pub(super) struct Memory {
     /// The last row of the outbox and the hash of its body.
     pub(super) tail: (i64, Option<String>),
     pub(super) sent: i64,
-    /// The minute of the cap, and how many effects it was charged with.
+    /// The minute of the cap, and what its effects cost so far.
     pub(super) charges: (i64, u32),
     /// Systems that have, or had, cases.
     pub(super) systems: BTreeSet<String>,
@@ -177,7 +177,7 @@ impl Writer {
         }
     }
 
-    /// How many effects the minute of `now_ms` was charged with.
+    /// What the effects of the minute of `now_ms` cost so far.
     pub(super) fn charges(&mut self, now_ms: i64) -> Result<u32, Error> {
         let minute = now_ms.div_euclid(60_000);
         if self.mem.charges.0 != minute {

@@ -32,6 +32,7 @@ fn case(kind: Kind, id: &str, principal: Option<&str>, records: &[Record]) -> Ca
         opened_ms: 0,
         traceparent: None,
         seq: 1,
+        blast: None,
         charged: true,
         state: State::fold(std::iter::once(&opened).chain(records)).unwrap(),
     }

@@ -15,6 +15,9 @@ use crate::reach::notice::{Sort, TOPIC};
 use crate::scope::{Cut, Permission};
 use crate::task::Credential;
 
+/// Until when what was asked for before is put off.
+struct Before(Option<i64>);
+
 impl Draft<'_> {
     /// A scan's word. The same finding again only updates what is known of it, unless it has become worse.
     pub(super) fn finding(mut self, it: &FindingObserved) -> Decision {
@@ -190,8 +193,8 @@ impl Draft<'_> {
                 }
             };
             let this = if is_dead && response == Response::Verify { (this.0, Reason::FindingOfDead) } else { this };
-            self.ask(&id, &finding, (action, held, urgency), version);
-            self.give_notice(&id, action, rule);
+            let before = self.ask(&id, &finding, (action, held, urgency), version);
+            self.give_notice(&id, action, rule, before);
             self.fence_first(&id);
             said = if this.0 > said.0 { this } else { said };
             if !finding.credentials.contains(&id) {
@@ -235,9 +238,13 @@ impl Draft<'_> {
     }
 
     /// From when on it is done, and what a reduction takes: frozen, whatever is granted later.
-    fn give_notice(&mut self, id: &CredentialId, action: Action, rule: usize) {
+    fn give_notice(&mut self, id: &CredentialId, action: Action, rule: usize, before: Option<Before>) {
         let notice_ms = self.rules.notice_ms(rule);
-        let not_before_ms = (notice_ms > 0).then(|| self.event.broker_ms.saturating_add(notice_ms));
+        let mut not_before_ms = (notice_ms > 0).then(|| self.event.broker_ms.saturating_add(notice_ms));
+        // What asks for the same and is not put off so long counts.
+        if let Some(Before(before_ms)) = before {
+            not_before_ms = not_before_ms.zip(before_ms).map(|(one, other)| one.min(other));
+        }
         let permissions = self.excess().unwrap_or_default().to_vec();
         let asked = self.directives.iter_mut().find(|one| one.credential == *id && one.action == action);
         if let Some(directive) = asked {
@@ -246,35 +253,39 @@ impl Draft<'_> {
         }
     }
 
-    /// Asks it of the credential. Where several findings are matched at once, the strongest counts.
+    /// Asks it of the credential. Where several findings are matched at once, the strongest counts; of two alike the more urgent.
+    /// Until when the one before was put off, where it asked for as much.
     fn ask(
         &mut self,
         id: &CredentialId,
         finding: &Finding,
         (action, held, urgency): (Action, Option<HoldReason>, Urgency),
         version: Option<i64>,
-    ) {
-        let blade = Blade { trigger: Trigger::Finding, urgency, end_ms: None };
+    ) -> Option<Before> {
         // Matched by what the inventory learned: still no more than the word of those who observed it.
         let late = self.event.kind != Type::FindingObserved;
         let topics = if late { vec![finding.topic.clone()] } else { Vec::new() };
         let strength = |action, held: Option<HoldReason>| (action, held.is_none());
         let asked = self.directives.iter().position(|directive| directive.credential == *id);
         let asked = asked.map(|at| self.directives.remove(at));
-        let same = match asked {
+        let (same, before, urgency) = match asked {
             Some(asked) if strength(asked.action, asked.held) > strength(action, held) => {
                 self.directives.push(asked);
-                return;
+                return None;
             }
-            Some(asked) if strength(asked.action, asked.held) == strength(action, held) => asked.grantors,
-            _ => Vec::new(),
+            Some(asked) if strength(asked.action, asked.held) == strength(action, held) => {
+                (asked.grantors, Some(Before(asked.not_before_ms)), urgency.max(asked.urgency))
+            }
+            _ => (Vec::new(), None, urgency),
         };
+        let blade = Blade { trigger: Trigger::Finding, urgency, end_ms: None };
         self.direct(id, None, blade, action, held);
         if let Some(directive) = self.directives.iter_mut().find(|directive| directive.credential == *id) {
             directive.finding = Some(finding.id());
             directive.generation = version;
             directive.grantors = union(&same, &topics);
         }
+        before
     }
 
     /// The inventory's word: the credential exists, and its value has these fingerprints. What waited for them is matched.

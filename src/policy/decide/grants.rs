@@ -53,6 +53,7 @@ impl Draft<'_> {
         let now_ms = self.event.broker_ms;
         let known = self.credentials.get(id).or_else(|| self.view.credentials.get(id)).cloned();
         let mut credential = known.unwrap_or_else(|| Credential {
+            blast: None,
             tenant: self.event.tenant.clone(),
             id: id.clone(),
             principal: None,

@@ -268,6 +268,7 @@ pub(super) fn opened(directive: &Directive, state: State) -> Case {
         opened_ms: 0,
         traceparent: None,
         seq: 1,
+        blast: None,
         charged: false,
         state,
     }
@@ -370,6 +371,31 @@ fn of_findings_that_wait_together_the_worst_counts() {
             .iter()
             .all(|id| { world.view.findings[*id].phase == Stand::Matched })
     );
+}
+
+#[test]
+fn of_two_that_ask_for_the_same_the_one_that_is_not_put_off_counts() {
+    let rule = |detector: &str, notice_ms| {
+        let when = When { detector: Some(vec![detector.into()]), ..When::default() };
+        FindingRule { notice_ms, ..FindingRule::new(when, Response::Contain) }
+    };
+    let rules = vec![rule("now", 0), rule("later", 9 * HOUR), rule("soon", 2 * HOUR)];
+    let found = |key: &str, detector: &str| {
+        Data::FindingObserved(Box::new(FindingObserved { detector: detector.into(), ..seen(key, 1, "active", false) }))
+    };
+    for (keys, put_off) in [
+        (&[("a", "now"), ("b", "later")][..], None),
+        (&[("a", "later"), ("b", "now")], None),
+        (&[("a", "later"), ("b", "soon")], Some(2 * HOUR)),
+        (&[("a", "soon"), ("b", "later")], Some(2 * HOUR)),
+    ] {
+        let mut world = World::new();
+        world.rules.findings.clone_from(&rules);
+        keys.iter().for_each(|(key, detector)| drop(world.tell(found(key, detector))));
+        let matched = world.tell(registered(role(), 1, 1, true));
+        let [directive] = matched.directives.as_slice() else { panic!("{matched:?}") };
+        assert_eq!(directive.not_before_ms.map(|ms| ms - directive.broker_ms), put_off, "{keys:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use crate::case::HoldReason;
 use crate::case::record::Record;
 use crate::case::state::State;
 use crate::event::FindingClosed;
+use crate::finding;
 use crate::policy::rules::{FindingRule, Response, When};
+use crate::reach::notice::TOPIC;
 use crate::scope::{Cut, permissions};
 
 fn role() -> CredentialId {
@@ -102,10 +104,29 @@ fn a_leak_does_not_wait_out_somebody_else_s_notice() {
     let now = |action| Directive { action, not_before_ms: None, ..directive.clone() };
     assert_eq!(meeting(&world, &now(Action::Contain)), Meeting::Supersede);
     assert_eq!(meeting(&world, &now(Action::Revoke)), Meeting::Supersede);
-    assert_eq!(meeting(&world, &now(Action::Rollover)), Meeting::Join, "hygiene waits");
+    assert_eq!(meeting(&world, &now(Action::Rollover)), Meeting::Supersede, "it may have leaked");
+    let hygiene = Directive { trigger: Trigger::Age, ..now(Action::Rollover) };
+    assert_eq!(meeting(&world, &hygiene), Meeting::Join, "hygiene waits");
     assert_eq!(meeting(&world, &directive), Meeting::Join, "the same again has the notice of the first");
     let held = Directive { held: Some(HoldReason::Finding), ..now(Action::Contain) };
     assert_eq!(meeting(&world, &held), Meeting::Join);
+}
+
+#[test]
+fn nothing_waits_for_what_a_log_of_use_says_but_what_rests_on_it() {
+    let mut world = world();
+    world.tell(found("curfew:dormant", &[]));
+    let directive = world.asked.last().unwrap().clone();
+    let silent = finding::id(TOPIC, &format!("dormant:{}", role()));
+    let retire = Directive { not_before_ms: None, finding: Some(silent), topic: TOPIC.into(), ..directive };
+    world.view.cases.insert(role(), Arc::new(opened(&retire, State::opened(&retire))));
+    let other = |action, trigger| Directive { action, trigger, finding: None, topic: "t".into(), ..retire.clone() };
+    assert_eq!(meeting(&world, &other(Action::Contain, Trigger::Finding)), Meeting::Supersede);
+    assert_eq!(meeting(&world, &other(Action::Revoke, Trigger::Operator)), Meeting::Supersede);
+    assert_eq!(meeting(&world, &other(Action::Revoke, Trigger::TaskEnd)), Meeting::Supersede);
+    assert_eq!(meeting(&world, &other(Action::Rollover, Trigger::Finding)), Meeting::Supersede);
+    assert_eq!(meeting(&world, &other(Action::Rollover, Trigger::Age)), Meeting::Join);
+    assert_eq!(meeting(&world, &retire), Meeting::Join);
 }
 
 #[test]

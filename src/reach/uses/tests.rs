@@ -188,6 +188,7 @@ fn case(sort: &str, names: &[&str]) -> Case {
         opened_ms: 500,
         traceparent: None,
         seq: 0,
+        blast: None,
         charged: false,
         state: State::opened(&directive),
         directive,
@@ -324,4 +325,27 @@ fn a_line_without_an_end_is_not_kept_in_memory() {
     Desk::write(&desk.path, "\nthree\n");
     let (lines, gap, broken) = desk.read();
     assert_eq!((lines.as_slice(), gap, broken), (&["three".to_owned()][..], false, 1));
+}
+
+#[test]
+fn who_did_nothing_for_long_is_forgotten_and_makes_room() {
+    let mut tally = Tally::default();
+    let login = |entity: &str| login("approle", Some("etl"), entity);
+    tally.add(login("old"), 10);
+    tally.add(used(None, Some("old"), "a"), 20);
+    // It logged in long ago, and goes on.
+    tally.add(login("new"), 10);
+    tally.add(used(None, Some("new"), "a"), 90);
+    assert_eq!(tally.forget(20), Vec::<String>::new());
+    assert_eq!(tally.forget(21), ["entity:old"]);
+    let durable = tally.take_new();
+    assert!(durable.iter().all(|one| one.who == "entity:new") && durable.len() == 3, "{durable:?}");
+    let mut full = Tally::default();
+    for no in 0..=MOST {
+        full.add(used(None, Some(&no.to_string()), "a"), 10);
+    }
+    assert!(full.is_full());
+    assert!(full.forget(11).len() <= MOST);
+    full.add(used(None, Some("one more"), "a"), 12);
+    assert!(!full.is_full() && full.take_new().len() == 2);
 }

@@ -82,6 +82,7 @@ fn row(id: &CredentialId, level: Level) -> CaseRow {
         opened_ms: T + 5,
         traceparent: None,
         seq: 3,
+        blast: None,
         charged: true,
         state: State::fold(records).unwrap(),
     };

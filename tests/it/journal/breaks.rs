@@ -51,7 +51,17 @@ async fn takes_in(journal: &Arc<dyn Journal>, done: &AtomicUsize, count: i64) {
 /// And works on what is due, until nothing is open any more.
 async fn works(store: &Store, journal: &Arc<dyn Journal>, done: &AtomicUsize, events: i64) {
     loop {
-        match journal.claim(Want { max: 5, max_per_system: 100, now_ms: T0 + 20, lease_ms: 60_000, only: None }).await {
+        match journal
+            .claim(Want {
+                max: 5,
+                max_per_system: 100,
+                now_ms: T0 + 20,
+                steady_ms: T0 + 20,
+                lease_ms: 60_000,
+                only: None,
+            })
+            .await
+        {
             Ok(claims) if claims.is_empty() => {
                 let all = journal.stats(T0).await.ok();
                 if all.is_some_and(|stats| stats.accepted == events && stats.closed == events) {

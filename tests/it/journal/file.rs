@@ -13,7 +13,14 @@ async fn a_case_takes_six_row_writes_and_its_end_closes_its_events() {
         put(&journal, vec![started(&format!("s{i}"), i, &[i]), ended(&format!("e{i}"), i)]).await;
     }
     let claims = journal
-        .claim(Want { max: 100, max_per_system: 100, now_ms: T0 + 20, lease_ms: 60_000, only: None })
+        .claim(Want {
+            max: 100,
+            max_per_system: 100,
+            now_ms: T0 + 20,
+            steady_ms: T0 + 20,
+            lease_ms: 60_000,
+            only: None,
+        })
         .await
         .unwrap();
     assert_eq!(claims.len(), n as usize);

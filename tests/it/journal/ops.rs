@@ -1,5 +1,8 @@
 //! What must hold for each operation, in every store.
 
+use std::collections::BTreeSet;
+
+use curfew::journal::shown::Page;
 use curfew::journal::{Old, Topics};
 
 use super::*;
@@ -16,6 +19,7 @@ over_both! {
     a_run_that_goes_on_under_another_key_takes_its_credentials_along,
     tenants_share_nothing,
     the_cap_holds_and_leaves_nothing,
+    what_opens_more_comes_first_and_costs_more,
     an_illegal_record_leaves_nothing,
     freeze_and_held_start_survive_a_restart,
     the_outbox_is_a_chain,
@@ -119,7 +123,8 @@ async fn an_expired_claim_is_void_once_another_has_the_case(store: Store) {
     let old = claim(&journal, 1).await.remove(0);
     assert!(claim(&journal, 1).await.is_empty());
     store.leases_end().await;
-    let later = Want { max: 1, max_per_system: 1, now_ms: old.until_ms, lease_ms: 1, only: None };
+    let later =
+        Want { max: 1, max_per_system: 1, now_ms: old.until_ms, steady_ms: old.until_ms, lease_ms: 1, only: None };
     assert_eq!(journal.claim(later).await.unwrap().len(), 1);
     assert!(matches!(journal.append(append(&old, &old.case, begun(&old.case), true)).await, Err(Error::ClaimVoid)));
 }
@@ -221,6 +226,44 @@ async fn the_cap_holds_and_leaves_nothing(store: Store) {
     assert!(matches!(journal.append(charged(fresh)).await, Err(Error::CapReached)), "the cap survives a restart");
     let next = Append { now_ms: T0 + 60_030, ..charged(fresh) };
     journal.append(next).await.unwrap();
+}
+
+/// What a minute's cap lets pass of credentials that open much.
+async fn what_opens_more_comes_first_and_costs_more(store: Store) {
+    let journal = store.open().await;
+    put(&journal, (0..4).map(|n| started(&format!("s{n}"), n, &[n])).collect()).await;
+    let tenant = "t";
+    let weigh = async |weights: &[(u32, u64)], only_more: bool| {
+        let weights = weights.iter().map(|(n, blast)| (cred(*n), *blast)).collect();
+        journal.reach().weigh(tenant, weights, only_more).await.unwrap()
+    };
+    assert_eq!(weigh(&[(1, 12), (2, 1_400), (3, 9), (9, 7)], false).await, 3, "nobody knows the last one");
+    assert_eq!(weigh(&[(1, 11), (2, 1_400), (3, 10)], true).await, 1, "half the truth makes nothing smaller");
+    assert_eq!(weigh(&[(1, 11), (3, 9)], false).await, 2);
+    assert_eq!(journal.reach().weigh("another", vec![(cred(1), 5_000)], false).await.unwrap(), 0);
+    // What a producer says later leaves it as it is.
+    put(&journal, vec![started("s5", 1, &[1])]).await;
+    put(&journal, (0..4).map(|n| ended(&format!("e{n}"), n)).collect()).await;
+    put(&journal, vec![operator("o", 4)]).await;
+    let blasts = |cases: &[Case]| cases.iter().map(|case| case.blast).collect::<Vec<_>>();
+    let watched = journal.watched(Page { only: None, after: None, max: 9 }).await.unwrap();
+    let shown: Vec<Case> = watched.into_iter().map(|one| one.line.case).collect();
+    assert_eq!(blasts(&shown[..3]), [None, Some(1_400), Some(11)], "{shown:?}");
+    assert_eq!(shown[0].directive.credential, cred(4), "the urgent one before all others");
+    assert_eq!(shown.len(), 5);
+    let claims = claim(&journal, 3).await;
+    let claimed: BTreeSet<CredentialId> = claims.iter().map(|claim| claim.case.directive.credential.clone()).collect();
+    assert_eq!(claimed, [cred(4), cred(2), cred(1)].into());
+    let of = |n: u32| claims.iter().find(|claim| claim.case.directive.credential == cred(n)).unwrap();
+    let charged = |c: &Claim, cap| Append { charge: Some(cap), ..append(c, &c.case, begun(&c.case), true) };
+    // 8 of 10, then 1, then 2 are too much.
+    journal.append(charged(of(2), 10)).await.unwrap();
+    journal.append(charged(of(4), 10)).await.unwrap();
+    assert!(matches!(journal.append(charged(of(1), 10)).await, Err(Error::CapReached)));
+    journal.append(charged(of(1), 11)).await.unwrap();
+    // The figure stays with the case, whatever is measured later.
+    weigh(&[(2, 1)], false).await;
+    assert_eq!(journal.timeline(of(2).case.id).await.unwrap().unwrap().line.case.blast, Some(1_400));
 }
 
 async fn an_illegal_record_leaves_nothing(store: Store) {

@@ -82,7 +82,7 @@ async fn an_epoch_that_another_process_has_is_not_ours() {
 async fn what_stood_still_until_its_claim_ended_leaves_nothing_and_goes_on_with_other_work() {
     let (store, one, other) = two().await;
     put(&one, vec![operator("1", 0), secret_id(1), secret_id(2)]).await;
-    let want = |lease_ms| Want { max: 9, max_per_system: 9, now_ms: T0 + 20, lease_ms, only: None };
+    let want = |lease_ms| Want { max: 9, max_per_system: 9, now_ms: T0 + 20, steady_ms: T0 + 20, lease_ms, only: None };
     let old = one.claim(want(200)).await.unwrap();
     assert_eq!(old.len(), 2, "the two secret ids share a lane");
     let new = Mutex::new(Vec::new());

@@ -314,12 +314,14 @@ async fn an_agent_that_reaches_two_zones_ends_with_one_and_its_task_goes_on() {
     let line = case("reduced").await;
     assert_eq!(line["case"]["directive"]["cut"]["permissions"], json!(["policy:etl"]), "what it needs stays");
     assert_eq!(line["verdict"]["taken"], 1);
+    assert_eq!(line["case"]["blast"], 11, "the payments and the wiki, as they weigh");
     assert!(!reads("kv/data/app/open").await, "cards");
     assert!(reads("kv/data/other/key").await, "its work goes on");
     let id = line["case"]["id"].as_str().unwrap().to_owned();
     let (code, said) = cell.borrow_mut().ask(&["case", &id]);
     assert_eq!(code, Some(0));
     assert!(said.contains("policy:etl") && said.contains("not before") && said.contains("it has policy:etl"), "{said}");
+    assert!(said.contains("opens       11 (blast radius)"), "{said}");
     let (code, said) = cell.borrow_mut().ask(&["rollback", &id, "--reason", "the audit needs it"]);
     assert_eq!(code, Some(0), "{said}");
     let back = case("rolled_back").await;

@@ -211,6 +211,7 @@ fn intake(journal: Arc<Knows>) -> Intake {
 
 fn registered(subject: &Subject) -> Credential {
     Credential {
+        blast: None,
         tenant: "default".into(),
         id: subject.credential.clone(),
         principal: None,
@@ -344,7 +345,8 @@ async fn what_outlived_its_closed_case_is_found_and_nothing_else_that_is_known(s
     let before_end_ms = now_ms() + 1;
     until("the clock to move on", || async { (now_ms() > before_end_ms).then_some(()) }).await;
     record(journal.as_ref(), vec![ended(&runs[0])]).await;
-    let want = Want { max: 1, max_per_system: 1, now_ms: now_ms() + 1, lease_ms: 60_000, only: None };
+    let want =
+        Want { max: 1, max_per_system: 1, now_ms: now_ms() + 1, steady_ms: now_ms() + 1, lease_ms: 60_000, only: None };
     let claim = journal.claim(want).await.unwrap().remove(0);
     let close = Append {
         case: claim.case.id,
