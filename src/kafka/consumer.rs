@@ -262,6 +262,9 @@ impl<'a> Member<'a> {
             }
             Take::Yes => {
                 let delivery = lane::delivery(&self.cluster, lane, message, self.intake.clock.wall_ms());
+                if let Some(trust) = &self.intake.trust {
+                    trust.agree(delivery.broker_ms);
+                }
                 lane.taken(self.batch.len(), message.timestamp());
                 if self.batch.is_empty() {
                     self.began = Instant::now();
