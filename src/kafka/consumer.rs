@@ -5,6 +5,7 @@
 //! own, beside the batch under way.) A batch is recorded by one call; nothing else of it is in flight. Each partition has
 //! a queue, and a batch takes its share of each.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message, TopicPartitionList};
+use rdkafka::{Message, Timestamp, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -111,6 +112,8 @@ pub(super) struct Member<'a> {
     pub(super) stuck: Option<(Instant, Duration)>,
     pub(super) tended: Instant,
     pub(super) watch: Watch,
+    /// Topics whose records have no time of the broker's: said once for each.
+    untimed: HashSet<Arc<str>>,
 }
 
 impl Drop for Member<'_> {
@@ -162,6 +165,7 @@ impl<'a> Member<'a> {
             small: 0,
             stuck: None,
             tended: now,
+            untimed: HashSet::new(),
         })
     }
 
@@ -262,8 +266,15 @@ impl<'a> Member<'a> {
             }
             Take::Yes => {
                 let delivery = lane::delivery(&self.cluster, lane, message, self.intake.clock.wall_ms());
-                if let Some(trust) = &self.intake.trust {
-                    trust.agree(delivery.broker_ms);
+                match (message.timestamp(), &self.intake.trust) {
+                    (Timestamp::LogAppendTime(ms), Some(trust)) => trust.agree(ms),
+                    (Timestamp::LogAppendTime(_), None) => {}
+                    _ if self.untimed.contains(&lane.topic) => {}
+                    _ => {
+                        tracing::warn!(topic = %lane.topic, "its records have no time of the broker's: \
+                            set message.timestamp.type=LogAppendTime for this topic");
+                        self.untimed.insert(lane.topic.clone());
+                    }
                 }
                 lane.taken(self.batch.len(), message.timestamp());
                 if self.batch.is_empty() {

@@ -1,0 +1,59 @@
+//! Whose time counts, and up to when a topic is known.
+
+use super::*;
+use curfew::clock::{Clock as _, Simulated};
+use curfew::deadlines::ClockTrust;
+
+const HOUR_MS: i64 = 3_600_000;
+
+/// A topic whose records have this kind of time.
+async fn timed(kind: &str) -> String {
+    let name = unique("timed");
+    let new = NewTopic::new(&name, 1, TopicReplication::Fixed(1)).set("message.timestamp.type", kind);
+    for result in admin().create_topics([&new], &AdminOptions::new()).await.unwrap() {
+        result.unwrap();
+    }
+    name
+}
+
+/// Writes a heartbeat of a producer whose clock shows `at_ms`.
+async fn told_at(topic: &str, id: &str, at_ms: i64) {
+    let producer: FutureProducer = config().create().unwrap();
+    let body = beat(id);
+    let headers = OwnedHeaders::new().insert(Header { key: "content-type", value: Some(STRUCTURED) });
+    let record: FutureRecord<'_, str, str> = FutureRecord::to(topic).payload(&body).headers(headers).timestamp(at_ms);
+    producer.send(record, Duration::from_secs(20)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_brokers_own_time_agrees_with_a_clock_that_stepped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (created, appended) = (timed("CreateTime").await, timed("LogAppendTime").await);
+    let mut station = Station::open(dir.path(), &[&created, &appended]);
+    let now_ms = station.intake.clock.wall_ms();
+    let clock = Simulated::at(now_ms - HOUR_MS);
+    let trust = ClockTrust::new(clock.clone());
+    clock.step_wall_ms(HOUR_MS);
+    station.intake.clock = clock.clone();
+    station.intake.trust = Some(trust.clone());
+    let member = station.join();
+    for (id, at_ms) in [("same", now_ms), ("ahead", now_ms + 2 * HOUR_MS)] {
+        told_at(&created, id, at_ms).await;
+    }
+    station.consumed(2).await;
+    assert!(!trust.check(), "a producer's time, also one that is taken for now, proves nothing");
+    assert_eq!(station.position(&created, 0).await.unwrap().last_ms, clock.wall_ms());
+    // The broker's is the real one, which goes on, and the clock of this test does not.
+    let mut id = 0;
+    until("the broker's time to agree", || {
+        id += 1;
+        clock.step_wall_ms(System::shared().wall_ms() - clock.wall_ms());
+        let (appended, trust, id) = (&appended, &trust, format!("appended-{id}"));
+        async move {
+            told_at(appended, &id, now_ms - 2 * HOUR_MS).await;
+            trust.check().then_some(())
+        }
+    })
+    .await;
+    member.leave().await;
+}
