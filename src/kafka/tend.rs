@@ -88,7 +88,9 @@ impl Member<'_> {
             // The client's own place is further where the log ends with marks of a transaction; a seek forgets it.
             let own = polled.get(&(look.topic.to_string(), look.partition)).and_then(|offset| offset.to_raw());
             let read = lane.next.max(own.unwrap_or(-1));
-            if live && lane.is_idle() && read >= look.high {
+            // A watermark by a wrong clock would stay, and run ahead of what is read long after the clock is right again.
+            let believed = look.believed && self.intake.believes_clock();
+            if live && believed && lane.is_idle() && read >= look.high {
                 let told = self.intake.journal.caught_up(&self.cluster, &look.topic, look.partition, look.asked_ms);
                 if let Err(error) = self.handle.block_on(told) {
                     tracing::warn!(%error, "the watermark stands still");

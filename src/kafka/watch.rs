@@ -19,6 +19,7 @@ use super::settings::Connection;
 use super::turns::Turns;
 use super::{Error, consumer};
 use crate::clock;
+use crate::deadlines::ClockTrust;
 
 /// Whose log was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(super) struct Look {
     pub(super) high: i64,
     /// Our clock before the question: what was appended by then lies before `high`.
     pub(super) asked_ms: i64,
+    /// Whether that clock was believed then.
+    pub(super) believed: bool,
     /// Where the lane stood before the question: the log reaches at least that far. (Where it stands when the answer is
     /// read may lie beyond `high`: it read on meanwhile.)
     pub(super) durable: Option<i64>,
@@ -74,10 +77,10 @@ impl Watch {
     pub(super) fn start(
         client: Arc<BaseConsumer<Turns>>,
         connection: Connection,
-        clock: clock::Shared,
+        (clock, trust): (clock::Shared, Option<Arc<ClockTrust>>),
     ) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
-        let mut asker = Asker { shared: shared.clone(), client, connection, clock, looker: None };
+        let mut asker = Asker { shared: shared.clone(), client, connection, clock, trust, looker: None };
         let thread = std::thread::Builder::new()
             .name("kafka-watch".into())
             .spawn(move || {
@@ -133,6 +136,7 @@ struct Asker {
     client: Arc<BaseConsumer<Turns>>,
     connection: Connection,
     clock: clock::Shared,
+    trust: Option<Arc<ClockTrust>>,
     looker: Option<Looker>,
 }
 
@@ -151,6 +155,7 @@ impl Asker {
                 return;
             }
             let asked_ms = self.clock.wall_ms();
+            let believed = self.trust.as_ref().is_none_or(|trust| trust.check());
             let (high, log) = match self.client.fetch_watermarks(&topic, partition, consumer::PATIENCE / 5) {
                 Ok((low, high)) => match anchor {
                     Some(anchor) if anchor.offset >= high => (high, Log::Other),
@@ -167,7 +172,7 @@ impl Asker {
                 // A broker that does not answer proves nothing.
                 Err(_) => continue,
             };
-            looks.push(Look { topic, partition, high, asked_ms, durable, log, latest });
+            looks.push(Look { topic, partition, high, asked_ms, believed, durable, log, latest });
         }
         self.compare(&mut looks, &sought);
         self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner).append(&mut looks);

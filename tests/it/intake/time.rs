@@ -57,3 +57,35 @@ async fn only_the_brokers_own_time_agrees_with_a_clock_that_stepped() {
     .await;
     member.leave().await;
 }
+
+/// What it once said would stay, and run ahead of what is read for as long as the clock was ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_doubted_moves_no_watermark() {
+    let dir = tempfile::tempdir().unwrap();
+    let topic = timed("CreateTime").await;
+    let mut station = Station::open(dir.path(), &[&topic]);
+    let clock = Simulated::at(station.intake.clock.wall_ms());
+    station.intake.clock = clock.clone();
+    station.intake.trust = Some(ClockTrust::new(clock.clone()));
+    clock.step_wall_ms(HOUR_MS);
+    let member = station.join();
+    told_at(&topic, "1", clock.wall_ms() - HOUR_MS).await;
+    station.consumed(1).await;
+    // Another one of the same topic, whose clock is right, is through with several looks.
+    let beside = tempfile::tempdir().unwrap();
+    let control = Station::open(beside.path(), &[&topic]);
+    let reader = control.join();
+    for _ in 0..3 {
+        control.seen_to_the_end().await;
+    }
+    let mark = |station: &Station| {
+        let journal = station.journal.clone();
+        async move { journal.watermark().await.unwrap().of(None).unwrap() }
+    };
+    assert!(mark(&station).await < clock.wall_ms() - HOUR_MS / 2);
+    clock.step_wall_ms(-HOUR_MS);
+    clock.advance_ms(1_000);
+    until("it to move again", || async { (mark(&station).await == clock.wall_ms()).then_some(()) }).await;
+    reader.leave().await;
+    member.leave().await;
+}
