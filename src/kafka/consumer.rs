@@ -142,7 +142,7 @@ impl<'a> Member<'a> {
         let cluster = client.client().fetch_cluster_id(PATIENCE);
         let cluster = cluster.ok_or_else(|| Error::NoAnswer("no broker told the cluster's id".into()))?;
         let time = (intake.clock.clone(), intake.trust.clone());
-        let watch = Watch::start(client.clone(), settings.connection.clone(), time)?;
+        let watch = Watch::start(settings.connection.clone(), time)?;
         let topics: Vec<&str> = settings.topics.iter().map(|topic| &*topic.name).collect();
         client.subscribe(&topics)?;
         tracing::info!(%cluster, ?topics, group = %settings.group, "joining the consumer group");

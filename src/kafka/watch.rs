@@ -16,7 +16,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::lane::Lanes;
 use super::place::{Looker, Seen};
 use super::settings::Connection;
-use super::turns::Turns;
 use super::{Error, consumer};
 use crate::clock;
 use crate::deadlines::ClockTrust;
@@ -36,7 +35,7 @@ pub(super) enum Log {
 pub(super) struct Look {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
-    /// The offset after its last record.
+    /// The offset after its last record, committed or not.
     pub(super) high: i64,
     /// Our clock before the question: what was appended by then lies before `high`.
     pub(super) asked_ms: i64,
@@ -75,11 +74,11 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn start(
-        client: Arc<BaseConsumer<Turns>>,
         connection: Connection,
         (clock, trust): (clock::Shared, Option<Arc<ClockTrust>>),
     ) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
+        let client = connection.end_reader()?.create()?;
         let mut asker = Asker { shared: shared.clone(), client, connection, clock, trust, looker: None };
         let thread = std::thread::Builder::new()
             .name("kafka-watch".into())
@@ -113,7 +112,7 @@ impl Watch {
         std::mem::take(&mut *self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ends the thread and waits for it: it holds the client.
+    /// Ends the thread and waits for it.
     pub(super) fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
@@ -133,7 +132,8 @@ impl Drop for Watch {
 
 struct Asker {
     shared: Arc<Shared>,
-    client: Arc<BaseConsumer<Turns>>,
+    /// Not the member's: see [`Connection::end_reader`].
+    client: BaseConsumer,
     connection: Connection,
     clock: clock::Shared,
     trust: Option<Arc<ClockTrust>>,

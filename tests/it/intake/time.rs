@@ -89,3 +89,44 @@ async fn a_clock_that_is_doubted_moves_no_watermark() {
     reader.leave().await;
     member.leave().await;
 }
+
+/// What it holds back may be an extension: until it ends, the partition is not read up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_transaction_moves_no_watermark() {
+    use rdkafka::producer::Producer;
+    let dir = tempfile::tempdir().unwrap();
+    let topic = topic(1).await;
+    Pen::new().beats(&topic, 0, 0..1).await;
+    let station = Station::open(dir.path(), &[&topic]);
+    let member = station.join();
+    station.consumed(1).await;
+    station.seen_to_the_end().await;
+    let limit = Duration::from_secs(30);
+    let producer: FutureProducer = config().set("transactional.id", unique("tx")).create().unwrap();
+    producer.init_transactions(limit).unwrap();
+    producer.begin_transaction().unwrap();
+    let body = beat("open");
+    let headers = OwnedHeaders::new().insert(Header { key: "content-type", value: Some(STRUCTURED) });
+    let record: FutureRecord<'_, str, str> = FutureRecord::to(&topic).payload(&body).headers(headers);
+    producer.send(record, limit).await.unwrap();
+    let written_ms = station.intake.clock.wall_ms();
+    let lag = format!("curfew_consumer_lag_records{{partition=\"0\",topic=\"{topic}\"}} 1");
+    until("it to show as lag", || async { station.intake.metrics.render().contains(&lag).then_some(()) }).await;
+    // A look is a second: of several, none may take it for read.
+    let beside = tempfile::tempdir().unwrap();
+    let other = self::topic(1).await;
+    let control = Station::open(beside.path(), &[&other]);
+    let reader = control.join();
+    Pen::new().beats(&other, 0, 0..1).await;
+    control.consumed(1).await;
+    for _ in 0..3 {
+        control.seen_to_the_end().await;
+    }
+    let mark = station.journal.watermark().await.unwrap().of(None).unwrap();
+    assert!(mark <= written_ms, "{mark} {written_ms}");
+    producer.commit_transaction(limit).unwrap();
+    station.consumed(2).await;
+    station.seen_to_the_end().await;
+    reader.leave().await;
+    member.leave().await;
+}
