@@ -256,6 +256,18 @@ impl Lanes {
     }
 }
 
+/// A record's headers; `None`: one whose name is not UTF-8, which rdkafka unwraps. Whoever may produce could stop us with one byte.
+pub fn headers(message: &BorrowedMessage<'_>) -> impl Iterator<Item = Option<(String, Option<Bytes>)>> {
+    let all = message.headers();
+    (0..all.map_or(0, Headers::count)).map(move |index| {
+        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let header = all?.try_get(index)?;
+            Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice)))
+        }));
+        read.ok().flatten()
+    })
+}
+
 /// When a record came: as the broker says, else by our own clock. A producer's time is its own: of one whose clock is behind, all
 /// that lives would look silent.
 fn came_ms(stamp: Timestamp, now_ms: i64) -> i64 {
@@ -277,19 +289,8 @@ fn reached_ms(stamp: Timestamp, came_ms: i64) -> i64 {
 
 /// A record with its coordinates, copied out of librdkafka's memory.
 pub fn delivery(cluster: &Arc<str>, lane: &Lane, message: &BorrowedMessage<'_>, now_ms: i64) -> Delivery {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        (0..headers.count())
-            .map(|index| {
-                // rdkafka unwraps a header's name as UTF-8: whoever may produce could stop intake with one byte.
-                let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    let header = headers.get(index);
-                    (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))
-                }));
-                // A null CloudEvents header: `decode` makes a reject of it.
-                read.unwrap_or_else(|_| ("ce_id".to_owned(), None))
-            })
-            .collect()
-    });
+    // A null CloudEvents header: `decode` makes a reject of it.
+    let headers = headers(message).map(|header| header.unwrap_or_else(|| ("ce_id".to_owned(), None))).collect();
     Delivery {
         at: Coordinates {
             cluster: cluster.clone(),
