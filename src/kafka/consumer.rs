@@ -24,7 +24,7 @@ use super::queues::Queues;
 use super::settings::Settings;
 use super::turns::{Turn, Turns};
 use super::watch::Watch;
-use super::{Error, tend};
+use super::{Error, tend, watch};
 use crate::event::Delivery;
 use crate::intake::Intake;
 use crate::journal;
@@ -114,6 +114,8 @@ pub(super) struct Member<'a> {
     pub(super) watch: Watch,
     /// Topics whose records have no time of the broker's: said once for each.
     untimed: HashSet<Arc<str>>,
+    /// Partitions that the journal has a row of.
+    pub(super) counted: HashSet<(Arc<str>, i32)>,
 }
 
 impl Drop for Member<'_> {
@@ -142,12 +144,11 @@ impl<'a> Member<'a> {
         let cluster = client.client().fetch_cluster_id(PATIENCE);
         let cluster = cluster.ok_or_else(|| Error::NoAnswer("no broker told the cluster's id".into()))?;
         let time = (intake.clock.clone(), intake.trust.clone());
-        let watch = Watch::start(settings.connection.clone(), time)?;
+        let names = settings.topics.iter().map(|topic| topic.name.clone()).collect();
+        let watch = Watch::start(settings.connection.clone(), names, time)?;
         let topics: Vec<&str> = settings.topics.iter().map(|topic| &*topic.name).collect();
-        client.subscribe(&topics)?;
-        tracing::info!(%cluster, ?topics, group = %settings.group, "joining the consumer group");
         let now = Instant::now();
-        Ok(Self {
+        let mut member = Self {
             watch,
             client,
             intake,
@@ -167,7 +168,16 @@ impl<'a> Member<'a> {
             stuck: None,
             tended: now,
             untimed: HashSet::new(),
-        })
+            counted: HashSet::new(),
+        };
+        // Before the first record of any of them.
+        for topic in &settings.topics {
+            let all = watch::partitions(&member.client, &topic.name, PATIENCE)?;
+            member.count(all)?;
+        }
+        member.client.subscribe(&topics)?;
+        tracing::info!(cluster = %member.cluster, ?topics, group = %settings.group, "joining the consumer group");
+        Ok(member)
     }
 
     fn serve(&mut self, stop: &CancellationToken) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! What a member looks after beside reading: its commits, its pauses, where each partition ends, and what went wrong.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -9,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::Error;
 use super::consumer::Member;
 use super::lane::{Lane, Standing};
-use super::watch::Log;
+use super::watch::{Found, Log};
 
 /// How often what is not urgent is looked after.
 pub(super) const EVERY: Duration = Duration::from_millis(200);
@@ -60,9 +61,25 @@ impl Member<'_> {
         Ok(())
     }
 
+    /// Makes them count in the watermark from now on, whoever reads them: what one holds that nobody has read may say anything.
+    pub(super) fn count(&mut self, all: Vec<(Arc<str>, i32)>) -> Result<(), Error> {
+        for (topic, partition) in all {
+            if !self.counted.contains(&(topic.clone(), partition)) {
+                // It is known up to no time yet, or up to what it was.
+                self.handle.block_on(self.intake.journal.caught_up(&self.cluster, &topic, partition, 0))?;
+                self.counted.insert((topic, partition));
+            }
+        }
+        Ok(())
+    }
+
     /// Partitions that were read to their end move the watermark on, though nothing came.
     fn caught_up(&mut self) {
-        let looked = self.watch.take();
+        let Found { looks: looked, partitions } = self.watch.take();
+        if let Err(error) = self.count(partitions) {
+            tracing::warn!(%error, "the watermark stands still");
+            return;
+        }
         if looked.is_empty() {
             return;
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::lane::Lanes;
@@ -59,11 +59,20 @@ struct Followed {
     latest: Option<Seen>,
 }
 
+/// What was found in a round.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Of the partitions that are followed.
+    pub(super) looks: Vec<Look>,
+    /// All that the topics have, whoever reads them. Asked before the looks.
+    pub(super) partitions: Vec<(Arc<str>, i32)>,
+}
+
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
     follow: Mutex<Vec<Followed>>,
-    looks: Mutex<Vec<Look>>,
+    found: Mutex<Found>,
 }
 
 /// A thread that asks once per second.
@@ -75,11 +84,12 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn start(
         connection: Connection,
+        topics: Vec<Arc<str>>,
         (clock, trust): (clock::Shared, Option<Arc<ClockTrust>>),
     ) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
         let client = connection.end_reader()?.create()?;
-        let mut asker = Asker { shared: shared.clone(), client, connection, clock, trust, looker: None };
+        let mut asker = Asker { shared: shared.clone(), client, connection, topics, clock, trust, looker: None };
         let thread = std::thread::Builder::new()
             .name("kafka-watch".into())
             .spawn(move || {
@@ -108,8 +118,8 @@ impl Watch {
     }
 
     /// The answers since the last call.
-    pub(super) fn take(&self) -> Vec<Look> {
-        std::mem::take(&mut *self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn take(&self) -> Found {
+        std::mem::take(&mut *self.shared.found.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Ends the thread and waits for it.
@@ -135,6 +145,7 @@ struct Asker {
     /// Not the member's: see [`Connection::end_reader`].
     client: BaseConsumer,
     connection: Connection,
+    topics: Vec<Arc<str>>,
     clock: clock::Shared,
     trust: Option<Arc<ClockTrust>>,
     looker: Option<Looker>,
@@ -147,6 +158,11 @@ impl Asker {
 
     fn ask(&mut self) {
         let follow = self.shared.follow.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let partitions = self.topics.iter().flat_map(|topic| {
+            // What a topic has is not known now: then nothing of it is added, and its partitions stay as they are known.
+            partitions(&self.client, topic, consumer::PATIENCE / 5).unwrap_or_default()
+        });
+        let partitions: Vec<_> = partitions.collect();
         let mut looks = Vec::with_capacity(follow.len());
         // Which look waits for which record.
         let mut sought: Vec<(usize, Seen)> = Vec::new();
@@ -175,7 +191,9 @@ impl Asker {
             looks.push(Look { topic, partition, high, asked_ms, believed, durable, log, latest });
         }
         self.compare(&mut looks, &sought);
-        self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner).append(&mut looks);
+        let mut found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.partitions = partitions;
+        found.looks.append(&mut looks);
     }
 
     /// Fills in whose logs they are.
@@ -209,4 +227,15 @@ impl Asker {
             }
         }
     }
+}
+
+/// The partitions that `topic` has; none where it does not exist. Blocks.
+pub(super) fn partitions<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: &Arc<str>,
+    patience: Duration,
+) -> Result<Vec<(Arc<str>, i32)>, Error> {
+    let metadata = client.fetch_metadata(Some(topic), patience)?;
+    let found = metadata.topics().iter().filter(|found| found.name() == &**topic);
+    Ok(found.flat_map(|found| found.partitions()).map(|partition| (topic.clone(), partition.id())).collect())
 }

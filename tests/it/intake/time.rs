@@ -130,3 +130,34 @@ async fn an_open_transaction_moves_no_watermark() {
     reader.leave().await;
     member.leave().await;
 }
+
+/// Whatever it holds was not read by anybody: nothing is known up to any time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_was_never_read_holds_the_watermark() {
+    use curfew::journal::Topics;
+    use rdkafka::admin::NewPartitions;
+    let dir = tempfile::tempdir().unwrap();
+    let topic = topic(1).await;
+    Pen::new().beats(&topic, 0, 0..1).await;
+    let station = Station::open(dir.path(), &[&topic]);
+    let member = station.join();
+    station.consumed(1).await;
+    station.seen_to_the_end().await;
+    // Nothing is fetched any more, and then the topic grows.
+    station.backlog.set(station.intake.clock.wall_ms());
+    for grown in admin().create_partitions([&NewPartitions::new(&topic, 2)], &AdminOptions::new()).await.unwrap() {
+        grown.unwrap();
+    }
+    Pen::new().beats(&topic, 1, 0..1).await;
+    let topics = Topics { read: [topic.clone()].into(), http: None };
+    until("it to count", || async {
+        let mark = station.journal.watermark().await.unwrap();
+        (mark.of(Some(&topics)) == Some(0) && mark.unread(Some(&topics)) == Some(&topic)).then_some(())
+    })
+    .await;
+    station.backlog.set(0);
+    station.consumed(2).await;
+    station.seen_to_the_end().await;
+    assert_eq!(station.journal.watermark().await.unwrap().unread(Some(&topics)), None);
+    member.leave().await;
+}
