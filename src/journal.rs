@@ -603,6 +603,8 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Cases for people.
     async fn cases(&self, filter: Filter) -> Result<Vec<CaseLine>, Error>;
+    /// The ids of cases between these two, both included, at most so many.
+    async fn cases_between(&self, from: CaseId, to: CaseId, max: u32) -> Result<Vec<CaseId>, Error>;
     /// One case for people.
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error>;
     /// Tasks for people, with what they hold.

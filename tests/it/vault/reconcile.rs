@@ -157,6 +157,9 @@ impl Journal for Knows {
     async fn cases(&self, _: Filter) -> Result<Vec<CaseLine>, Error> {
         unimplemented!()
     }
+    async fn cases_between(&self, _: CaseId, _: CaseId, _: u32) -> Result<Vec<CaseId>, Error> {
+        unimplemented!()
+    }
     async fn timeline(&self, _: CaseId) -> Result<Option<Timeline>, Error> {
         unimplemented!()
     }
