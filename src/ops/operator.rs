@@ -71,9 +71,9 @@ impl Operator {
                     tracing::warn!(%error, "the freeze file cannot be written; the journal is frozen");
                 }
                 tracing::warn!(?how, %by, %reason, "frozen");
-                let half_made = self.half_made().await?;
-                Ok(json!({ "frozen": how, "half_made": half_made }))
+                Ok(json!({ "frozen": how }))
             }
+            Request::HalfMade {} => value(&self.half_made().await?),
             Request::Release { by } => {
                 freeze_file::remove(&self.freeze_file).map_err(|error| {
                     Refused::new(RefusedKind::Unavailable, format!("the freeze file stays: {error}"))
