@@ -300,7 +300,8 @@ impl Operator {
 /// The first and the last of all ids that begin with `asked`, which is lower case; `None`: no id does.
 fn begin_with(asked: &str) -> Option<(CaseId, CaseId)> {
     let digits: String = asked.chars().filter(|c| *c != '-').collect();
-    let filled = |with: &str| Uuid::try_parse(&format!("{digits}{}", with.repeat(32_usize.checked_sub(digits.len())?))).ok();
+    let filled =
+        |with: &str| Uuid::try_parse(&format!("{digits}{}", with.repeat(32_usize.checked_sub(digits.len())?))).ok();
     let (from, to) = (filled("0")?, filled("f")?);
     // The hyphens stand where an id has them.
     from.to_string().starts_with(asked).then_some((from, to))

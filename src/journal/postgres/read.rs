@@ -219,12 +219,7 @@ pub(super) async fn event(db: &mut PgConnection, id: CaseId, max: i64) -> Result
     Ok(events)
 }
 
-pub(super) async fn cases_between(
-    pool: &PgPool,
-    from: CaseId,
-    to: CaseId,
-    max: u32,
-) -> Result<Vec<CaseId>, Error> {
+pub(super) async fn cases_between(pool: &PgPool, from: CaseId, to: CaseId, max: u32) -> Result<Vec<CaseId>, Error> {
     let sql = "SELECT id FROM cases WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT $3";
     Ok(sqlx::query_scalar(sql).bind(from).bind(to).bind(i64::from(max)).fetch_all(pool).await?)
 }

@@ -276,7 +276,7 @@ async fn a_case_is_found_by_the_beginning_of_its_id(store: Store) {
     let between = async |from: usize, to: usize, max| journal.cases_between(ids[from], ids[to], max).await.unwrap();
     assert_eq!((ids.len(), between(0, 4, 9).await), (5, ids.clone()));
     assert_eq!((between(1, 3, 2).await, between(2, 2, 2).await), (ids[1..3].to_vec(), vec![ids[2]]));
-    assert_eq!(between(3, 1, 2).await, []);
+    assert!(between(3, 1, 2).await.is_empty());
 }
 
 async fn the_watermark_is_the_slowest_partition(store: Store) {
