@@ -325,7 +325,11 @@ mod tests {
             assert_eq!((came_ms(stamp, 1_000), reached_ms(stamp, 1_000)), (1_000, reached));
         }
         let none = Timestamp::NotAvailable;
-        assert_eq!((came_ms(none, 1_000), reached_ms(none, 1_000)), (1_000, 0), "of what is behind it nothing is known");
+        assert_eq!(
+            (came_ms(none, 1_000), reached_ms(none, 1_000)),
+            (1_000, 0),
+            "of what is behind it nothing is known"
+        );
     }
 
     #[test]
