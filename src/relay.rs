@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{self, Journal, Outgoing};
-use crate::kafka::{Error, lane};
 use crate::kafka::place::Looker;
 use crate::kafka::producer::{Out, Producer, acked};
 use crate::kafka::settings::Connection;
+use crate::kafka::{Error, lane};
 use crate::outcome::Kind;
 use crate::telemetry::died;
 

@@ -247,7 +247,11 @@ async fn a_topic_that_ends_with_a_transaction_holds_no_start_up() {
         producer.begin_transaction().unwrap();
         let record: FutureRecord<'_, str, str> = FutureRecord::to(&topic).payload("of somebody else");
         producer.send(record, limit).await.unwrap();
-        if commit { producer.commit_transaction(limit).unwrap() } else { producer.abort_transaction(limit).unwrap() }
+        if commit {
+            producer.commit_transaction(limit).unwrap()
+        } else {
+            producer.abort_transaction(limit).unwrap()
+        }
         assert_eq!(relay(&station, &topic, &Arc::default()).hold_if_older().await.unwrap(), None, "{commit}");
     }
 }
