@@ -159,7 +159,9 @@ async fn one_alert_without_an_answer_keeps_no_other_waiting(store: Store) {
         desk.dies(id).await;
     }
     let secret = || Says::Secret("r8Ft2-pXq9Lm4Zs7Vb3N".to_owned());
-    for (number, says) in [(40, Says::Status(500)), (41, secret()), (42, Says::Status(502)), (43, Says::Status(503)), (44, secret())] {
+    for (number, says) in
+        [(40, Says::Status(500)), (41, secret()), (42, Says::Status(502)), (43, Says::Status(503)), (44, secret())]
+    {
         desk.github.says(number, says);
     }
     assert_eq!((desk.feedback.tick().await.unwrap(), desk.github.calls()), (2, 5), "all were asked for");
