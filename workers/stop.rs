@@ -39,13 +39,16 @@ pub async fn freeze(config: &Config, how: Freeze, json_wanted: bool) -> Result<(
                 false => "frozen".to_owned(),
                 true => match link::ask(config, Request::HalfMade {}).await {
                     Ok(half) => {
-                        let text = format!("frozen; {}", left_behind(half.as_array().map(Vec::as_slice).unwrap_or_default()));
+                        let text =
+                            format!("frozen; {}", left_behind(half.as_array().map(Vec::as_slice).unwrap_or_default()));
                         value["half_made"] = half;
                         text
                     }
                     Err(failed) => {
                         value["why"] = json!(failed.to_string());
-                        format!("frozen; what is half-made is not known ({failed}): ask again by `curfew freeze --hard`")
+                        format!(
+                            "frozen; what is half-made is not known ({failed}): ask again by `curfew freeze --hard`"
+                        )
                     }
                 },
             };
