@@ -21,7 +21,8 @@ async fn told_at(topic: &str, id: &str, at_ms: i64) {
     let producer: FutureProducer = config().create().unwrap();
     let body = beat(id);
     let headers = OwnedHeaders::new().insert(Header { key: "content-type", value: Some(STRUCTURED) });
-    let record: FutureRecord<'_, str, str> = FutureRecord::to(topic).payload(&body).headers(headers).timestamp(at_ms);
+    let record: FutureRecord<'_, str, str> =
+        FutureRecord::to(topic).payload(body.as_str()).headers(headers).timestamp(at_ms);
     producer.send(record, Duration::from_secs(20)).await.unwrap();
 }
 
