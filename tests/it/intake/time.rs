@@ -108,7 +108,7 @@ async fn an_open_transaction_moves_no_watermark() {
     producer.begin_transaction().unwrap();
     let body = beat("open");
     let headers = OwnedHeaders::new().insert(Header { key: "content-type", value: Some(STRUCTURED) });
-    let record: FutureRecord<'_, str, str> = FutureRecord::to(&topic).payload(&body).headers(headers);
+    let record: FutureRecord<'_, str, str> = FutureRecord::to(&topic).payload(body.as_str()).headers(headers);
     producer.send(record, limit).await.unwrap();
     let written_ms = station.intake.clock.wall_ms();
     let lag = format!("curfew_consumer_lag_records{{partition=\"0\",topic=\"{topic}\"}} 1");
