@@ -242,9 +242,12 @@ impl Deadlines {
             None => Judged::default(),
         };
         ticked.silent = judged.act.len() as u64;
-        let events: Vec<Event> = judged.act.iter().map(|i| heartbeat_missed(&round.silent[*i], now_ms)).collect();
-        for chunk in events.chunks(self.settings.batch.max(1)) {
-            self.intake.notice(chunk.to_vec()).await?;
+        for chunk in judged.act.chunks(self.settings.batch.max(1)) {
+            let lost = || chunk.iter().map(|i| &round.silent[*i]);
+            self.intake.notice(lost().map(|task| heartbeat_missed(task, now_ms)).collect()).await?;
+            if let Some(before_ms) = reach.before_ms {
+                silence::acted(lost(), &mut self.voices, before_ms);
+            }
         }
         self.held = judged.held.saturating_add(round.more);
         self.intake.metrics.silence_held(i64::try_from(self.held).unwrap_or(i64::MAX));

@@ -55,7 +55,7 @@ pub struct Delivery {
     pub tenant: Tenant,
     /// What its bytes are: from the topic's configuration or the path of the request, never from the payload.
     pub format: Format,
-    /// The broker's append time; HTTP: when the request came.
+    /// The broker's append time; where the broker has none, and over HTTP, when it came.
     pub broker_ms: i64,
     /// Header names and values; a value may be null in Kafka.
     pub headers: Vec<(String, Option<Bytes>)>,

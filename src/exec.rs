@@ -17,9 +17,11 @@ mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::sync::Notify;
 
 use crate::case::record::FailureKind;
 use crate::clock;
@@ -149,10 +151,14 @@ impl Exec<'_> {
     pub async fn run(&self, mut signals: Signals) -> (u8, Summary) {
         let times = Times::new(self.clock.wall_ms(), self.plan.ttl, self.plan.grace);
         let mut have = Have::default();
+        // What a start promised holds from then on, however long Vault takes.
+        let begun = Notify::new();
+        let mut beats = pin!(self.beat(&begun));
         let prepared = tokio::select! {
             biased;
             (signal, name) = signals.ending() => Err(Stop::Told(signal, name)),
-            prepared = self.prepare(&times, &mut have) => prepared,
+            prepared = self.prepare(&times, &mut have, &begun) => prepared,
+            never = beats.as_mut() => match never {},
         };
         let started = match prepared {
             Ok(variables) => self.start(&variables),
@@ -160,7 +166,7 @@ impl Exec<'_> {
         };
         let (code, outcome, end) = match started {
             Ok(child) => {
-                let (end, was_late, was_stopped) = self.watch(&child, &times, &have, &mut signals).await;
+                let (end, was_late, was_stopped) = self.watch(&child, &times, beats, &mut signals).await;
                 let word = times::outcome(end, was_late, was_stopped);
                 (times::exit_code(end, was_late), word, Some(end))
             }

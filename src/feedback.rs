@@ -28,6 +28,10 @@ const EVERY: Duration = Duration::from_secs(15);
 const AT_ONCE: u32 = 200;
 /// Cases of one credential that are looked at: the open ones, then the newest.
 const CASES: u32 = 100;
+/// What got no answer is tried again so much later, and the others meanwhile.
+const AWAY_MS: i64 = 300_000;
+/// After so many in a row without an answer it is GitHub that is away: the rest waits for the next tick.
+const IN_A_ROW: u32 = 3;
 /// What GitHub refused is tried again so much later: its token may have got the right by then.
 const AGAIN_MS: i64 = 3_600_000;
 
@@ -39,7 +43,7 @@ pub struct Feedback {
     freeze_file: PathBuf,
     /// Behind this one the next tick goes on.
     place: (i64, String),
-    /// What was refused, and until when it rests.
+    /// What was refused or got no answer, and until when it rests.
     resting: HashMap<String, i64>,
 }
 
@@ -76,15 +80,17 @@ impl Feedback {
         self.resting.retain(|_, until_ms| *until_ms > now_ms);
         let before = std::mem::take(&mut self.place);
         let findings = journal.matched(finding::id(&self.topic, KEY), before.clone(), AT_ONCE).await?;
-        let mut told = 0;
+        let (mut told, mut away) = (0, 0);
         for finding in &findings {
             match self.tell(finding, now_ms).await? {
-                Told::Yes => told += 1,
+                Told::Yes => (told, away) = (told + 1, 0),
+                Told::Refused => away = 0,
                 Told::No => {}
-                Told::Away => {
-                    self.place = before;
-                    return Ok(told);
-                }
+                Told::Away => away += 1,
+            }
+            if away == IN_A_ROW {
+                self.place = before;
+                return Ok(told);
             }
         }
         if let Some(last) = findings.last().filter(|_| findings.len() == usize::try_from(AT_ONCE).unwrap_or(0)) {
@@ -111,13 +117,14 @@ impl Feedback {
                 ("resolved", Told::Yes)
             }
             Err(why @ Silent::Away) => {
-                tracing::warn!(%why, alert = finding.key, "an alert of GitHub waits to be resolved");
+                tracing::warn!(%why, alert = finding.key, "an alert of GitHub waits to be resolved, and is tried again in 5 minutes");
+                self.resting.insert(finding.id(), now_ms.saturating_add(AWAY_MS));
                 ("unavailable", Told::Away)
             }
             Err(why) => {
                 tracing::error!(%why, alert = finding.key, "an alert of GitHub is not resolved; it is tried again in an hour");
                 self.resting.insert(finding.id(), now_ms.saturating_add(AGAIN_MS));
-                ("refused", Told::No)
+                ("refused", Told::Refused)
             }
         };
         self.intake.metrics.feedback(result);
@@ -127,7 +134,9 @@ impl Feedback {
 
 enum Told {
     Yes,
+    /// GitHub was not asked.
     No,
-    /// Nobody is told now.
+    Refused,
+    /// Nobody answered.
     Away,
 }

@@ -43,11 +43,14 @@ fn over(all: &[Fence], now_ms: i64) -> impl Iterator<Item = &Fence> {
     all.iter().filter(move |fence| fence.until_ms <= now_ms).filter(is_last)
 }
 
-/// One round. Returns how many fences are said to be over.
+/// One round; none while the clock is not believed. Returns how many fences are said to be over.
 ///
 /// # Errors
 /// The journal's.
 pub async fn tick(intake: &Intake) -> Result<usize, Error> {
+    if !intake.believes_clock() {
+        return Ok(0);
+    }
     let now_ms = intake.clock.wall_ms();
     if intake.journal.fences(now_ms, 1).await?.is_empty() {
         return Ok(0);

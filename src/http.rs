@@ -1,5 +1,6 @@
 //! HTTP on loopback: events in (2xx means durable), and what is seen from outside, which others may be let see.
 
+mod connections;
 pub mod findings;
 pub mod github;
 pub mod gitlab;
@@ -56,9 +57,6 @@ pub enum Error {
     /// The address cannot be used.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
-    /// Serving ended by itself.
-    #[error("serving HTTP: {0}")]
-    Serve(std::io::Error),
 }
 
 /// Reads the intake's bearer token from a file that only its owner can read.
@@ -111,12 +109,10 @@ pub async fn listen_beyond(at: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(at).await.map_err(|error| Error::Listen(at, error))
 }
 
-/// Serves until `stop`; requests that are under way are answered.
-///
-/// # Errors
-/// As the listener.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> Result<(), Error> {
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.map_err(Error::Serve)
+/// Serves until `stop`; requests that are under way are answered. A connection that keeps us waiting ends, and there is a limit of
+/// how many there are at once.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    connections::serve(listener, router, stop, connections::Limits::default()).await;
 }
 
 /// What the way in over HTTP needs.

@@ -27,7 +27,8 @@ pub struct Intake {
     pub metrics: Arc<Metrics>,
     /// Rung when a case may be due: the executor listens.
     pub stirred: Arc<Notify>,
-    /// Told the broker's time with each batch; `None` where our own clock stamps the deliveries.
+    /// Whether the clock is believed. Who reads a broker tells it the broker's time; nothing that our own clock stamped does, as it
+    /// would agree with itself. `None`: it always is.
     pub trust: Option<Arc<ClockTrust>>,
     /// What each topic's producers may say; what else they say is rejected as `forbidden`. `None`: anything.
     pub types: Option<Arc<BTreeMap<String, Says>>>,
@@ -43,9 +44,6 @@ impl Intake {
         let understood: Vec<Option<Arrival>> = deliveries.iter().map(|delivery| self.understand(delivery)).collect();
         let says: Vec<bool> = understood.iter().map(Option::is_some).collect();
         let arrivals: Vec<Arrival> = understood.into_iter().flatten().collect();
-        if let (Some(trust), Some(last)) = (&self.trust, deliveries.last()) {
-            trust.agree(last.broker_ms);
-        }
         let topics: Vec<Arc<str>> = deliveries.iter().map(|d| d.at.topic.clone()).collect();
         let mut recorded = Recorded::default();
         if !arrivals.is_empty() || !moves.is_empty() {
@@ -83,6 +81,11 @@ impl Intake {
         let Some(topics) = &self.types else { return Ok(()) };
         let nothing = Says::default();
         topics.get(&*event.at.topic).unwrap_or(&nothing).hear(event)
+    }
+
+    /// Whether the wall clock is believed now: what only time brings waits while it is not.
+    pub fn believes_clock(&self) -> bool {
+        self.trust.as_ref().is_none_or(|trust| trust.check())
     }
 
     /// Makes Curfew's own events durable.

@@ -145,10 +145,10 @@ impl Watermark {
         read.into_iter().chain(topics.http.as_ref().and_then(part)).min()
     }
 
-    /// One of these topics that was never read.
+    /// One of these topics that was never read, or of which a partition never was.
     pub fn unread<'a>(&self, topics: Option<&'a Topics>) -> Option<&'a str> {
         let mut read = topics.into_iter().flat_map(|topics| &topics.read);
-        read.find(|topic| !self.0.contains_key(*topic)).map(String::as_str)
+        read.find(|topic| self.0.get(*topic).is_none_or(|at_ms| *at_ms <= 0)).map(String::as_str)
     }
 }
 
@@ -605,6 +605,8 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Cases for people.
     async fn cases(&self, filter: Filter) -> Result<Vec<CaseLine>, Error>;
+    /// The ids of cases between these two, both included, at most so many.
+    async fn cases_between(&self, from: CaseId, to: CaseId, max: u32) -> Result<Vec<CaseId>, Error>;
     /// One case for people.
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error>;
     /// Tasks for people, with what they hold.

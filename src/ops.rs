@@ -60,6 +60,9 @@ pub enum Request {
         /// Why.
         reason: String,
     },
+    /// What a hard freeze leaves half-made, and what mends it. A request of its own: a freeze is answered at once, this after a look at
+    /// each open case.
+    HalfMade {},
     /// Lift a freeze, and a held start.
     Release {
         /// Who.

@@ -75,7 +75,7 @@ impl Default for ReconcileSettings {
     }
 }
 
-/// What one round saw.
+/// What one round saw. None is made while the clock is not believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Round {
     /// Leases and tokens that the issuer holds.
@@ -123,6 +123,10 @@ impl Reconcile {
     /// The journal's.
     pub async fn tick(&self) -> Result<Round, journal::Error> {
         let mut round = Round::default();
+        if !self.intake.believes_clock() {
+            tracing::warn!(realm = self.realm, "reconcile waits until the clock is believed");
+            return Ok(Round { partial: true, ..round });
+        }
         for prefix in &self.settings.prefixes {
             let (leases, partial) = self.leases(prefix).await;
             round.partial |= partial;
@@ -233,11 +237,14 @@ impl Reconcile {
 
     /// What was issued before this must have been registered by now; `None`: nothing can be said.
     async fn horizon(&self) -> Result<Option<i64>, journal::Error> {
+        let now_ms = self.intake.clock.wall_ms();
         let watermark = match self.intake.journal.watermark().await?.of(self.settings.topics.as_ref()) {
-            None if self.settings.without_watermark => Some(self.intake.clock.wall_ms()),
+            None if self.settings.without_watermark => Some(now_ms),
             watermark => watermark,
         };
-        Ok(watermark.map(|at_ms| at_ms - self.settings.grace_ms))
+        // Read after the time: a round is long, and the clock may have stepped in it.
+        let watermark = watermark.filter(|_| self.intake.believes_clock());
+        Ok(watermark.map(|at_ms| at_ms.min(now_ms).saturating_sub(self.settings.grace_ms)))
     }
 
     async fn issued_ms(&self, held: &Held) -> Result<Option<i64>, Failure> {

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rdkafka::Message as _;
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::BorrowedMessage;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{self, Journal, Outgoing};
-use crate::kafka::Error;
 use crate::kafka::place::Looker;
 use crate::kafka::producer::{Out, Producer, acked};
 use crate::kafka::settings::Connection;
+use crate::kafka::{Error, lane};
 use crate::outcome::Kind;
 use crate::telemetry::died;
 
@@ -298,7 +298,7 @@ fn newest(connection: &Connection, topics: &Topics, ours: &str) -> Result<Option
             if low == high {
                 continue;
             }
-            looker.read(topic, partition, low.max(high - TAIL), |message| {
+            looker.read(topic, partition, low.max(high - TAIL), Some(high), |message| {
                 if let Some(seq) = seq_of(message, ours)
                     && newest.as_ref().is_none_or(|(newest, _)| *newest < seq)
                 {
@@ -313,15 +313,15 @@ fn newest(connection: &Connection, topics: &Topics, ours: &str) -> Result<Option
 
 fn seq_of(message: &BorrowedMessage<'_>, ours: &str) -> Option<i64> {
     let (mut journal, mut seq) = (None, None);
-    for header in message.headers()?.iter() {
-        match header.key {
-            JOURNAL_HEADER => journal = header.value,
-            SEQ_HEADER => seq = header.value,
+    for (name, value) in lane::headers(message).flatten() {
+        match name.as_str() {
+            JOURNAL_HEADER => journal = value,
+            SEQ_HEADER => seq = value,
             _ => {}
         }
     }
-    if journal? != ours.as_bytes() {
+    if journal?.as_ref() != ours.as_bytes() {
         return None;
     }
-    std::str::from_utf8(seq?).ok()?.parse().ok()
+    std::str::from_utf8(&seq?).ok()?.parse().ok()
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::{Config, ways};
@@ -161,14 +162,18 @@ fn http(config: &Config, to: &To<'_>) -> Result<Teller, Error> {
     let file = to.token_file.or(config.http.as_ref().map(|http| http.token_file.as_path()));
     let file = file.ok_or_else(|| Error::Refused("--http needs --token-file".to_owned()))?;
     let token = crate::http::read_token(file).map_err(|error| Error::Unavailable(error.to_string()))?;
-    let mut client = reqwest::Client::builder().timeout(to.timeout).no_proxy();
+    let client = client(&url, to.timeout)?;
+    Ok(Teller::Http { client, url, token })
+}
+
+/// Follows nobody elsewhere: what a page there answers is no intake's word, and a redirected POST has no body.
+fn client(url: &str, timeout: Duration) -> Result<reqwest::Client, Error> {
+    let mut client = reqwest::Client::builder().timeout(timeout).no_proxy().redirect(Policy::none());
     if url.starts_with("http://") {
         // Reading all of the system's certificates takes longer than what is told.
         client = client.tls_certs_only(Vec::new());
     }
-    let client = client.build();
-    let client = client.map_err(|_| Error::Unavailable("the TLS settings cannot be used".to_owned()))?;
-    Ok(Teller::Http { client, url, token })
+    client.build().map_err(|_| Error::Unavailable("the TLS settings cannot be used".to_owned()))
 }
 
 /// Sends one until it is durable.
@@ -194,6 +199,32 @@ async fn post(client: &reqwest::Client, url: &str, token: &SecretString, message
                 let why = error.without_url();
                 return Err(Error::Unavailable(format!("{why}; send them again")));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::{StatusCode, header};
+    use axum::routing::{get, post};
+
+    use super::{Duration, Error, Message, SecretString};
+
+    #[tokio::test]
+    async fn who_is_sent_elsewhere_has_told_nobody() {
+        for status in [StatusCode::FOUND, StatusCode::TEMPORARY_REDIRECT] {
+            let elsewhere = move || async move { (status, [(header::LOCATION, "/login")]) };
+            let page = get(|| async { "welcome" }).post(|| async { "welcome" });
+            let router = Router::new().route("/events", post(elsewhere)).route("/login", page);
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/events", listener.local_addr().unwrap());
+            let server = tokio::spawn(async move { axum::serve(listener, router).await });
+            let client = super::client(&url, Duration::from_secs(10)).unwrap();
+            let message = Message { key: "k".to_owned(), body: b"{}".to_vec() };
+            let told = super::post(&client, &url, &SecretString::from("t".to_owned()), &message).await;
+            assert!(matches!(told, Err(Error::Refused(why)) if why.contains(status.as_str())), "{status}");
+            server.abort();
         }
     }
 }

@@ -62,9 +62,7 @@ pub async fn page(process: &Process) {
                 () = tokio::time::sleep(AGAIN) => first = listened(settings.listen).await,
             }
         };
-        if let Err(error) = http::serve(listener, http::status::status(page), cancel).await {
-            tracing::error!(%error, "the status page is served no more");
-        }
+        http::serve(listener, http::status::status(page), cancel).await;
     });
 }
 
@@ -137,7 +135,7 @@ pub async fn events(process: &Process, keys: Option<Keyring>) -> Result<(), Fail
     let listener = http::listen(settings.listen).await.map_err(wrong)?;
     tracing::info!(at = %settings.listen, topic = settings.topic, findings = settings.findings, "intake over HTTP");
     let tasks = &process.tasks;
-    tasks.spawn_fallible("http", http::serve(listener, router, tasks.cancel.clone()));
+    tasks.spawn("http", http::serve(listener, router, tasks.cancel.clone()));
     Ok(())
 }
 
@@ -179,7 +177,7 @@ pub async fn observe(process: &Process, journal: &Arc<dyn Journal>, gauges: bool
     let router = http::observability(intake.metrics.clone(), ready, fresh, config.metrics.ip().is_loopback());
     let listener = http::listen_beyond(config.metrics).await.map_err(|error| Failed::Unavailable(error.to_string()))?;
     // It answers to the end: it is stopped last, with the process.
-    process.tasks.spawn_fallible("metrics", http::serve(listener, router, process.tasks.cancel.clone()));
+    process.tasks.spawn("metrics", http::serve(listener, router, process.tasks.cancel.clone()));
     Ok(())
 }
 

@@ -30,12 +30,28 @@ pub async fn freeze(config: &Config, how: Freeze, json_wanted: bool) -> Result<(
     let written = freeze_file::write(&path, &note);
     let request = Request::Freeze { hard: how.hard, by: how.who.by, reason: how.reason };
     match (written, link::ask(config, request).await) {
-        (written, Ok(value)) => {
+        (written, Ok(mut value)) => {
             if let Err(error) = written {
                 eprintln!("curfew: {} cannot be written: {error}; the journal is frozen", path.display());
             }
-            let half = value["half_made"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let text = if how.hard { format!("frozen; {}", left_behind(half)) } else { "frozen".to_owned() };
+            // It is frozen, whatever comes of the list.
+            let text = match how.hard {
+                false => "frozen".to_owned(),
+                true => match link::ask(config, Request::HalfMade {}).await {
+                    Ok(half) => {
+                        let text =
+                            format!("frozen; {}", left_behind(half.as_array().map(Vec::as_slice).unwrap_or_default()));
+                        value["half_made"] = half;
+                        text
+                    }
+                    Err(failed) => {
+                        value["why"] = json!(failed.to_string());
+                        format!(
+                            "frozen; what is half-made is not known ({failed}): ask again by `curfew freeze --hard`"
+                        )
+                    }
+                },
+            };
             say(json_wanted, &value, &text);
             Ok(())
         }

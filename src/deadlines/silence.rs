@@ -111,7 +111,17 @@ pub struct Judged {
     pub mass: bool,
 }
 
-/// Judges all tasks that are silent at `before_ms`. `live`: tasks with heartbeats of each source; `voices`: what was
+/// These were acted on, durably: they count among those that fall silent after them. What was judged and could not be recorded is
+/// judged again, and would count twice.
+pub fn acted<'a>(on: impl Iterator<Item = &'a Silent>, voices: &mut BTreeMap<Speaker, Voice>, before_ms: i64) {
+    for task in on {
+        if let Some(voice) = voices.get_mut(&task.speaker) {
+            voice.acted.push_back(before_ms);
+        }
+    }
+}
+
+/// Judges all tasks that are silent at `before_ms`; who acts on them says so by [`acted`]. `live`: tasks with heartbeats of each source; `voices`: what was
 /// heard of them. A source of which nothing is known is not acted on.
 pub fn judge_silence(
     silent: &[Silent],
@@ -150,7 +160,6 @@ pub fn judge_silence(
             let calm = voice.mass_ms.is_none_or(|at| at <= from_ms);
             let ripe = task.last_ms <= from_ms;
             if ripe && calm && voice.spoke_through(from_ms, before_ms, task.every_ms) {
-                voice.acted.push_back(before_ms);
                 judged.act.push(index);
             } else {
                 judged.held += u64::from(ripe);

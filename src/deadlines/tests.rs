@@ -60,7 +60,9 @@ fn simulate_every(
                 every_ms: every,
             })
             .collect();
-        for act in judge_silence(&silent, &live, &mut voices, before, &limits).act {
+        let judged = judge_silence(&silent, &live, &mut voices, before, &limits).act;
+        acted(judged.iter().map(|act| &silent[*act]), &mut voices, before);
+        for act in judged {
             let task = &mut tasks[indexes[act]];
             task.3 = false;
             cut.push((task.0.clone(), task.1, at));
@@ -118,6 +120,28 @@ fn a_dead_task_is_still_found_after_an_outage() {
     let cut = simulate(&[("a", 20)], |_, n, at| !outage(at) && (n != 7 || at < HOUR));
     assert_eq!(cut.len(), 1, "{cut:?}");
     assert!(cut[0].2 > 2 * HOUR && cut[0].2 < 2 * HOUR + 5 * MINUTE, "{cut:?}");
+}
+
+/// Five of twenty are few. They are still five when the journal did not take it the first time.
+#[test]
+fn what_could_not_be_recorded_does_not_count_twice() {
+    let limits = Limits { max_percent: 30, ..Limits::default() };
+    let last_ms = 10 * MINUTE;
+    let before_ms = last_ms + 5 * EVERY;
+    let mut voice = Voice::first(0);
+    (0..=before_ms).step_by(1_000).for_each(|at| voice.hear(at));
+    let mut voices = BTreeMap::from([(speaker("a"), voice)]);
+    let live = BTreeMap::from([(speaker("a"), 20)]);
+    let silent: Vec<Silent> = (0..5)
+        .map(|n| Silent { run: RunKey::new("a", &n.to_string()), speaker: speaker("a"), last_ms, every_ms: EVERY })
+        .collect();
+    for time in 0..3 {
+        let judged = judge_silence(&silent, &live, &mut voices, before_ms + time, &limits);
+        assert_eq!((judged.act.len(), judged.mass), (5, false), "{time}");
+    }
+    acted(silent.iter(), &mut voices, before_ms + 2);
+    let judged = judge_silence(&silent, &live, &mut voices, before_ms + 3, &limits);
+    assert!(judged.mass && judged.act.is_empty(), "five more are ten");
 }
 
 #[test]

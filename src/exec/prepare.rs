@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use secrecy::SecretString;
+use tokio::sync::Notify;
 
 use super::events::{self, Held};
 use super::hand::{Folder, Variables};
@@ -16,10 +17,14 @@ use crate::tell;
 
 impl Exec<'_> {
     /// All before the command: in this order, each step durable before the next.
-    pub(super) async fn prepare(&self, times: &Times, have: &mut Have) -> Result<Variables, Stop> {
+    /// Says so by `begun` once Curfew has the start.
+    pub(super) async fn prepare(&self, times: &Times, have: &mut Have, begun: &Notify) -> Result<Variables, Stop> {
         let plan = self.plan;
         self.look_at_own(times).await?;
         self.tell_start(times, have).await?;
+        if have.registered {
+            begun.notify_one();
+        }
         let left = || times.left(self.clock.wall_ms());
         let key = plan.run.key();
         let token = self.issuer.task_token(&plan.policies, key.as_str(), left()).await;

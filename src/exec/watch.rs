@@ -1,13 +1,16 @@
 //! While the command runs: signals, heartbeats, its time.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::child::{Child, Signals, Told};
 use super::times::{End, Times};
-use super::{Exec, Have, say};
+use super::{Exec, say};
 
 impl Exec<'_> {
     /// Until it ends: how, whether its time was over, and whether we were told to end.
@@ -15,15 +18,13 @@ impl Exec<'_> {
         &self,
         child: &Child,
         times: &Times,
-        have: &Have,
+        mut beats: Pin<&mut impl Future<Output = Infallible>>,
         signals: &mut Signals,
     ) -> (End, bool, bool) {
         let now_ms = self.clock.wall_ms();
         let at = |ms: i64| Instant::now() + Duration::from_millis(u64::try_from(ms - now_ms).unwrap_or(0));
         let (told_at, over_at) = (at(times.told_ms), at(times.deadline_ms));
         let (mut was_late, mut was_killed, mut was_stopped) = (false, false, false);
-        let beats = self.beat(have);
-        tokio::pin!(beats);
         if let Some(end) = child.ended() {
             return (end, false, false);
         }
@@ -49,21 +50,24 @@ impl Exec<'_> {
                     was_killed = true;
                     child.tell(Signal::KILL);
                 }
-                () = &mut beats => {}
+                never = beats.as_mut() => match never {},
             }
         }
     }
 
-    /// Signs of life, for as long as somebody asks for the future.
-    async fn beat(&self, have: &Have) {
-        let (Ok(teller), Some(every), true) = (&self.teller, self.plan.heartbeat, have.registered) else {
+    /// Signs of life from `begun` on, for as long as somebody asks for the future.
+    pub(super) async fn beat(&self, begun: &Notify) -> Infallible {
+        begun.notified().await;
+        let (Ok(teller), Some(every)) = (&self.teller, self.plan.heartbeat) else {
             return std::future::pending().await;
         };
         let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut unheard = false;
-        for nth in 1.. {
+        let mut nth = 0;
+        loop {
             ticks.tick().await;
+            nth += 1;
             match teller.tell(&[self.plan.run.heartbeat(nth)]).await {
                 Ok(()) => {
                     if unheard {

@@ -476,6 +476,10 @@ impl Journal for Postgres {
         read::cases(&self.inner.pool, &filter).await
     }
 
+    async fn cases_between(&self, from: CaseId, to: CaseId, max: u32) -> Result<Vec<CaseId>, Error> {
+        read::cases_between(&self.inner.pool, from, to, max).await
+    }
+
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error> {
         read::timeline(&self.inner.pool, case).await
     }

@@ -362,6 +362,10 @@ impl Journal for Sqlite {
         Self::read(&self.people, move |db| read::cases(db, &filter)).await
     }
 
+    async fn cases_between(&self, from: CaseId, to: CaseId, max: u32) -> Result<Vec<CaseId>, Error> {
+        Self::read(&self.people, move |db| read::cases_between(db, from, to, max)).await
+    }
+
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error> {
         Self::read(&self.people, move |db| read::timeline(db, case)).await
     }

@@ -5,6 +5,7 @@
 //! own, beside the batch under way.) A batch is recorded by one call; nothing else of it is in flight. Each partition has
 //! a queue, and a batch takes its share of each.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message, TopicPartitionList};
+use rdkafka::{Message, Timestamp, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,7 @@ use super::queues::Queues;
 use super::settings::Settings;
 use super::turns::{Turn, Turns};
 use super::watch::Watch;
-use super::{Error, tend};
+use super::{Error, tend, watch};
 use crate::event::Delivery;
 use crate::intake::Intake;
 use crate::journal;
@@ -111,6 +112,10 @@ pub(super) struct Member<'a> {
     pub(super) stuck: Option<(Instant, Duration)>,
     pub(super) tended: Instant,
     pub(super) watch: Watch,
+    /// Topics whose records have no time of the broker's: said once for each.
+    untimed: HashSet<Arc<str>>,
+    /// Partitions that the journal has a row of.
+    pub(super) counted: HashSet<(Arc<str>, i32)>,
 }
 
 impl Drop for Member<'_> {
@@ -138,12 +143,12 @@ impl<'a> Member<'a> {
         let client = Arc::new(client);
         let cluster = client.client().fetch_cluster_id(PATIENCE);
         let cluster = cluster.ok_or_else(|| Error::NoAnswer("no broker told the cluster's id".into()))?;
-        let watch = Watch::start(client.clone(), settings.connection.clone(), intake.clock.clone())?;
+        let time = (intake.clock.clone(), intake.trust.clone());
+        let names = settings.topics.iter().map(|topic| topic.name.clone()).collect();
+        let watch = Watch::start(settings.connection.clone(), names, time)?;
         let topics: Vec<&str> = settings.topics.iter().map(|topic| &*topic.name).collect();
-        client.subscribe(&topics)?;
-        tracing::info!(%cluster, ?topics, group = %settings.group, "joining the consumer group");
         let now = Instant::now();
-        Ok(Self {
+        let mut member = Self {
             watch,
             client,
             intake,
@@ -162,7 +167,17 @@ impl<'a> Member<'a> {
             small: 0,
             stuck: None,
             tended: now,
-        })
+            untimed: HashSet::new(),
+            counted: HashSet::new(),
+        };
+        // Before the first record of any of them.
+        for topic in &settings.topics {
+            let all = watch::partitions(&member.client, &topic.name, PATIENCE)?;
+            member.count(all)?;
+        }
+        member.client.subscribe(&topics)?;
+        tracing::info!(cluster = %member.cluster, ?topics, group = %settings.group, "joining the consumer group");
+        Ok(member)
     }
 
     fn serve(&mut self, stop: &CancellationToken) -> Result<(), Error> {
@@ -262,6 +277,16 @@ impl<'a> Member<'a> {
             }
             Take::Yes => {
                 let delivery = lane::delivery(&self.cluster, lane, message, self.intake.clock.wall_ms());
+                match (message.timestamp(), &self.intake.trust) {
+                    (Timestamp::LogAppendTime(ms), Some(trust)) => trust.agree(ms),
+                    (Timestamp::LogAppendTime(_), None) => {}
+                    _ if self.untimed.contains(&lane.topic) => {}
+                    _ => {
+                        tracing::warn!(topic = %lane.topic, "its records have no time of the broker's: \
+                            set message.timestamp.type=LogAppendTime for this topic");
+                        self.untimed.insert(lane.topic.clone());
+                    }
+                }
                 lane.taken(self.batch.len(), message.timestamp());
                 if self.batch.is_empty() {
                     self.began = Instant::now();

@@ -197,12 +197,13 @@ impl Lanes {
         self.iter()
             .filter_map(|lane| {
                 let last = batch.get(lane.last?)?;
+                let last_ms = reached_ms(lane.stamp, last.broker_ms);
                 let to = Position {
                     cluster: cluster.clone(),
                     topic: lane.topic.clone(),
                     partition: lane.partition,
                     next_offset: last.at.offset + 1,
-                    last_ms: last.broker_ms,
+                    last_ms,
                     last_digest: digest(last.payload.as_deref()),
                 };
                 Some(Move { from: lane.durable, to })
@@ -255,27 +256,41 @@ impl Lanes {
     }
 }
 
+/// A record's headers; `None`: one whose name is not UTF-8, which rdkafka unwraps. Whoever may produce could stop us with one byte.
+pub fn headers(message: &BorrowedMessage<'_>) -> impl Iterator<Item = Option<(String, Option<Bytes>)>> {
+    let all = message.headers();
+    (0..all.map_or(0, Headers::count)).map(move |index| {
+        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let header = all?.try_get(index)?;
+            Some((header.key.to_owned(), header.value.map(Bytes::copy_from_slice)))
+        }));
+        read.ok().flatten()
+    })
+}
+
+/// When a record came: as the broker says, else by our own clock. A producer's time is its own: of one whose clock is behind, all
+/// that lives would look silent.
+fn came_ms(stamp: Timestamp, now_ms: i64) -> i64 {
+    match stamp {
+        Timestamp::LogAppendTime(ms) => ms,
+        Timestamp::CreateTime(_) | Timestamp::NotAvailable => now_ms,
+    }
+}
+
+/// Up to when its partition is known with it. What is behind it in a backlog may be older than it came: of that, a producer's time
+/// says more than ours, but never more than that.
+fn reached_ms(stamp: Timestamp, came_ms: i64) -> i64 {
+    match stamp {
+        Timestamp::LogAppendTime(ms) => ms,
+        Timestamp::CreateTime(ms) => ms.clamp(0, came_ms.max(0)),
+        Timestamp::NotAvailable => 0,
+    }
+}
+
 /// A record with its coordinates, copied out of librdkafka's memory.
 pub fn delivery(cluster: &Arc<str>, lane: &Lane, message: &BorrowedMessage<'_>, now_ms: i64) -> Delivery {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        (0..headers.count())
-            .map(|index| {
-                // rdkafka unwraps a header's name as UTF-8: whoever may produce could stop intake with one byte.
-                let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    let header = headers.get(index);
-                    (header.key.to_owned(), header.value.map(Bytes::copy_from_slice))
-                }));
-                // A null CloudEvents header: `decode` makes a reject of it.
-                read.unwrap_or_else(|_| ("ce_id".to_owned(), None))
-            })
-            .collect()
-    });
-    let broker_ms = match message.timestamp() {
-        Timestamp::LogAppendTime(ms) => ms,
-        // The producer's word: never later than now, or its partition's watermark would run ahead.
-        Timestamp::CreateTime(ms) => ms.clamp(0, now_ms),
-        Timestamp::NotAvailable => now_ms,
-    };
+    // A null CloudEvents header: `decode` makes a reject of it.
+    let headers = headers(message).map(|header| header.unwrap_or_else(|| ("ce_id".to_owned(), None))).collect();
     Delivery {
         at: Coordinates {
             cluster: cluster.clone(),
@@ -285,7 +300,7 @@ pub fn delivery(cluster: &Arc<str>, lane: &Lane, message: &BorrowedMessage<'_>, 
         },
         tenant: lane.tenant.clone(),
         format: lane.format,
-        broker_ms,
+        broker_ms: came_ms(message.timestamp(), now_ms),
         headers,
         payload: message.payload().map(Bytes::copy_from_slice),
     }
@@ -299,6 +314,22 @@ mod tests {
         let mut lane = Lane::new("t".into(), Format::Curfew, "topic".into(), 0, Instant::now());
         lane.set(Some(next), next, 0, None);
         lane
+    }
+
+    #[test]
+    fn a_producers_time_is_neither_when_a_record_came_nor_later_than_that() {
+        let appended = Timestamp::LogAppendTime(700);
+        assert_eq!((came_ms(appended, 1_000), reached_ms(appended, 700)), (700, 700));
+        for (told, reached) in [(300, 300), (5_000, 1_000), (-1, 0)] {
+            let stamp = Timestamp::CreateTime(told);
+            assert_eq!((came_ms(stamp, 1_000), reached_ms(stamp, 1_000)), (1_000, reached));
+        }
+        let none = Timestamp::NotAvailable;
+        assert_eq!(
+            (came_ms(none, 1_000), reached_ms(none, 1_000)),
+            (1_000, 0),
+            "of what is behind it nothing is known"
+        );
     }
 
     #[test]

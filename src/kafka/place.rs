@@ -214,14 +214,15 @@ impl Looker {
     /// Nothing came in time.
     pub fn look(&self, topic: &str, partition: i32, offset: i64) -> Result<Seen, Error> {
         let mut found = None;
-        self.read(topic, partition, offset, |message| {
+        self.read(topic, partition, offset, None, |message| {
             found = Some(Seen::of(message));
             true
         })?;
         found.ok_or_else(|| Error::NoAnswer(format!("no record of {topic}[{partition}] from {offset} on")))
     }
 
-    /// Hands over records from `offset` on, until `enough`. Blocks, at most ten seconds.
+    /// Hands over records from `offset` on, until `enough`, or until all before `end` was read: the last of it may be a mark of a
+    /// transaction, which nobody is handed. Blocks, at most ten seconds.
     ///
     /// # Errors
     /// It was not enough in time.
@@ -230,6 +231,7 @@ impl Looker {
         topic: &str,
         partition: i32,
         offset: i64,
+        end: Option<i64>,
         mut enough: impl FnMut(&BorrowedMessage<'_>) -> bool,
     ) -> Result<(), Error> {
         let mut assignment = TopicPartitionList::new();
@@ -244,11 +246,23 @@ impl Looker {
                     return Ok(());
                 }
                 Some(Err(error)) => last = Some(error),
-                _ => {}
+                Some(Ok(_)) => {}
+                None if end.is_some_and(|end| self.is_at(topic, partition, end)) => {
+                    self.client.unassign()?;
+                    return Ok(());
+                }
+                None => {}
             }
         }
         self.client.unassign()?;
         Err(Error::NoAnswer(format!("{topic}[{partition}] from {offset} on: {last:?}")))
+    }
+
+    /// Whether the client has come to `end`. Its own place passes marks as well.
+    fn is_at(&self, topic: &str, partition: i32, end: i64) -> bool {
+        let Ok(places) = self.client.position() else { return false };
+        let place = places.find_partition(topic, partition).and_then(|place| place.offset().to_raw());
+        place.is_some_and(|place| place >= end)
     }
 
     /// The first offset of the log and the one after its last record. Blocks.

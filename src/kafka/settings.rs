@@ -135,6 +135,17 @@ impl Connection {
         Ok(config)
     }
 
+    /// As [`Self::reader`], for a client that asks where a log ends, open transactions and all. To one that reads what is committed,
+    /// the broker answers with the last stable offset: what an open transaction holds back would count as read.
+    ///
+    /// # Errors
+    /// A property is Curfew's own.
+    pub fn end_reader(&self) -> Result<ClientConfig, Error> {
+        let mut config = self.reader()?;
+        config.set("isolation.level", "read_uncommitted");
+        Ok(config)
+    }
+
     /// The configuration of a producer: idempotent, and with Java's partitioner, so that keys land where others expect.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! What a member looks after beside reading: its commits, its pauses, where each partition ends, and what went wrong.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -9,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::Error;
 use super::consumer::Member;
 use super::lane::{Lane, Standing};
-use super::watch::Log;
+use super::watch::{Found, Log};
 
 /// How often what is not urgent is looked after.
 pub(super) const EVERY: Duration = Duration::from_millis(200);
@@ -60,9 +61,25 @@ impl Member<'_> {
         Ok(())
     }
 
+    /// Makes them count in the watermark from now on, whoever reads them: what one holds that nobody has read may say anything.
+    pub(super) fn count(&mut self, all: Vec<(Arc<str>, i32)>) -> Result<(), Error> {
+        for (topic, partition) in all {
+            if !self.counted.contains(&(topic.clone(), partition)) {
+                // It is known up to no time yet, or up to what it was.
+                self.handle.block_on(self.intake.journal.caught_up(&self.cluster, &topic, partition, 0))?;
+                self.counted.insert((topic, partition));
+            }
+        }
+        Ok(())
+    }
+
     /// Partitions that were read to their end move the watermark on, though nothing came.
     fn caught_up(&mut self) {
-        let looked = self.watch.take();
+        let Found { looks: looked, partitions } = self.watch.take();
+        if let Err(error) = self.count(partitions) {
+            tracing::warn!(%error, "the watermark stands still");
+            return;
+        }
         if looked.is_empty() {
             return;
         }
@@ -88,7 +105,9 @@ impl Member<'_> {
             // The client's own place is further where the log ends with marks of a transaction; a seek forgets it.
             let own = polled.get(&(look.topic.to_string(), look.partition)).and_then(|offset| offset.to_raw());
             let read = lane.next.max(own.unwrap_or(-1));
-            if live && lane.is_idle() && read >= look.high {
+            // A watermark by a wrong clock would stay, and run ahead of what is read long after the clock is right again.
+            let believed = look.believed && self.intake.believes_clock();
+            if live && believed && lane.is_idle() && read >= look.high {
                 let told = self.intake.journal.caught_up(&self.cluster, &look.topic, look.partition, look.asked_ms);
                 if let Err(error) = self.handle.block_on(told) {
                     tracing::warn!(%error, "the watermark stands still");

@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::lane::Lanes;
 use super::place::{Looker, Seen};
 use super::settings::Connection;
-use super::turns::Turns;
 use super::{Error, consumer};
 use crate::clock;
+use crate::deadlines::ClockTrust;
 
 /// Whose log was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +35,12 @@ pub(super) enum Log {
 pub(super) struct Look {
     pub(super) topic: Arc<str>,
     pub(super) partition: i32,
-    /// The offset after its last record.
+    /// The offset after its last record, committed or not.
     pub(super) high: i64,
     /// Our clock before the question: what was appended by then lies before `high`.
     pub(super) asked_ms: i64,
+    /// Whether that clock was believed then.
+    pub(super) believed: bool,
     /// Where the lane stood before the question: the log reaches at least that far. (Where it stands when the answer is
     /// read may lie beyond `high`: it read on meanwhile.)
     pub(super) durable: Option<i64>,
@@ -57,11 +59,20 @@ struct Followed {
     latest: Option<Seen>,
 }
 
+/// What was found in a round.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Of the partitions that are followed.
+    pub(super) looks: Vec<Look>,
+    /// All that the topics have, whoever reads them. Asked before the looks.
+    pub(super) partitions: Vec<(Arc<str>, i32)>,
+}
+
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
     follow: Mutex<Vec<Followed>>,
-    looks: Mutex<Vec<Look>>,
+    found: Mutex<Found>,
 }
 
 /// A thread that asks once per second.
@@ -72,12 +83,13 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn start(
-        client: Arc<BaseConsumer<Turns>>,
         connection: Connection,
-        clock: clock::Shared,
+        topics: Vec<Arc<str>>,
+        (clock, trust): (clock::Shared, Option<Arc<ClockTrust>>),
     ) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
-        let mut asker = Asker { shared: shared.clone(), client, connection, clock, looker: None };
+        let client = connection.end_reader()?.create()?;
+        let mut asker = Asker { shared: shared.clone(), client, connection, topics, clock, trust, looker: None };
         let thread = std::thread::Builder::new()
             .name("kafka-watch".into())
             .spawn(move || {
@@ -106,11 +118,11 @@ impl Watch {
     }
 
     /// The answers since the last call.
-    pub(super) fn take(&self) -> Vec<Look> {
-        std::mem::take(&mut *self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn take(&self) -> Found {
+        std::mem::take(&mut *self.shared.found.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ends the thread and waits for it: it holds the client.
+    /// Ends the thread and waits for it.
     pub(super) fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
@@ -130,9 +142,12 @@ impl Drop for Watch {
 
 struct Asker {
     shared: Arc<Shared>,
-    client: Arc<BaseConsumer<Turns>>,
+    /// Not the member's: see [`Connection::end_reader`].
+    client: BaseConsumer,
     connection: Connection,
+    topics: Vec<Arc<str>>,
     clock: clock::Shared,
+    trust: Option<Arc<ClockTrust>>,
     looker: Option<Looker>,
 }
 
@@ -143,6 +158,11 @@ impl Asker {
 
     fn ask(&mut self) {
         let follow = self.shared.follow.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let partitions = self.topics.iter().flat_map(|topic| {
+            // What a topic has is not known now: then nothing of it is added, and its partitions stay as they are known.
+            partitions(&self.client, topic, consumer::PATIENCE / 5).unwrap_or_default()
+        });
+        let partitions: Vec<_> = partitions.collect();
         let mut looks = Vec::with_capacity(follow.len());
         // Which look waits for which record.
         let mut sought: Vec<(usize, Seen)> = Vec::new();
@@ -151,6 +171,7 @@ impl Asker {
                 return;
             }
             let asked_ms = self.clock.wall_ms();
+            let believed = self.trust.as_ref().is_none_or(|trust| trust.check());
             let (high, log) = match self.client.fetch_watermarks(&topic, partition, consumer::PATIENCE / 5) {
                 Ok((low, high)) => match anchor {
                     Some(anchor) if anchor.offset >= high => (high, Log::Other),
@@ -167,10 +188,12 @@ impl Asker {
                 // A broker that does not answer proves nothing.
                 Err(_) => continue,
             };
-            looks.push(Look { topic, partition, high, asked_ms, durable, log, latest });
+            looks.push(Look { topic, partition, high, asked_ms, believed, durable, log, latest });
         }
         self.compare(&mut looks, &sought);
-        self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner).append(&mut looks);
+        let mut found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.partitions = partitions;
+        found.looks.append(&mut looks);
     }
 
     /// Fills in whose logs they are.
@@ -204,4 +227,15 @@ impl Asker {
             }
         }
     }
+}
+
+/// The partitions that `topic` has; none where it does not exist. Blocks.
+pub(super) fn partitions<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: &Arc<str>,
+    patience: Duration,
+) -> Result<Vec<(Arc<str>, i32)>, Error> {
+    let metadata = client.fetch_metadata(Some(topic), patience)?;
+    let found = metadata.topics().iter().filter(|found| found.name() == &**topic);
+    Ok(found.flat_map(|found| found.partitions()).map(|partition| (topic.clone(), partition.id())).collect())
 }

@@ -53,8 +53,6 @@ impl Watch {
     /// Nothing is asked yet.
     pub fn new(watched: Watched, intake: Intake) -> Self {
         let settings = watcher::Config::default().page_size(PAGE);
-        // Its records are stamped by our own clock, which proves nothing about itself.
-        let intake = Intake { trust: None, ..intake };
         Self { watched, intake, settings: watcher::Config { list_semantic: ListSemantic::MostRecent, ..settings } }
     }
 

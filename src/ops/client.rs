@@ -12,7 +12,7 @@ use super::{Refused, Reply, Request};
 
 /// How long a process may take to accept.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long it may take to answer; a freeze must be heard of within a second, the rest can be long lists.
+/// How long it may take to answer; a freeze must be heard of within a second and lists nothing, the rest can be long lists.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.

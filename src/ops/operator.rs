@@ -15,7 +15,7 @@ use crate::credential::CredentialId;
 use crate::event::Event;
 use crate::guard::Freeze;
 use crate::intake::Intake;
-use crate::journal::{self, CaseLine, Filter, Position};
+use crate::journal::{self, Filter, Position};
 use crate::offboard;
 use crate::reach::Node;
 use crate::reach::kept::{Kept, NoAnswer};
@@ -71,9 +71,9 @@ impl Operator {
                     tracing::warn!(%error, "the freeze file cannot be written; the journal is frozen");
                 }
                 tracing::warn!(?how, %by, %reason, "frozen");
-                let half_made = self.half_made().await?;
-                Ok(json!({ "frozen": how, "half_made": half_made }))
+                Ok(json!({ "frozen": how }))
             }
+            Request::HalfMade {} => value(&self.half_made().await?),
             Request::Release { by } => {
                 freeze_file::remove(&self.freeze_file).map_err(|error| {
                     Refused::new(RefusedKind::Unavailable, format!("the freeze file stays: {error}"))
@@ -285,15 +285,26 @@ impl Operator {
             let message = format!("a case's id is a UUID, or at least {SHORTEST} characters of its beginning");
             return Err(Refused::new(RefusedKind::Invalid, message));
         }
-        let all = Filter { closed: true, limit: Some(u32::MAX), ..Filter::default() };
-        let lines: Vec<CaseLine> = self.intake.journal.cases(all).await?;
-        let mut found = lines.iter().map(|line| line.case.id).filter(|id| id.to_string().starts_with(&asked));
-        match (found.next(), found.next()) {
-            (Some(one), None) => Ok(one),
-            (None, _) => Err(Refused::new(RefusedKind::NotFound, format!("no case begins with {asked}"))),
+        let found = match begin_with(&asked) {
+            Some((from, to)) => self.intake.journal.cases_between(from, to, 2).await?,
+            None => Vec::new(),
+        };
+        match found[..] {
+            [one] => Ok(one),
+            [] => Err(Refused::new(RefusedKind::NotFound, format!("no case begins with {asked}"))),
             _ => Err(Refused::new(RefusedKind::NotFound, format!("more than one case begins with {asked}"))),
         }
     }
+}
+
+/// The first and the last of all ids that begin with `asked`, which is lower case; `None`: no id does.
+fn begin_with(asked: &str) -> Option<(CaseId, CaseId)> {
+    let digits: String = asked.chars().filter(|c| *c != '-').collect();
+    let filled =
+        |with: &str| Uuid::try_parse(&format!("{digits}{}", with.repeat(32_usize.checked_sub(digits.len())?))).ok();
+    let (from, to) = (filled("0")?, filled("f")?);
+    // The hyphens stand where an id has them.
+    from.to_string().starts_with(asked).then_some((from, to))
 }
 
 fn value<T: Serialize>(of: &T) -> Result<Value, Refused> {
@@ -317,5 +328,24 @@ impl From<journal::Error> for Refused {
             _ => RefusedKind::Unavailable,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_is_a_range_of_ids() {
+        let id = |text: &str| Uuid::try_parse(text).unwrap();
+        let all = |from: &str, to: &str| Some((id(from), id(to)));
+        let (first, last) = ("0192f1c4-7000-7000-8000-000000000000", "0192f1c4-7fff-ffff-ffff-ffffffffffff");
+        assert_eq!(begin_with("0192f1c4-7"), all("0192f1c4-7000-0000-0000-000000000000", last));
+        assert_eq!(begin_with("0192f1c4-7000-7000-8"), all(first, "0192f1c4-7000-7000-8fff-ffffffffffff"));
+        assert_eq!(begin_with("0192f1c4-"), begin_with("0192f1c4"));
+        assert_eq!(begin_with(last), all(last, last));
+        for none in ["0192-f1c4", "0192f1c47", &format!("{last}0"), "----"] {
+            assert_eq!(begin_with(none), None, "{none}");
+        }
     }
 }

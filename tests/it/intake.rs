@@ -35,6 +35,7 @@ mod out;
 mod place;
 mod rebalance;
 mod schedulers;
+mod time;
 
 const STRUCTURED: &str = "application/cloudevents+json; charset=UTF-8";
 

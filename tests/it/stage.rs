@@ -327,6 +327,7 @@ journal_that_dies! {
     frozen() -> Option<Freeze>;
     hold_start(reason: &str) -> ();
     started_held() -> Option<String>;
+    cases_between(from: CaseId, to: CaseId, max: u32) -> Vec<CaseId>;
     command(case: CaseId, record: Option<Record>, now_ms: i64) -> Case;
     outbox(after: i64, max: usize) -> Vec<Outgoing>;
     sent(seq: i64) -> ();

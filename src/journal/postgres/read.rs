@@ -219,6 +219,11 @@ pub(super) async fn event(db: &mut PgConnection, id: CaseId, max: i64) -> Result
     Ok(events)
 }
 
+pub(super) async fn cases_between(pool: &PgPool, from: CaseId, to: CaseId, max: u32) -> Result<Vec<CaseId>, Error> {
+    let sql = "SELECT id FROM cases WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT $3";
+    Ok(sqlx::query_scalar(sql).bind(from).bind(to).bind(i64::from(max)).fetch_all(pool).await?)
+}
+
 pub(super) async fn timeline(pool: &PgPool, id: CaseId) -> Result<Option<Timeline>, Error> {
     let row: Option<Line> =
         sqlx::query_as("SELECT body, due_ms, closed_ms FROM cases WHERE id = $1").bind(id).fetch_optional(pool).await?;

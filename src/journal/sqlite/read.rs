@@ -207,6 +207,11 @@ pub(super) fn event(db: &Connection, tenant: &Tenant, id: CaseId, max: u32) -> R
     events.into_iter().map(|(event, facts)| Ok(EventLine { facts: json("events", &facts)?, ..event })).collect()
 }
 
+pub(super) fn cases_between(db: &Connection, from: CaseId, to: CaseId, max: u32) -> Result<Vec<CaseId>, Error> {
+    let sql = "SELECT id FROM cases WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?";
+    all(db, sql, params![from.as_bytes(), to.as_bytes(), max], |row| row.get(0).map(CaseId::from_bytes))
+}
+
 pub(super) fn timeline(db: &Connection, id: CaseId) -> Result<Option<Timeline>, Error> {
     let Some(stored) = rows::case_by_id(db, id)? else { return Ok(None) };
     let tenant = stored.case.tenant.clone();

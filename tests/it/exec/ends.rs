@@ -40,6 +40,26 @@ async fn killed_it_ends_by_its_silence_beside_others_that_speak() {
     world.seen_dead(2).await;
 }
 
+/// A task that promised signs of life and gives none is taken for lost, also while Vault takes its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_gives_signs_of_life_while_vault_takes_its_time() {
+    let mut world = World::new().await;
+    let proxy = Proxy::to(&vault_address(&world.admin)).await;
+    proxy.delay();
+    world.vault = format!("http://{}", proxy.address);
+    let child = world.exec(&["--role", &world.role(), "--ttl", "10m", "--heartbeat", "1s"], WAITS).spawn().unwrap();
+    let journal = rusqlite::Connection::open(world.file("curfew.db")).unwrap();
+    let count = |sql: &str| journal.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    until("a sign of life", || async {
+        (count("SELECT count(*) FROM events WHERE kind = 'task.heartbeat'") > 0).then_some(())
+    })
+    .await;
+    assert_eq!(count("SELECT count(*) FROM credentials"), 0, "nothing is minted yet");
+    proxy.on();
+    fs::write(world.file("go"), "").unwrap();
+    assert_eq!(ends(child).await.0, Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn told_to_end_it_ends() {
     let world = World::new().await;

@@ -13,10 +13,12 @@ use crate::github::{GitHub, Says, api};
 over_both! {
     an_alert_is_resolved_once_its_secret_was_seen_dead_and_not_before,
     who_does_not_answer_is_asked_again_and_who_refuses_after_an_hour,
+    one_alert_without_an_answer_keeps_no_other_waiting,
     matched_findings_are_paged_by_when_they_were_seen,
 }
 
 const HOUR_MS: i64 = 3_600_000;
+const AWAY_MS: i64 = 300_000;
 
 fn part(n: u8) -> PartFingerprint {
     let fingerprint = Fingerprint::parse(&format!("k1:{}", hex::encode([n; 32]))).unwrap();
@@ -126,6 +128,8 @@ async fn who_does_not_answer_is_asked_again_and_who_refuses_after_an_hour(store:
         desk.github.says(42, away);
         let calls = desk.github.calls();
         assert_eq!((desk.feedback.tick().await.unwrap(), desk.github.calls()), (0, calls + 1));
+        assert_eq!((desk.feedback.tick().await.unwrap(), desk.github.calls()), (0, calls + 1), "it rests");
+        desk.clock.advance_ms(AWAY_MS + 1);
     }
     for refusal in [Says::Status(403), Says::Status(422), Says::Text("<html>".to_owned())] {
         desk.github.says(42, refusal);
@@ -141,6 +145,50 @@ async fn who_does_not_answer_is_asked_again_and_who_refuses_after_an_hour(store:
     assert_eq!(desk.feedback.tick().await.unwrap(), 1);
     assert_eq!(desk.github.resolution(42), Some(json!({"resolution": "wont_fix"})));
     assert_eq!(desk.finding(key).await.phase, Stands::Closed);
+}
+
+async fn one_alert_without_an_answer_keeps_no_other_waiting(store: Store) {
+    let mut desk = Desk::new(store).await;
+    let ids = ["d1", "d2", "d3", "d4", "d5"].map(token_id);
+    let key = |number: usize| format!("github/octo/hello/{}", 40 + number);
+    for (number, id) in ids.iter().enumerate() {
+        desk.leaks(&key(number), id, 10 + u8::try_from(number).unwrap()).await;
+    }
+    desk.scene.rounds(&desk.clock, 1).await;
+    for id in &ids {
+        desk.dies(id).await;
+    }
+    let secret = || Says::Secret("r8Ft2-pXq9Lm4Zs7Vb3N".to_owned());
+    for (number, says) in
+        [(40, Says::Status(500)), (41, secret()), (42, Says::Status(502)), (43, Says::Status(503)), (44, secret())]
+    {
+        desk.github.says(number, says);
+    }
+    assert_eq!((desk.feedback.tick().await.unwrap(), desk.github.calls()), (2, 5), "all were asked for");
+    let told = [1, 4];
+    for number in 0..5 {
+        let phase = if told.contains(&number) { Stands::Closed } else { Stands::Matched };
+        assert_eq!(desk.finding(&key(number)).await.phase, phase, "{number}");
+    }
+    // When it is GitHub that is away, it is not asked for each of them.
+    desk.clock.advance_ms(AWAY_MS + 1);
+    let more = ["d6", "d7"].map(token_id);
+    for (number, id) in (5..).zip(&more) {
+        desk.lives.store(true, Ordering::SeqCst);
+        desk.leaks(&key(number), id, 10 + u8::try_from(number).unwrap()).await;
+        desk.scene.rounds(&desk.clock, 1).await;
+        desk.dies(id).await;
+        desk.github.says(40 + i64::try_from(number).unwrap(), Says::Status(500));
+    }
+    desk.github.says(42, Says::Status(500));
+    let calls = desk.github.calls();
+    assert_eq!((desk.feedback.tick().await.unwrap(), desk.github.calls()), (0, calls + 3));
+    for number in [40, 42, 43, 45, 46] {
+        desk.github.says(number, secret());
+    }
+    assert_eq!(desk.feedback.tick().await.unwrap(), 2, "those that were asked for rest");
+    desk.clock.advance_ms(AWAY_MS + 1);
+    assert_eq!(desk.feedback.tick().await.unwrap(), 3);
 }
 
 async fn matched_findings_are_paged_by_when_they_were_seen(store: Store) {

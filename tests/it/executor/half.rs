@@ -44,7 +44,9 @@ fn operator(scene: &Scene, freeze_file: PathBuf) -> Operator {
 async fn freezes(operator: &Operator) -> Vec<Value> {
     let request = Request::Freeze { hard: true, by: "ana".to_owned(), reason: "test".to_owned() };
     let Reply::Ok(value) = operator.answer(request).await else { panic!("not frozen") };
-    value["half_made"].as_array().unwrap().clone()
+    assert_eq!(value, json!({"frozen": "hard"}), "answered without a look at any case");
+    let Reply::Ok(value) = operator.answer(Request::HalfMade {}).await else { panic!("not listed") };
+    value.as_array().unwrap().clone()
 }
 
 over_both! {

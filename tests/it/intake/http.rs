@@ -93,6 +93,27 @@ async fn only_who_knows_the_token_and_2xx_is_durable() {
     stop.cancel();
 }
 
+/// It is stamped by the clock that is doubted: else each event would make that clock agree with itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_over_http_says_nothing_about_the_clock() {
+    use curfew::clock::Simulated;
+    use curfew::deadlines::ClockTrust;
+    let dir = tempfile::tempdir().unwrap();
+    let mut station = Station::open(dir.path(), &[]);
+    let clock = Simulated::at(station.intake.clock.wall_ms());
+    let trust = ClockTrust::new(clock.clone());
+    station.intake.clock = clock.clone();
+    station.intake.trust = Some(trust.clone());
+    let (url, token, stop) = door(&station, dir.path()).await;
+    clock.step_wall_ms(3_600_000);
+    assert!(!trust.check());
+    let request = reqwest::Client::new().post(format!("{url}/events")).bearer_auth(&token);
+    let answer = request.header("content-type", "application/cloudevents+json").body(beat("1")).send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
+    assert!(!trust.check());
+    stop.cancel();
+}
+
 /// What is answered to a body of chunks; without its `end` the caller hangs up in the middle.
 async fn in_pieces(url: &str, token: &str, body: &str, end: bool) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

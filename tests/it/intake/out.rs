@@ -232,3 +232,26 @@ async fn rows_stay_while_the_broker_is_away_and_leave_after() {
     stop.cancel();
     running.await.unwrap().unwrap();
 }
+
+/// The last offset of such a topic is a mark that nobody is handed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_ends_with_a_transaction_holds_no_start_up() {
+    use rdkafka::producer::Producer;
+    let dir = tempfile::tempdir().unwrap();
+    let station = Station::open(dir.path(), &[]);
+    let limit = Duration::from_secs(30);
+    for commit in [true, false] {
+        let topic = topic(1).await;
+        let producer: FutureProducer = config().set("transactional.id", unique("tx")).create().unwrap();
+        producer.init_transactions(limit).unwrap();
+        producer.begin_transaction().unwrap();
+        let record: FutureRecord<'_, str, str> = FutureRecord::to(&topic).payload("of somebody else");
+        producer.send(record, limit).await.unwrap();
+        if commit {
+            producer.commit_transaction(limit).unwrap()
+        } else {
+            producer.abort_transaction(limit).unwrap()
+        }
+        assert_eq!(relay(&station, &topic, &Arc::default()).hold_if_older().await.unwrap(), None, "{commit}");
+    }
+}

@@ -24,6 +24,7 @@ over_both! {
     freeze_and_held_start_survive_a_restart,
     the_outbox_is_a_chain,
     the_watermark_is_the_slowest_partition,
+    a_case_is_found_by_the_beginning_of_its_id,
     what_is_due_comes_page_by_page_and_each_once,
     what_a_case_looks_at_by_itself_is_not_looked_up,
     due_tasks_lookups_and_pruning,
@@ -308,6 +309,17 @@ async fn the_outbox_is_a_chain(store: Store) {
     }
     assert_eq!(journal.tail().await.unwrap().seq, 4);
     assert_eq!(journal.stats(T0).await.unwrap().outbox, 2);
+}
+
+async fn a_case_is_found_by_the_beginning_of_its_id(store: Store) {
+    let journal = store.open().await;
+    put(&journal, (0..5).map(|n| operator(&n.to_string(), n)).collect()).await;
+    let mut ids: Vec<_> = journal.cases(Filter::default()).await.unwrap().iter().map(|line| line.case.id).collect();
+    ids.sort();
+    let between = async |from: usize, to: usize, max| journal.cases_between(ids[from], ids[to], max).await.unwrap();
+    assert_eq!((ids.len(), between(0, 4, 9).await), (5, ids.clone()));
+    assert_eq!((between(1, 3, 2).await, between(2, 2, 2).await), (ids[1..3].to_vec(), vec![ids[2]]));
+    assert!(between(3, 1, 2).await.is_empty());
 }
 
 async fn the_watermark_is_the_slowest_partition(store: Store) {

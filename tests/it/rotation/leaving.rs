@@ -9,6 +9,7 @@ use curfew::clock::{Simulated, System};
 use curfew::connector::Rescope;
 use curfew::connector::vault::Vault;
 use curfew::connector::vault::scope::VaultScope;
+use curfew::deadlines::ClockTrust;
 use curfew::fences;
 use curfew::intake::Intake;
 use curfew::journal::Filter;
@@ -366,6 +367,10 @@ async fn nothing_new_lets_in_while_two_secret_ids_die_and_then_the_role_is_as_be
     assert_eq!(journal.fences(i64::MAX, 9).await.unwrap().len(), 1);
     let intake = stage.intake(journal.clone());
     assert_eq!(fences::tick(&intake).await.unwrap(), 0, "it is not over");
+    let clock = Simulated::at(now_ms());
+    let intake = Intake { clock: clock.clone(), trust: Some(ClockTrust::new(clock.clone())), ..intake };
+    clock.step_wall_ms(31 * DAY_MS);
+    assert_eq!(fences::tick(&intake).await.unwrap(), 0, "by a clock that is not believed it is not over");
     lifted(&stage, &journal, until_ms).await;
     assert_eq!(leaver.role().await, leaver.before);
     let (_, fresh) = leaver.admin().secret_id(&leaver.ours.mount, json!({})).await;

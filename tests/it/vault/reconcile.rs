@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use curfew::case::record::{Record, Verdict};
 use curfew::case::{Case, CaseId, Trigger};
+use curfew::clock::{self, Clock as _, Simulated};
 use curfew::connector::Registry;
 use curfew::connector::vault::Vault;
+use curfew::deadlines::ClockTrust;
 use curfew::event::{Data, Event, GrantSpec, Limits};
 use curfew::guard::Freeze;
 use curfew::intake::Intake;
@@ -155,6 +157,9 @@ impl Journal for Knows {
     async fn cases(&self, _: Filter) -> Result<Vec<CaseLine>, Error> {
         unimplemented!()
     }
+    async fn cases_between(&self, _: CaseId, _: CaseId, _: u32) -> Result<Vec<CaseId>, Error> {
+        unimplemented!()
+    }
     async fn timeline(&self, _: CaseId) -> Result<Option<Timeline>, Error> {
         unimplemented!()
     }
@@ -238,7 +243,9 @@ async fn reconcile_finds_what_nobody_registered_and_only_that() {
     let policy = root.policy("reconcile", &mount).await;
     let (token, _) = root.token_of(&[&policy]).await;
     let vault = Vault::open(REALM, &settings(&root.address, &token), Mode::Observe, System::shared()).await.unwrap();
-    let round = |watermark: Option<i64>| {
+    let clock = Simulated::at(System::shared().wall_ms());
+    let trust = ClockTrust::new(clock.clone());
+    let at = |watermark: Option<i64>, clock: clock::Shared| {
         let journal = Arc::new(Knows {
             known: vec![registered(&about(Kind::VaultLease, &known))],
             watermark,
@@ -251,8 +258,18 @@ async fn reconcile_finds_what_nobody_registered_and_only_that() {
             per_second: 500,
             ..ReconcileSettings::default()
         };
-        (journal.clone(), Reconcile::new(intake(journal), settings, REALM, vault.clone()))
+        let intake = Intake { clock, trust: Some(trust.clone()), ..intake(journal.clone()) };
+        (journal, Reconcile::new(intake, settings, REALM, vault.clone()))
     };
+    let round = |watermark| at(watermark, System::shared());
+    let aged = |watermark| at(watermark, clock.clone());
+    // Nor by a clock that is not believed.
+    clock.step_wall_ms(120_000);
+    let (journal, reconcile) = aged(Some(clock.wall_ms()));
+    reconcile.tick().await.unwrap();
+    assert!(journal.events.lock().unwrap().is_empty());
+    clock.step_wall_ms(-120_000);
+    clock.advance_ms(120_000);
     // Without a watermark, or with one before these were issued, nothing can be said.
     for watermark in [None, Some(System::shared().wall_ms())] {
         let (journal, reconcile) = round(watermark);
@@ -260,7 +277,12 @@ async fn reconcile_finds_what_nobody_registered_and_only_that() {
         let events = journal.events.lock().unwrap();
         assert!(!events.iter().any(|event| event.id.contains(&mount) || event.id.contains(&accessor)));
     }
+    // One that a wrong clock has made reaches no further than now.
     let (journal, reconcile) = round(Some(System::shared().wall_ms() + 120_000));
+    reconcile.tick().await.unwrap();
+    let ours = |event: &Event| event.id.contains(&mount) || event.id.contains(&accessor);
+    assert!(!journal.events.lock().unwrap().iter().any(ours));
+    let (journal, reconcile) = aged(Some(System::shared().wall_ms() + 120_000));
     for _ in 0..2 {
         assert!(reconcile.tick().await.unwrap().partial, "one prefix is not ours to list");
     }
