@@ -920,3 +920,19 @@ fn what_a_fence_takes_is_what_there_was_before_it() {
     assert_eq!((again.cutting.fenced(), again.cutting.before.clone()), (held, None));
     assert!(!again.may_be_dead(), "a fence is no death");
 }
+
+#[test]
+fn another_plan_takes_the_place_of_one_whose_credential_was_never_there_until_something_was_done() {
+    let planned = |no, shape| Record::Planned { no, plan: plan(shape, false) };
+    let next = |state: &State, record: &Record| state.clone().next(record);
+    let first = next(&State::opened(&directive(None)), &planned(1, 0)).unwrap();
+    assert!(next(&first, &planned(2, 1)).is_err(), "nobody has looked");
+    let here = next(&first, &Record::Observed { step: 0, seen: seen(Presence::Present) }).unwrap();
+    assert!(next(&here, &planned(2, 1)).is_err(), "it is there");
+    let gone = next(&first, &Record::Observed { step: 0, seen: seen(Presence::Gone) }).unwrap();
+    let again = next(&gone, &planned(2, 1)).unwrap();
+    assert_eq!((again.plan_no, again.step, again.observed.len()), (2, 0, 0));
+    let gone = next(&gone, &Record::Observed { step: 1, seen: seen(Presence::Present) }).unwrap();
+    let begun = next(&gone, &Record::Started { step: 2, key: uuid::Uuid::nil(), attempt: 1 }).unwrap();
+    assert!(next(&begun, &planned(2, 1)).is_err(), "something was done");
+}
