@@ -58,6 +58,12 @@ async fn two_users_take_turns_and_nobody_is_cut_off() {
     let Ok(Gate::Shut { again_ms }) = life.gate(Act::Adopt).await else { panic!("a session is left") };
     let now_ms = curfew::clock::System::shared().wall_ms();
     assert!(again_ms > now_ms && again_ms <= now_ms + 5_000);
+    // Set long ago, promoted just now: consumers could not have it before.
+    let set_ms = life.turn.set_ms.replace(0);
+    assert_eq!(life.gate(Act::Adopt).await, Ok(Gate::Late));
+    life.turn.promoted_ms = Some(now_ms);
+    assert!(matches!(life.gate(Act::Adopt).await, Ok(Gate::Shut { .. })), "no overlap");
+    life.turn.set_ms = set_ms;
     life.recipe.adoption.within_ms = 0;
     assert_eq!(life.gate(Act::Adopt).await, Ok(Gate::Late));
     before.close().await.unwrap();
