@@ -393,9 +393,12 @@ impl State {
         }
     }
 
-    /// Whether the plan has ended the sessions there before `step`, when nobody could log in any more.
+    /// Whether the plan has ended the sessions there before `step`, when nobody could log in any more. Whoever was given a value
+    /// since then can.
     pub(crate) fn sessions_ended(&self, step: &Step) -> bool {
         let before = self.plan.as_ref().and_then(|plan| plan.steps.get(..self.step)).unwrap_or_default();
+        let given = before.iter().rposition(|one| one.act.gives()).unwrap_or(0);
+        let before = before.get(given..).unwrap_or_default();
         let is_open = self.residue.iter().any(|left| matches!(left, Residue::Sessions | Residue::NotFenced));
         self.fenced && !is_open && before.contains(step)
     }
