@@ -249,3 +249,28 @@ async fn batch_tokens_of_a_secret_id_are_said_to_be_left() {
         assert_eq!((output.derived, output.residue), (1, residue), "{policies:?}");
     }
 }
+
+#[tokio::test]
+async fn a_secret_id_is_gone_with_its_role() {
+    let root = Root::shared();
+    let mount = unique("approle");
+    root.put(&format!("sys/auth/{mount}"), json!({ "type": "approle" })).await;
+    let role = format!("auth/{mount}/role/ci-runner");
+    root.put(&role, json!({ "token_ttl": "10m" })).await;
+    let held = login(&root, &mount, "ci-runner", json!({})).await;
+    let mut settings = settings(&root.address, &root.token);
+    settings.secret_id_roles = vec![format!("{mount}/ci-runner")];
+    let fence = connected(&settings).await.remove(1);
+    let mut subject = about(Kind::VaultSecretId, &format!("{mount}/ci-runner/{}", held["secret"].as_str().unwrap()));
+    assert_eq!(look(&fence, &mut subject).await.presence, Presence::Present);
+    assert_eq!(root.ask("DELETE", &role, Value::Null).await.0, 204);
+    assert_eq!(look(&fence, &mut subject).await.presence, Presence::Gone);
+    fence.perform(Act::Revoke, &subject).await.unwrap();
+    let dead = fence.probe(&subject).await;
+    assert_eq!((dead.answer, dead.control), (Answer::Refused, true));
+    // Another role of its name does not bring it back.
+    root.put(&role, json!({ "token_ttl": "10m" })).await;
+    assert_eq!(look(&fence, &mut subject).await.presence, Presence::Gone);
+    let (status, _) = root.ask("POST", &format!("auth/{mount}/login"), held["body"].clone()).await;
+    assert_eq!(status, 400, "the witness");
+}
