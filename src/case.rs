@@ -384,6 +384,12 @@ impl Case {
         self.directive.action == Action::Revoke || (self.state.own_turn().new.is_none() && !looks_at_older && of_value)
     }
 
+    /// Whether nobody but who named it ever knew it: its issuer does not, and did not before. Then nobody is shut out elsewhere
+    /// because of it.
+    pub fn is_invented(&self) -> bool {
+        self.seen_ms.is_none() && self.state.is_baseless()
+    }
+
     /// Whether it lives, whatever was recorded before: a new value took its place, or its issuer showed it. The user of a
     /// stored credential is there also when no value of it lets anybody in.
     pub fn lives(&self, seen: Option<&Observation>) -> bool {

@@ -357,6 +357,8 @@ pub enum System {
     Postgres {
         /// Holds the URL of Curfew's own login there.
         url_file: PathBuf,
+        /// Users that leases may be of: whole names, or beginnings and `*`.
+        lease_users: Vec<String>,
     },
     /// MariaDB.
     Mariadb {

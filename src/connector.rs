@@ -32,7 +32,7 @@ use recipe::{Recipe, Rotation, Store};
 use crate::case::plan::{Act, Agent, Plan, Step};
 use crate::case::record::{Answer, FailureKind, Observation, Output, Sighting};
 use crate::case::{Action, Case};
-use crate::credential::CredentialId;
+use crate::credential::{CredentialId, Kind};
 use crate::guard::{self, Mode};
 use crate::outcome::Message;
 use crate::pace::Quota;
@@ -204,6 +204,10 @@ pub trait Connector: Send + Sync {
     fn cut_roles(&self) -> Option<&[String]> {
         None
     }
+    /// Whether a credential's user there may be the one that a producer calls so. Whom it may not touch, it is no proof of.
+    fn serves(&self, _principal: &str) -> bool {
+        true
+    }
     /// Looks; no effect. `Gone` is an observation, not a failure.
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure>;
     /// Carries out one effect.
@@ -350,9 +354,22 @@ impl Registry {
         self.by_name(id.kind().as_str(), id.instance())
     }
 
-    /// The target that a credential opens, where one is configured and a principal is known.
+    /// The target that a credential opens, where one is configured and a principal is known. Only a producer says who that is:
+    /// where it names anybody who is no user of leases there, or whose password a recipe rotates, nobody is touched or looked
+    /// at, and the issuer alone proves the death.
     pub fn target(&self, id: &CredentialId, principal: Option<&str>) -> Option<&Arc<dyn Connector>> {
-        principal?;
+        let principal = principal.filter(|name| !self.rotates(name))?;
+        self.behind(id).filter(|target| target.serves(principal))
+    }
+
+    /// Whether a producer named a user at the target of a case's credential who is none of the users of leases there.
+    pub fn disowns(&self, case: &Case) -> bool {
+        let (id, principal) = (&case.directive.credential, case.principal.as_deref());
+        principal.is_some() && self.behind(id).is_some() && self.target(id, principal).is_none()
+    }
+
+    /// What a credential opens, by the configuration.
+    fn behind(&self, id: &CredentialId) -> Option<&Arc<dyn Connector>> {
         let own_id = id.id();
         let (_, target) = self
             .realm(id)?
@@ -361,6 +378,13 @@ impl Registry {
             .filter(|(prefix, _)| own_id.starts_with(prefix.as_str()))
             .max_by_key(|(prefix, _)| prefix.len())?;
         self.connectors.values().find(|c| c.system() == target && c.name() == "postgres")
+    }
+
+    /// Whether a recipe is of a user of this name, at whichever PostgreSQL: one server may be two targets.
+    fn rotates(&self, name: &str) -> bool {
+        let of_roles = self.recipes.values().filter(|recipe| recipe.credential.kind() == Kind::PostgresRole);
+        let shares = of_roles.clone().flat_map(|recipe| recipe.shares.iter().map(|share| &share.recipe));
+        of_roles.chain(shares).any(|recipe| recipe.users.names().contains(&name))
     }
 
     /// Whether the identity of a credential may be closed here.
@@ -387,7 +411,7 @@ impl Registry {
             (None, Some(scope)) if case.directive.action.rescopes() => scope.clone(),
             (None, _) => return Err(NoPlan::Unserved),
         };
-        let target = self.target(id, case.principal.as_deref()).map(at);
+        let target = self.target(id, case.principal.as_deref()).filter(|_| !case.is_invented()).map(at);
         let recipe = match self.recipe(id) {
             Some(recipe) => {
                 let store = self.store(recipe).ok_or(NoPlan::Unserved)?;

@@ -243,7 +243,7 @@ async fn scoper(process: &Process, registry: &mut Registry, reduction: &Reductio
         By::Postgres(url_file) => {
             let Some(target) = target else { return Ok(()) };
             let timeout_ms = u64::try_from(target.timeout_ms).unwrap_or(0);
-            let settings = postgres::PostgresSettings { url: None, url_file: Some(url_file.clone()), timeout_ms };
+            let settings = postgres::PostgresSettings::by_file(url_file.clone(), timeout_ms);
             let made = postgres::scope::connect(name, &settings, clock.clone()).await;
             registry.add(made.map_err(|error| refused(&what, &error))?);
             target.mode
@@ -267,8 +267,9 @@ async fn behind(
     let timeout_ms = u64::try_from(target.timeout_ms).unwrap_or(0);
     let name = &target.name;
     match &target.system {
-        System::Postgres { url_file } => {
-            let settings = postgres::PostgresSettings { url: None, url_file: Some(url_file.clone()), timeout_ms };
+        System::Postgres { url_file, lease_users } => {
+            let by_file = postgres::PostgresSettings::by_file(url_file.clone(), timeout_ms);
+            let settings = postgres::PostgresSettings { lease_users: lease_users.clone(), ..by_file };
             let mut made = postgres::connect(name, &settings, clock.clone()).await?;
             if rotates {
                 made.push(postgres::role::connect(name, &settings, clock.clone()).await?);

@@ -120,6 +120,8 @@ fn realm<'a>(config: &'a Config, name: &str) -> Option<&'a Realm> {
 pub fn unusable(error: BadKeys) -> Failed {
     match error {
         BadKeys::Content { .. } => Failed::Data(error.to_string()),
-        BadKeys::File { .. } | BadKeys::Open { .. } | BadKeys::Wrapped { .. } => Failed::Unavailable(error.to_string()),
+        BadKeys::File { .. } | BadKeys::Open { .. } | BadKeys::Changed { .. } | BadKeys::Wrapped { .. } => {
+            Failed::Unavailable(error.to_string())
+        }
     }
 }

@@ -72,11 +72,8 @@ pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
     }
     for (name, url_file) in &reach.databases {
         let timeout = process.config.targets.iter().find(|target| target.name == *name).map(|target| target.timeout_ms);
-        let settings = PostgresSettings {
-            url: None,
-            url_file: Some(url_file.clone()),
-            timeout_ms: timeout.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(10_000),
-        };
+        let timeout_ms = timeout.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(10_000);
+        let settings = PostgresSettings::by_file(url_file.clone(), timeout_ms);
         let reader = postgres::Reader::open(name, &settings).await;
         let reader = reader.map_err(|error| refused(&format!("reach of target {name}"), &error))?;
         begin(process, &format!("postgres:{name}"), Reads::Database(Box::new(reader)));

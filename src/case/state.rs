@@ -269,6 +269,11 @@ impl State {
         spent && self.plan.as_ref().is_some_and(|plan| !plan.undoes)
     }
 
+    /// Whether the issuer does not know it, and nothing was done: another plan may take the place of this one.
+    pub fn is_baseless(&self) -> bool {
+        !self.acted && self.issuer().is_some_and(|seen| seen.presence == Presence::Gone)
+    }
+
     /// Whether what was done, or may have been, can have ended it: of a value that another one replaces at its target, from
     /// the moment on at which the target has that one, unless the two overlap.
     pub fn may_be_dead(&self) -> bool {
@@ -388,9 +393,12 @@ impl State {
         }
     }
 
-    /// Whether the plan has ended the sessions there before `step`, when nobody could log in any more.
+    /// Whether the plan has ended the sessions there before `step`, when nobody could log in any more. Whoever was given a value
+    /// since then can.
     pub(crate) fn sessions_ended(&self, step: &Step) -> bool {
         let before = self.plan.as_ref().and_then(|plan| plan.steps.get(..self.step)).unwrap_or_default();
+        let given = before.iter().rposition(|one| one.act.gives()).unwrap_or(0);
+        let before = before.get(given..).unwrap_or_default();
         let is_open = self.residue.iter().any(|left| matches!(left, Residue::Sessions | Residue::NotFenced));
         self.fenced && !is_open && before.contains(step)
     }
@@ -441,7 +449,9 @@ impl State {
                 self.joined.clear();
             }
             Record::Planned { no, plan }
-                if is_open && *no == self.plan_no + 1 && (self.plan.is_none() || self.is_spent()) =>
+                if is_open
+                    && *no == self.plan_no + 1
+                    && (self.plan.is_none() || self.is_spent() || self.is_baseless()) =>
             {
                 if !plan.is_sound() || plan.undoes != self.is_spent() {
                     return Err(illegal);

@@ -922,3 +922,55 @@ fn what_a_fence_takes_is_what_there_was_before_it() {
     assert_eq!((again.cutting.fenced(), again.cutting.before.clone()), (held, None));
     assert!(!again.may_be_dead(), "a fence is no death");
 }
+
+/// A containment of what a rollover had promoted: who had the value before it has another one now.
+#[test]
+fn sessions_are_ended_again_once_somebody_was_given_a_value() {
+    let acts = [
+        (Act::Observe, "pg"),
+        (Act::Disable, "pg"),
+        (Act::EndSessions, "pg"),
+        (Act::EndSessions, "pg"),
+        (Act::Create, "kv"),
+        (Act::Set, "pg"),
+        (Act::Test, "pg"),
+        (Act::Promote, "kv"),
+        (Act::EndSessions, "pg"),
+        (Act::Prove, "pg"),
+    ];
+    let steps: Vec<Step> = acts.iter().map(|(act, system)| step(*act, system)).collect();
+    let plan = Plan { pivot: steps.len() - 1, steps, undoes: false };
+    let mut state = State::opened(&directive(None)).next(&Record::Planned { no: 1, plan }).unwrap();
+    state = state.next(&Record::Observed { step: 0, seen: seen(Presence::Present) }).unwrap();
+    for step in 1..8 {
+        let records = match (step, state.todo()) {
+            (3, Todo::Skip(3)) => vec![Record::Skipped { step, residue: None }],
+            (6, _) => vec![Record::Passed { step, cut_ms: None }],
+            (3, todo) => panic!("ended already, and nobody could come: {todo:?}"),
+            _ => vec![
+                Record::Started { step, key: uuid::Uuid::nil(), attempt: 1 },
+                Record::Succeeded { step, output: Output::default() },
+            ],
+        };
+        for record in records {
+            state = state.next(&record).unwrap();
+        }
+    }
+    assert_eq!(state.todo(), Todo::Perform(8));
+}
+
+#[test]
+fn another_plan_takes_the_place_of_one_whose_credential_was_never_there_until_something_was_done() {
+    let planned = |no, shape| Record::Planned { no, plan: plan(shape, false) };
+    let next = |state: &State, record: &Record| state.clone().next(record);
+    let first = next(&State::opened(&directive(None)), &planned(1, 0)).unwrap();
+    assert!(next(&first, &planned(2, 1)).is_err(), "nobody has looked");
+    let here = next(&first, &Record::Observed { step: 0, seen: seen(Presence::Present) }).unwrap();
+    assert!(next(&here, &planned(2, 1)).is_err(), "it is there");
+    let gone = next(&first, &Record::Observed { step: 0, seen: seen(Presence::Gone) }).unwrap();
+    let again = next(&gone, &planned(2, 1)).unwrap();
+    assert_eq!((again.plan_no, again.step, again.observed.len()), (2, 0, 0));
+    let gone = next(&gone, &Record::Observed { step: 1, seen: seen(Presence::Present) }).unwrap();
+    let begun = next(&gone, &Record::Started { step: 2, key: uuid::Uuid::nil(), attempt: 1 }).unwrap();
+    assert!(next(&begun, &planned(2, 1)).is_err(), "something was done");
+}

@@ -136,8 +136,39 @@ impl Turn {
         }
     }
 
+    /// How long consumers have had the new value: since the promotion, by our clock (`now_ms`); where it was set later, or that
+    /// is all that is known, since then, by the clock that says so (`there_ms`). Between the two a store may have been away.
+    pub fn had_ms(&self, now_ms: i64, there_ms: i64) -> i64 {
+        let promoted = self.promoted_ms.map(|since_ms| now_ms.saturating_sub(since_ms));
+        let set = self.set_ms.map(|since_ms| there_ms.saturating_sub(since_ms));
+        promoted.into_iter().chain(set).min().unwrap_or(0).max(0)
+    }
+
     /// The oldest version that goes.
     pub fn first(&self) -> Option<i64> {
         self.left.iter().chain(&self.old).map(|goes| goes.version).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consumers_have_had_a_value_since_it_was_promoted_not_since_it_was_set() {
+        let turn = |set_ms, promoted_ms| Turn { set_ms, promoted_ms, ..Turn::default() };
+        // The target's clock is an hour behind ours.
+        let (now_ms, there_ms) = (10_000_000, 6_400_000);
+        for (of, had_ms, what) in [
+            (turn(Some(6_390_000), Some(9_990_000)), 10_000, "at once"),
+            (turn(Some(1_000_000), Some(9_990_000)), 10_000, "the promotion was late"),
+            // What a provider made is seen at the target after it: who was faster has to come again.
+            (turn(Some(6_399_000), Some(5_000_000)), 1_000, "the test was late"),
+            (turn(Some(6_300_000), None), 100_000, "not known when"),
+            (turn(None, Some(9_000_000)), 1_000_000, "not seen at the target"),
+            (turn(None, None), 0, "not known at all"),
+        ] {
+            assert_eq!(of.had_ms(now_ms, there_ms), had_ms, "{what}");
+        }
     }
 }

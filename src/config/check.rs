@@ -199,7 +199,8 @@ fn targets(
         }
         let (system, timeout) = match (&target.postgres, &target.mariadb, &target.redis, &target.aws) {
             (Some(postgres), None, None, None) => {
-                (System::Postgres { url_file: c.path(&postgres.url_file) }, &postgres.timeout)
+                let lease_users = lease_users(c, &postgres.lease_users);
+                (System::Postgres { url_file: c.path(&postgres.url_file), lease_users }, &postgres.timeout)
             }
             (None, Some(mariadb), None, None) => {
                 (System::Mariadb { url_file: c.path(&mariadb.url_file) }, &mariadb.timeout)
@@ -224,6 +225,18 @@ fn targets(
         });
     }
     targets
+}
+
+/// Whom a producer may name as the user of a lease.
+fn lease_users(c: &mut Checks<'_>, raw: &[Spanned<String>]) -> Vec<String> {
+    for one in raw {
+        let start = one.value.strip_suffix('*').unwrap_or(&one.value);
+        if start.is_empty() || start.contains('*') {
+            let message = "`lease_users` has names, or beginnings and `*`: who may name anybody can shut out anybody";
+            c.wrong(one.referenced, message);
+        }
+    }
+    raw.iter().map(|one| one.value.clone()).collect()
 }
 
 fn realms(

@@ -10,6 +10,7 @@ use serde_saphyr::Spanned;
 
 use super::{bindings, canary, kubernetes, reach, reductions, rotations, scanners, webhooks};
 use crate::case::Action;
+use crate::connector::postgres::LEASE_USERS;
 use crate::event::Format;
 use crate::guard::Mode;
 use crate::offboard;
@@ -454,6 +455,13 @@ pub struct Postgres {
     /// Of one call.
     #[serde(default = "target_timeout")]
     pub timeout: Spanned<Millis>,
+    /// Users that leases may be of: whole names, or beginnings and `*`.
+    #[serde(default = "lease_users")]
+    pub lease_users: Vec<Spanned<String>>,
+}
+
+fn lease_users() -> Vec<Spanned<String>> {
+    vec![unplaced(LEASE_USERS.to_owned())]
 }
 
 /// `mariadb`

@@ -201,7 +201,7 @@ pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[
     for one in &raw.databases {
         once(c, &one.target, databases.iter().map(|(name, _)| name));
         match target(c, &one.target, targets).map(|target| &target.system) {
-            Some(System::Postgres { url_file }) => {
+            Some(System::Postgres { url_file, .. }) => {
                 let own = one.url_file.as_ref().map(|path| c.path(path));
                 databases.push((one.target.value.clone(), own.unwrap_or_else(|| url_file.clone())));
             }

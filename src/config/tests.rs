@@ -486,6 +486,22 @@ fn a_target_is_one_system_and_a_redis_has_one_user() {
 }
 
 #[test]
+fn whom_a_producer_may_name_as_the_user_of_a_lease_is_bounded() {
+    let with = |more: &str| {
+        let config = parse(&WHOLE.replace("url_file: /path/with/url}", &format!("url_file: /path/with/url{more}}}")))?;
+        let System::Postgres { lease_users, .. } = config.targets[0].system.clone() else { panic!("no PostgreSQL") };
+        Ok::<_, Invalid>(lease_users)
+    };
+    assert_eq!(with("").unwrap(), ["v-*"]);
+    assert_eq!(with(", lease_users: [app-*, one]").unwrap(), ["app-*", "one"]);
+    assert_eq!(with(", lease_users: []").unwrap(), Vec::<String>::new());
+    for wrong in ["'*'", "''", "'a*b*'", "'**'"] {
+        let said = with(&format!(", lease_users: [{wrong}]")).unwrap_err().to_string();
+        assert!(said.contains("shut out anybody"), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn a_rotation_is_of_users_or_of_an_approle() {
     let with = |rotation: &str| parse(&format!("{WHOLE}rotations:\n  - {{name: app, {rotation}}}\n"));
     let store = "store: {realm: prod, path: apps/app, field: secret_id}";

@@ -141,8 +141,7 @@ pub(super) async fn tried(rotation: &Rotation) -> Result<(Option<Stored>, Vec<St
 
 /// The system does not show who logs in with what: consumers have their time.
 pub(super) fn adopted(rotation: &Rotation, now_ms: i64) -> Gate {
-    let since_ms = now_ms.saturating_sub(rotation.turn.set_ms.unwrap_or(now_ms));
-    let left_ms = rotation.recipe.adoption.within_ms.saturating_sub(since_ms);
+    let left_ms = rotation.recipe.adoption.within_ms.saturating_sub(rotation.turn.had_ms(now_ms, now_ms));
     if left_ms <= 0 {
         return Gate::Late;
     }

@@ -273,8 +273,9 @@ fn contain(recipe: &Recipe, target: At<'_>, store: At<'_>, state: &State, roles:
     steps.extend(roles);
     if !promoted {
         steps.extend(makes(recipe, target, store));
-        // Who has the new value now may be whose value was to go before: sessions of that one came until a moment ago.
-        if ends == Act::Disable && !state.turn.left.is_empty() {
+        // Who has the new value now may be whose value was to go before: sessions of that one came until a moment ago. Of a
+        // user of several keys it would end what consumers have opened with the new one.
+        if ends == Act::Disable && !recipe.users.are_made_there() && !state.turn.left.is_empty() {
             steps.push(step(derived, target, true));
         }
     }

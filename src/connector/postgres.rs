@@ -1,5 +1,11 @@
 //! `postgres`: the system behind a database lease. A user is dead when it cannot log in and has no session left.
 //!
+//! Who a lease's user is, its producer says, and Vault does not. So P6: none is touched but those whose names Vault makes for
+//! leases ([`PostgresSettings::lease_users`]), and never who administers, or what PostgreSQL brings.
+//!
+//! Facts: the database engine's default `username_template` for PostgreSQL begins with `v-`
+//! (`plugins/database/postgresql/postgresql.go` of Vault); a role may have another.
+//!
 //! Sessions outlive their role: after DROP ROLE an open one shows `usename` NULL, but keeps `usesysid`. So the role's
 //! OID is recorded before the revoke, and everything is matched by it.
 
@@ -23,14 +29,21 @@ use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Prese
 use crate::clock;
 use crate::connector::vault::ConnectError;
 use crate::connector::{Connector, Failure, Subject};
+use crate::event::is_like;
 use crate::probe::Settle;
 
 /// How often, and how many times, it is looked whether terminated sessions have ended.
 const LOOKS: (Duration, u32) = (Duration::from_millis(50), 40);
 
-const BY_OID: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper OR rolname = current_user \
+/// The users of leases, as Vault's default template names them.
+pub const LEASE_USERS: &str = "v-*";
+
+/// A role: OID, name, whether it can log in, whether it is protected.
+const BY_OID: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper OR rolcreaterole OR oid::bigint < 16384 \
+     OR rolname IN (current_user, session_user) \
      FROM pg_catalog.pg_roles WHERE oid = $1::bigint::oid";
-const BY_NAME: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper OR rolname = current_user \
+const BY_NAME: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper OR rolcreaterole OR oid::bigint < 16384 \
+     OR rolname IN (current_user, session_user) \
      FROM pg_catalog.pg_roles WHERE rolname = $1::text";
 const SESSIONS: &str = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1::bigint::oid";
 /// Where the OID was never seen: sessions whose role does not exist any more.
@@ -48,6 +61,10 @@ fn timeout_ms() -> u64 {
     10_000
 }
 
+fn lease_users() -> Vec<String> {
+    vec![LEASE_USERS.to_owned()]
+}
+
 /// A PostgreSQL target's settings: `url` from the environment or `url_file`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,12 +78,20 @@ pub struct PostgresSettings {
     /// An upper bound of one call.
     #[serde(default = "timeout_ms")]
     pub timeout_ms: u64,
+    /// Users that leases may be of: whole names, or beginnings and `*`. No other is shut out on a producer's word.
+    #[serde(default = "lease_users")]
+    pub lease_users: Vec<String>,
 }
 
 impl PostgresSettings {
     /// Settings with the defaults.
     pub fn new(url: SecretString) -> Self {
-        Self { url: Some(url), url_file: None, timeout_ms: timeout_ms() }
+        Self { url: Some(url), url_file: None, timeout_ms: timeout_ms(), lease_users: lease_users() }
+    }
+
+    /// The same, with the URL in a file.
+    pub fn by_file(url_file: PathBuf, timeout_ms: u64) -> Self {
+        Self { url: None, url_file: Some(url_file), timeout_ms, lease_users: lease_users() }
     }
 }
 
@@ -75,6 +100,7 @@ pub struct Postgres {
     target: String,
     timeout: Duration,
     pool: PgPool,
+    lease_users: Vec<String>,
     clock: clock::Shared,
 }
 
@@ -89,7 +115,8 @@ pub async fn connect(
 ) -> Result<Vec<Arc<dyn Connector>>, ConnectError> {
     let timeout = Duration::from_millis(settings.timeout_ms);
     let pool = pool(options(settings).await?, timeout);
-    Ok(vec![Arc::new(Postgres { target: target.to_owned(), timeout, pool, clock })])
+    let lease_users = settings.lease_users.clone();
+    Ok(vec![Arc::new(Postgres { target: target.to_owned(), timeout, pool, lease_users, clock })])
 }
 
 /// Connections by other settings than a connector's, and how long one exchange may take: for who only looks.
@@ -167,7 +194,7 @@ pub fn is_near(options: &PgConnectOptions) -> bool {
         || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// A role, as `pg_roles` shows it: OID, name, whether it can log in, whether it is ours or a superuser.
+/// A role, as `pg_roles` shows it: OID, name, whether it can log in, whether it is protected.
 type Role = (i64, String, bool, bool);
 
 impl Postgres {
@@ -188,17 +215,28 @@ impl Postgres {
         sqlx::query_as(BY_NAME).bind(name).fetch_optional(&self.pool).await
     }
 
+    /// Whether the role, or who the producer says where there is none, may be touched.
+    fn is_ours(&self, subject: &Subject, role: Option<&Role>) -> Result<(), Failure> {
+        let refused = |note: &str| Err(Failure::new(FailureKind::Refused, note));
+        if role.is_some_and(|(_, _, _, protected)| *protected) {
+            return refused("our own role, or an administrator: never touched");
+        }
+        match role.map(|(_, name, ..)| name).or(subject.principal.as_ref()) {
+            Some(name) if !self.serves(name) => refused("none of the target's `lease_users`: never touched"),
+            _ => Ok(()),
+        }
+    }
+
     async fn sessions(&self, oid: i64) -> Result<i64, Error> {
         sqlx::query_scalar(SESSIONS).bind(oid).fetch_one(&self.pool).await
     }
 
     async fn disable(&self, subject: &Subject) -> Result<Output, Failure> {
-        let Some((_, name, can_log_in, protected)) = self.bounded(false, self.role(subject)).await? else {
+        let Some(role) = self.bounded(false, self.role(subject)).await? else {
             return Err(Failure::new(FailureKind::Gone, "the role is gone"));
         };
-        if protected {
-            return Err(Failure::new(FailureKind::Refused, "our own role, or a superuser: never touched"));
-        }
+        self.is_ours(subject, Some(&role))?;
+        let (_, name, can_log_in, _) = role;
         if can_log_in {
             let sql = AssertSqlSafe(format!("ALTER ROLE {} NOLOGIN", quoted(&name)));
             self.bounded(true, sqlx::query(sql).execute(&self.pool)).await?;
@@ -208,9 +246,7 @@ impl Postgres {
 
     async fn end_sessions(&self, subject: &Subject) -> Result<Output, Failure> {
         let role = self.bounded(false, self.role(subject)).await?;
-        if role.as_ref().is_some_and(|(_, _, _, protected)| *protected) {
-            return Err(Failure::new(FailureKind::Refused, "our own role, or a superuser: never touched"));
-        }
+        self.is_ours(subject, role.as_ref())?;
         let Some(oid) = oid_of(subject).or(role.map(|(oid, ..)| oid)) else {
             return Ok(Output { residue: vec![Residue::Sessions], ..Output::default() });
         };
@@ -265,6 +301,10 @@ impl Connector for Postgres {
 
     fn settle(&self) -> Settle {
         Settle { window_ms: 0, sightings: 1 }
+    }
+
+    fn serves(&self, principal: &str) -> bool {
+        self.lease_users.iter().any(|pattern| is_like(principal, pattern))
     }
 
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {

@@ -18,6 +18,7 @@ pub mod secret_id;
 mod sight;
 pub mod static_role;
 pub mod token;
+mod token_type;
 pub mod transit;
 
 use std::collections::HashSet;

@@ -159,6 +159,9 @@ impl Work<'_> {
         let case = self.case();
         match self.parts.registry.plan(case) {
             Ok(plan) => {
+                if self.parts.registry.disowns(case) {
+                    warn!("the user that a producer named is none of `lease_users`: only the issuer is asked");
+                }
                 let no = case.state.plan_no + 1;
                 self.push(Record::Planned { no, plan })?;
                 Ok(Next::Go)
@@ -247,6 +250,9 @@ impl Work<'_> {
     }
 
     async fn perform(&mut self, index: usize) -> Result<Next, Stop> {
+        if self.is_baseless(index) {
+            return self.plan().await;
+        }
         if let Err(reason) = self.guard().await? {
             if reason == HoldReason::Observe {
                 self.look_ahead(index).await?;
@@ -322,6 +328,16 @@ impl Work<'_> {
             }
             Err(failure) => self.failed(index, &step, connector.as_ref(), failure).await,
         }
+    }
+
+    /// Whether a step is at what a lease opens, which its issuer does not know and never did: anybody could have been named.
+    fn is_baseless(&self, index: usize) -> bool {
+        let case = self.case();
+        let target = self.parts.registry.target(&case.directive.credential, case.principal.as_deref());
+        let step = case.state.plan.as_ref().and_then(|plan| plan.steps.get(index));
+        let there =
+            target.zip(step).is_some_and(|(at, step)| at.name() == step.connector && at.system() == step.system);
+        there && case.is_invented()
     }
 
     /// What rests on "nobody used it" is asked of once more before anything is done: from the journal alone.

@@ -211,7 +211,7 @@ pub fn new_key(path: &Path, drop_oldest: bool, wrapped: Option<&str>) -> Result<
             text.push(b'\n');
         }
     }
-    replace(path, &text).map_err(wrong)?;
+    replace(path, &before, &text)?;
     Ok(Made { kid, kept: known.into_iter().next(), dropped })
 }
 
@@ -242,18 +242,29 @@ pub async fn rewrap(path: &Path, by: &Transit) -> Result<Vec<String>, BadKeys> {
         }
         text.push(b'\n');
     }
-    replace(path, &text).map_err(|why| BadKeys::File { path: path.to_owned(), why })?;
+    replace(path, &before, &text)?;
     Ok(anew.into_values().map(|(kid, _)| kid).collect())
 }
 
-/// All of it or nothing, also when the machine stops in the middle.
-fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+/// Puts `new` in the place of `before`, all of it or nothing, also when the machine stops in the middle. One at a time: what
+/// somebody else wrote since `before` was read is not lost.
+pub(super) fn replace(path: &Path, before: &[u8], new: &[u8]) -> Result<(), BadKeys> {
+    let wrong = |why| BadKeys::File { path: path.to_owned(), why };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The folder's: the file is another one after each rename. It ends with this process at the latest.
+    let folder = std::fs::File::open(folder).map_err(wrong)?;
+    folder.lock().map_err(wrong)?;
+    let now = if path.exists() { content(path)? } else { Zeroizing::default() };
+    if *now != before {
+        return Err(BadKeys::Changed { path: path.to_owned() });
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.{}", uuid::Uuid::new_v4()));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&part, path));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(wrong)?;
+    let written = file.write_all(new).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&part, path));
     if written.is_err() {
         std::fs::remove_file(&part).ok();
     }
-    written
+    // Else the name may still be the older file's after a power cut.
+    written.and_then(|()| folder.sync_all()).map_err(wrong)
 }

@@ -44,6 +44,12 @@ pub enum BadKeys {
         /// What is wrong, without the content.
         why: BadContent,
     },
+    /// Somebody else wrote it meanwhile: nothing was changed, since what that one wrote would be lost.
+    #[error("the file of fingerprint keys {path}: it was changed meanwhile, so it was left as it is: try again")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// Vault does not unwrap a key of it, or not now.
     #[error("the file of fingerprint keys {path}: line {line}: {why}")]
     Wrapped {

@@ -132,6 +132,23 @@ fn keys_are_made_kept_and_dropped_in_a_file_of_their_owner() {
     assert!(matches!(new_key(&path, true, None), Err(BadKeys::Open { .. })));
 }
 
+#[test]
+fn a_file_of_keys_that_somebody_wrote_meanwhile_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys");
+    new_key(&path, false, None).unwrap();
+    let read = std::fs::read(&path).unwrap();
+    // Between the reading and the writing there is a new key.
+    new_key(&path, false, None).unwrap();
+    let now = std::fs::read(&path).unwrap();
+    let lost = file::replace(&path, &read, b"k1 what was made of it\n").unwrap_err();
+    assert!(matches!(lost, BadKeys::Changed { .. }), "{lost}");
+    assert_eq!(std::fs::read(&path).unwrap(), now);
+    file::replace(&path, &now, &read).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), read);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half-made is left");
+}
+
 proptest! {
     #[test]
     fn no_key_file_panics_and_none_is_quoted(

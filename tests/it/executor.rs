@@ -31,6 +31,7 @@ mod feedback;
 mod full;
 mod half;
 mod lost;
+mod named;
 mod pauses;
 
 type Alter = Arc<dyn Fn(&mut Observation) + Send + Sync>;

@@ -85,7 +85,7 @@ async fn look(target: &Arc<dyn Connector>, subject: &mut Subject) -> Observation
 #[tokio::test]
 async fn a_login_is_disabled_its_sessions_end_and_it_is_dead() {
     // Names as a nasty template would make them; a second one differs by case alone.
-    let name = format!("{}-\"; DROP ROLE x; --é", unique("V-Task"));
+    let name = format!("{}-\"; DROP ROLE x; --é", unique("v-Task"));
     let mut admin = make(&name).await;
     make(&name.to_lowercase()).await;
     let target = target().await;
@@ -118,7 +118,7 @@ async fn a_login_is_disabled_its_sessions_end_and_it_is_dead() {
 
 #[tokio::test]
 async fn a_session_outlives_drop_role_and_is_found_by_its_oid() {
-    let name = unique("task");
+    let name = unique("v-task");
     let mut admin = make(&name).await;
     let (target, weak) = (target().await, weak_target().await);
     let mut subject = about(&name);
@@ -146,7 +146,7 @@ async fn a_session_outlives_drop_role_and_is_found_by_its_oid() {
 
 #[tokio::test]
 async fn what_is_not_ours_to_change_is_refused() {
-    let name = unique("task");
+    let name = unique("v-task");
     make(&name).await;
     let (target, weak) = (target().await, weak_target().await);
     let mut subject = about(&name);
@@ -154,13 +154,28 @@ async fn what_is_not_ours_to_change_is_refused() {
     let refused = weak.perform(Act::Disable, &subject).await.unwrap_err();
     assert_eq!((refused.kind, refused.blocks_system), (FailureKind::Refused, false));
     assert_eq!(target.perform(Act::Revoke, &subject).await.unwrap_err().kind, FailureKind::Refused);
+    // Whoever a producer may name: no user of leases, no administrator, no login of ours.
+    let (app, maker) = (unique("billing"), unique("v-maker"));
+    let mut admin = make(&app).await;
+    make(&maker).await;
+    run(&mut admin, format!("ALTER ROLE {} CREATEROLE", quoted(&maker))).await;
+    let mut session = PgConnection::connect_with(&as_user(&app)).await.unwrap();
+    for name in [&app, &maker] {
+        let mut subject = about(name);
+        look(&target, &mut subject).await;
+        for act in [Act::Disable, Act::EndSessions] {
+            assert_eq!(target.perform(act, &subject).await.unwrap_err().kind, FailureKind::Refused, "{name}");
+        }
+        assert!(PgConnection::connect_with(&as_user(name)).await.is_ok(), "{name} is shut out");
+    }
+    session.execute("SELECT 1").await.unwrap();
     let mut own = about("postgres");
     assert!(look(&target, &mut own).await.protected);
     for act in [Act::Disable, Act::EndSessions] {
         assert_eq!(target.perform(act, &own).await.unwrap_err().kind, FailureKind::Refused);
     }
     // PostgreSQL would cut a longer name to 63 bytes, and mean another user.
-    let long = format!("{}{}", unique("task"), "x".repeat(60));
+    let long = format!("{}{}", unique("v-task"), "x".repeat(60));
     make(&long[..63]).await;
     let mut subject = about(&long);
     assert_eq!(look(&target, &mut subject).await.presence, Presence::Gone);
@@ -173,7 +188,7 @@ async fn what_is_not_ours_to_change_is_refused() {
 
 #[tokio::test]
 async fn down_late_or_cut_proves_nothing() {
-    let name = unique("task");
+    let name = unique("v-task");
     let mut admin = make(&name).await;
     let url: reqwest::Url = env("CURFEW_TEST_POSTGRES").parse().unwrap();
     let proxy = Proxy::to(&format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())).await;

@@ -410,6 +410,9 @@ impl<B: Between> Connector for Wrapped<B> {
     fn cut_roles(&self) -> Option<&[String]> {
         self.inner.cut_roles()
     }
+    fn serves(&self, principal: &str) -> bool {
+        self.inner.serves(principal)
+    }
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
         self.between.observe(self.inner.as_ref(), subject).await
     }

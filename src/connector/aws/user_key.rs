@@ -2,7 +2,7 @@
 //! disabled, seen dead, and deleted.
 //!
 //! IAM makes keys and names them, tells their secret once, and takes no token by which a repeated call would be known. So the
-//! case records which keys the user had when it first looked ([`Turn::keys`](crate::case::turn::Turn::keys)). One that came
+//! case records which keys the user had when it first looked ([`Turn::keys`]). One that came
 //! since, in the time in which this case ran, that nobody ever used and that no store has, is one of ours whose answer was
 //! lost: it is disabled and deleted. Any other is somebody else's, and holds the case.
 //!
@@ -20,6 +20,7 @@ use super::name::{KeyName, last};
 use super::{Account, Listed, MOST_KEYS};
 use crate::case::plan::Act;
 use crate::case::record::{Answer, FailureKind, Generation, Level, Observation, Output, Presence, Residue, Sighting};
+use crate::case::turn::Turn;
 use crate::connector::many;
 use crate::connector::recipe::{Rotation, Stored, Users, Which, of_store};
 use crate::connector::{Connector, Failure, Gate, Subject};
@@ -65,6 +66,12 @@ fn going(rotation: &Rotation) -> Vec<&str> {
     ids.sort_unstable();
     ids.dedup();
     ids
+}
+
+/// Until when what is opened with a new key may be denied along with the leaked one's sessions: that policy reaches to when the
+/// leaked key is seen dead, and was written before the new one was set.
+fn denied_until_ms(turn: &Turn, contains: bool, window_ms: i64) -> Option<i64> {
+    turn.set_ms.filter(|_| contains).map(|set_ms| set_ms.saturating_add(window_ms))
 }
 
 impl UserKeys {
@@ -221,14 +228,17 @@ impl UserKeys {
         gone_is_done(self.0.client.ask("iam:UpdateAccessKey", true, call).await)
     }
 
-    /// The candidate lets in once IAM knows it everywhere.
+    /// The candidate lets in once IAM knows it everywhere, and what is opened with it then lives.
     async fn test(&self, rotation: &Rotation) -> Result<Gate, Failure> {
         let candidate = rotation.candidate().await?;
         let id = candidate.user.as_deref().ok_or_else(|| refused("the candidate has no id"))?;
-        if self.0.client.lets_in(id, &candidate.value).await? {
-            return Ok(Gate::Open);
-        }
+        let lets_in = self.0.client.lets_in(id, &candidate.value).await?;
         let now_ms = self.0.clock.wall_ms();
+        if lets_in {
+            let until_ms = denied_until_ms(&rotation.turn, rotation.contains, self.0.settle.window_ms);
+            let until_ms = until_ms.filter(|until_ms| now_ms < *until_ms);
+            return Ok(until_ms.map_or(Gate::Open, |again_ms| Gate::Shut { again_ms }));
+        }
         let since_ms = now_ms.saturating_sub(rotation.turn.set_ms.unwrap_or(now_ms));
         if since_ms < KNOWN_AFTER_MS {
             return Ok(Gate::Shut { again_ms: now_ms.saturating_add(AGAIN_MS) });
@@ -409,5 +419,17 @@ impl Connector for UserKeys {
 
     async fn self_check(&self) -> Result<(), Failure> {
         self.0.self_check().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_key_of_a_containment_is_kept_back_until_its_sessions_are_not_denied() {
+        let turn = Turn { set_ms: Some(1_000), ..Turn::default() };
+        assert_eq!(denied_until_ms(&turn, true, 30_000), Some(31_000));
+        assert_eq!(denied_until_ms(&turn, false, 30_000), None, "a rollover denies nothing");
     }
 }

@@ -77,10 +77,17 @@ impl MariadbUsers {
     pub(super) async fn disable(&self, accounts: &Accounts<'_>) -> Result<Output, Failure> {
         let rotation = accounts.rotation;
         let (users, new) = (&rotation.recipe.users, rotation.turn.new.as_ref());
+        // Somebody may have written it back meanwhile. What leaked goes all the same, and waits for no store.
+        let current = if users.overlap() && !rotation.contains {
+            rotation.store.read(&rotation.recipe.place, Which::Current).await.map_err(of_store)?
+        } else {
+            None
+        };
         let mut session = self.open_to_change().await?;
         let mut known = Vec::new();
         for user in going(rotation)? {
-            if users.overlap() && !rotation.ends && new.is_some_and(|new| new.user.as_deref() == Some(user)) {
+            let has_new = users.overlap() && !rotation.ends && new.is_some_and(|new| new.user.as_deref() == Some(user));
+            if has_new || reads_of(rotation, current.as_ref(), user) {
                 return refused("consumers read a value of this user");
             }
             match session.ours(accounts.named(user)?).await {

@@ -49,16 +49,15 @@ impl MariadbUsers {
         let account = session.account(name).await?;
         let scope = Scope::of(rotation, user, account.as_ref(), &session);
         let open = session.open_of(name, scope).await?;
-        // Both by the server's clock.
-        let since_ms = session.now_ms - rotation.turn.set_ms.unwrap_or(session.now_ms);
+        let (now_ms, there_ms) = (self.clock.wall_ms(), session.now_ms);
         session.close().await;
         if open.ids.is_empty() && open.unclear == 0 {
             return Ok(Gate::Open);
         }
-        let left_ms = rotation.recipe.adoption.within_ms.saturating_sub(since_ms);
+        let left_ms = rotation.recipe.adoption.within_ms.saturating_sub(rotation.turn.had_ms(now_ms, there_ms));
         if left_ms <= 0 {
             return Ok(Gate::Late);
         }
-        Ok(Gate::Shut { again_ms: self.clock.wall_ms().saturating_add(left_ms.min(ADOPTION_MS)) })
+        Ok(Gate::Shut { again_ms: now_ms.saturating_add(left_ms.min(ADOPTION_MS)) })
     }
 }

@@ -168,6 +168,21 @@ fn a_contained_key_s_roles_are_cut_before_another_key_is_made_and_a_rolled_over_
 }
 
 #[test]
+fn who_has_the_new_value_and_had_one_that_goes_is_thrown_out_again_unless_its_keys_are_several() {
+    let ended = |users: Users| {
+        let mut stored = recipe(users, &[]);
+        stored.place.keeper = Keeper::Kv;
+        let mut leaked = state(&stored);
+        leaked.turn.left = vec![Generation { version: 1, user: Some("a".to_owned()) }];
+        let made = acts(Action::Contain, &stored, &leaked);
+        made.iter().filter(|act| act.contains("end_sessions")).count()
+    };
+    assert_eq!(ended(Users::Two("a".to_owned(), "b".to_owned())), 2);
+    // It would end what consumers have opened with the new key.
+    assert_eq!(ended(Users::Keys("ci/bot".to_owned())), 1);
+}
+
+#[test]
 fn a_look_at_a_dead_access_key_takes_its_policy_off() {
     let parts = of_key(&[]);
     let any = state(&recipe(Users::One("a".to_owned()), &[]));

@@ -26,7 +26,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::{Connection as _, Error};
 
 use super::answers::{self, Login};
-use super::{PostgresSettings, SELF, VERSION, bounded};
+use super::{BY_NAME, BY_OID, PostgresSettings, SELF, VERSION, bounded};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
 use crate::clock;
@@ -35,14 +35,6 @@ use crate::connector::turns::{going, with_left};
 use crate::connector::vault::ConnectError;
 use crate::connector::{Connector, Failure, Gate, Subject, within};
 use crate::probe::Settle;
-
-/// A role: OID, name, whether it can log in, whether it is protected.
-const BY_OID: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper OR rolcreaterole OR oid::bigint < 16384 \
-     OR rolname IN (current_user, session_user) \
-     FROM pg_catalog.pg_roles WHERE oid = $1::bigint::oid";
-const BY_NAME: &str = "SELECT oid::bigint, rolname::text, rolcanlogin, rolsuper OR rolcreaterole OR oid::bigint < 16384 \
-     OR rolname IN (current_user, session_user) \
-     FROM pg_catalog.pg_roles WHERE rolname = $1::text";
 
 /// The users of one PostgreSQL.
 struct PostgresRole {

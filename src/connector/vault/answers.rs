@@ -324,9 +324,9 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
             Meaning::Gone
         }
         (Call::TransitDecrypt | Call::TransitWrap, 400) => transit(text),
-        (Call::SecretIdDestroy | Call::SecretIdLookup | Call::SecretIdFind | Call::SecretIdSet, 400 | 404 | 500)
-            if text.contains("role") && text.contains("does not exist") =>
-        {
+        // With the role all of its secret_ids are deleted, and none comes back with another one of its name.
+        (Call::SecretIdDestroy | Call::SecretIdLookup, 400 | 404 | 500) if is_no_role(text) => Meaning::Gone,
+        (Call::SecretIdFind | Call::SecretIdSet, 400 | 404 | 500) if is_no_role(text) => {
             failed(FailureKind::Refused, "Vault has no such role")
         }
         // `capabilities-self` of a login that ended after it was let in and before it was looked up.
@@ -335,6 +335,10 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
         (_, 400 | 404 | 405 | 412) => failed(FailureKind::Refused, "Vault refuses the request as such"),
         _ => doubt(call, "an error inside Vault"),
     }
+}
+
+fn is_no_role(text: &str) -> bool {
+    text.contains("role") && text.contains("does not exist")
 }
 
 fn transit(text: &str) -> Meaning {

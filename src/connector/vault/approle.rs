@@ -287,9 +287,10 @@ impl AppRoles {
                     || (made && meta[KEY].as_str() != kept.as_deref()))
         };
         let unknown = Output { residue: vec![Residue::DerivedUnknown], ..Output::default() };
+        let are_listed = self.vault.gives_service_tokens(role.mount, role.name).await?;
         let Some(mut output) = self.vault.end_tokens(fits).await? else { return Ok(unknown) };
         // What a person made has no mark of ours. Of a role that ends all of its tokens go.
-        if key.is_none() && !all {
+        if !are_listed || (key.is_none() && !all) {
             output.residue.push(Residue::DerivedUnknown);
         }
         Ok(output)

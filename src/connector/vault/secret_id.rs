@@ -1,7 +1,8 @@
 //! `vault-secret-id`: secret_ids of AppRoles, by `<mount>/<role>/<accessor>`.
 //!
 //! Destroying a secret_id is the fence: nothing new comes from it. What it gave before lives, renews and mints on, so
-//! the tokens whose metadata names it die next, each looked up afterwards. What no metadata names stays unknown.
+//! the tokens whose metadata names it die next, each looked up afterwards. What no metadata names stays unknown, and so do
+//! batch tokens, which nobody can list.
 
 use std::sync::Arc;
 
@@ -135,9 +136,10 @@ impl SecretIds {
             named,
             all: subject.ends_all(),
         };
+        let are_listed = self.vault.gives_service_tokens(name.mount, name.role).await?;
         let Some(mut output) = self.vault.end_tokens(|token| marks.fit(token)).await? else { return Ok(unknown) };
         // Only what carries the id that we or the issuer put on it can be told from other tokens of the role.
-        if marks.named.is_none() && !marks.all {
+        if !are_listed || (marks.named.is_none() && !marks.all) {
             output.residue.push(Residue::DerivedUnknown);
         }
         Ok(output)

@@ -365,6 +365,9 @@ async fn a_finding_of_its_id_replaces_it(store: Store) {
     assert_dead(&line, "found");
     course.assert_replaced("found").await;
     assert!(field.moto.denied(&course.victim).await.is_some(), "its sessions");
+    let turn = &line.case.state.turn;
+    let kept_ms = turn.promoted_ms.zip(turn.set_ms).map(|(promoted_ms, set_ms)| promoted_ms - set_ms);
+    assert!(kept_ms >= Some(super::SOON.window_ms), "what is opened with the new key may be denied: {turn:?}");
     assert!(case_of(journal.as_ref(), &course.victim.credential()).await.is_none(), "one case");
 }
 

@@ -97,6 +97,26 @@ async fn two_users_take_turns_and_nobody_is_cut_off() {
 }
 
 #[tokio::test]
+async fn what_somebody_wrote_back_is_not_cut_off() {
+    let mut life = Rotating::in_mariadb(true).await;
+    life.look().await;
+    life.renew().await;
+    // Before the old user is shut, its value is what consumers read again.
+    life.shelf.put(Some(&life.user(0)), &life.old);
+    let failure = life.refusal(Act::Disable).await;
+    assert_eq!((failure.kind, &*failure.note), (FailureKind::Refused, "consumers read a value of this user"));
+    assert!(life.logs_in(0, &life.old).await);
+    // Without a word of the store nobody is shut out.
+    life.shelf.fail(Some(FailureKind::Unavailable));
+    assert_eq!(life.refusal(Act::Disable).await.kind, FailureKind::Unavailable);
+    assert!(life.logs_in(0, &life.old).await);
+    // What leaked goes all the same, and waits for no store.
+    life.contains = true;
+    life.act(Act::Disable).await;
+    assert!(!life.logs_in(0, &life.old).await);
+}
+
+#[tokio::test]
 async fn a_leaked_value_dies_before_another_comes() {
     for two in [false, true] {
         let mut life = Rotating::in_mariadb(two).await;

@@ -58,6 +58,12 @@ async fn two_users_take_turns_and_nobody_is_cut_off() {
     let Ok(Gate::Shut { again_ms }) = life.gate(Act::Adopt).await else { panic!("a session is left") };
     let now_ms = curfew::clock::System::shared().wall_ms();
     assert!(again_ms > now_ms && again_ms <= now_ms + 5_000);
+    // Set long ago, promoted just now: consumers could not have it before.
+    let set_ms = life.turn.set_ms.replace(0);
+    assert_eq!(life.gate(Act::Adopt).await, Ok(Gate::Late));
+    life.turn.promoted_ms = Some(now_ms);
+    assert!(matches!(life.gate(Act::Adopt).await, Ok(Gate::Shut { .. })), "no overlap");
+    life.turn.set_ms = set_ms;
     life.recipe.adoption.within_ms = 0;
     assert_eq!(life.gate(Act::Adopt).await, Ok(Gate::Late));
     before.close().await.unwrap();
@@ -95,6 +101,26 @@ async fn two_users_take_turns_and_nobody_is_cut_off() {
     life.turn.old = Some(curfew::case::record::Generation { version: 1, user: None });
     assert_eq!(life.probe().await, DEAD);
     of_now.execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_somebody_wrote_back_is_not_cut_off() {
+    let mut life = Life::of(true).await;
+    life.look().await;
+    life.renew().await;
+    // Before the old user is shut, its value is what consumers read again.
+    life.shelf.put(Some(&life.user(0)), &life.old);
+    let failure = life.refusal(Act::Disable).await;
+    assert_eq!((failure.kind, &*failure.note), (FailureKind::Refused, "consumers read a value of this user"));
+    assert!(life.logs_in(0, &life.old).await);
+    // Without a word of the store nobody is shut out.
+    life.shelf.fail(Some(FailureKind::Unavailable));
+    assert_eq!(life.refusal(Act::Disable).await.kind, FailureKind::Unavailable);
+    assert!(life.logs_in(0, &life.old).await);
+    // What leaked goes all the same, and waits for no store.
+    life.contains = true;
+    life.act(Act::Disable).await;
+    assert!(!life.logs_in(0, &life.old).await);
 }
 
 #[tokio::test]

@@ -193,3 +193,84 @@ async fn a_secret_id_dies_with_its_tokens() {
     let output = whole.perform(Act::RevokeDerived, &subject).await.unwrap();
     assert_eq!((output.derived, output.residue), (1, vec![Residue::DerivedUnknown]));
 }
+
+#[tokio::test]
+async fn batch_tokens_of_a_secret_id_are_said_to_be_left() {
+    let root = Root::shared();
+    let mount = unique("approle");
+    root.put(&format!("sys/auth/{mount}"), json!({ "type": "approle" })).await;
+    let role = format!("auth/{mount}/role/ci-runner");
+    let mut settings = settings(&root.address, &root.token);
+    (settings.derived_tokens, settings.timeout_ms) = (true, 20_000);
+    settings.secret_id_roles = vec![format!("{mount}/ci-runner")];
+    let whole = connected(&settings).await.remove(1);
+    // Who may end tokens and not look at the role does not know.
+    let (ends, looks) = (root.policy("tokens", "database").await, root.policy("approle", &mount).await);
+    let list = "path \"auth/token/accessors/\" { capabilities = [\"list\", \"sudo\"] }";
+    let lists = unique("lists");
+    root.put(&format!("sys/policies/acl/{lists}"), json!({ "policy": list })).await;
+    for (of_role, of_mount, left) in [
+        ("default", "default-service", false),
+        ("batch", "default-service", true),
+        ("default", "default-batch", true),
+        ("service", "default-batch", false),
+        ("service", "batch", true),
+        ("batch", "service", false),
+    ] {
+        let what = format!("{of_role} at {of_mount}");
+        root.put(&role, json!({ "token_ttl": "10m", "token_type": of_role })).await;
+        root.put(&format!("sys/auth/{mount}/tune"), json!({ "token_type": of_mount })).await;
+        let held = login(&root, &mount, "ci-runner", json!({ "metadata": "{\"curfew_run\":\"ci:7\"}" })).await;
+        let is_batch = held["accessor"] == json!("");
+        assert_eq!(is_batch, left, "{what}: {}", held["token_type"]);
+        let id = format!("{mount}/ci-runner/{}", held["secret"].as_str().unwrap());
+        let mut subject = about(Kind::VaultSecretId, &id);
+        look(&whole, &mut subject).await;
+        whole.perform(Act::Revoke, &subject).await.unwrap();
+        let output = whole.perform(Act::RevokeDerived, &subject).await.unwrap();
+        let residue = if left { vec![Residue::DerivedUnknown] } else { Vec::new() };
+        assert_eq!((output.derived, output.residue), (u32::from(!left), residue), "{what}");
+        let token = held["client_token"].as_str().unwrap();
+        let (status, _) = root.ask_as(token, "GET", "auth/token/lookup-self", Value::Null).await;
+        assert_eq!(status == 200, left, "{what}: the witness");
+    }
+    root.put(&role, json!({ "token_ttl": "10m", "token_type": "service" })).await;
+    root.put(&format!("sys/auth/{mount}/tune"), json!({ "token_type": "default-service" })).await;
+    for (policies, left) in [(vec![&*ends, &*lists], true), (vec![&*ends, &*lists, &*looks], false)] {
+        let held = login(&root, &mount, "ci-runner", json!({ "metadata": "{\"curfew_run\":\"ci:7\"}" })).await;
+        let mut subject =
+            about(Kind::VaultSecretId, &format!("{mount}/ci-runner/{}", held["secret"].as_str().unwrap()));
+        look(&whole, &mut subject).await;
+        let (token, _) = root.token_of(&policies).await;
+        settings.auth = Auth::Token(SecretString::from(token));
+        let least = connected(&settings).await.remove(1);
+        let output = least.perform(Act::RevokeDerived, &subject).await.unwrap();
+        let residue = if left { vec![Residue::DerivedUnknown] } else { Vec::new() };
+        assert_eq!((output.derived, output.residue), (1, residue), "{policies:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_id_is_gone_with_its_role() {
+    let root = Root::shared();
+    let mount = unique("approle");
+    root.put(&format!("sys/auth/{mount}"), json!({ "type": "approle" })).await;
+    let role = format!("auth/{mount}/role/ci-runner");
+    root.put(&role, json!({ "token_ttl": "10m" })).await;
+    let held = login(&root, &mount, "ci-runner", json!({})).await;
+    let mut settings = settings(&root.address, &root.token);
+    settings.secret_id_roles = vec![format!("{mount}/ci-runner")];
+    let fence = connected(&settings).await.remove(1);
+    let mut subject = about(Kind::VaultSecretId, &format!("{mount}/ci-runner/{}", held["secret"].as_str().unwrap()));
+    assert_eq!(look(&fence, &mut subject).await.presence, Presence::Present);
+    assert_eq!(root.ask("DELETE", &role, Value::Null).await.0, 204);
+    assert_eq!(look(&fence, &mut subject).await.presence, Presence::Gone);
+    fence.perform(Act::Revoke, &subject).await.unwrap();
+    let dead = fence.probe(&subject).await;
+    assert_eq!((dead.answer, dead.control), (Answer::Refused, true));
+    // Another role of its name does not bring it back.
+    root.put(&role, json!({ "token_ttl": "10m" })).await;
+    assert_eq!(look(&fence, &mut subject).await.presence, Presence::Gone);
+    let (status, _) = root.ask("POST", &format!("auth/{mount}/login"), held["body"].clone()).await;
+    assert_eq!(status, 400, "the witness");
+}

@@ -66,13 +66,12 @@ impl PostgresRole {
         if open.sessions + open.unseen == 0 {
             return Ok(Gate::Open);
         }
-        // Both by the server's clock.
-        let since_ms = open.now_ms - rotation.turn.set_ms.unwrap_or(open.now_ms);
-        let left_ms = rotation.recipe.adoption.within_ms.saturating_sub(since_ms);
+        let now_ms = self.clock.wall_ms();
+        let left_ms = rotation.recipe.adoption.within_ms.saturating_sub(rotation.turn.had_ms(now_ms, open.now_ms));
         if left_ms <= 0 {
             return Ok(Gate::Late);
         }
-        Ok(Gate::Shut { again_ms: self.clock.wall_ms().saturating_add(left_ms.min(ADOPTION_MS)) })
+        Ok(Gate::Shut { again_ms: now_ms.saturating_add(left_ms.min(ADOPTION_MS)) })
     }
 
     /// Of a split: its agent is seen as its own user, whose password nobody else has; in the end nobody is the shared one.
