@@ -25,7 +25,8 @@ use crate::scope::{self, Permission};
 pub const TOPIC: &str = "reach:";
 /// What their detectors are called before the colon: such findings follow only rules that name them.
 pub const DETECTOR: &str = "curfew";
-/// So many of one sort are open at a time: a mistake in a declaration is no flood of cases.
+/// So many of one sort are open at a time, and so many more that wait for a person: a mistake in a declaration is no flood of cases, and
+/// what nobody decides keeps nothing that goes on by itself from being found.
 pub const MOST: usize = 100;
 /// Characters of what a finding rests on.
 const PLACE: usize = 400;
@@ -114,6 +115,8 @@ pub struct Leaving {
     pub tenant: String,
     /// What each who says so asks of the credential.
     pub words: BTreeSet<Word>,
+    /// None of them may have it done.
+    pub powerless: bool,
 }
 
 /// What follows for a credential from one topic's word.
@@ -144,7 +147,8 @@ impl Leaving {
         if self.tenant != tenant {
             return false;
         }
-        if self.words.iter().any(|word| may(&word.topic)) {
+        self.powerless = !self.words.iter().any(|word| may(&word.topic));
+        if !self.powerless {
             self.words.retain(|word| may(&word.topic));
         }
         !self.words.is_empty()
@@ -164,6 +168,11 @@ impl Found {
     /// The finding's key: the same as long as it is there, whatever it rests on.
     pub fn key(&self) -> String {
         format!("{}:{}", self.sort.as_str(), self.credential)
+    }
+
+    /// Whether a person decides about it, whatever the rules say: somebody who stays uses it as well, or nobody who says so may.
+    fn waits(&self) -> bool {
+        self.leaves.as_ref().is_some_and(|leaves| leaves.shared() || leaves.powerless)
     }
 }
 
@@ -318,7 +327,7 @@ fn offboarded(graph: &Graph) -> Vec<Found> {
                     shared: !others.is_empty(),
                 };
                 let words = ask::departures(graph, at).filter(|word| word.tenant == tenant).map(word).collect();
-                let leaves = Leaving { tenant: tenant.to_owned(), words };
+                let leaves = Leaving { tenant: tenant.to_owned(), words, powerless: false };
                 let found = make(graph, credential, Sort::Offboarded, id.clone(), &place);
                 let known = all.entry((id, tenant)).or_insert_with(|| found.clone());
                 let before = known.leaves.get_or_insert_with(|| leaves.clone());
@@ -491,8 +500,9 @@ pub fn news<'a>(found: &'a BTreeMap<Sort, Vec<Found>>, open: &'a [Finding]) -> N
     let there: BTreeSet<String> = found.values().flatten().map(Found::key).collect();
     let known: BTreeSet<&str> = open.iter().map(|finding| finding.key.as_str()).collect();
     news.over.extend(open.iter().filter(|finding| !there.contains(&finding.key)));
-    for all in found.values() {
-        let (said, new): (Vec<_>, Vec<_>) = all.iter().partition(|found| known.contains(found.key().as_str()));
+    for (all, waits) in found.values().flat_map(|all| [(all, false), (all, true)]) {
+        let these = all.iter().filter(|found| found.waits() == waits);
+        let (said, new): (Vec<_>, Vec<_>) = these.partition(|found| known.contains(found.key().as_str()));
         let room = MOST.saturating_sub(said.len());
         news.left += new.len().saturating_sub(room);
         news.new.extend(new.into_iter().take(room));
