@@ -30,8 +30,8 @@ pub async fn offboard(config: &Config, what: Offboard, json_wanted: bool) -> Res
     let span = what.until.as_deref().map(Millis::parse).transpose();
     let span = span.map_err(|why| Failed::Usage(format!("--until: {why}")))?;
     let until_ms = span.map(|span| clock::System::shared().wall_ms().saturating_add(span.0));
-    let (back, tenant, by) = (what.back, what.tenant, what.who.by);
-    let value = link::ask(config, Request::Offboard { name, back, until_ms, tenant, by, reason }).await?;
+    let (back, yes, tenant, by) = (what.back, what.yes, what.tenant, what.who.by);
+    let value = link::ask(config, Request::Offboard { name, back, yes, until_ms, tenant, by, reason }).await?;
     let node = value["node"].as_str().unwrap_or_default();
     let text = if back { "stays after all; fences stand until their end" } else { "leaves: `curfew findings --all`" };
     say(json_wanted, &value, &format!("recorded: {node} {text}"));
