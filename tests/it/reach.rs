@@ -1,5 +1,6 @@
 //! Reach, read from real systems, and held against what these themselves say that somebody may.
 
+mod silent;
 mod story;
 mod uses;
 
