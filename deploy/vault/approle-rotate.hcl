@@ -1,4 +1,4 @@
-# AppRoles whose secret_id is rotated: those of the recipes named here and no others. Repeat the five blocks for each; a
+# AppRoles whose secret_id is rotated: those of the recipes named here and no others. Repeat the six blocks for each; a
 # glob in the place of the role would reach the secret_id that Curfew itself logs in with. The values are stored in a KV
 # engine: kv-store.hcl as well.
 #
@@ -6,6 +6,10 @@
 
 # Who the role is: a new secret_id is tried by a login before anybody reads it.
 path "auth/approle/role/billing/role-id" { capabilities = ["read"] }
+
+# Whether an offboarding has closed the role: then no login says anything of a value, and a leaked one is replaced all the same. Without
+# this such a rotation waits until the fence is over, and the old value is dead.
+path "auth/approle/role/billing" { capabilities = ["read"] }
 
 # Which secret_id a stored value is. Whoever has this and no value learns nothing.
 path "auth/approle/role/billing/secret-id/lookup" { capabilities = ["update"] }

@@ -13,7 +13,7 @@
 //! under its name has another role_id: it is known by the digest of that, which is kept nowhere in plain.
 
 mod entity;
-mod form;
+pub(super) mod form;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

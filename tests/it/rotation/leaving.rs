@@ -36,6 +36,7 @@ over_both! {
     where_nobody_can_fence_the_values_die_all_the_same,
     an_entity_that_is_not_closed_keeps_nobody_alive_and_is_said,
     an_entity_that_was_disabled_before_stays_so,
+    a_value_of_a_fenced_role_that_leaked_is_replaced_and_the_new_one_lets_in_afterwards,
 }
 
 /// A role with two secret_ids, a token of each, and who may close it.
@@ -56,7 +57,7 @@ pub fn found(credential: &CredentialId, fence_until_ms: Option<i64>) -> Event {
         place: "belongs to identity:test/ci, who leaves".to_owned(),
         owner: None,
         excess: Vec::new(),
-        leaves: Some(Leaving { tenant: "default".to_owned(), words: [word].into() }),
+        leaves: Some(Leaving { tenant: "default".to_owned(), words: [word].into(), ..Leaving::default() }),
     };
     Event::found("default".into(), &found, now_ms())
 }
@@ -139,8 +140,7 @@ impl Leaver {
     async fn entity(&self) -> (Value, Value) {
         let (_, auth) = self.admin().call("GET", "sys/auth", Value::Null).await;
         let accessor = auth["data"][format!("{}/", self.ours.mount)]["accessor"].clone();
-        let (_, id) =
-            self.admin().call("GET", &format!("auth/{}/role/ci/role-id", self.ours.mount), Value::Null).await;
+        let (_, id) = self.admin().call("GET", &format!("auth/{}/role/ci/role-id", self.ours.mount), Value::Null).await;
         let alias = json!({"alias_name": id["data"]["role_id"], "alias_mount_accessor": accessor});
         let (status, told) = self.admin().call("POST", "identity/lookup/entity", alias).await;
         assert_eq!(status, 200);
@@ -590,4 +590,30 @@ async fn an_entity_that_was_disabled_before_stays_so(store: Store) {
     lifted(&stage, &journal, until_ms).await;
     assert_eq!(leaver.role().await, leaver.before);
     assert!(leaver.entity_is_disabled().await, "who disabled it was not us");
+}
+
+async fn a_value_of_a_fenced_role_that_leaked_is_replaced_and_the_new_one_lets_in_afterwards(store: Store) {
+    let over = Over::new(Ground::new().await.leaver().await).await;
+    let leaver = &over.leaver;
+    let stage = Stage::new(store, leaver.registry.clone());
+    let journal = stage.open().await;
+    let victim = &leaver.ours.victim;
+    open_case(journal.as_ref(), victim, Action::Contain).await;
+    let line = stage.run_until_closed(&journal, leaver.credential()).await;
+    let Verdict::Dead { level, .. } = &line.verdict else { panic!("{:?}", line.verdict) };
+    assert_eq!(*level, Level::Issuer, "no login proves anything there");
+    assert!(!leaver.is_known(&victim.old.1).await, "the leaked value is dead");
+    let (_, _, new) = victim.stored().await;
+    assert_ne!(new, victim.old.1);
+    assert!(leaver.is_known(&new).await && leaver.ours.log_in(&new).await.is_none(), "it waits behind the fence");
+    leaver.assert_only_fenced("of one that was rotated meanwhile").await;
+    over.open_case(journal.as_ref()).await;
+    let executor = stage.executor(journal.clone());
+    let lines = until("the end of the fence", || async {
+        executor.drain().await.unwrap();
+        all_closed(&journal, leaver.credential(), 2).await
+    })
+    .await;
+    assert!(lines.iter().any(|line| matches!(line.verdict, Verdict::RolledBack { .. })), "{lines:?}");
+    assert!(leaver.ours.log_in(&new).await.is_some(), "what consumers read lets in again");
 }

@@ -160,9 +160,7 @@ impl Settings {
                 let has = self.spans[at];
                 (has == 0 || has > most).then_some(Form { seconds: Some(has), ..form })
             }
-            Named::Bound(at) => {
-                (!self.is_fenced(at)).then(|| Form { cidrs: Some(self.bounds[at].clone()), ..form })
-            }
+            Named::Bound(at) => (!self.is_fenced(at)).then(|| Form { cidrs: Some(self.bounds[at].clone()), ..form }),
             Named::Entity => self.behind.closes().map(|id| Form { entity: Some(id.to_owned()), ..form }),
         }
     }
@@ -179,6 +177,11 @@ impl Settings {
 
     fn is_fenced(&self, at: usize) -> bool {
         same(&self.bounds[at], &[NOWHERE.to_owned()])
+    }
+
+    /// Whether a fence of ours keeps everybody out, whichever secret_id he has.
+    pub fn is_shut(&self) -> bool {
+        (0..BOUNDS.len()).any(|at| self.is_fenced(at))
     }
 
     /// Whether all of the fence stands that is named.

@@ -17,8 +17,7 @@ fn what_is_beyond_is_taken_and_given_again_in_an_order_that_vault_takes() {
     let held: Vec<Option<Form>> = named.iter().map(|one| now.held(*one, "r")).collect();
     let seconds: Vec<Option<Option<u64>>> = held.iter().map(|one| one.as_ref().map(|one| one.seconds)).collect();
     assert_eq!(seconds, [Some(Some(0)), Some(Some(1200)), Some(None), None], "60 s are not beyond 60 s");
-    let owed: Vec<(Named<'_>, Form)> =
-        named.iter().zip(held).filter_map(|(one, held)| Some((*one, held?))).collect();
+    let owed: Vec<(Named<'_>, Form)> = named.iter().zip(held).filter_map(|(one, held)| Some((*one, held?))).collect();
     assert_eq!(
         writes(&now, &owed, false),
         [
@@ -61,9 +60,7 @@ fn what_vault_would_refuse_half_way_is_refused_before_anything_is_written() {
 #[test]
 fn a_fence_is_put_in_the_place_of_what_was_there_and_taken_off_only_where_it_stands() {
     let role = |secret_id: Value, token: Value| {
-        Settings::of(
-            json!({"secret_id_bound_cidrs": secret_id, "token_bound_cidrs": token, "bind_secret_id": true}),
-        )
+        Settings::of(json!({"secret_id_bound_cidrs": secret_id, "token_bound_cidrs": token, "bind_secret_id": true}))
     };
     let fence = crate::scope::Cut::fence(crate::credential::Kind::VaultApprole, 1).unwrap();
     let named: Vec<Named<'_>> = fence.permissions.iter().map(|one| Named::of(one).unwrap()).collect();
@@ -82,6 +79,7 @@ fn a_fence_is_put_in_the_place_of_what_was_there_and_taken_off_only_where_it_sta
     // Vault writes one address without its length, and an empty list as none.
     let fenced = role(json!([NOWHERE]), json!(["192.0.2.237"]));
     assert!(fenced.stands(&owed) && !fenced.is_changed(&owed));
+    assert!(fenced.is_shut() && !before.is_shut() && !role(Value::Null, json!(["192.0.2.0/24"])).is_shut());
     assert_eq!(held(&fenced), [], "our own fence is not what there was before");
     assert!(writes(&fenced, &owed, false).is_empty(), "already so");
     assert_eq!(
