@@ -12,6 +12,7 @@ use super::half::{self, HalfMade};
 use super::{Refused, RefusedKind, Reply, Request, freeze_file};
 use crate::case::record::Record;
 use crate::case::{Action, Case, CaseId};
+use crate::connector::plan;
 use crate::credential::CredentialId;
 use crate::event::Event;
 use crate::guard::Freeze;
@@ -277,7 +278,10 @@ impl Operator {
             return Err(Refused::new(RefusedKind::NotFound, format!("there is no case {id}")));
         };
         let case = &timeline.line.case;
-        let cut = Cut::back(case.state.cutting.missing(), id).map_err(|_| {
+        let fences = self.intake.journal.fences(i64::MAX, offboard::MOST).await?;
+        let (stands, kind) = (fences.iter().any(|fence| fence.case == id), case.directive.credential.kind());
+        let (held, left) = plan::gives_back(kind, case.state.cutting.missing(), stands);
+        let cut = Cut::back(held, id).map_err(|_| {
             Refused::new(RefusedKind::Invalid, format!("case {id} has taken nothing that can be given back"))
         })?;
         // A fence is of the identity, whichever of its values the case was about.
@@ -287,7 +291,11 @@ impl Operator {
         let event = Uuid::now_v7().to_string();
         let (tenant, of) = (case.tenant.clone(), credential.clone());
         let now_ms = self.intake.clock.wall_ms();
-        self.order(Event::operator_restore(tenant, event, of, (id, cut), by, reason, now_ms), credential).await
+        let order = Event::operator_restore(tenant, event, of, (id, cut), by, reason, now_ms);
+        let mut said = self.order(order, credential).await?;
+        // What one order does not give back, the same order does when this one is over.
+        said["left"] = left.into();
+        Ok(said)
     }
 
     /// An operator's event: recorded as any other. Returns the cases that it led to.
