@@ -12,7 +12,7 @@ use petgraph::graph::NodeIndex;
 use serde::Deserialize;
 
 use super::ask::{self, users, zone_bits};
-use super::graph::Graph;
+use super::graph::{Graph, Link};
 use super::unused::{self, Asked};
 use super::uses::Uses;
 use super::{Departure, Node, NodeKind, Via};
@@ -28,6 +28,8 @@ pub const DETECTOR: &str = "curfew";
 /// So many of one sort are open at a time, and so many more that wait for a person: a mistake in a declaration is no flood of cases, and
 /// what nobody decides keeps nothing that goes on by itself from being found.
 pub const MOST: usize = 100;
+/// The scope of an edge by which a role is known to log in as just that entity.
+pub const ALIAS: &str = "alias";
 /// Characters of what a finding rests on.
 const PLACE: usize = 400;
 
@@ -357,8 +359,15 @@ fn belongings(graph: &Graph, at: NodeIndex, tenant: &str) -> Vec<(NodeIndex, boo
     let others = |credential| -> BTreeSet<NodeIndex> { users(graph, credential).into_iter().filter(stays).collect() };
     match graph.node(at).kind {
         NodeKind::Credential => vec![(at, false, BTreeSet::new())],
-        // Whoever works as it: it was said of the identity itself.
-        NodeKind::Identity => ways(at, Incoming, Via::LogsIn).map(|one| (one, true, BTreeSet::new())).collect(),
+        // Whoever works as it: it was said of the identity itself. Of an entity: of the roles that log in as it, and as nobody else.
+        NodeKind::Identity => {
+            let is_alias = |(_, link): &(NodeIndex, Link)| {
+                link.via == Via::Assumes && graph.scope(*link).iter().any(|one| one == ALIAS)
+            };
+            let roles = graph.links(at, Incoming).filter(is_alias).map(|(role, _)| role);
+            let all = std::iter::once(at).chain(roles).flat_map(|one| ways(one, Incoming, Via::LogsIn));
+            all.map(|one| (one, true, BTreeSet::new())).collect()
+        }
         NodeKind::Agent => {
             let mut all: Vec<_> = ways(at, Outgoing, Via::Holds).map(|one| (one, false, others(one))).collect();
             for run in ways(at, Outgoing, Via::Runs) {
