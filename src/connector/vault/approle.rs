@@ -248,9 +248,12 @@ impl AppRoles {
             Some(_) => {}
             None => return Err(refused("the candidate is no secret_id any more")),
         }
-        match self.log_in(&role, &role_id, &candidate.value).await {
+        let login = self.log_in(&role, &role_id, &candidate.value).await;
+        if login != Login::In && self.is_shut(&role).await {
+            return Ok(Gate::Open);
+        }
+        match login {
             Login::In => Ok(Gate::Open),
-            _ if self.is_shut(&role).await => Ok(Gate::Open),
             Login::Refused => Err(refused("the login with the candidate is refused")),
             Login::Unclear => {
                 Err(Failure::new(FailureKind::Unavailable, "the login with the candidate says nothing of it"))
