@@ -19,7 +19,7 @@ use crate::event::{Event, Reject};
 use crate::finding::Finding;
 use crate::guard::Freeze;
 use crate::limit::{Budget, Part};
-use crate::offboard::Offboarding;
+use crate::offboard::{Minded, Offboarding};
 use crate::outcome::Message;
 use crate::policy::Rules;
 use crate::reach;
@@ -634,6 +634,9 @@ pub trait Journal: Send + Sync + 'static {
     async fn standing(&self, max: u32) -> Result<Vec<Standing>, Error>;
     /// Who leaves, at most `max` words, the oldest first.
     async fn offboardings(&self, max: u32) -> Result<Vec<Offboarding>, Error>;
+    /// Words on who leaves are changed, or end, each where it still stands as it was: what was said anew meanwhile stays. Returns how
+    /// many.
+    async fn mind_offboardings(&self, minded: Vec<Minded>) -> Result<u64, Error>;
     /// Fences that end at `before_ms` or earlier, at most `max`, the earliest first: those that a case has set, or may have, and
     /// none has given back.
     async fn fences(&self, before_ms: i64, max: u32) -> Result<Vec<Fence>, Error>;

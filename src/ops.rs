@@ -142,10 +142,13 @@ pub enum Request {
     },
     /// Say that somebody leaves, or stays after all.
     Offboard {
-        /// Who: as reach calls it, or the end of that name.
+        /// Who: as reach calls it, or, with `yes`, the end of that name.
         name: String,
         /// It is not so any more.
         back: bool,
+        /// The end of a name will do, where it is that of one alone.
+        #[serde(default)]
+        yes: bool,
         /// When its fences end; as the configuration says, where it is left out.
         until_ms: Option<i64>,
         /// Whose.

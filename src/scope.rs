@@ -165,7 +165,7 @@ impl Cut {
 /// What a fence takes of an identity, by the kind of one of its credentials.
 fn fence_of(kind: Kind) -> Option<&'static [&'static str]> {
     match kind {
-        Kind::VaultApprole | Kind::VaultSecretId => Some(&["secret_id_bound_cidrs", "token_bound_cidrs"]),
+        Kind::VaultApprole | Kind::VaultSecretId => Some(&["entity", "secret_id_bound_cidrs", "token_bound_cidrs"]),
         Kind::AwsUser | Kind::AwsAccessKey => Some(&["user_policy"]),
         _ => None,
     }

@@ -514,7 +514,7 @@ pub struct Reduce {
 /// `curfew offboard`
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Offboard {
-    /// Who leaves, as `curfew reach` calls it
+    /// Who leaves: the whole name, as `curfew reach` shows it
     #[arg(required_unless_present = "list", requires = "reason", conflicts_with = "list")]
     pub name: Option<String>,
     /// Show who leaves, and the fences that stand
@@ -523,6 +523,9 @@ pub struct Offboard {
     /// It stays after all: what was not begun is taken back
     #[arg(long, conflicts_with_all = ["list", "until"])]
     pub back: bool,
+    /// The end of a name will do, where reach is whole and nobody else's name ends so
+    #[arg(long, conflicts_with_all = ["list", "back"])]
+    pub yes: bool,
     /// How long its fences stand [default: the configuration's `policy.fence_for`]
     #[arg(long, value_name = "SPAN", conflicts_with = "list")]
     pub until: Option<String>,

@@ -30,8 +30,8 @@ pub async fn offboard(config: &Config, what: Offboard, json_wanted: bool) -> Res
     let span = what.until.as_deref().map(Millis::parse).transpose();
     let span = span.map_err(|why| Failed::Usage(format!("--until: {why}")))?;
     let until_ms = span.map(|span| clock::System::shared().wall_ms().saturating_add(span.0));
-    let (back, tenant, by) = (what.back, what.tenant, what.who.by);
-    let value = link::ask(config, Request::Offboard { name, back, until_ms, tenant, by, reason }).await?;
+    let (back, yes, tenant, by) = (what.back, what.yes, what.tenant, what.who.by);
+    let value = link::ask(config, Request::Offboard { name, back, yes, until_ms, tenant, by, reason }).await?;
     let node = value["node"].as_str().unwrap_or_default();
     let text = if back { "stays after all; fences stand until their end" } else { "leaves: `curfew findings --all`" };
     say(json_wanted, &value, &format!("recorded: {node} {text}"));
@@ -39,24 +39,32 @@ pub async fn offboard(config: &Config, what: Offboard, json_wanted: bool) -> Res
 }
 
 async fn list(config: &Config, json_wanted: bool) -> Result<(), Failed> {
-    let value = link::ask(config, Request::Offboarded {}).await?;
-    if json_wanted {
-        println!("{value}");
+    let mut value = link::ask(config, Request::Offboarded {}).await?;
+    let listed: Listed = serde_json::from_value(value.clone()).map_err(anyhow::Error::from)?;
+    let keep_ms = config.retention.closed_ms;
+    if !json_wanted {
+        print!("{}", told(&listed, keep_ms));
         return Ok(());
     }
-    let listed: Listed = serde_json::from_value(value).map_err(anyhow::Error::from)?;
-    print!("{}", told(&listed));
+    // How long a word is kept stands in the configuration alone.
+    for (row, one) in value["offboarded"].as_array_mut().into_iter().flatten().zip(&listed.offboarded) {
+        row["ends_ms"] = one.ends_ms(keep_ms).into();
+    }
+    println!("{value}");
     Ok(())
 }
 
-fn told(listed: &Listed) -> String {
+fn told(listed: &Listed, keep_ms: i64) -> String {
     if listed.offboarded.is_empty() && listed.fences.is_empty() {
         return "nobody leaves, and no fence stands\n".to_owned();
     }
-    let mut leaves = show::table(&["WHO", "SINCE", "FENCES UNTIL", "BY", "WHY"]);
+    let mut leaves = show::table(&["WHO", "SINCE", "FENCES UNTIL", "ENDS", "BY", "WHY"]);
     for one in &listed.offboarded {
         let by = one.by.clone().unwrap_or_else(|| one.topic.clone());
-        leaves.add_row([one.node.to_string(), time(one.since_ms), time(one.until_ms), by, one.reason.clone()]);
+        // As long as something is known of it the word stands.
+        let ends = one.ends_ms(keep_ms).map_or_else(|| "-".to_owned(), time);
+        let (since, until) = (time(one.since_ms), time(one.until_ms));
+        leaves.add_row([one.node.to_string(), since, until, ends, by, one.reason.clone()]);
     }
     let mut out = format!("{leaves}\n");
     if !listed.fences.is_empty() {
@@ -76,7 +84,7 @@ mod tests {
     #[test]
     fn who_leaves_is_listed_with_its_fences() {
         let empty = Listed { offboarded: Vec::new(), fences: Vec::new() };
-        assert_eq!(told(&empty), "nobody leaves, and no fence stands\n");
+        assert_eq!(told(&empty, 0), "nobody leaves, and no fence stands\n");
         let fence = Fence {
             tenant: "default".into(),
             case: uuid::Uuid::nil(),
@@ -92,9 +100,10 @@ mod tests {
             until_ms: 86_400_000,
             by: Some("ann".into()),
             reason: "the job moved".into(),
+            idle_since_ms: Some(2 * 86_400_000),
         };
-        let said = told(&Listed { offboarded: vec![leaves], fences: vec![fence] });
-        for word in ["identity:prod/approle/etl", "ann", "the job moved", "approle/etl", "1970-01-02"] {
+        let said = told(&Listed { offboarded: vec![leaves], fences: vec![fence] }, 86_400_000);
+        for word in ["identity:prod/approle/etl", "ann", "the job moved", "approle/etl", "1970-01-02", "1970-01-04"] {
             assert!(said.contains(word), "{word}: {said}");
         }
     }

@@ -17,11 +17,12 @@ use curfew::event::Event;
 use curfew::finding::{self, Finding};
 use curfew::guard::Mode;
 use curfew::journal::{self, CaseLine, Filter, Journal, TaskFilter};
-use curfew::offboard;
+use curfew::offboard::{self, Offboarding};
 use curfew::reach::declared::{Declared, MAX_BYTES};
+use curfew::reach::graph::Graph;
 use curfew::reach::known::{self, Known};
 use curfew::reach::notice::{self, Again, Found, Sort};
-use curfew::reach::{CHUNK, NodeKind, Reading, Source, Standing, kept, postgres, vault as policies};
+use curfew::reach::{CHUNK, Node, NodeKind, Reading, Source, Standing, kept, postgres, vault as policies};
 use curfew::scope::Permission;
 use curfew::task::Tenant;
 use tokio::io::AsyncReadExt as _;
@@ -258,6 +259,7 @@ impl Finder {
         if !is_one {
             return Ok(());
         }
+        self.mind(&graph, now_ms).await?;
         let (by, mut sorts) = (uses::silences(process, &self.finds, now_ms).await?, self.finds.sorts.clone());
         let is_mute = uses::is_mute(&by, &self.finds, now_ms);
         if is_mute {
@@ -297,6 +299,28 @@ impl Finder {
                 "reach shows something else"
             );
             process.intake.notice(events).await?;
+        }
+        Ok(())
+    }
+
+    /// Words on who leaves end when nothing is known any more that they could be about.
+    async fn mind(&self, graph: &Graph, now_ms: i64) -> Result<(), journal::Error> {
+        let journal = &self.process.intake.journal;
+        let words = journal.offboardings(offboard::MOST).await?;
+        let named = |word: &Offboarding| CredentialId::parse(&word.node.name).ok();
+        let mut alive = BTreeSet::new();
+        for word in words.iter().filter(|word| word.node.kind == NodeKind::Credential) {
+            let known = journal.known(&word.tenant, named(word).into_iter().collect()).await?;
+            if known.iter().any(|line| line.credential.dead_ms.is_none()) {
+                alive.insert(word.node.clone());
+            }
+        }
+        let is_known = |node: &Node| alive.contains(node) || offboard::is_known(graph, node);
+        let minded = offboard::minded(&words, is_known, now_ms, self.process.config.retention.closed_ms);
+        for some in minded.chunks(CHUNK) {
+            let (ended, done) = (some.iter().filter(|(_, after)| after.is_none()).count(), some.to_vec());
+            let changed = journal.mind_offboardings(done).await?;
+            tracing::info!(changed, ended, "of who leaves something is known again, or nothing any more");
         }
         Ok(())
     }

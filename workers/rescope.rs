@@ -37,7 +37,11 @@ pub async fn reduce(config: &Config, what: Reduce, json_wanted: bool) -> Result<
 /// `curfew rollback`
 pub async fn rollback(config: &Config, what: Rollback, json_wanted: bool) -> Result<(), Failed> {
     let request = Request::Rollback { id: what.one.id, by: what.who.by, reason: what.reason };
-    recorded(json_wanted, &link::ask(config, request).await?);
+    let value = link::ask(config, request).await?;
+    recorded(json_wanted, &value);
+    if !json_wanted && value["left"].as_u64().is_some_and(|left| left > 0) {
+        println!("its fence comes off first: give back what else it took by the same command when that case is closed");
+    }
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use curfew::config::reach::{Finds, Log, Reach};
 use curfew::journal;
 use curfew::reach::notice::Silences;
 use curfew::reach::unused::Asked;
-use curfew::reach::uses::{Tally, Uses, Watched, follow, line};
+use curfew::reach::uses::watch::{Known, Turn};
+use curfew::reach::uses::{Uses, Watched};
 use tokio_util::sync::CancellationToken;
 
 use crate::process::Process;
@@ -59,14 +60,6 @@ struct Follows {
     blank: Watched,
 }
 
-/// What is known of a log, and durable.
-struct Known {
-    watched: Watched,
-    tally: Tally,
-    /// The time of the newest line that was read, also where more stands behind it.
-    last_ms: i64,
-}
-
 impl Follows {
     /// One term.
     async fn run(&self, cancel: CancellationToken) {
@@ -95,90 +88,47 @@ impl Follows {
         let all = facts.watched().await?;
         let ours = all.into_iter().find(|one| (&one.tenant, &one.source) == (&blank.tenant, &blank.source));
         let watched = ours.unwrap_or_else(|| blank.clone());
-        let tally = Tally::of(facts.uses(&blank.tenant, &blank.source).await?).every(blank.stale_ms);
-        let last_ms = watched.until_ms;
-        Ok(Known { watched: Watched { stale_ms: blank.stale_ms, ..watched }, tally, last_ms })
+        let uses = facts.uses(&blank.tenant, &blank.source).await?;
+        Ok(Known::of(Watched { stale_ms: blank.stale_ms, ..watched }, uses))
     }
 
     /// Reads on; what was read and where that ended become durable together. Whether nothing more stands there now.
     async fn turn(&self, known: Option<Known>) -> Result<(Known, bool), journal::Error> {
-        let Known { mut watched, mut tally, last_ms } = match known {
+        let mut known = match known {
             Some(known) => known,
             None => self.known().await?,
         };
-        let (path, position, now_ms) = (self.path.clone(), watched.position.clone(), self.process.clock.wall_ms());
-        let stale_ms = watched.stale_ms;
+        let (path, now_ms) = (self.path.clone(), self.process.clock.wall_ms());
         let read = tokio::task::spawn_blocking(move || {
-            let (mut newest_ms, mut unread, mut hole) = (last_ms, 0_u64, None);
-            let turn = follow::turn(&path, position.as_ref(), |line| match line::read(line) {
-                // Nobody uses anything in the future.
-                Ok(said) => {
-                    let at_ms = said.at_ms.min(now_ms);
-                    // Our own reading alone writes lines: where none stands for so long, they stand elsewhere.
-                    if newest_ms > 0 && at_ms.saturating_sub(newest_ms) > stale_ms {
-                        hole = Some(at_ms);
-                    }
-                    newest_ms = newest_ms.max(at_ms);
-                    if let Some(deed) = said.deed {
-                        tally.add(deed, at_ms);
-                    }
-                }
-                Err(line::Unreadable) => unread += 1,
-            });
-            (turn, newest_ms, unread, hole, tally)
+            let turn = known.read_on(&path, now_ms);
+            (known, turn)
         });
-        let Ok((turn, newest_ms, unread, hole, mut tally)) = read.await else {
-            return Ok((self.known().await?, true));
-        };
+        let Ok((mut known, turn)) = read.await else { return Ok((self.known().await?, true)) };
         let source = &self.blank.source;
-        let turn = match turn {
+        let Turn { new, caught_up, unread, anew } = match turn {
             Ok(turn) => turn,
             Err(error) => {
                 tracing::warn!(source, why = %error.kind(), "the audit log cannot be read");
-                return Ok((Known { watched, tally, last_ms }, true));
+                return Ok((known, true));
             }
         };
-        if turn.gap {
-            tracing::info!(source, "this audit log is watched anew: what came before may not be all");
-            watched.since_ms = Some(now_ms);
+        if let Some(why) = anew {
+            tracing::info!(source, why, "this audit log is watched anew");
         }
-        if let Some(at_ms) = hole {
-            tracing::info!(source, "this audit log has a hole: it is watched anew from behind it");
-            watched.since_ms = watched.since_ms.max(Some(at_ms));
+        if unread > 0 {
+            tracing::warn!(source, lines = unread, "lines of the audit log cannot be read");
         }
-        if turn.broken + unread > 0 {
-            tracing::warn!(
-                source,
-                lines = turn.broken + unread,
-                "lines of the audit log cannot be read: it is watched anew"
-            );
-            // Any of them may have been a use.
-            watched.since_ms = Some(now_ms);
+        if let Some(uses) = new {
+            self.process.intake.journal.reach().used(known.watched.clone(), uses).await?;
         }
-        watched.unread = watched.unread.saturating_add(turn.broken + unread);
-        if turn.caught_up {
-            watched.until_ms = watched.until_ms.max(newest_ms);
+        if caught_up {
+            let gone = known.forget(keeps_ms(&self.process.config), now_ms);
+            if !gone.is_empty() {
+                self.process.intake.journal.reach().forget_uses(known.watched.clone(), gone).await?;
+            }
         }
-        let before_ms = watched.until_ms.min(now_ms).saturating_sub(keeps_ms(&self.process.config));
-        let gone = if turn.caught_up { tally.forget(before_ms) } else { Vec::new() };
-        if !gone.is_empty() {
-            watched.since_ms = watched.since_ms.map(|since_ms| since_ms.max(before_ms));
-            self.process.intake.journal.reach().forget_uses(watched.clone(), gone).await?;
-        }
-        if tally.is_full() {
-            tracing::warn!(source, "too many identities use too many policies: nothing is concluded of this audit log");
-            watched.since_ms = None;
-        } else if watched.since_ms.is_none() {
-            // There is room again; what did not fit is not known.
-            watched.since_ms = Some(now_ms);
-        }
-        let uses = tally.take_new();
-        if watched.position.as_ref() != Some(&turn.position) || turn.gap {
-            watched.position = Some(turn.position);
-            self.process.intake.journal.reach().used(watched.clone(), uses).await?;
-        }
-        self.process.intake.metrics.reach_read(source, Some(watched.until_ms).filter(|ms| *ms > 0));
-        Ok((Known { watched, tally, last_ms: newest_ms }, turn.caught_up))
+        self.process.intake.metrics.reach_read(source, Some(known.watched.until_ms).filter(|ms| *ms > 0));
+        Ok((known, caught_up))
     }
 }
 

@@ -7,6 +7,10 @@
 # Who the role is: a new secret_id is tried by a login before anybody reads it.
 path "auth/approle/role/billing/role-id" { capabilities = ["read"] }
 
+# Whether an offboarding has closed the role: then no login says anything of a value, and a leaked one is replaced all the same. Without
+# this such a rotation waits until the fence is over, and the old value is dead.
+path "auth/approle/role/billing" { capabilities = ["read"] }
+
 # Which secret_id a stored value is. Whoever has this and no value learns nothing.
 path "auth/approle/role/billing/secret-id/lookup" { capabilities = ["update"] }
 path "auth/approle/role/billing/secret-id-accessor/lookup" { capabilities = ["update"] }

@@ -11,6 +11,12 @@ path "sys/policies/acl/*" { capabilities = ["read"] }
 # Roles and users of each auth method. Not below them: `role/NAME/role-id` and `secret-id` are no settings.
 path "auth/+/role" { capabilities = ["list"] }
 path "auth/+/role/+" { capabilities = ["read"] }
+
+# Which AppRole an entity is of only the role's role_id tells. With this line an entity can be offboarded by its name, and no other role is
+# shown as the one that may be it. It is half of a login (all of one where `bind_secret_id` is off), so it is yours to give; it is compared,
+# and kept nowhere.
+# path "auth/+/role/+/role-id" { capabilities = ["read"] }
+
 path "auth/+/users" { capabilities = ["list"] }
 path "auth/+/users/+" { capabilities = ["read"] }
 path "auth/+/groups" { capabilities = ["list"] }

@@ -19,6 +19,14 @@ path "auth/approle/role/etl/secret-id-ttl" { capabilities = ["update"] }
 path "auth/approle/role/etl/secret-id-bound-cidrs" { capabilities = ["update", "delete"] }
 path "auth/approle/role/etl/token-bound-cidrs" { capabilities = ["update", "delete"] }
 
+# And the entity behind the role is disabled, where it is the role's alone, and enabled again. `+` reaches every entity of this Vault, so
+# whoever has this could shut anybody out: put the ids of the roles' entities in its place where they are known. Nothing else of an entity
+# can be written. Without this line the role is closed all the same, and the outcome says `entity_open`.
+path "identity/entity/id/+" {
+  capabilities = ["update"]
+  allowed_parameters = { "disabled" = [] }
+}
+
 # Whether the entity behind it, or a group of that one, gives the same policy.
 path "sys/internal/ui/mounts/auth/approle" { capabilities = ["read"] }
 path "identity/lookup/entity" { capabilities = ["update"] }

@@ -124,6 +124,8 @@ pub enum Residue {
     Derived,
     /// We were not allowed to disable the login before the revoke.
     NotFenced,
+    /// The entity behind it was not closed with it: others log in as it as well, or we may not.
+    EntityOpen,
     /// It cannot be used any more, but what it owns keeps it from being removed.
     CleanupPending,
     /// The old value, dead as it is, is still stored.

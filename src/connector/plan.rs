@@ -9,6 +9,7 @@ use crate::case::plan::{Act, Plan, ROLES, Step};
 use crate::case::record::{Generation, Residue};
 use crate::case::state::State;
 use crate::credential::Kind;
+use crate::scope::Held;
 
 /// A connector, by its name and system.
 pub type At<'a> = (&'a str, &'a str);
@@ -50,6 +51,18 @@ pub fn fence_connector(kind: Kind) -> Option<&'static str> {
         Kind::AwsUser | Kind::AwsAccessKey => Some("aws-fence"),
         _ => None,
     }
+}
+
+/// What of all that a case took one restoration gives back, and how many come back by the next. Where another connector sets the fence
+/// than takes permissions, the fence is first, as long as it stands.
+pub fn gives_back(kind: Kind, held: Vec<Held>, stands: bool) -> (Vec<Held>, usize) {
+    let fences = held.iter().filter(|one| one.permission.is_fence()).count();
+    let is_mixed = fences > 0 && fences < held.len();
+    if !is_mixed || fence_connector(kind) == scope_connector(kind) {
+        return (held, 0);
+    }
+    let left = if stands { held.len() - fences } else { 0 };
+    (held.into_iter().filter(|one| one.permission.is_fence() == stands).collect(), left)
 }
 
 fn step(act: Act, at: At<'_>, optional: bool) -> Step {

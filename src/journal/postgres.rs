@@ -56,7 +56,7 @@ use crate::credential::CredentialId;
 use crate::finding::Finding;
 use crate::guard::Freeze;
 use crate::limit::Part;
-use crate::offboard::Offboarding;
+use crate::offboard::{Minded, Offboarding};
 use crate::outcome::{self, Message};
 use crate::scope::Fence;
 use crate::task::{Credential, Tenant};
@@ -526,6 +526,10 @@ impl Journal for Postgres {
 
     async fn offboardings(&self, max: u32) -> Result<Vec<Offboarding>, Error> {
         leaving::offboardings(&self.inner.pool, max).await
+    }
+
+    async fn mind_offboardings(&self, minded: Vec<Minded>) -> Result<u64, Error> {
+        self.inner.write(|| leaving::mind(&self.inner.pool, &minded)).await
     }
 
     async fn fences(&self, before_ms: i64, max: u32) -> Result<Vec<Fence>, Error> {

@@ -48,7 +48,7 @@ use crate::credential::CredentialId;
 use crate::finding::Finding;
 use crate::guard::Freeze;
 use crate::limit::Part;
-use crate::offboard::Offboarding;
+use crate::offboard::{Minded, Offboarding};
 use crate::scope::Fence;
 use crate::task::{Credential, Tenant};
 
@@ -412,6 +412,10 @@ impl Journal for Sqlite {
 
     async fn offboardings(&self, max: u32) -> Result<Vec<Offboarding>, Error> {
         Self::read(&self.people, move |db| leaving::offboardings(db, max)).await
+    }
+
+    async fn mind_offboardings(&self, minded: Vec<Minded>) -> Result<u64, Error> {
+        self.write(move |w| leaving::mind(&w.db, &minded)).await
     }
 
     async fn fences(&self, before_ms: i64, max: u32) -> Result<Vec<Fence>, Error> {

@@ -1,5 +1,6 @@
 //! Answers what operators ask, from the journal.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,14 +12,15 @@ use super::half::{self, HalfMade};
 use super::{Refused, RefusedKind, Reply, Request, freeze_file};
 use crate::case::record::Record;
 use crate::case::{Action, Case, CaseId};
+use crate::connector::plan;
 use crate::credential::CredentialId;
 use crate::event::Event;
 use crate::guard::Freeze;
 use crate::intake::Intake;
 use crate::journal::{self, Filter, Position};
 use crate::offboard;
-use crate::reach::Node;
 use crate::reach::kept::{Kept, NoAnswer};
+use crate::reach::{Node, Standing};
 use crate::scope::{self, Cut, Permission};
 
 /// The shortest beginning of an id that is looked up.
@@ -121,8 +123,11 @@ impl Operator {
                 let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
                 self.order(Event::operator_revoke(tenant.into(), id, of, by, reason, now_ms), credential).await
             }
-            Request::Offboard { name, back, until_ms, tenant, by, reason } => {
-                let node = self.leaver(&name, &tenant, back).await?;
+            Request::Offboard { name, back, yes, until_ms, tenant, by, reason } => {
+                let node = match back {
+                    true => self.left(&name, &tenant).await?,
+                    false => self.leaver(&name, yes, now_ms).await?,
+                };
                 let (id, whom) = (Uuid::now_v7().to_string(), (node.clone(), back));
                 let event = Event::operator_offboard(tenant.into(), id.clone(), whom, until_ms, by, reason, now_ms);
                 self.intake.notice(vec![event]).await?;
@@ -185,24 +190,49 @@ impl Operator {
         value(&case)
     }
 
-    /// Who is meant: a name that reach knows, or that stands among those who leave.
-    async fn leaver(&self, name: &str, tenant: &str, back: bool) -> Result<Node, Refused> {
+    /// Who is meant to leave: whoever reach calls just so. It ends all that one holds, so the end of a name is not enough by itself:
+    /// it is where somebody says so (`yes`), reach is whole, and nobody else's name ends so.
+    async fn leaver(&self, name: &str, yes: bool, now_ms: i64) -> Result<Node, Refused> {
         let none = |message: String| Refused::new(RefusedKind::NotFound, message);
-        if back {
-            let all = self.intake.journal.offboardings(offboard::MOST).await?;
-            let named = |node: &Node| node.to_string() == name || *node.name == *name;
-            let found = all.into_iter().find(|one| *one.tenant == *tenant && named(&one.node));
-            return found.map(|one| one.node).ok_or_else(|| none(format!("nobody called {name} leaves")));
-        }
-        let (graph, _) = self.reach.graph().await.map_err(Refused::from)?;
+        let (graph, is_one) = self.reach.graph().await.map_err(Refused::from)?;
         let found = graph.named(name).map(|at| graph.node(at).clone()).map_err(|near| {
             let near: Vec<String> = near.iter().map(ToString::to_string).collect();
             let hint = if near.is_empty() { String::new() } else { format!("; it may be one of {}", near.join(", ")) };
             none(format!("reach knows nobody called {name}{hint}"))
         })?;
         let who = "an identity, an agent, an owner or a credential can be offboarded";
-        offboard::leaver(&found.to_string())
-            .ok_or_else(|| Refused::new(RefusedKind::Invalid, format!("{who}: not {found}")))
+        let leaver = offboard::leaver(&found.to_string())
+            .ok_or_else(|| Refused::new(RefusedKind::Invalid, format!("{who}: not {found}")))?;
+        if Node::parse(name).is_ok_and(|node| node == found) {
+            return Ok(leaver);
+        }
+        if !yes {
+            let message = format!("{name} is the end of {found}: name it whole, or say --yes");
+            return Err(Refused::new(RefusedKind::Invalid, message));
+        }
+        let sources = self.reach.sources(now_ms).await.map_err(Refused::from)?;
+        if !is_one || sources.is_empty() || sources.iter().any(|line| line.standing != Standing::Whole) {
+            let message = format!("reach is not whole, so another name may end in {name} as well: name {found} whole");
+            return Err(Refused::new(RefusedKind::Invalid, message));
+        }
+        Ok(leaver)
+    }
+
+    /// Who is meant to stay: one of those who leave, by its whole name, or by that without its kind where only one is called so.
+    async fn left(&self, name: &str, tenant: &str) -> Result<Node, Refused> {
+        let all = self.intake.journal.offboardings(offboard::MOST).await?;
+        let named = |node: &Node| node.to_string() == name || *node.name == *name;
+        let fitting = all.into_iter().filter(|one| *one.tenant == *tenant && named(&one.node));
+        let fitting: BTreeSet<Node> = fitting.map(|one| one.node).collect();
+        let several = || fitting.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let whole = Node::parse(name).ok().filter(|node| fitting.contains(node));
+        match whole.as_ref().or(fitting.first().filter(|_| fitting.len() == 1)) {
+            Some(node) => Ok(node.clone()),
+            None if fitting.is_empty() => {
+                Err(Refused::new(RefusedKind::NotFound, format!("nobody called {name} leaves")))
+            }
+            None => Err(Refused::new(RefusedKind::NotFound, format!("{name} is one of {}: name it whole", several()))),
+        }
     }
 
     /// Only what somebody was told of, or what an identity may do, waits for a no.
@@ -248,7 +278,10 @@ impl Operator {
             return Err(Refused::new(RefusedKind::NotFound, format!("there is no case {id}")));
         };
         let case = &timeline.line.case;
-        let cut = Cut::back(case.state.cutting.missing(), id).map_err(|_| {
+        let fences = self.intake.journal.fences(i64::MAX, offboard::MOST).await?;
+        let (stands, kind) = (fences.iter().any(|fence| fence.case == id), case.directive.credential.kind());
+        let (held, left) = plan::gives_back(kind, case.state.cutting.missing(), stands);
+        let cut = Cut::back(held, id).map_err(|_| {
             Refused::new(RefusedKind::Invalid, format!("case {id} has taken nothing that can be given back"))
         })?;
         // A fence is of the identity, whichever of its values the case was about.
@@ -258,7 +291,11 @@ impl Operator {
         let event = Uuid::now_v7().to_string();
         let (tenant, of) = (case.tenant.clone(), credential.clone());
         let now_ms = self.intake.clock.wall_ms();
-        self.order(Event::operator_restore(tenant, event, of, (id, cut), by, reason, now_ms), credential).await
+        let order = Event::operator_restore(tenant, event, of, (id, cut), by, reason, now_ms);
+        let mut said = self.order(order, credential).await?;
+        // What one order does not give back, the same order does when this one is over.
+        said["left"] = left.into();
+        Ok(said)
     }
 
     /// An operator's event: recorded as any other. Returns the cases that it led to.

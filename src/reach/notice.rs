@@ -12,7 +12,7 @@ use petgraph::graph::NodeIndex;
 use serde::Deserialize;
 
 use super::ask::{self, users, zone_bits};
-use super::graph::Graph;
+use super::graph::{Graph, Link};
 use super::unused::{self, Asked};
 use super::uses::Uses;
 use super::{Departure, Node, NodeKind, Via};
@@ -26,8 +26,11 @@ use crate::scope::{self, Permission};
 pub const TOPIC: &str = "reach:";
 /// What their detectors are called before the colon: such findings follow only rules that name them.
 pub const DETECTOR: &str = "curfew";
-/// So many of one sort are open at a time: a mistake in a declaration is no flood of cases.
+/// So many of one sort are open at a time, and so many more that wait for a person: a mistake in a declaration is no flood of cases, and
+/// what nobody decides keeps nothing that goes on by itself from being found.
 pub const MOST: usize = 100;
+/// The scope of an edge by which a role is known to log in as just that entity.
+pub const ALIAS: &str = "alias";
 /// Characters of what a finding rests on.
 const PLACE: usize = 400;
 
@@ -115,6 +118,8 @@ pub struct Leaving {
     pub tenant: String,
     /// What each who says so asks of the credential.
     pub words: BTreeSet<Word>,
+    /// None of them may have it done.
+    pub powerless: bool,
 }
 
 /// What follows for a credential from one topic's word.
@@ -145,7 +150,8 @@ impl Leaving {
         if self.tenant != tenant {
             return false;
         }
-        if self.words.iter().any(|word| may(&word.topic)) {
+        self.powerless = !self.words.iter().any(|word| may(&word.topic));
+        if !self.powerless {
             self.words.retain(|word| may(&word.topic));
         }
         !self.words.is_empty()
@@ -165,6 +171,11 @@ impl Found {
     /// The finding's key: the same as long as it is there, whatever it rests on.
     pub fn key(&self) -> String {
         format!("{}:{}", self.sort.as_str(), self.credential)
+    }
+
+    /// Whether a person decides about it, whatever the rules say: somebody who stays uses it as well, or nobody who says so may.
+    fn waits(&self) -> bool {
+        self.leaves.as_ref().is_some_and(|leaves| leaves.shared() || leaves.powerless)
     }
 }
 
@@ -319,7 +330,7 @@ fn offboarded(graph: &Graph) -> Vec<Found> {
                     shared: !others.is_empty(),
                 };
                 let words = ask::departures(graph, at).filter(|word| word.tenant == tenant).map(word).collect();
-                let leaves = Leaving { tenant: tenant.to_owned(), words };
+                let leaves = Leaving { tenant: tenant.to_owned(), words, powerless: false };
                 let found = make(graph, credential, Sort::Offboarded, id.clone(), &place);
                 let known = all.entry((id, tenant)).or_insert_with(|| found.clone());
                 let before = known.leaves.get_or_insert_with(|| leaves.clone());
@@ -349,8 +360,15 @@ fn belongings(graph: &Graph, at: NodeIndex, tenant: &str) -> Vec<(NodeIndex, boo
     let others = |credential| -> BTreeSet<NodeIndex> { users(graph, credential).into_iter().filter(stays).collect() };
     match graph.node(at).kind {
         NodeKind::Credential => vec![(at, false, BTreeSet::new())],
-        // Whoever works as it: it was said of the identity itself.
-        NodeKind::Identity => ways(at, Incoming, Via::LogsIn).map(|one| (one, true, BTreeSet::new())).collect(),
+        // Whoever works as it: it was said of the identity itself. Of an entity: of the roles that log in as it, and as nobody else.
+        NodeKind::Identity => {
+            let is_alias = |(_, link): &(NodeIndex, Link)| {
+                link.via == Via::Assumes && graph.scope(*link).iter().any(|one| one == ALIAS)
+            };
+            let roles = graph.links(at, Incoming).filter(is_alias).map(|(role, _)| role);
+            let all = std::iter::once(at).chain(roles).flat_map(|one| ways(one, Incoming, Via::LogsIn));
+            all.map(|one| (one, true, BTreeSet::new())).collect()
+        }
         NodeKind::Agent => {
             let mut all: Vec<_> = ways(at, Outgoing, Via::Holds).map(|one| (one, false, others(one))).collect();
             for run in ways(at, Outgoing, Via::Runs) {
@@ -501,8 +519,9 @@ pub fn news<'a>(found: &'a BTreeMap<Sort, Vec<Found>>, open: &'a [Finding]) -> N
     let there: BTreeSet<String> = found.values().flatten().map(Found::key).collect();
     let known: BTreeSet<&str> = open.iter().map(|finding| finding.key.as_str()).collect();
     news.over.extend(open.iter().filter(|finding| !there.contains(&finding.key)));
-    for all in found.values() {
-        let (said, new): (Vec<_>, Vec<_>) = all.iter().partition(|found| known.contains(found.key().as_str()));
+    for (all, waits) in found.values().flat_map(|all| [(all, false), (all, true)]) {
+        let these = all.iter().filter(|found| found.waits() == waits);
+        let (said, new): (Vec<_>, Vec<_>) = these.partition(|found| known.contains(found.key().as_str()));
         let room = MOST.saturating_sub(said.len());
         news.left += new.len().saturating_sub(room);
         news.new.extend(new.into_iter().take(room));

@@ -371,7 +371,7 @@ fn normal(fact: &Fact) -> Fact {
 }
 
 mod findings {
-    use super::super::notice::{MOST, Sort, found, news};
+    use super::super::notice::{Found, Leaving, MOST, Sort, Word, found, news};
     use super::*;
     use crate::finding::{Finding, Phase, Validity};
 
@@ -521,6 +521,29 @@ mod findings {
         let known: Vec<Finding> = first.new.iter().map(|one| open(one.key())).collect();
         assert_eq!((news(&found, &known).new.len(), news(&found, &known).left), (0, 7));
     }
+
+    #[test]
+    fn what_a_person_decides_takes_no_place_of_what_goes_by_itself() {
+        let one = |no: usize, shared, powerless| {
+            let credential = format!("urn:curfew:cred:vault-secret-id:prod:approle/etl/{no:04}").try_into().unwrap();
+            let words = [Word { topic: "hr".to_owned(), fence_until_ms: None, shared }].into();
+            let leaves = Some(Leaving { tenant: "default".to_owned(), words, powerless });
+            let (place, owner, excess) = (String::new(), None, Vec::new());
+            Found { sort: Sort::Offboarded, credential, place, owner, excess, leaves }
+        };
+        let held = (0..MOST + 20).map(|no| one(no, no % 2 == 0, no % 2 == 1));
+        let all: Vec<Found> = held.chain((1_000..1_000 + MOST + 3).map(|no| one(no, false, false))).collect();
+        let found = BTreeMap::from([(Sort::Offboarded, all)]);
+        let first = news(&found, &[]);
+        let waits = |found: &&&Found| found.leaves.as_ref().is_some_and(|one| one.said().shared || one.powerless);
+        assert_eq!((first.new.len(), first.left), (2 * MOST, 23));
+        assert_eq!(first.new.iter().filter(waits).count(), MOST);
+        // A place that is free again is taken by what goes by itself, as many as there are that wait.
+        let known: Vec<Finding> = first.new.iter().skip(2).map(|one| open(one.key())).collect();
+        let then = news(&found, &known);
+        assert_eq!((then.new.len(), then.left), (2, 23));
+        assert!(!then.new.iter().any(|found| waits(&found)), "{:?}", then.new);
+    }
 }
 
 mod leaving {
@@ -623,7 +646,7 @@ mod leaving {
         assert_eq!(both.words, [hr.clone(), iam.clone()].into());
         let asks = |topic: &str, fence_until_ms, shared| Word { topic: topic.to_owned(), fence_until_ms, shared };
         let words = [asks("hr", Some(3), false), asks("iam", Some(7), false), asks("ops", None, true)];
-        let leaves = Leaving { tenant: "default".to_owned(), words: words.into() };
+        let leaves = Leaving { tenant: "default".to_owned(), words: words.into(), ..Leaving::default() };
         // The longest fence stands on the word of who asked for it, and of nobody else.
         let said = leaves.said();
         assert_eq!((said.topics, said.fence_until_ms, said.shared), (vec!["iam".to_owned()], Some(7), false));

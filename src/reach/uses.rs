@@ -1,5 +1,5 @@
 //! What identities use, as their issuer's own log says: since when it is watched, and when each policy last granted something.
-//! PURE but for [`follow`].
+//! PURE but for [`follow`] and [`watch`].
 //!
 //! Whoever cannot be told apart counts as having used it: use is told from above, so that "unused" never rests on a guess. A
 //! request counts for each AppRole that it may be of: by the role's name in its token and the mount of that entity's logins; by
@@ -12,6 +12,7 @@
 pub mod apply;
 pub mod follow;
 pub mod line;
+pub mod watch;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde_json::Value;
 
+use super::notice::ALIAS;
 use super::unused::NARROWS;
 use super::{Fact, Node, NodeKind, Reading, Via};
 use crate::case::record::{FailureKind, Presence};
@@ -21,6 +22,7 @@ use crate::connector::vault::Vault;
 use crate::connector::vault::answers::{Call, Meaning};
 use crate::connector::vault::client::Raw;
 use crate::credential::CredentialId;
+use crate::event::digest16;
 use policy::Policy;
 
 /// Reads per second, where nothing else is said.
@@ -62,6 +64,8 @@ struct Round {
     policies: BTreeSet<String>,
     /// The roles and users of each auth method, by its mount.
     logins: BTreeMap<String, Vec<Node>>,
+    /// Which AppRole has which role_id, by mount and digest: `None` where we may not read one of them. No role_id is kept.
+    role_ids: BTreeMap<String, Option<BTreeMap<[u8; 16], Node>>>,
 }
 
 /// Nothing more can be asked now.
@@ -83,6 +87,7 @@ impl Reader {
             places: Vec::new(),
             policies: BTreeSet::from(["default".to_owned()]),
             logins: BTreeMap::new(),
+            role_ids: BTreeMap::new(),
         };
         if self.walk(&mut round, known, tokens).await.is_err() {
             round.reading.fault("the rest was not read");
@@ -189,10 +194,34 @@ impl Reader {
                 let settings = self.settings(round, &format!("auth/{mount}/{list}/{role}")).await?;
                 let Some(settings) = settings else { continue };
                 self.login(round, mount, kind, &role, &settings);
+                if kind == "approle" {
+                    self.role_id(round, mount, &role).await?;
+                }
             }
             if kind == "ldap" {
                 self.directory(round, mount).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// An entity's alias at an AppRole is called by the role's role_id. Who may not read that does not tell one role of the method from
+    /// another; nothing else is left out by it.
+    async fn role_id(&self, round: &mut Round, mount: &str, role: &str) -> Result<(), Stop> {
+        let Some(node) = self.node(round, NodeKind::Identity, &format!("{mount}/{role}")) else { return Ok(()) };
+        let known = round.role_ids.entry(mount.to_owned()).or_insert_with(|| Some(BTreeMap::new()));
+        let Some(all) = known else { return Ok(()) };
+        self.limit.until_ready().await;
+        match self.vault.ask(Call::RoleId, Raw::get(format!("auth/{mount}/role/{role}/role-id"))).await {
+            Meaning::Done { data, .. } => {
+                let id = data["data"]["role_id"].as_str().unwrap_or_default();
+                all.insert(digest16(&[id.as_bytes()]), node);
+            }
+            Meaning::Gone => {}
+            Meaning::Failed(failure) if failure.kind != FailureKind::Refused => {
+                missed(round, "the role_id of a role", &failure)?;
+            }
+            _ => *known = None,
         }
         Ok(())
     }
@@ -278,22 +307,33 @@ impl Reader {
                 fact.edge_to(Some(group), Via::Has);
             }
             // Who logs in as one of its aliases has what it has.
-            if !fact.edges.is_empty() && !fact.about.off {
-                self.aliases(round, &entity["aliases"], &node);
-            }
+            let gives = !fact.edges.is_empty() && !fact.about.off;
+            self.aliases(round, &entity["aliases"], &node, gives);
             round.reading.facts.push(fact);
         }
         Ok(())
     }
 
-    /// Who becomes an entity by logging in. A user is called as its alias is; of a role the alias says something else (its role_id, a
-    /// claim), so each role of the method may be meant.
-    fn aliases(&self, round: &mut Round, aliases: &Value, entity: &Node) {
+    /// Who becomes an entity by logging in. A user is called as its alias is; an AppRole by its role_id, where that is known; of other
+    /// roles the alias says something else (a claim), so each role of the method may be meant, where it has anything by that (`gives`).
+    fn aliases(&self, round: &mut Round, aliases: &Value, entity: &Node, gives: bool) {
         for alias in aliases.as_array().into_iter().flatten() {
             let path = alias["mount_path"].as_str().unwrap_or_default();
             let mount = path.trim_start_matches("auth/").trim_end_matches('/');
             let is_user = matches!(alias["mount_type"].as_str(), Some("userpass" | "ldap"));
             let name = alias["name"].as_str().unwrap_or_default();
+            if let Some(Some(known)) = round.role_ids.get(mount) {
+                // An alias that fits none of them is of a role that is gone.
+                if let Some(role) = known.get(&digest16(&[name.as_bytes()])).cloned() {
+                    let mut fact = Fact::of(role);
+                    fact.edge(entity.clone(), Via::Assumes, [ALIAS]);
+                    round.reading.facts.push(fact);
+                }
+                continue;
+            }
+            if !gives {
+                continue;
+            }
             let who = if is_user {
                 self.node(round, NodeKind::Identity, &format!("{mount}/{name}")).into_iter().collect()
             } else {

@@ -133,6 +133,9 @@ fn closed(verdict: &Verdict) -> &'static str {
             "It is dead. Sessions of roles that were opened with it may live up to the times that are told."
         }
         Some(Residue::NotFenced) => "It is dead. Its login could not be shut before it was revoked.",
+        Some(Residue::EntityOpen) => {
+            "It is dead. The entity that it logged in as is not closed: others log in as it, or Curfew may not."
+        }
         Some(Residue::CleanupPending) => {
             "It is dead. What it owns keeps it from being removed: hand that over, and drop it."
         }

@@ -1,5 +1,6 @@
 //! Reach, read from real systems, and held against what these themselves say that somebody may.
 
+mod silent;
 mod story;
 mod uses;
 
@@ -13,7 +14,10 @@ use curfew::credential::{CredentialId, Kind};
 use curfew::guard::Mode;
 use curfew::reach::graph::Graph;
 use curfew::reach::kept::{self, Kept};
-use curfew::reach::{Fact, Node, Reading, Source, Standing, Via, ask, postgres as roles, uses as uses_of, vault};
+use curfew::reach::notice::{self, Sort};
+use curfew::reach::{
+    Departure, Fact, Node, Offboarded, Reading, Source, Standing, Via, ask, postgres as roles, uses as uses_of, vault,
+};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 
@@ -371,4 +375,58 @@ async fn what_roles_of_postgresql_reach_is_what_postgresql_says_itself() {
     for role in ["etl", "readers", "old", "none", "owner"] {
         pool.execute(AssertSqlSafe(format!("DROP ROLE {name}_{role}"))).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_entity_leaves_with_just_the_role_that_logs_in_as_it_where_role_ids_may_be_read() {
+    let tower = Tower::new().await;
+    let admin = &tower.admin;
+    admin.done("POST", "auth/approle/role/other", json!({"token_policies": ["etl"]})).await;
+    let log_in = async || {
+        let (_, id) = admin.call("GET", "auth/approle/role/etl/role-id", Value::Null).await;
+        let (_, made) = admin.call("POST", "auth/approle/role/etl/secret-id", json!({})).await;
+        let login = json!({"role_id": id["data"]["role_id"], "secret_id": made["data"]["secret_id"]});
+        let (_, login) = admin.call("POST", "auth/approle/login", login).await;
+        let of = format!("identity/entity/id/{}", login["auth"]["entity_id"].as_str().unwrap());
+        let (_, entity) = admin.call("GET", &of, Value::Null).await;
+        (format!("identity:prod/entity/{}", entity["data"]["name"].as_str().unwrap()), id["data"]["role_id"].clone())
+    };
+    let (entity, role_id) = log_in().await;
+    let text = std::fs::read_to_string(crate::repository().join("deploy/vault/reach.hcl")).unwrap();
+    let line = "path \"auth/+/role/+/role-id\"";
+    let more = text.replace(&format!("# {line}"), line);
+    assert_ne!(more, text);
+    admin.done("PUT", "sys/policies/acl/more", json!({"policy": more})).await;
+    let settings = VaultSettings::new(&admin.address, Auth::Token(admin.token_of(&["more"]).await.into()));
+    let opened = Vault::open("prod", &settings, Mode::Observe, System::shared()).await.unwrap();
+    let knows = vault::Reader::new("prod", opened, Vec::new(), FAST);
+    // Who goes where the entity of this name leaves.
+    let goes = |reading: Reading, entity: &str| -> Vec<String> {
+        assert_eq!(reading.faults, Vec::<String>::new());
+        let mut graph = graph(reading);
+        let word = Departure { tenant: "default".to_owned(), topic: "hr".to_owned(), since_ms: 1, until_ms: 9 };
+        let mut leaver = Fact::of(node(entity));
+        leaver.about.offboarded = Some(Box::new(Offboarded { words: [word].into() }));
+        graph.add(&"journal".into(), leaver, 0);
+        for role in ["etl", "other"] {
+            let mut fact = Fact::of(node(&format!("urn:curfew:cred:vault-approle:prod:approle/{role}")));
+            fact.edge_to(Some(&node(&format!("identity:prod/approle/{role}"))), Via::LogsIn);
+            graph.add(&"journal".into(), fact, 0);
+        }
+        let found = notice::found(&graph, &[Sort::Offboarded], 0);
+        found[&Sort::Offboarded].iter().map(|one| one.credential.id()).collect()
+    };
+    let none = BTreeSet::new();
+    let reading = knows.read(&none, &[]).await;
+    assert!(!format!("{reading:?}").contains(role_id.as_str().unwrap()), "it is compared, and kept nowhere");
+    assert_eq!(goes(reading, &entity), ["approle/etl"]);
+    assert_eq!(goes(tower.reader.read(&none, &[]).await, &entity), Vec::<String>::new(), "not told apart: nobody");
+    // Another role has its name by now: the entity was the earlier one's.
+    admin.done("DELETE", "auth/approle/role/etl", Value::Null).await;
+    admin.done("POST", "auth/approle/role/etl", json!({"token_policies": ["etl"]})).await;
+    let (another, _) = log_in().await;
+    assert_ne!(another, entity);
+    let reading = knows.read(&none, &[]).await;
+    assert_eq!(goes(reading.clone(), &entity), Vec::<String>::new());
+    assert_eq!(goes(reading, &another), ["approle/etl"]);
 }

@@ -270,6 +270,7 @@ fn each_outcome_is_as_its_schema_says() {
         Residue::DerivedUnknown,
         Residue::Derived,
         Residue::NotFenced,
+        Residue::EntityOpen,
         Residue::CleanupPending,
         Residue::OldValueStored,
         Residue::NotAdopted,

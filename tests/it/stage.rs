@@ -303,6 +303,7 @@ macro_rules! journal_that_dies {
 
 journal_that_dies! {
     offboardings(max: u32) -> Vec<curfew::offboard::Offboarding>;
+    mind_offboardings(minded: Vec<curfew::offboard::Minded>) -> u64;
     fences(before_ms: i64, max: u32) -> Vec<curfew::scope::Fence>;
     record_batch(batch: Batch) -> Recorded;
     position(cluster: &str, topic: &str, partition: i32) -> Option<Position>;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Share, Users};
 use crate::credential::CredentialId;
+use crate::scope::Permission;
 
 const TARGET: At<'_> = ("postgres-role", "appdb");
 const STORE: At<'_> = ("aws-rotated-secret", "aws");
@@ -328,4 +329,21 @@ fn who_leaves_is_closed_after_the_looks_and_before_the_first_effect() {
         back.iter().map(|(_, act, _)| *act).collect::<Vec<_>>(),
         [Act::Observe, Act::Widen, Act::Test, Act::Prove]
     );
+}
+
+#[test]
+fn a_fence_of_another_connector_comes_back_first_and_what_else_was_taken_by_the_next_order() {
+    let held = |names: &[&str]| -> Vec<Held> {
+        let one = |name: &&str| Held { permission: Permission::parse(name).unwrap(), how: String::new() };
+        names.iter().map(one).collect()
+    };
+    let both = held(&["fence:user_policy", "managed:a", "managed:b"]);
+    assert_eq!(gives_back(Kind::AwsUser, both.clone(), true), (held(&["fence:user_policy"]), 2));
+    assert_eq!(gives_back(Kind::AwsAccessKey, both.clone(), false), (held(&["managed:a", "managed:b"]), 0));
+    // At Vault one connector has both; and what is of one sort is not parted.
+    let of_role = held(&["fence:token_bound_cidrs", "policy:etl"]);
+    assert_eq!(gives_back(Kind::VaultApprole, of_role.clone(), true), (of_role, 0));
+    for names in [&["fence:user_policy"][..], &["managed:a"]] {
+        assert_eq!(gives_back(Kind::AwsUser, held(names), false), (held(names), 0), "{names:?}");
+    }
 }

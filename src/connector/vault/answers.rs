@@ -68,6 +68,8 @@ pub enum Call {
     TransitWrap,
     /// `identity/lookup/entity`: who is behind a token, with its aliases
     EntityLookup,
+    /// `identity/entity/id/<id>`: whether it is disabled is written, and nothing else
+    EntityWrite,
     /// `sys/internal/ui/mounts/<mount>`: which engine answers there
     Mount,
     /// A read of settings that hold no secret: mounts, policies, roles, entities, groups
@@ -96,6 +98,7 @@ impl Call {
                 | C::KvForget
                 | C::StaticRotate
                 | C::RoleWrite
+                | C::EntityWrite
                 | C::Mint
                 | C::TokenCreate
                 | C::RevokeSelf
@@ -240,6 +243,8 @@ fn success(call: Call, status: u16, body: Value) -> Meaning {
         Call::StaticRole | Call::StaticCreds => body["data"]["username"].is_string(),
         // Vault says neither which version nor when.
         Call::StaticRotate | Call::RoleWrite => status == 204,
+        // 200 would be of a new one.
+        Call::EntityWrite => status == 204,
         // What has no lease is a static secret: whoever asks looks.
         Call::Mint => body["lease_id"].is_string() && body["data"].is_object(),
         Call::TokenCreate => body["auth"]["client_token"].is_string() && body["auth"]["accessor"].is_string(),

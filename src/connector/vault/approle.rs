@@ -5,6 +5,9 @@
 //! are and which step made them; so do the tokens that they give. To register one twice is an error at Vault: it is looked
 //! up first, and is "already so" only where its metadata is ours.
 //!
+//! While the role is fenced ([`super::scope`]) no login says anything of a value: Vault itself is asked for it, and nobody waits for an
+//! end that the fence has, while what leaked lives.
+//!
 //! Whoever logs in wrongly five times locks the role for everybody. So a look begins with a value that works, where there
 //! is one, and tries nothing but the old one beside it.
 
@@ -18,6 +21,7 @@ use serde_json::{Value, json};
 use super::answers::{Call, Meaning};
 use super::client::{self, Raw};
 use super::rights::Need;
+use super::scope::form::Settings;
 use super::secret_id::WALK;
 use super::{Vault, exact, odd, unsupported};
 use crate::case::plan::Act;
@@ -180,6 +184,15 @@ impl AppRoles {
         Login::In
     }
 
+    /// Whether a fence of ours keeps everybody out. Who may not read the role's settings does not know of one.
+    async fn is_shut(&self, role: &Role<'_>) -> bool {
+        let raw = Raw::get(format!("auth/{}/role/{}", role.mount, role.name));
+        match self.vault.ask(Call::Settings, raw).await {
+            Meaning::Done { mut data, .. } => Settings::of(data["data"].take()).is_shut(),
+            _ => false,
+        }
+    }
+
     /// The role by which we log in ourselves.
     fn is_own(&self, role: &Role<'_>) -> bool {
         let own = self.vault.session.load_full().and_then(|session| session.role.clone());
@@ -235,7 +248,11 @@ impl AppRoles {
             Some(_) => {}
             None => return Err(refused("the candidate is no secret_id any more")),
         }
-        match self.log_in(&role, &role_id, &candidate.value).await {
+        let login = self.log_in(&role, &role_id, &candidate.value).await;
+        if login != Login::In && self.is_shut(&role).await {
+            return Ok(Gate::Open);
+        }
+        match login {
             Login::In => Ok(Gate::Open),
             Login::Refused => Err(refused("the login with the candidate is refused")),
             Login::Unclear => {
@@ -320,16 +337,22 @@ impl AppRoles {
         if !self.vault.is_living().await {
             return Ok(unknown);
         }
+        let mut is_shut = subject.ends_all();
         if let Some(new) = &new {
             // A login that is let in takes back what failed ones counted towards a lock.
             let known = self.find(subject, &role, &new.value).await?;
-            if known.is_none_or(|known| known.is_bounded) || self.log_in(&role, &role_id, &new.value).await != Login::In
-            {
+            if known.is_none_or(|known| known.is_bounded) {
                 return Ok(unknown);
+            }
+            if self.log_in(&role, &role_id, &new.value).await != Login::In {
+                if !self.is_shut(&role).await {
+                    return Ok(unknown);
+                }
+                is_shut = true;
             }
         }
         // Behind a fence a login is refused, whether the secret_id lives or not: that is no death, and nobody logs in there.
-        let level = if subject.ends_all() { Level::Issuer } else { Level::Target };
+        let level = if is_shut { Level::Issuer } else { Level::Target };
         for stored in &tried {
             let login = match level {
                 Level::Target => self.log_in(&role, &role_id, &stored.value).await,

@@ -1,5 +1,9 @@
 //! `vault-scope`: policies and lifetimes are taken from an AppRole of Vault, and given back. And its fence: from where it lets in, and
-//! its tokens, becomes nowhere while its values die.
+//! its tokens, becomes nowhere while its values die, and the entity behind it is disabled.
+//!
+//! A disabled entity is let in by no method, and its tokens do nothing until it is enabled again (Vault 1.18: `handleLoginRequest` and
+//! `CheckToken` ask for it). It may stand for others as well: one that has another alias stays as it is, and so does one that our
+//! login may not change. A write of `disabled` alone changes nothing else of it.
 //!
 //! Its own settings are changed, never a policy: others may hold that. Vault has no check-and-set for roles: they are read,
 //! written and read again, and what somebody else writes to the list between the first two is overwritten. Tokens that the role gave before keep what they were
@@ -8,13 +12,14 @@
 //! Whether a policy still counts is asked of the role and of the entity behind it with its groups. A role that was made anew
 //! under its name has another role_id: it is known by the digest of that, which is kept nowhere in plain.
 
-mod form;
+mod entity;
+pub(super) mod form;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::answers::{Call, Meaning};
 use super::client::Raw;
@@ -26,7 +31,7 @@ use crate::connector::{Connector, Failure, Gate, Rescope, Subject};
 use crate::event::digest16;
 use crate::probe::Settle;
 use crate::scope::{Held, MAX_HOW_BYTES, Permission, Scope, identity_of};
-use form::{Form, Named, Settings};
+use form::{Behind, Form, Named, Settings};
 
 /// Takes from the AppRoles of one realm.
 pub struct VaultScope {
@@ -133,7 +138,7 @@ impl VaultScope {
         }
     }
 
-    /// The role. `None`: there is none.
+    /// The role, with who stands behind it where its fence is asked of. `None`: there is none.
     async fn role(&self, subject: &Subject) -> Result<Option<Role>, Failure> {
         let (mount, name) = place(subject)?;
         let path = format!("auth/{mount}/role/{name}");
@@ -142,11 +147,12 @@ impl VaultScope {
             Meaning::Gone => return Ok(None),
             other => return Err(self.failure(other).await),
         };
-        let settings = match self.vault.ask(Call::Settings, Raw::get(path)).await {
+        let mut settings = match self.vault.ask(Call::Settings, Raw::get(path)).await {
             Meaning::Done { mut data, .. } => Settings::of(data["data"].take()),
             Meaning::Gone => return Ok(None),
             other => return Err(self.failure(other).await),
         };
+        settings.behind = self.behind(subject, &role_id).await?;
         Ok(Some(Role { id: hex::encode(digest16(&[role_id.as_bytes()])), role_id, settings }))
     }
 
@@ -174,7 +180,13 @@ impl VaultScope {
         let mut seen = self.vault.blank();
         seen.protected = self.is_own(subject);
         match self.role(subject).await? {
-            Some(role) => {
+            Some(mut role) => {
+                if let Some(id) = role.settings.behind.closes()
+                    && !rescope.gives
+                    && !self.may_close(id).await?
+                {
+                    role.settings.behind = Behind::Hidden;
+                }
                 seen.presence = Presence::Present;
                 seen.scope = Some(scope(rescope, &role)?);
                 seen.principal_id = Some(role.id);
@@ -220,6 +232,16 @@ impl VaultScope {
                 }
             }
         }
+        // Last: where it cannot be had the role is closed all the same.
+        match self.write_entity(&role, &owed, gives).await {
+            Ok(request_id) => output.request_ids.extend(request_id),
+            Err(Meaning::Forbidden) if !gives => output.residue.push(Residue::EntityOpen),
+            Err(other) => {
+                let failure = self.failure(other).await;
+                let is_half = !gives && written;
+                return Err(if is_half { Failure::new(FailureKind::Unknown, failure.note) } else { failure });
+            }
+        }
         output.derived = u32::try_from(owed.len()).unwrap_or(u32::MAX);
         if !gives && !owed.is_empty() && !rescope.cut.is_fence() {
             output.residue.push(Residue::OlderTokens);
@@ -233,30 +255,28 @@ impl VaultScope {
         if rescope.cutting.before.is_none() || !rescope.cut.is_fence() {
             return Err(refused("nobody has looked at what is to be closed"));
         }
-        let output = self.change(subject, false).await?;
+        let Output { request_ids, mut residue, .. } = self.change(subject, false).await?;
         // Seen by asking, before the first value dies. Who cannot see it has written it all the same.
         let unseen = |failure: Failure| Failure::new(FailureKind::Unknown, failure.note);
         let role = self.ours(subject).await.map_err(unseen)?;
-        if !role.settings.stands(&owed(rescope, &role).map_err(unseen)?) {
+        let mut owed = owed(rescope, &role).map_err(unseen)?;
+        owed.retain(|(named, _)| *named != Named::Entity || residue.is_empty());
+        if !role.settings.stands(&owed) {
             return Err(Failure::new(FailureKind::Unknown, "the fence does not stand"));
         }
+        if residue.is_empty() && role.settings.behind.is_open() {
+            residue.push(Residue::EntityOpen);
+        }
         // What it gave before is ended by the steps behind it.
-        Ok(Output { residue: Vec::new(), derived: 0, ..output })
+        Ok(Output { request_ids, residue, ..Output::default() })
     }
 
     /// Policies that the role's tokens get beside its own: of the entity behind it, and of that one's groups.
     async fn of_entity(&self, subject: &Subject, role: &Role) -> Result<BTreeSet<String>, Failure> {
-        let (mount, _) = place(subject)?;
-        let raw = Raw::get(format!("sys/internal/ui/mounts/auth/{mount}"));
-        let accessor = match self.vault.ask(Call::Mount, raw).await {
-            Meaning::Done { data, .. } => data["data"]["accessor"].as_str().ok_or_else(odd)?.to_owned(),
-            other => return Err(self.failure(other).await),
-        };
-        let alias = json!({ "alias_name": role.role_id, "alias_mount_accessor": accessor });
-        let entity = match self.vault.ask(Call::EntityLookup, Raw::post("identity/lookup/entity", alias)).await {
-            Meaning::Done { mut data, .. } => data["data"].take(),
-            Meaning::Gone => return Ok(BTreeSet::new()),
-            other => return Err(self.failure(other).await),
+        let entity = match self.entity(subject, &role.role_id).await {
+            Ok(Some(entity)) => entity,
+            Ok(None) => return Ok(BTreeSet::new()),
+            Err(other) => return Err(self.failure(other).await),
         };
         let mut policies: BTreeSet<String> = words(&entity["policies"]).collect();
         let groups: BTreeSet<String> =

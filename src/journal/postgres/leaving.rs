@@ -5,7 +5,7 @@ use sqlx::postgres::{PgConnection, PgPool};
 use super::Error;
 use super::rows::{column, json, text, texts};
 use crate::case::CaseId;
-use crate::offboard::Offboarding;
+use crate::offboard::{Minded, Offboarding};
 use crate::policy::Change;
 use crate::scope::Fence;
 
@@ -64,6 +64,24 @@ pub(super) async fn offboardings(pool: &PgPool, max: u32) -> Result<Vec<Offboard
     let sql = "SELECT body FROM offboardings ORDER BY since_ms, tenant, node, topic LIMIT $1";
     let bodies: Vec<String> = sqlx::query_scalar(sql).bind(i64::from(max)).fetch_all(pool).await?;
     bodies.iter().map(|body| json("offboardings", body)).collect()
+}
+
+/// See [`crate::journal::Journal::mind_offboardings`].
+pub(super) async fn mind(pool: &PgPool, minded: &[Minded]) -> Result<u64, Error> {
+    let mut done = 0;
+    for (before, after) in minded {
+        let sql = match after {
+            Some(_) => "UPDATE offboardings SET body = $5 WHERE tenant = $1 AND node = $2 AND topic = $3 AND body = $4",
+            None => "DELETE FROM offboardings WHERE tenant = $1 AND node = $2 AND topic = $3 AND body = $4",
+        };
+        let (node, stands) = (before.node.to_string(), text("offboardings", before)?);
+        let mut query = sqlx::query(sql).bind(&*before.tenant).bind(node).bind(&before.topic).bind(stands);
+        if let Some(after) = after {
+            query = query.bind(text("offboardings", after)?);
+        }
+        done += query.execute(pool).await?.rows_affected();
+    }
+    Ok(done)
 }
 
 /// See [`crate::journal::Journal::fences`].

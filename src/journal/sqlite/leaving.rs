@@ -7,7 +7,7 @@ use super::rows::{all, exec, json, text};
 use crate::case::record::Record;
 use crate::case::{Case, CaseId};
 use crate::journal::draft;
-use crate::offboard::Offboarding;
+use crate::offboard::{Minded, Offboarding};
 use crate::policy::Change;
 use crate::scope::Fence;
 
@@ -51,6 +51,26 @@ pub(super) fn offboardings(db: &Connection, max: u32) -> Result<Vec<Offboarding>
     let sql = "SELECT body FROM offboardings ORDER BY since_ms, tenant, node, topic LIMIT ?";
     let bodies = all(db, sql, [max], |row| row.get::<_, String>(0))?;
     bodies.iter().map(|body| json("offboardings", body)).collect()
+}
+
+/// See [`crate::journal::Journal::mind_offboardings`].
+pub(super) fn mind(db: &Connection, minded: &[Minded]) -> Result<u64, Error> {
+    let mut done = 0;
+    for (before, after) in minded {
+        let (node, stands) = (before.node.to_string(), text("offboardings", before)?);
+        done += match after {
+            Some(after) => {
+                let sql = "UPDATE offboardings SET body=? WHERE tenant=? AND node=? AND topic=? AND body=?";
+                let body = text("offboardings", after)?;
+                exec(db, sql, params![body, before.tenant, node, before.topic, stands])?
+            }
+            None => {
+                let sql = "DELETE FROM offboardings WHERE tenant=? AND node=? AND topic=? AND body=?";
+                exec(db, sql, params![before.tenant, node, before.topic, stands])?
+            }
+        };
+    }
+    Ok(u64::try_from(done).unwrap_or(u64::MAX))
 }
 
 /// See [`crate::journal::Journal::fences`].

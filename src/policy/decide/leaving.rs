@@ -33,6 +33,7 @@ impl Draft<'_> {
             until_ms: offboard::until_ms(now_ms, until_ms, self.rules.fence_for_ms),
             by: by.map(str::to_owned),
             reason: reason.to_owned(),
+            idle_since_ms: None,
         }));
         self.say(Verb::Track, Reason::Offboarded)
     }

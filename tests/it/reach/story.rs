@@ -468,6 +468,35 @@ async fn who_leaves_is_fenced_and_what_is_minted_for_it_later_is_found_as_well()
     })
     .await;
     assert!(lets_in(&by_kept).await);
+    // The end of a name says whose it is, and does nothing by itself; nor does one that several have.
+    tell("identity.offboarded", json!({"identity": "agent:bob", "reason": "nobody"}));
+    let refused = |args: &[&str]| {
+        let output = curfew(&folder).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = refused(&["offboard", "approle/etl", "--reason", "r"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("identity:prod/approle/etl") && said.contains("--yes"), "{said}");
+    assert_eq!(cell.borrow_mut().ask(&["offboard", "bob", "--back", "--reason", "r"]).0, Some(1), "owner, or agent?");
+    let listed = |who: &str| {
+        let all = cell.borrow_mut().json(&["offboard", "--list"]);
+        all["offboarded"].as_array().unwrap().iter().find(|one| one["node"] == who).cloned()
+    };
+    assert!(listed("identity:prod/approle/etl").is_none());
+    // Of whom nothing is known the word ends some day; of whom something is, it stands.
+    let idle = || async { listed("agent:bob").filter(|one| one["ends_ms"].is_i64()) };
+    let word = until("nothing to be known", idle).await;
+    let at = |name: &str| word[name].as_i64().unwrap();
+    assert_eq!(at("ends_ms") - at("idle_since_ms").max(at("until_ms")), 400 * 86_400_000, "{word}");
+    assert!(listed("owner:bob").unwrap()["ends_ms"].is_null());
+    // Reach is read each second, and whole in between.
+    until("the only one whose name ends so", || async {
+        let (code, said) = refused(&["offboard", "approle/etl", "--yes", "--reason", "r"]);
+        assert!(code == Some(0) || said.contains("not whole"), "{said}");
+        (code == Some(0)).then_some(())
+    })
+    .await;
+    assert!(listed("identity:prod/approle/etl").is_some());
     // A mistaken name is nobody.
     assert_eq!(cell.borrow_mut().ask(&["offboard", "agent:triags", "--reason", "r"]).0, Some(1));
     assert_eq!(cell.borrow_mut().ask(&["offboard", "policy:prod/etl", "--reason", "r"]).0, Some(1));

@@ -35,6 +35,9 @@ over_both! {
     a_fence_that_somebody_changed_is_left_alone_and_said,
     an_operator_takes_a_fence_off_by_the_case_of_whichever_value,
     where_nobody_can_fence_the_values_die_all_the_same,
+    an_entity_that_is_not_closed_keeps_nobody_alive_and_is_said,
+    an_entity_that_was_disabled_before_stays_so,
+    a_value_of_a_fenced_role_that_leaked_is_replaced_and_the_new_one_lets_in_afterwards,
 }
 
 /// A role with two secret_ids, a token of each, and who may close it.
@@ -55,7 +58,7 @@ pub fn found(credential: &CredentialId, fence_until_ms: Option<i64>) -> Event {
         place: "belongs to identity:test/ci, who leaves".to_owned(),
         owner: None,
         excess: Vec::new(),
-        leaves: Some(Leaving { tenant: "default".to_owned(), words: [word].into() }),
+        leaves: Some(Leaving { tenant: "default".to_owned(), words: [word].into(), ..Leaving::default() }),
     };
     Event::found("default".into(), &found, now_ms())
 }
@@ -134,6 +137,26 @@ impl Leaver {
             && role["token_bound_cidrs"] == json!([NOWHERE])
     }
 
+    /// The entity that its logins have made, and the accessor of its mount.
+    async fn entity(&self) -> (Value, Value) {
+        let (_, auth) = self.admin().call("GET", "sys/auth", Value::Null).await;
+        let accessor = auth["data"][format!("{}/", self.ours.mount)]["accessor"].clone();
+        let (_, id) = self.admin().call("GET", &format!("auth/{}/role/ci/role-id", self.ours.mount), Value::Null).await;
+        let alias = json!({"alias_name": id["data"]["role_id"], "alias_mount_accessor": accessor});
+        let (status, told) = self.admin().call("POST", "identity/lookup/entity", alias).await;
+        assert_eq!(status, 200);
+        (told["data"].clone(), accessor)
+    }
+
+    async fn entity_is_disabled(&self) -> bool {
+        self.entity().await.0["disabled"] == true
+    }
+
+    async fn disable_entity(&self) {
+        let id = self.entity().await.0["id"].as_str().unwrap().to_owned();
+        self.admin().done("POST", &format!("identity/entity/id/{id}"), json!({"disabled": true})).await;
+    }
+
     async fn is_known(&self, secret_id: &str) -> bool {
         let path = format!("auth/{}/role/ci/secret-id/lookup", self.ours.mount);
         self.admin().call("POST", &path, json!({ "secret_id": secret_id })).await.0 == 200
@@ -149,6 +172,7 @@ impl Leaver {
     /// All else of the role is as it was.
     async fn assert_only_fenced(&self, what: &str) {
         assert!(self.is_fenced().await, "{what}: the fence does not stand: {}", self.role().await);
+        assert!(self.entity_is_disabled().await, "{what}: its entity is open");
         let without = |mut role: Value| {
             for name in ["secret_id_bound_cidrs", "token_bound_cidrs"] {
                 role.as_object_mut().unwrap().remove(name);
@@ -158,10 +182,12 @@ impl Leaver {
         assert_eq!(without(self.role().await), without(self.before.clone()), "{what}: something else was changed");
     }
 
-    fn held(&self) -> Vec<(String, Vec<String>)> {
+    /// What there was before; of the entity that was enabled its id.
+    async fn held(&self) -> Vec<(String, Vec<String>)> {
         let list = |name: &str| serde_json::from_value(self.before[name].clone()).unwrap_or_default();
         let of = |name: &str| (format!("fence:{name}"), list(name));
-        vec![of("secret_id_bound_cidrs"), of("token_bound_cidrs")]
+        let id = self.entity().await.0["id"].as_str().unwrap().to_owned();
+        vec![("fence:entity".to_owned(), vec![id]), of("secret_id_bound_cidrs"), of("token_bound_cidrs")]
     }
 }
 
@@ -169,7 +195,8 @@ impl Leaver {
 fn recorded(fence: &Fence) -> Vec<(String, Vec<String>)> {
     let of = |held: &curfew::scope::Held| {
         let how: Value = serde_json::from_str(&held.how).unwrap();
-        (held.permission.to_string(), serde_json::from_value(how["cidrs"].clone()).unwrap())
+        let what = if how["cidrs"].is_array() { how["cidrs"].clone() } else { json!([how["entity"]]) };
+        (held.permission.to_string(), serde_json::from_value(what).unwrap())
     };
     fence.held.iter().map(of).collect()
 }
@@ -205,10 +232,8 @@ impl Trial for Retired {
         let leaver = &self.0;
         assert_eq!(one_end(journal, line, what).await, Level::Issuer, "{what}: a login behind a fence proves nothing");
         let Verdict::Dead { residue, .. } = &line.verdict else { panic!("{what}") };
-        assert!(
-            !residue.contains(&Residue::NotFenced) && !residue.contains(&Residue::DerivedUnknown),
-            "{what}: {residue:?}"
-        );
+        let none = [Residue::NotFenced, Residue::EntityOpen, Residue::DerivedUnknown];
+        assert!(!none.iter().any(|one| residue.contains(one)), "{what}: {residue:?}");
         leaver.assert_only_fenced(what).await;
         leaver.assert_shut(what).await;
         assert!(!leaver.is_known(&leaver.ours.victim.old.1).await, "{what}: its value lives");
@@ -219,7 +244,7 @@ impl Trial for Retired {
         let fences = journal.fences(i64::MAX, 9).await.unwrap();
         let [fence] = fences.as_slice() else { panic!("{what}: {fences:?}") };
         assert_eq!((&fence.identity, fence.case), (leaver.credential(), line.case.id), "{what}");
-        assert_eq!(recorded(fence), leaver.held(), "{what}: what there was before is not what is given back");
+        assert_eq!(recorded(fence), leaver.held().await, "{what}: what there was before is not what is given back");
         assert!(journal.fences(now_ms(), 9).await.unwrap().is_empty(), "{what}: it is not over");
     }
 }
@@ -263,7 +288,10 @@ impl Over {
             until_ms: now_ms() - 1,
             held: seen.scope.unwrap().held,
         };
-        assert!(leaver.is_fenced().await);
+        assert!(leaver.is_fenced().await && leaver.entity_is_disabled().await);
+        for token in &leaver.tokens {
+            assert!(!leaver.admin().token_works(token).await, "a token of a disabled entity works");
+        }
         Self { leaver, fence }
     }
 }
@@ -289,6 +317,10 @@ impl Trial for Over {
         assert!(matches!(line.verdict, Verdict::RolledBack { .. }), "{what}: {:?}", line.verdict);
         assert_eq!(self.leaver.role().await, self.leaver.before, "{what}: the role is not as before");
         assert!(self.leaver.ours.log_in(&self.leaver.ours.bystander).await.is_some(), "{what}: it lets nobody in");
+        assert!(!self.leaver.entity_is_disabled().await, "{what}: its entity is still closed");
+        for token in &self.leaver.tokens {
+            assert!(self.leaver.admin().token_works(token).await, "{what}: a token that nobody revoked is dead");
+        }
     }
 }
 
@@ -375,6 +407,7 @@ async fn nothing_new_lets_in_while_two_secret_ids_die_and_then_the_role_is_as_be
     assert_eq!(leaver.role().await, leaver.before);
     let (_, fresh) = leaver.admin().secret_id(&leaver.ours.mount, json!({})).await;
     assert!(leaver.ours.log_in(&fresh).await.is_some(), "the role lets in again");
+    assert!(!leaver.entity_is_disabled().await);
     // No secret of any of it is in the journal or told.
     let lines = journal.cases(Filter { closed: true, ..Filter::default() }).await.unwrap();
     let mut rows = format!("{:?}", journal.outbox(0, 1_000).await.unwrap());
@@ -478,8 +511,114 @@ async fn where_nobody_can_fence_the_values_die_all_the_same(store: Store) {
         let Verdict::Dead { residue, .. } = &line.verdict else { panic!("{case}: {:?}", line.verdict) };
         assert!(residue.contains(&Residue::NotFenced), "{case}: that is said: {residue:?}");
         assert_eq!(leaver.role().await, leaver.before, "{case}");
+        assert!(!leaver.entity_is_disabled().await, "{case}");
         assert!(!leaver.is_known(&leaver.ours.victim.old.1).await, "{case}");
         let fences = journal.fences(i64::MAX, 9).await.unwrap();
         assert!(fences.is_empty(), "{case}: what was refused before anything was written has no end: {fences:?}");
     }
+}
+
+/// An entity that somebody else logs in as; and one that our login may not change.
+async fn an_entity_that_is_not_closed_keeps_nobody_alive_and_is_said(store: Store) {
+    let ground = Ground::new().await;
+    for is_shared in [true, false] {
+        let leaver = ground.leaver().await;
+        let mut registry = leaver.registry.clone();
+        let users = unique("userpass");
+        if is_shared {
+            leaver.admin().done("POST", &format!("sys/auth/{users}"), json!({"type": "userpass"})).await;
+            leaver.admin().done("POST", &format!("auth/{users}/users/ana"), json!({"password": "of-ana"})).await;
+            let (_, auth) = leaver.admin().call("GET", "sys/auth", Value::Null).await;
+            let accessor = auth["data"][format!("{users}/")]["accessor"].clone();
+            let alias =
+                json!({"name": "ana", "canonical_id": leaver.entity().await.0["id"], "mount_accessor": accessor});
+            leaver.admin().done("POST", "identity/entity-alias", alias).await;
+        } else {
+            let policy = std::fs::read_to_string(crate::repository().join("deploy/vault/reduce.hcl")).unwrap();
+            let role = format!("auth/{}/role/ci", leaver.ours.mount);
+            let mounted = format!("auth/{}\"", leaver.ours.mount);
+            let policy = policy.replace("auth/approle/role/etl", &role).replace("auth/approle\"", &mounted);
+            let line = "path \"identity/entity/id/+\"";
+            assert!(policy.contains(line));
+            let name = unique("reduce");
+            let policy = policy.replace(line, "path \"identity/entity/id/another\"");
+            leaver.admin().done("PUT", &format!("sys/policies/acl/{name}"), json!({ "policy": policy })).await;
+            let token = leaver.admin().token_of(&[&name]).await;
+            let mut settings = VaultSettings::new(&leaver.admin().address, Auth::Token(token.into()));
+            settings.scopes = vec![format!("{}/ci", leaver.ours.mount)];
+            let vault = Vault::open("test", &settings, Mode::Enforce, System::shared()).await.unwrap();
+            registry.add(Arc::new(VaultScope::new(vault)));
+        }
+        let stage = Stage::new(store.fresh(), registry);
+        let journal = stage.open().await;
+        let until_ms = now_ms() + DAY_MS;
+        let found = found(leaver.credential(), Some(until_ms));
+        record(journal.as_ref(), vec![registered(&leaver.ours.victim, 1), found]).await;
+        let line = stage.run_until_closed(&journal, leaver.credential()).await;
+        let Verdict::Dead { residue, .. } = &line.verdict else { panic!("{is_shared}: {:?}", line.verdict) };
+        assert!(residue.contains(&Residue::EntityOpen), "{is_shared}: that is said: {residue:?}");
+        assert!(!residue.contains(&Residue::NotFenced), "{is_shared}: the role is closed: {residue:?}");
+        assert!(leaver.is_fenced().await && !leaver.entity_is_disabled().await, "{is_shared}");
+        leaver.assert_shut("beside an open entity").await;
+        for token in &leaver.tokens {
+            assert!(!leaver.admin().token_works(token).await, "{is_shared}: a token of the role lives");
+        }
+        if is_shared {
+            let path = format!("auth/{users}/login/ana");
+            let (status, told) = leaver.admin().call("POST", &path, json!({"password": "of-ana"})).await;
+            assert_eq!(status, 200, "who logs in as the same entity goes on: {told}");
+            let token = told["auth"]["client_token"].as_str().unwrap();
+            assert!(leaver.admin().token_works(token).await);
+        }
+        let fences = journal.fences(i64::MAX, 9).await.unwrap();
+        let held: Vec<String> = recorded(&fences[0]).into_iter().map(|(what, _)| what).collect();
+        assert_eq!(held, ["fence:secret_id_bound_cidrs", "fence:token_bound_cidrs"], "{is_shared}");
+        lifted(&stage, &journal, until_ms).await;
+        assert_eq!(leaver.role().await, leaver.before, "{is_shared}");
+    }
+}
+
+async fn an_entity_that_was_disabled_before_stays_so(store: Store) {
+    let leaver = Ground::new().await.leaver().await;
+    leaver.disable_entity().await;
+    let stage = Stage::new(store, leaver.registry.clone());
+    let journal = stage.open().await;
+    let until_ms = now_ms() + DAY_MS;
+    let found = found(leaver.credential(), Some(until_ms));
+    record(journal.as_ref(), vec![registered(&leaver.ours.victim, 1), found]).await;
+    let line = stage.run_until_closed(&journal, leaver.credential()).await;
+    let Verdict::Dead { residue, .. } = &line.verdict else { panic!("{:?}", line.verdict) };
+    assert!(!residue.contains(&Residue::EntityOpen) && !residue.contains(&Residue::NotFenced), "{residue:?}");
+    leaver.assert_only_fenced("of one that was disabled").await;
+    let fences = journal.fences(i64::MAX, 9).await.unwrap();
+    assert!(recorded(&fences[0]).iter().all(|(what, _)| what != "fence:entity"), "{fences:?}");
+    lifted(&stage, &journal, until_ms).await;
+    assert_eq!(leaver.role().await, leaver.before);
+    assert!(leaver.entity_is_disabled().await, "who disabled it was not us");
+}
+
+async fn a_value_of_a_fenced_role_that_leaked_is_replaced_and_the_new_one_lets_in_afterwards(store: Store) {
+    let over = Over::new(Ground::new().await.leaver().await).await;
+    let leaver = &over.leaver;
+    let stage = Stage::new(store, leaver.registry.clone());
+    let journal = stage.open().await;
+    let victim = &leaver.ours.victim;
+    open_case(journal.as_ref(), victim, Action::Contain).await;
+    let line = stage.run_until_closed(&journal, leaver.credential()).await;
+    let Verdict::Dead { level, .. } = &line.verdict else { panic!("{:?}", line.verdict) };
+    assert_eq!(*level, Level::Issuer, "no login proves anything there");
+    assert!(!leaver.is_known(&victim.old.1).await, "the leaked value is dead");
+    let (_, _, new) = victim.stored().await;
+    assert_ne!(new, victim.old.1);
+    assert!(leaver.is_known(&new).await && leaver.ours.log_in(&new).await.is_none(), "it waits behind the fence");
+    leaver.assert_only_fenced("of one that was rotated meanwhile").await;
+    over.open_case(journal.as_ref()).await;
+    let executor = stage.executor(journal.clone());
+    let lines = until("the end of the fence", || async {
+        executor.drain().await.unwrap();
+        all_closed(&journal, leaver.credential(), 2).await
+    })
+    .await;
+    assert!(lines.iter().any(|line| matches!(line.verdict, Verdict::RolledBack { .. })), "{lines:?}");
+    assert!(leaver.ours.log_in(&new).await.is_some(), "what consumers read lets in again");
 }

@@ -95,3 +95,47 @@ async fn a_role_of_another_network_refuses_in_other_words() {
     let (status, answer) = root.ask("POST", &format!("auth/{mount}/login"), body).await;
     assert!(status >= 400 && !said(&answer).contains("invalid role or secret ID"), "{status} {answer}");
 }
+
+/// A fence rests on this: whoever logs in as the entity is shut out, by whichever method, and nothing of it is lost.
+#[tokio::test]
+async fn what_a_disabled_entity_answers() {
+    let root = Root::shared();
+    let (mount, role_id) = role(&root, json!({ "token_ttl": "10m" })).await;
+    let (_, made) = root.ask("POST", &format!("auth/{mount}/role/billing/secret-id"), json!({})).await;
+    let by_role = json!({ "role_id": role_id, "secret_id": made["data"]["secret_id"] });
+    let (_, first) = root.ask("POST", &format!("auth/{mount}/login"), by_role.clone()).await;
+    let (token, entity) = (first["auth"]["client_token"].clone(), first["auth"]["entity_id"].clone());
+    let at = format!("identity/entity/id/{}", entity.as_str().unwrap());
+    root.put(&at, json!({ "policies": ["some"], "metadata": { "team": "billing" } })).await;
+    // Somebody else logs in as the same.
+    let users = unique("userpass");
+    root.put(&format!("sys/auth/{users}"), json!({ "type": "userpass" })).await;
+    root.put(&format!("auth/{users}/users/ana"), json!({ "password": "of-ana" })).await;
+    let (_, auth) = root.ask("GET", "sys/auth", Value::Null).await;
+    let accessor = &auth["data"][format!("{users}/")]["accessor"];
+    let alias = json!({ "name": "ana", "canonical_id": entity, "mount_accessor": accessor });
+    root.put("identity/entity-alias", alias).await;
+    let ana = json!({ "password": "of-ana" });
+    let works = async |token: &Value| {
+        root.ask_as(token.as_str().unwrap(), "GET", "auth/token/lookup-self", Value::Null).await.0
+    };
+    let (_, before) = root.ask("GET", &at, Value::Null).await;
+    assert_eq!(root.ask("POST", &at, json!({ "disabled": true })).await, (204, Value::Null));
+    assert_eq!(root.ask("POST", &at, json!({ "disabled": true })).await.0, 204, "again");
+    assert_eq!(works(&token).await, 403, "its tokens do nothing");
+    assert_eq!(root.ask("POST", &format!("auth/{mount}/login"), by_role.clone()).await.0, 403);
+    assert_eq!(root.ask("POST", &format!("auth/{users}/login/ana"), ana.clone()).await.0, 403, "by whichever method");
+    let (_, meant) = root.ask("POST", "identity/lookup/entity", json!({ "id": entity })).await;
+    assert_eq!((&meant["data"]["disabled"], meant["data"]["aliases"].as_array().unwrap().len()), (&json!(true), 2));
+    assert_eq!(root.ask("POST", &at, json!({ "disabled": false })).await.0, 204);
+    assert_eq!(works(&token).await, 200, "they were not revoked");
+    assert_eq!(root.ask("POST", &format!("auth/{mount}/login"), by_role).await.0, 200);
+    assert_eq!(root.ask("POST", &format!("auth/{users}/login/ana"), ana).await.0, 200);
+    let (_, after) = root.ask("GET", &at, Value::Null).await;
+    for what in ["policies", "metadata", "name"] {
+        assert_eq!(before["data"][what], after["data"][what], "{what}: `disabled` alone was written");
+    }
+    // One that is not there is not made.
+    assert_eq!(root.ask("POST", "identity/entity/id/none", json!({ "disabled": true })).await.0, 400);
+    assert_eq!(root.ask("POST", "identity/lookup/entity", json!({ "id": "none" })).await, (204, Value::Null));
+}

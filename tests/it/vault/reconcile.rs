@@ -62,6 +62,9 @@ impl Journal for Knows {
     async fn offboardings(&self, _: u32) -> Result<Vec<curfew::offboard::Offboarding>, Error> {
         unimplemented!()
     }
+    async fn mind_offboardings(&self, _: Vec<curfew::offboard::Minded>) -> Result<u64, Error> {
+        unimplemented!()
+    }
     async fn fences(&self, _: i64, _: u32) -> Result<Vec<curfew::scope::Fence>, Error> {
         unimplemented!()
     }

@@ -18,6 +18,50 @@ const BOUNDS: [(&str, &str); 2] =
 /// The fence: no packet comes from there (RFC 5737), and nobody else has a reason to write just this.
 const NOWHERE: &str = "192.0.2.237/32";
 
+/// What a fence takes beside them: that the entity behind the role counts at all.
+const ENTITY: &str = "entity";
+
+/// The entity behind a role, as far as its fence is concerned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Behind {
+    /// There is none: nobody has logged in by the role, or it was deleted.
+    #[default]
+    Nobody,
+    /// We may not see it, or not change it.
+    Hidden,
+    /// There is one.
+    Entity {
+        /// Vault's id of it.
+        id: String,
+        /// It lets nobody in, and its tokens do nothing.
+        disabled: bool,
+        /// Nobody else logs in as it: the role's is its only alias.
+        alone: bool,
+    },
+}
+
+impl Behind {
+    /// From the entity's `data`.
+    pub fn of(data: &Value) -> Option<Self> {
+        let id = data["id"].as_str()?.to_owned();
+        let alone = data["aliases"].as_array()?.len() == 1;
+        Some(Self::Entity { id, disabled: data["disabled"].as_bool()?, alone })
+    }
+
+    /// The entity that a fence closes: one that is open, and of the role alone. Whoever else logs in as it may stay.
+    pub fn closes(&self) -> Option<&str> {
+        match self {
+            Self::Entity { id, disabled: false, alone: true } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Whether it goes on beside a fence.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Hidden | Self::Entity { disabled: false, .. })
+    }
+}
+
 /// A permission of an AppRole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Named<'a> {
@@ -27,6 +71,8 @@ pub enum Named<'a> {
     Lifetime(usize, u64),
     /// `fence:<setting>`: from where it is let in, or its tokens are. Which of [`BOUNDS`].
     Bound(usize),
+    /// `fence:entity`: that the entity behind it is enabled.
+    Entity,
 }
 
 impl<'a> Named<'a> {
@@ -40,6 +86,7 @@ impl<'a> Named<'a> {
                 let seconds = seconds.parse().ok().filter(|seconds| *seconds > 0)?;
                 Some(Self::Lifetime(at, seconds))
             }
+            (FENCE, ENTITY) => Some(Self::Entity),
             (FENCE, what) => BOUNDS.iter().position(|(name, _)| *name == what).map(Self::Bound),
             _ => None,
         }
@@ -58,6 +105,9 @@ pub struct Form {
     /// Of a fence: from where it was let in before; none: from anywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cidrs: Option<Vec<String>>,
+    /// Of a fence: the id of the entity that was enabled before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
 }
 
 /// Whether two lists name the same addresses in the same order. Vault leaves out that one address is one.
@@ -75,6 +125,8 @@ pub struct Settings {
     spans: [u64; SPANS.len()],
     /// The lists of [`BOUNDS`].
     bounds: [Vec<String>; BOUNDS.len()],
+    /// Who stands behind it, where that was asked.
+    pub behind: Behind,
     /// All others.
     rest: Value,
 }
@@ -95,20 +147,21 @@ impl Settings {
                 data.remove(name);
             }
         }
-        Self { policies, spans, bounds, rest: data }
+        Self { policies, spans, bounds, behind: Behind::default(), rest: data }
     }
 
     /// Whether the role, known by this digest, has it, and how; of a lifetime the seconds that it has beyond. What a fence of
     /// ours takes it has as long as that does not stand.
     pub fn held(&self, named: Named<'_>, role: &str) -> Option<Form> {
-        let form = |seconds, cidrs| Form { role: role.to_owned(), seconds, cidrs };
+        let form = Form { role: role.to_owned(), seconds: None, cidrs: None, entity: None };
         match named {
-            Named::Policy(name) => self.policies.iter().any(|one| one == name).then(|| form(None, None)),
+            Named::Policy(name) => self.policies.iter().any(|one| one == name).then_some(form),
             Named::Lifetime(at, most) => {
                 let has = self.spans[at];
-                (has == 0 || has > most).then(|| form(Some(has), None))
+                (has == 0 || has > most).then_some(Form { seconds: Some(has), ..form })
             }
-            Named::Bound(at) => (!self.is_fenced(at)).then(|| form(None, Some(self.bounds[at].clone()))),
+            Named::Bound(at) => (!self.is_fenced(at)).then(|| Form { cidrs: Some(self.bounds[at].clone()), ..form }),
+            Named::Entity => self.behind.closes().map(|id| Form { entity: Some(id.to_owned()), ..form }),
         }
     }
 
@@ -116,6 +169,8 @@ impl Settings {
     pub fn has(&self, named: Named<'_>, form: &Form) -> bool {
         match (named, &form.cidrs) {
             (Named::Bound(at), Some(cidrs)) => same(cidrs, &self.bounds[at]),
+            // One that was deleted meanwhile has nothing to be given back.
+            (Named::Entity, _) => self.entity_write(form, true).is_none(),
             _ => self.held(named, &form.role).is_some_and(|held| held.seconds == form.seconds),
         }
     }
@@ -124,9 +179,29 @@ impl Settings {
         same(&self.bounds[at], &[NOWHERE.to_owned()])
     }
 
+    /// Whether a fence of ours keeps everybody out, whichever secret_id he has.
+    pub fn is_shut(&self) -> bool {
+        (0..BOUNDS.len()).any(|at| self.is_fenced(at))
+    }
+
     /// Whether all of the fence stands that is named.
     pub fn stands(&self, owed: &[(Named<'_>, Form)]) -> bool {
-        owed.iter().all(|(named, _)| !matches!(named, Named::Bound(at) if !self.is_fenced(*at)))
+        owed.iter().all(|(named, form)| match named {
+            Named::Bound(at) => self.is_fenced(*at),
+            Named::Entity => self.entity_write(form, false).is_none(),
+            Named::Policy(_) | Named::Lifetime(..) => true,
+        })
+    }
+
+    /// The entity that was recorded, where it is to be written so that the fence takes it, or gives it back. Somebody else may have
+    /// become it since, or enabled it: then it is left as it is.
+    pub fn entity_write<'a>(&self, form: &'a Form, gives: bool) -> Option<&'a str> {
+        let recorded = form.entity.as_deref()?;
+        match &self.behind {
+            Behind::Entity { id, disabled: true, .. } if gives && id == recorded => Some(recorded),
+            behind if !gives && behind.closes() == Some(recorded) => Some(recorded),
+            _ => None,
+        }
     }
 
     /// Whether somebody has written something else in the place of a fence, or of what it was to be put in the place of.
@@ -236,122 +311,4 @@ pub fn writes(now: &Settings, owed: &[(Named<'_>, Form)], gives: bool) -> Vec<Wr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> Settings {
-        Settings::of(json!({"token_policies": ["b", "a"], "token_ttl": 1200, "token_max_ttl": 0, "secret_id_ttl": 60,
-            "bind_secret_id": true}))
-    }
-
-    #[test]
-    fn what_is_beyond_is_taken_and_given_again_in_an_order_that_vault_takes() {
-        let now = settings();
-        let all: Vec<Permission> =
-            ["lifetime:token_max_ttl=600", "lifetime:token_ttl=600", "policy:b", "lifetime:secret_id_ttl=60"]
-                .iter()
-                .map(|text| Permission::parse(text).unwrap())
-                .collect();
-        let named: Vec<Named<'_>> = all.iter().map(|one| Named::of(one).unwrap()).collect();
-        let held: Vec<Option<Form>> = named.iter().map(|one| now.held(*one, "r")).collect();
-        let seconds: Vec<Option<Option<u64>>> = held.iter().map(|one| one.as_ref().map(|one| one.seconds)).collect();
-        assert_eq!(seconds, [Some(Some(0)), Some(Some(1200)), Some(None), None], "60 s are not beyond 60 s");
-        let owed: Vec<(Named<'_>, Form)> =
-            named.iter().zip(held).filter_map(|(one, held)| Some((*one, held?))).collect();
-        assert_eq!(
-            writes(&now, &owed, false),
-            [
-                ("policies", Some(json!({"token_policies": ["a"]}))),
-                ("token-ttl", Some(json!({"token_ttl": 600}))),
-                ("token-max-ttl", Some(json!({"token_max_ttl": 600}))),
-            ]
-        );
-        assert_eq!(now.rest(&named), ["a", "{\"bind_secret_id\":true}"]);
-        assert_eq!(now.others(&named), 1);
-        let less = Settings::of(json!({"token_policies": ["a"], "token_ttl": 600, "token_max_ttl": 600}));
-        assert_eq!(
-            writes(&less, &owed, true),
-            [
-                ("policies", Some(json!({"token_policies": ["a", "b"]}))),
-                ("token-max-ttl", Some(json!({"token_max_ttl": 0}))),
-                ("token-ttl", Some(json!({"token_ttl": 1200}))),
-            ]
-        );
-        assert!(writes(&now, &owed, true).is_empty(), "already so");
-    }
-
-    #[test]
-    fn what_vault_would_refuse_half_way_is_refused_before_anything_is_written() {
-        let owed = |text: &'static str| {
-            let permission = Permission::parse(text).unwrap();
-            let Some(Named::Lifetime(at, most)) = Named::of(&permission) else { panic!("{text}") };
-            (Named::Lifetime(at, most), Form { role: "r".into(), seconds: Some(0), cidrs: None })
-        };
-        assert!(settings().refuses(&[owed("lifetime:token_max_ttl=600")]).is_some(), "its ttl is 1200");
-        assert!(settings().refuses(&[owed("lifetime:token_max_ttl=600"), owed("lifetime:token_ttl=60")]).is_none());
-        let periodic = Settings::of(json!({"token_period": 60}));
-        assert!(periodic.refuses(&[owed("lifetime:token_ttl=60")]).is_some());
-        assert!(periodic.refuses(&[owed("lifetime:secret_id_ttl=60")]).is_none());
-        assert!(names_twice(&[Named::Lifetime(0, 1), Named::Policy("a"), Named::Lifetime(0, 2)]));
-        assert!(!names_twice(&[Named::Lifetime(0, 1), Named::Policy("a"), Named::Lifetime(1, 2)]));
-    }
-
-    /// A role as it is before, fenced, and given back; and what each of that takes to write.
-    #[test]
-    fn a_fence_is_put_in_the_place_of_what_was_there_and_taken_off_only_where_it_stands() {
-        let role = |secret_id: Value, token: Value| {
-            Settings::of(
-                json!({"secret_id_bound_cidrs": secret_id, "token_bound_cidrs": token, "bind_secret_id": true}),
-            )
-        };
-        let fence = crate::scope::Cut::fence(crate::credential::Kind::VaultApprole, 1).unwrap();
-        let named: Vec<Named<'_>> = fence.permissions.iter().map(|one| Named::of(one).unwrap()).collect();
-        let held = |of: &Settings| -> Vec<(Named<'_>, Form)> {
-            named.iter().filter_map(|one| Some((*one, of.held(*one, "r")?))).collect()
-        };
-        let before = role(json!(["10.0.0.0/8", "10.9.8.7/32"]), Value::Null);
-        let owed = held(&before);
-        assert_eq!(owed.len(), 2);
-        let both = [
-            ("secret-id-bound-cidrs", Some(json!({"secret_id_bound_cidrs": [NOWHERE]}))),
-            ("token-bound-cidrs", Some(json!({"token_bound_cidrs": [NOWHERE]}))),
-        ];
-        assert_eq!(writes(&before, &owed, false), both);
-        assert!(!before.stands(&owed) && !before.is_changed(&owed));
-        // Vault writes one address without its length, and an empty list as none.
-        let fenced = role(json!([NOWHERE]), json!(["192.0.2.237"]));
-        assert!(fenced.stands(&owed) && !fenced.is_changed(&owed));
-        assert_eq!(held(&fenced), [], "our own fence is not what there was before");
-        assert!(writes(&fenced, &owed, false).is_empty(), "already so");
-        assert_eq!(
-            writes(&fenced, &owed, true),
-            [
-                ("secret-id-bound-cidrs", Some(json!({"secret_id_bound_cidrs": ["10.0.0.0/8", "10.9.8.7/32"]}))),
-                ("token-bound-cidrs", None),
-            ]
-        );
-        let half = role(json!([NOWHERE]), json!([]));
-        assert!(!half.stands(&owed) && !half.is_changed(&owed), "what came of a kill between the two");
-        assert_eq!(writes(&half, &owed, false).len(), 1);
-        assert!(writes(&before, &owed, true).is_empty(), "given back already");
-        for other in [json!(["10.0.0.0/8"]), json!([NOWHERE, "10.0.0.0/8"]), json!([])] {
-            assert!(role(other.clone(), json!([NOWHERE])).is_changed(&owed), "somebody's own: {other}");
-        }
-        assert_eq!(before.rest(&named), fenced.rest(&named), "all else is as it was");
-        assert_ne!(before.rest(&[]), fenced.rest(&[]), "and who names no fence sees that it was set");
-    }
-
-    #[test]
-    fn what_is_no_permission_of_an_approle_is_none() {
-        for text in [
-            "fence:bind_secret_id",
-            "policy:default",
-            "member:x",
-            "lifetime:token_ttl",
-            "lifetime:token_ttl=0",
-            "lifetime:period=60",
-        ] {
-            assert_eq!(Named::of(&Permission::parse(text).unwrap()), None, "{text}");
-        }
-    }
-}
+mod tests;
