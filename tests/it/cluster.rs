@@ -38,11 +38,14 @@ impl Cluster {
         cluster
     }
 
-    /// Applies the file that an operator applies, with this namespace for the one in it.
+    /// Applies the files that an operator applies, with this namespace for the one in them.
     pub async fn allow(&self) {
-        let text = std::fs::read_to_string(repository().join("deploy/kubernetes/rbac.yaml")).unwrap();
-        let list: Value = serde_saphyr::from_str(&text).unwrap();
-        for item in list["items"].as_array().unwrap() {
+        let read = |file: &str| -> Value {
+            let path = repository().join("deploy/kubernetes").join(file);
+            serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+        };
+        let (list, watched) = (read("rbac.yaml"), read("watched.yaml"));
+        for item in list["items"].as_array().unwrap().iter().chain([&watched]) {
             let kind = item["kind"].as_str().unwrap();
             let group = item["apiVersion"].as_str().unwrap();
             let root = if group == "v1" { "/api/v1".to_owned() } else { format!("/apis/{group}") };

@@ -24,9 +24,16 @@ fn objects(file: &str) -> Vec<Value> {
         .collect()
 }
 
-fn listed() -> Vec<String> {
+/// Applied by themselves, where somebody needs them.
+const APART: [&str; 2] = ["monitor.yaml", "watched.yaml"];
+
+fn kustomization() -> Value {
     let text = fs::read_to_string(deployed("kubernetes/kustomization.yaml")).unwrap();
-    let file: Value = serde_saphyr::from_str(&text).unwrap();
+    serde_saphyr::from_str(&text).unwrap()
+}
+
+fn listed() -> Vec<String> {
+    let file = kustomization();
     file["resources"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
 }
 
@@ -47,7 +54,7 @@ fn curfew(args: &[&str]) -> (Option<i32>, String) {
 async fn a_real_apiserver_takes_each_object() {
     let cluster = Cluster::bare().await;
     let mut taken = 0;
-    for object in listed().iter().map(String::as_str).chain(["monitor.yaml"]).flat_map(objects) {
+    for object in listed().iter().map(String::as_str).chain(APART).flat_map(objects) {
         let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
         if kind == "ServiceMonitor" {
             // Its schema is the Prometheus Operator's, which is not here: what our rules rest on.
@@ -87,8 +94,8 @@ async fn a_real_apiserver_takes_each_object() {
 fn each_part_of_the_work_is_deployed_once_and_by_the_image_s_user() {
     let files =
         fs::read_dir(deployed("kubernetes")).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
-    let apart = ["kustomization.yaml", "monitor.yaml"];
-    let files: BTreeSet<String> = files.filter(|name| !apart.contains(&name.as_str())).collect();
+    let is_apart = |name: &String| name == "kustomization.yaml" || APART.contains(&name.as_str());
+    let files: BTreeSet<String> = files.filter(|name| !is_apart(name)).collect();
     assert_eq!(listed().into_iter().collect::<BTreeSet<_>>(), files);
     let mut roles = Vec::new();
     let dockerfile = fs::read_to_string(deployed("Dockerfile")).unwrap();
@@ -125,6 +132,30 @@ fn each_part_of_the_work_is_deployed_once_and_by_the_image_s_user() {
     let labels: BTreeSet<String> =
         deployments().iter().map(|one| one["spec"]["selector"]["matchLabels"].to_string()).collect();
     assert_eq!(budgets, labels);
+}
+
+/// What is built and pushed by the document is what the Pods run, and `apply -k` asks for no namespace that it does not make.
+#[test]
+fn what_is_pushed_is_what_runs_and_no_other_namespace_is_needed() {
+    let document = fs::read_to_string(repository().join("docs/deploy.md")).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let images = kustomization()["images"].as_array().unwrap().clone();
+    for deployment in deployments() {
+        let asked = text(&deployment["spec"]["template"]["spec"]["containers"][0]["image"]);
+        let (name, tag) = asked.split_once(':').unwrap();
+        let image =
+            images.iter().find(|image| image["name"] == name).unwrap_or_else(|| panic!("nobody renames {name}"));
+        assert_eq!(text(&image["newTag"]), tag);
+        let pushed = format!("{}:{tag}", text(&image["newName"]));
+        for line in [format!("-t {pushed} ."), format!("docker push {pushed}")] {
+            assert!(document.contains(&line), "docs/deploy.md has no `{line}`");
+        }
+    }
+    let all: Vec<Value> = listed().iter().flat_map(|file| objects(file)).collect();
+    let made = |name: &Value| all.iter().any(|one| one["kind"] == "Namespace" && one["metadata"]["name"] == *name);
+    for object in all.iter().filter(|one| !one["metadata"]["namespace"].is_null()) {
+        assert!(made(&object["metadata"]["namespace"]), "{}: who makes its namespace?", object["metadata"]);
+    }
 }
 
 #[test]
