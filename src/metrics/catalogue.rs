@@ -299,9 +299,9 @@ pub const FIGURES: &[Figure] = &[
         Process,
         "When a login of Curfew's own ends unless it is renewed; no series where it never does.",
     )
-    .of(&[REALM, closed("role", || vec!["bind", "enforce", "inventory", "reconcile", "stores"])]),
+    .of(&[REALM, closed("role", || vec!["bind", "enforce", "inventory", "reconcile", "reductions", "stores"])]),
     figure("login_lifetime_seconds", Gauge, "seconds", Process, "How long that login lived from its start.")
-        .of(&[REALM, closed("role", || vec!["bind", "enforce", "inventory", "reconcile", "stores"])]),
+        .of(&[REALM, closed("role", || vec!["bind", "enforce", "inventory", "reconcile", "reductions", "stores"])]),
     figure(
         "canary_configured",
         Gauge,

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use curfew::metrics::alarm::Alarm;
 use curfew::metrics::catalogue::{FIGURES, Kind};
 use serde_json::Value;
 
@@ -108,6 +109,9 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
     }
     let pages: BTreeSet<String> = quoted().into_keys().map(|name| name.trim_end_matches(".md").to_owned()).collect();
     assert_eq!(pages, alerts());
+    for alarm in Alarm::ALL {
+        assert!(quoted()["CurfewAlarm.md"].contains(alarm.as_str()), "nobody says what to do about {alarm:?}");
+    }
     // They send readers to each other, and to files that there are.
     for page in quoted().keys() {
         let whole = fs::read_to_string(repository().join("docs/runbooks").join(page)).unwrap();
