@@ -155,7 +155,8 @@ fn http(config: &Config, to: &To<'_>) -> Result<Teller, Error> {
         }
         (None, Some(http)) => format!("http://{}{}", http.listen, to.path),
         (None, None) => {
-            let help = "this configuration has no HTTP intake: name --kafka and --topic, or --http";
+            let help = "this configuration has no HTTP intake: write `http: {}` into it (beside `kafka` it is off where nobody \
+                 does), or name --kafka and --topic, or --http and --token-file";
             return Err(Error::Refused(help.to_owned()));
         }
     };

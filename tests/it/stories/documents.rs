@@ -139,7 +139,7 @@ impl Desk {
 /// Each block of a shell's, of all documents.
 fn blocks() -> Vec<fences::Fence> {
     let mut paths: Vec<PathBuf> = vec![repository().join("README.md"), repository().join("CONTRIBUTING.md")];
-    for folder in ["docs", "docs/runbooks"] {
+    for folder in ["docs", "docs/runbooks", "schemas/events"] {
         paths.extend(fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
     }
     paths.retain(|path| path.extension().is_some_and(|end| end == "md"));
