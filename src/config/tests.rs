@@ -2,6 +2,8 @@
 mod aws;
 #[path = "tests/canary.rs"]
 mod canary;
+#[path = "tests/documented.rs"]
+mod documented;
 #[path = "tests/kubernetes.rs"]
 mod kubernetes;
 #[path = "tests/mariadb.rs"]
