@@ -1,5 +1,5 @@
 //! What the documents show is what there is: commands parse, configurations are taken, events are events, targets of make exist. What
-//! nobody can check is marked, with the reason. `tests/it/docs.rs` runs what is not marked.
+//! nobody can check is marked, with the reason. `tests/it/stories/documents.rs` runs what is not marked.
 
 mod fences;
 
