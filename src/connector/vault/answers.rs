@@ -329,7 +329,8 @@ fn refusal(call: Call, status: u16, text: &str) -> Meaning {
             Meaning::Gone
         }
         (Call::TransitDecrypt | Call::TransitWrap, 400) => transit(text),
-        // With the role all of its secret_ids are deleted, and none comes back with another one of its name.
+        // With the role all of its secret_ids are deleted. None comes back with another role of its name, but what is left of
+        // their accessors looks there like another role's.
         (Call::SecretIdDestroy | Call::SecretIdLookup, 400 | 404 | 500) if is_no_role(text) => Meaning::Gone,
         (Call::SecretIdFind | Call::SecretIdSet, 400 | 404 | 500) if is_no_role(text) => {
             failed(FailureKind::Refused, "Vault has no such role")
