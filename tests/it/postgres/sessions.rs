@@ -23,7 +23,7 @@ async fn set(session: &mut PgConnection, what: &str, user: &str) {
 
 #[tokio::test]
 async fn a_session_is_of_who_logged_in_whoever_it_became() {
-    let [task, other, passer] = ["task", "other", "passer"].map(unique);
+    let [task, other, passer] = ["v-task", "other", "passer"].map(unique);
     let mut admin = make(&task).await;
     make(&other).await;
     make(&passer).await;
