@@ -1,5 +1,6 @@
 //! `curfew exec`: what the library needs, from flags, configuration and environment.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +13,8 @@ use curfew::connector::vault::mint::Issuer;
 use curfew::exec::child::{self, Signals};
 use curfew::exec::events::{Run, usual_id};
 use curfew::exec::{Exec, Plan, Way, hand, names, times};
-use curfew::task::Boundary;
+use curfew::scope;
+use curfew::task::{Actions, Boundary};
 use curfew::tell::Teller;
 
 use crate::{Failed, args, caller};
@@ -79,7 +81,7 @@ fn plan(config: &Config, what: args::Exec) -> Result<Planned, Failed> {
         attempt: what.attempt,
         task: what.task.or(name).unwrap_or_else(|| "command".to_owned()),
         identity: what.identity,
-        boundary: boundary(&what.boundary)?,
+        boundary: boundary(&what.boundary, &what.boundary_action)?,
     };
     run.check().map_err(Failed::Usage)?;
     let way = if what.wrap {
@@ -112,7 +114,7 @@ fn plan(config: &Config, what: args::Exec) -> Result<Planned, Failed> {
 }
 
 /// What the command's credentials are for, where that is said.
-fn boundary(texts: &[String]) -> Result<Option<Boundary>, Failed> {
+fn boundary(texts: &[String], actions: &[String]) -> Result<Option<Boundary>, Failed> {
     let mut boundary = Boundary::default();
     for text in texts {
         match text.split_once(':') {
@@ -128,7 +130,22 @@ fn boundary(texts: &[String]) -> Result<Option<Boundary>, Failed> {
     if boundary.targets.len().max(boundary.zones.len()) > Boundary::MOST {
         return Err(Failed::Usage(format!("--boundary names at most {} targets and zones", Boundary::MOST)));
     }
-    Ok((!texts.is_empty()).then_some(boundary))
+    let mut named: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for text in actions {
+        match text.split_once('=') {
+            Some((target, permission)) if !target.is_empty() => named.entry(target).or_default().push(permission),
+            _ => return Err(Failed::Usage("--boundary-action is TARGET=PERMISSION".to_owned())),
+        }
+    }
+    if named.len() > Boundary::ACTIONS {
+        return Err(Failed::Usage(format!("--boundary-action is about at most {} targets", Boundary::ACTIONS)));
+    }
+    for (target, texts) in named {
+        let permissions = scope::permissions(texts);
+        let permissions = permissions.map_err(|why| Failed::Usage(format!("--boundary-action: {why}")))?;
+        boundary.actions.push(Actions { target: target.to_owned(), permissions });
+    }
+    Ok((!texts.is_empty() || !actions.is_empty()).then_some(boundary))
 }
 
 fn span(ms: Millis) -> Duration {

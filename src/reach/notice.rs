@@ -15,7 +15,7 @@ use super::ask::{self, users, zone_bits};
 use super::graph::{Graph, Link};
 use super::unused::{self, Asked};
 use super::uses::Uses;
-use super::{Departure, Node, NodeKind, Via};
+use super::{Departure, Node, NodeKind, Via, outside};
 use crate::credential::{CredentialId, Kind};
 use crate::event::Leaves;
 use crate::finding::Finding;
@@ -283,7 +283,8 @@ fn beyond(graph: &Graph, by_task: bool) -> Vec<Found> {
     let declared = declared.filter(is_asked);
     for at in declared {
         let gate = ask::gate(graph, at);
-        if gate.beyond.is_empty() {
+        let works = by_task && graph.about(at).is_some_and(|about| about.actions.is_some());
+        if gate.beyond.is_empty() && !works {
             continue;
         }
         let opened = names(gate.beyond.iter().map(|one| one.target.clone()));
@@ -297,13 +298,19 @@ fn beyond(graph: &Graph, by_task: bool) -> Vec<Found> {
             let opens = || {
                 ask::opened_by(graph, credential).iter().any(|one| gate.beyond.iter().any(|b| b.target == one.target))
             };
-            if let Some(id) = standing(graph, credential).filter(|_| !by_task || opens()) {
-                let found = make(graph, credential, sort, id.clone(), &place);
-                let is_others = is_of_iam(&id) && bearer.as_ref() != Some(&id);
-                let excess = if credential == at || by_task || is_others { Vec::new() } else { excess(graph, at, &id) };
-                let found = Found { excess, ..found };
-                all.entry(id).or_insert((gate.beyond.len() as u64, found));
-            }
+            let Some(id) = standing(graph, credential).filter(|id| !all.contains_key(id)) else { continue };
+            let does = if works { outside::excess(graph, at, credential) } else { outside::Excess::new() };
+            let place = match (does.is_empty(), !by_task || opens()) {
+                (true, false) => continue,
+                (true, true) => place.clone(),
+                (false, false) => format!("{} may {} beyond what was declared", gate.node, outside::told(&does)),
+                (false, true) => format!("{place}, and may {}", outside::told(&does)),
+            };
+            let found = make(graph, credential, sort, id.clone(), &place);
+            let is_others = is_of_iam(&id) && bearer.as_ref() != Some(&id);
+            let excess = if credential == at || by_task || is_others { Vec::new() } else { excess(graph, at, &id) };
+            let weight = gate.beyond.len() + does.values().map(BTreeSet::len).sum::<usize>();
+            all.insert(id, (weight as u64, Found { excess, ..found }));
         }
     }
     sorted(all.into_values().collect())
