@@ -16,11 +16,12 @@ use super::graph::{Graph, Link};
 use super::unused::{self, Asked};
 use super::uses::Uses;
 use super::{Departure, Node, NodeKind, Via, outside};
+use crate::case::Case;
 use crate::credential::{CredentialId, Kind};
 use crate::event::Leaves;
 use crate::finding::Finding;
 use crate::journal::CaseLine;
-use crate::scope::{self, Permission};
+use crate::scope::{self, Move, Permission};
 
 /// On whose authority they are. No topic of a broker can be called so.
 pub const TOPIC: &str = "reach:";
@@ -109,6 +110,8 @@ pub struct Found {
     pub excess: Vec<Permission>,
     /// Of somebody who leaves: what follows from that.
     pub leaves: Option<Leaving>,
+    /// Of what tasks hold and is too much for them: the agents that can do with less, and with how much.
+    pub moves: Vec<Move>,
 }
 
 /// Of a credential that belongs to somebody who leaves.
@@ -232,7 +235,15 @@ fn is_of_task(graph: &Graph, at: NodeIndex) -> bool {
 fn make(graph: &Graph, at: NodeIndex, sort: Sort, credential: CredentialId, place: &str) -> Found {
     let mut owned = graph.links(at, Outgoing).filter(|(_, link)| link.via == Via::OwnedBy);
     let owner = owned.next().map(|(owner, _)| graph.node(owner).name.to_string());
-    Found { sort, credential, place: place.chars().take(PLACE).collect(), owner, excess: Vec::new(), leaves: None }
+    Found {
+        sort,
+        credential,
+        place: place.chars().take(PLACE).collect(),
+        owner,
+        excess: Vec::new(),
+        leaves: None,
+        moves: Vec::new(),
+    }
 }
 
 fn names(nodes: impl IntoIterator<Item = Node>) -> String {
@@ -309,8 +320,9 @@ fn beyond(graph: &Graph, by_task: bool) -> Vec<Found> {
             let found = make(graph, credential, sort, id.clone(), &place);
             let is_others = is_of_iam(&id) && bearer.as_ref() != Some(&id);
             let excess = if credential == at || by_task || is_others { Vec::new() } else { excess(graph, at, &id) };
+            let moves = if by_task { outside::moves(graph, credential, &id) } else { Vec::new() };
             let weight = gate.beyond.len() + does.values().map(BTreeSet::len).sum::<usize>();
-            all.insert(id, (weight as u64, Found { excess, ..found }));
+            all.insert(id, (weight as u64, Found { excess, moves, ..found }));
         }
     }
     sorted(all.into_values().collect())
@@ -492,6 +504,22 @@ pub fn again(found: &Found, frozen: &[Permission], is_over: bool) -> Again {
         true if more => Again::Anew,
         _ => Again::Same,
     }
+}
+
+/// What is left to be said of a finding about what agents share, after the cases that rest on it, each with whether it is over: the
+/// agents whom none of them moved. Whether all of them are over, and it is said anew. `None`: nothing, or what was begun comes first.
+pub fn unmoved<'a>(found: &Found, cases: impl Iterator<Item = (&'a Case, bool)>) -> Option<(Found, bool)> {
+    let (mut named, mut is_over) = (BTreeSet::new(), true);
+    for (case, over) in cases.filter(|(case, _)| case.directive.moves().is_some()) {
+        named.extend(case.directive.moves().unwrap_or_default().iter().map(|one| one.agent.as_str()));
+        is_over &= over;
+        if !over && case.state.acted {
+            return None;
+        }
+    }
+    let left: Vec<Move> = found.moves.iter().filter(|one| !named.contains(one.agent.as_str())).cloned().collect();
+    // Where no case rests on it a person, or the rules, left it as it is.
+    (!named.is_empty() && !left.is_empty()).then(|| (Found { moves: left, ..found.clone() }, is_over))
 }
 
 /// What is to be said.

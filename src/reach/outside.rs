@@ -1,4 +1,4 @@
-//! What a task holds may do more at a target than the task said that it is for. PURE.
+//! What a task holds may do more at a target than the task said that it is for; and who is to get what is narrower. PURE.
 //!
 //! Compared is what sources tell: what roles of a PostgreSQL were granted, in whatever way, and which policies of a Vault somebody has.
 //! What PostgreSQL lets everybody do, and the policy that each token of a Vault has, are in no credential: no other one would have
@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use petgraph::Direction::Outgoing;
+use petgraph::Direction::{Incoming, Outgoing};
 use petgraph::graph::NodeIndex;
 
 use super::ask::Walk;
 use super::graph::Graph;
 use super::{Node, NodeKind, Via, postgres};
-use crate::scope::Permission;
+use crate::credential::{CredentialId, Kind};
+use crate::scope::{self, MOVES, Move, Permission};
 
 /// What everybody has who logs in at a Vault.
 const DEFAULT: &str = "default";
@@ -76,6 +77,35 @@ fn policy(graph: &Graph, at: NodeIndex, vault: &str) -> Option<String> {
     let name = node.name.strip_prefix(vault)?.strip_prefix('/')?;
     let is_group = name.starts_with("group/") && graph.links(at, Outgoing).all(|(_, link)| link.via == Via::Has);
     (node.kind == NodeKind::Policy && name != DEFAULT && !is_group).then(|| format!("policy:{name}"))
+}
+
+/// The agents whose tasks hold the shared user of a PostgreSQL for less than it may, each with all that its tasks are for: at most
+/// [`MOVES`]. One of whose tasks nobody said what it does there is left to a person: it would be cut off.
+pub(super) fn moves(graph: &Graph, credential: NodeIndex, id: &CredentialId) -> Vec<Move> {
+    if id.kind() != Kind::PostgresRole {
+        return Vec::new();
+    }
+    let target = id.instance();
+    let (mut needs, mut over) = (BTreeMap::<&str, Option<BTreeSet<Permission>>>::new(), BTreeSet::new());
+    let holds = graph.links(credential, Incoming).filter(|(_, link)| link.via == Via::Holds).map(|(from, _)| from);
+    for task in holds.filter(|at| graph.node(*at).kind == NodeKind::Task) {
+        let said = graph.about(task).and_then(|about| about.actions.as_ref()?.get(target));
+        let exceeds = said.is_some_and(|said| !beyond(graph, credential, target, said).is_empty());
+        let runs = graph.links(task, Incoming).filter(|(_, link)| link.via == Via::Runs).map(|(from, _)| from);
+        for agent in runs.filter(|at| graph.node(*at).kind == NodeKind::Agent) {
+            let name: &str = &graph.node(agent).name;
+            let all = needs.entry(name).or_insert_with(|| Some(BTreeSet::new()));
+            match said {
+                Some(said) => all.iter_mut().for_each(|all| all.extend(said.iter().cloned())),
+                None => *all = None,
+            }
+            over.extend(exceeds.then_some(name));
+        }
+    }
+    let meant = needs.into_iter().filter(|(name, _)| over.contains(name));
+    let meant = meant.filter_map(|(name, all)| Some((name, all.filter(|all| all.len() <= scope::MOST)?)));
+    let moved = meant.map(|(name, all)| Move { agent: name.to_owned(), at_most: Some(all.into_iter().collect()) });
+    moved.take(MOVES).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
-use super::super::notice::{Found, Sort, found};
+use super::super::notice::{Found, Sort, found, unmoved};
 use super::super::{Fact, Node, ask};
 use super::*;
-use crate::scope::permissions;
+use crate::case::state::State;
+use crate::case::{Action, Case, Directive, Trigger, Urgency};
+use crate::scope::{Cut, permissions};
 
 const SHARED: &str = "urn:curfew:cred:postgres-role:appdb:agents";
 const TOKEN: &str = "urn:curfew:cred:vault-token:prod:accessor";
@@ -120,4 +122,82 @@ fn a_group_that_is_named_is_named_with_all_that_it_may() {
         [],
         "where nothing is said nothing is compared"
     );
+}
+
+#[test]
+fn only_who_can_do_with_less_is_moved_and_with_all_that_its_tasks_do() {
+    let of = |tasks: Vec<[Fact; 2]>| {
+        let graph = graph(tasks);
+        let found = outside(&graph).into_iter().find(|one| one.credential.as_str() == SHARED);
+        found.map_or_else(Vec::new, |found| found.moves)
+    };
+    let at_most = |names: &[&str]| Some(permissions(names).unwrap());
+    let clerk = task("agent:clerk", "task:/ci:1", &[("appdb", READS)]);
+    let other = task("agent:clerk", "task:/ci:2", &[("appdb", &["relation:shop.people:SELECT"])]);
+    let scout = task("agent:scout", "task:/ci:3", &[]);
+    let moves = of(vec![clerk.clone(), other, scout]);
+    let both = [READS, &["relation:shop.people:SELECT"]].concat();
+    assert_eq!(moves, [Move { agent: "clerk".into(), at_most: at_most(&both) }]);
+    // Another task of the same agent, of which nobody said what it does.
+    assert_eq!(of(vec![clerk.clone(), task("agent:clerk", "task:/ci:2", &[])]), []);
+    // Nobody is said to run it.
+    let [alone, _] = task("agent:clerk", "task:/ci:1", &[("appdb", READS)]);
+    assert_eq!(of(vec![[alone, fact("agent:clerk", &[])]]), []);
+    let named: Vec<String> = (0..MOVES + 2).map(|no| format!("agent:a{no}")).collect();
+    let many = named.iter().map(|name| task(name, &format!("task:/ci:{name}"), &[("appdb", READS)]));
+    assert_eq!(of(many.collect()).len(), MOVES);
+}
+
+fn moved(found: &Found, agents: &[&str], acted: bool) -> Case {
+    let moves = agents.iter().map(|name| Move { agent: (*name).to_owned(), at_most: None });
+    let directive = Directive {
+        credential: found.credential.clone(),
+        action: Action::Split,
+        trigger: Trigger::Finding,
+        urgency: Urgency::Routine,
+        held: None,
+        run: None,
+        end_ms: None,
+        broker_ms: 0,
+        topic: "reach:".into(),
+        grantors: Vec::new(),
+        finding: None,
+        generation: None,
+        not_before_ms: None,
+        cut: Cut::moving(moves).map(Box::new),
+    };
+    Case {
+        id: uuid::Uuid::nil(),
+        tenant: "default".into(),
+        system: "appdb".into(),
+        lane: "l".into(),
+        principal: None,
+        seen_ms: None,
+        opened_ms: 0,
+        blast: None,
+        traceparent: None,
+        seq: 1,
+        charged: false,
+        state: State { acted, ..State::opened(&directive) },
+        directive,
+    }
+}
+
+#[test]
+fn whom_no_case_has_moved_is_said_when_those_before_are_over_or_not_begun() {
+    let both =
+        ["clerk", "scout"].map(|name| task(&format!("agent:{name}"), &format!("task:/ci:{name}"), &[("appdb", READS)]));
+    let graph = graph(both);
+    let found = outside(&graph).into_iter().find(|one| one.credential.as_str() == SHARED).unwrap();
+    let left = |cases: &[(Case, bool)]| {
+        let left = unmoved(&found, cases.iter().map(|(case, over)| (case, *over)));
+        left.map(|(left, over)| (left.moves.iter().map(|one| one.agent.clone()).collect::<Vec<_>>().join(" "), over))
+    };
+    assert_eq!(left(&[]), None, "no case rests on it: whoever left it so meant to");
+    let clerk = moved(&found, &["clerk"], false);
+    assert_eq!(left(&[(clerk.clone(), true)]), Some(("scout".to_owned(), true)), "anew");
+    assert_eq!(left(&[(clerk.clone(), false)]), Some(("scout".to_owned(), false)), "beside the one that waits");
+    assert_eq!(left(&[(moved(&found, &["clerk"], true), false)]), None, "what was begun comes first");
+    let scout = moved(&found, &["scout"], false);
+    assert_eq!(left(&[(clerk, true), (scout, true)]), None, "each was moved");
 }
