@@ -12,10 +12,11 @@ use curfew::config::{Config, Environment};
 use curfew::connector::vault::mint::Issuer;
 use curfew::exec::child::{self, Signals};
 use curfew::exec::events::{Run, usual_id};
+use curfew::exec::within::Reach;
 use curfew::exec::{Exec, Plan, Way, hand, names, times};
 use curfew::scope;
 use curfew::task::{Actions, Boundary};
-use curfew::tell::Teller;
+use curfew::tell::{self, Page, Teller};
 
 use crate::{Failed, args, caller};
 
@@ -26,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn exec(config: &Config, what: args::Exec, json: bool) -> Result<ExitCode, Failed> {
     // From here on nothing ends us unheard.
     let signals = Signals::listen().map_err(anyhow::Error::from)?;
+    let reach = reach(config, &what)?;
     let (plan, to, topic, summary_file) = plan(config, what)?;
     let (settings, token) = caller::vault(config).await?;
     let issuer = Issuer::new(&settings, &token).map_err(|error| Failed::Usage(error.to_string()))?;
@@ -36,6 +38,7 @@ pub async fn exec(config: &Config, what: args::Exec, json: bool) -> Result<ExitC
         plan: &plan,
         issuer: &issuer,
         teller: teller.as_ref().map_err(Clone::clone),
+        reach: reach.as_ref(),
         clock: clock::System::shared(),
         say: &say,
     };
@@ -53,6 +56,18 @@ pub async fn exec(config: &Config, what: args::Exec, json: bool) -> Result<ExitC
         teller.close().await;
     }
     Ok(ExitCode::from(code))
+}
+
+/// Whose reach is asked, where that is wanted.
+fn reach(config: &Config, what: &args::Exec) -> Result<Option<Reach>, Failed> {
+    let Some(file) = &what.reach_token_file else { return Ok(None) };
+    if what.boundary.is_empty() && what.boundary_action.is_empty() {
+        return Err(Failed::Usage("--reach-token-file needs a --boundary or --boundary-action".to_owned()));
+    }
+    let http = what.to.http.as_deref();
+    let to = tell::To { kafka: None, http, token_file: Some(file), topic: "", path: "/reach", timeout: PATIENCE };
+    let page = Page::open(config, &to).map_err(|error| Failed::Usage(error.to_string()))?;
+    Ok(Some(Reach { page, report_only: what.boundary_report_only }))
 }
 
 type Planned = (Plan, args::To, String, Option<PathBuf>);

@@ -84,6 +84,12 @@ pub struct Exec {
     /// What is to be done at a target, and no more there, in the words of `curfew reduce`; may be repeated
     #[arg(long, value_name = "TARGET=PERMISSION")]
     pub boundary_action: Vec<String>,
+    /// Ask this Curfew's `/reach` first, with the token in this file: what opens more than the boundary is not minted
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub reach_token_file: Option<PathBuf>,
+    /// Only say what opens more than the boundary
+    #[arg(long, requires = "reach_token_file")]
+    pub boundary_report_only: bool,
     /// Who speaks for it: one name for all that start tasks in this way
     #[arg(long, value_name = "URI", default_value = "/exec")]
     pub source: String,
