@@ -19,7 +19,7 @@ use uuid::Uuid;
 use self::rank::Rank;
 use self::record::{Observation, Presence};
 use crate::credential::CredentialId;
-use crate::scope::Cut;
+use crate::scope::{Cut, Move};
 use crate::task::{RunKey, Tenant};
 
 /// A case's id (UUIDv7), also the id of its outcome.
@@ -308,7 +308,7 @@ pub struct Directive {
     /// Whoever answers for it was told, and has until then (our clock) to say no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before_ms: Option<i64>,
-    /// Of a reduction or a restoration: which permissions.
+    /// Of a reduction or a restoration: which permissions. Of a split that does not move all: whom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<Box<Cut>>,
 }
@@ -329,6 +329,12 @@ impl Directive {
             }
             _ => Self { held: None, ..self.clone() },
         }
+    }
+
+    /// Of a split that moves only those who are named: whom.
+    pub fn moves(&self) -> Option<&[Move]> {
+        let moves = self.cut.as_deref().map_or(&[][..], |cut| cut.moves.as_slice());
+        (self.action == Action::Split && !moves.is_empty()).then_some(moves)
     }
 
     /// The topics on whose authority it rests: any of them will do.
@@ -380,7 +386,8 @@ impl Case {
     /// value was looked at. A revoke ends all of it, also where it took over in the midst of a rotation.
     pub fn ends_credential(&self) -> bool {
         let looks_at_older = self.directive.action == Action::Verify && self.directive.generation.is_some();
-        let of_value = !self.directive.action.rescopes();
+        // Who is moved off it leaves it to the others.
+        let of_value = !self.directive.action.rescopes() && self.directive.moves().is_none();
         self.directive.action == Action::Revoke || (self.state.own_turn().new.is_none() && !looks_at_older && of_value)
     }
 

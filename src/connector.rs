@@ -313,7 +313,7 @@ impl Registry {
             let store = self.store(&recipe)?.clone();
             return Some(Rotation::of(case, recipe, None, store));
         };
-        let share = recipe.shares.iter().find(|share| share.agent == *agent)?.clone();
+        let share = recipe.shares_of(case.directive.moves()).into_iter().find(|share| share.agent == *agent)?;
         let store = self.store(&share.recipe)?.clone();
         Some(Rotation::of(case, share.recipe.clone(), Some(share), store))
     }
@@ -417,7 +417,8 @@ impl Registry {
                 let store = self.store(recipe).ok_or(NoPlan::Unserved)?;
                 let copies = recipe.stores_of_copies().into_iter().map(|(keeper, realm)| (keeper.as_str(), realm));
                 let called = recipe.webhooks.iter().map(|name| (webhook::NAME, name.as_str()));
-                let shares = recipe.shares.iter().map(|share| share.recipe.place.store());
+                let shares = recipe.shares_of(case.directive.moves());
+                let shares = shares.iter().map(|share| share.recipe.place.store());
                 let shares = shares.map(|(keeper, realm)| (keeper.as_str(), realm));
                 let shares = shares.filter(|_| case.directive.action == Action::Split);
                 if copies.chain(called).chain(shares).any(|(name, system)| self.by_name(name, system).is_none()) {
@@ -433,6 +434,7 @@ impl Registry {
             target: target.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
             recipe,
             scope: scope.as_ref().map(|(name, system)| (name.as_str(), system.as_str())),
+            moves: case.directive.moves(),
             fence: cut.map(|_| match &fence {
                 Some((name, system)) => ((name.as_str(), system.as_str()), true),
                 None => ((issuer.0.as_str(), issuer.1.as_str()), false),

@@ -14,6 +14,7 @@ mod prepare;
 pub mod say;
 pub mod times;
 mod watch;
+pub mod within;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use hand::{Folder, Variables};
 use names::{Mapping, Role};
 use say::Summary;
 use times::{End, Times};
+use within::Reach;
 
 /// How the command gets its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +142,8 @@ pub struct Exec<'a> {
     pub issuer: &'a Issuer,
     /// Curfew; `Err`: why it cannot be told.
     pub teller: Result<&'a Teller, tell::Error>,
+    /// Whose reach is asked what the plan's roles and policies open; `None`: nobody's.
+    pub reach: Option<&'a Reach>,
     /// The clock.
     pub clock: clock::Shared,
     /// What the user is told, a line each.

@@ -98,6 +98,9 @@ pub enum Request {
         /// Each of those that share it gets a user of its own, and then it dies.
         #[serde(default)]
         split: bool,
+        /// Of a split: only these of them are moved, and it lives on. Empty: all.
+        #[serde(default)]
+        agents: Vec<String>,
         /// Whose.
         tenant: String,
         /// Who.

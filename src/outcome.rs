@@ -299,7 +299,9 @@ fn common(case: &Case, verdict: &Verdict) -> Map<String, Value> {
     if let Some(end_ms) = directive.end_ms {
         data.insert("task_ended_at".into(), time(end_ms));
     }
-    if let Some(cut) = &directive.cut {
+    if let Some(moves) = directive.moves() {
+        data.insert("agents".into(), moves.iter().map(|one| Value::from(clip(&one.agent))).collect());
+    } else if let Some(cut) = &directive.cut {
         data.insert("permissions".into(), json!(cut.permissions));
     }
     data.extend(directive.not_before_ms.map(|from_ms| ("not_before".to_owned(), time(from_ms))));

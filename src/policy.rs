@@ -380,6 +380,18 @@ pub fn meet(open: &Case, directive: &Directive) -> Meeting {
     if directive.action == Action::Split && now.action.rotates() && open.state.acted {
         return Meeting::Join;
     }
+    // Who moves all that share it moves those as well of whom the open case is, and never the other way round. Of others than those
+    // an operator's word is taken up at once, any other one's where nobody is half moved.
+    if directive.action == Action::Split && now.action == Action::Split && directive.held.is_none() {
+        match (directive.moves(), now.moves()) {
+            (None, Some(_)) => return Meeting::Supersede,
+            (Some(_), None) => return Meeting::Join,
+            (Some(new), Some(known)) if new.iter().any(|one| known.iter().all(|other| other.agent != one.agent)) => {
+                return if by_operator || !open.state.acted { Meeting::Supersede } else { Meeting::Join };
+            }
+            _ => {}
+        }
+    }
     // What reach itself found, and says again: who stays after all, and how long somebody is fenced, is as it says now, as long as
     // nobody has begun and nobody else asked for it.
     let same = directive.finding.is_some() && directive.finding == now.finding && directive.topic == TOPIC;

@@ -78,6 +78,15 @@ pub fn judge(case: &Case, settle: Settle, now_ms: i64) -> Judgement {
         let taken = u32::try_from(state.cutting.taken.len()).unwrap_or(u32::MAX);
         return Judgement::Close(Verdict::Reduced { at_ms: first_ms, sightings: series.refused, taken, residue });
     }
+    // Nobody else was moved, and what they share lives.
+    if case.directive.moves().is_some() {
+        if state.moved.is_empty() {
+            return Judgement::Close(Verdict::Obsolete);
+        }
+        residue.push(Residue::StillShared);
+        let taken = state.moved.iter().fold(0, |sum: u32, one| sum.saturating_add(one.withheld));
+        return Judgement::Close(Verdict::Reduced { at_ms: first_ms, sightings: series.refused, taken, residue });
+    }
     let by = if state.is_ours() { KilledBy::Curfew } else { KilledBy::Others };
     Judgement::Close(Verdict::Dead { level, at_ms: first_ms, sightings: series.refused, by, residue })
 }

@@ -19,12 +19,13 @@ pub mod graph;
 pub mod kept;
 pub mod known;
 pub mod notice;
+pub mod outside;
 pub mod postgres;
 pub mod unused;
 pub mod uses;
 pub mod vault;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::credential::CredentialId;
 use crate::journal::Error;
+use crate::scope::Permission;
 
 /// The longest name of a node, in bytes. What is longer is left out, and its source is read in part.
 pub const MAX_NAME_BYTES: usize = 1024;
@@ -234,6 +236,9 @@ pub struct Edge {
     pub scope: Vec<String>,
 }
 
+/// Target by target, what is to be done there.
+pub type Actions = BTreeMap<String, BTreeSet<Permission>>;
+
 /// What is known of a node itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -262,6 +267,9 @@ pub struct About {
     /// Declared: the targets and zones that it may open, and no others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub may: Option<Vec<Node>>,
+    /// Of a task: at these targets it may do what is named, and no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actions: Option<Box<Actions>>,
     /// Somebody said that it leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offboarded: Option<Box<Offboarded>>,

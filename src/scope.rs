@@ -12,6 +12,8 @@ use crate::credential::{CredentialId, Kind};
 pub const FENCE: &str = "fence";
 /// So many permissions may one cut name.
 pub const MOST: usize = 32;
+/// So many agents may one case move.
+pub const MOVES: usize = 8;
 /// The longest name of a permission, in bytes.
 pub const MAX_BYTES: usize = 512;
 /// The longest text of how one is given, in bytes. AWS: all inline policies of a role together have at most 10 240 characters.
@@ -119,6 +121,16 @@ pub struct Scope {
     pub rest_count: u32,
 }
 
+/// One of those that share a credential, who is moved off it alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Who, as `split` of the configuration names it.
+    pub agent: String,
+    /// What it may at the most from then on; `None`: nobody said so, and the configuration counts alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<Vec<Permission>>,
+}
+
 /// What a directive asks to be taken, or given back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
@@ -133,12 +145,26 @@ pub struct Cut {
     /// Of a restoration: the case that took it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub case: Option<Uuid>,
+    /// Of a split: these agents are moved, and nobody else; what they shared lives on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<Move>,
 }
 
 impl Cut {
     /// These permissions are taken.
     pub fn of(permissions: Vec<Permission>) -> Self {
-        Self { permissions, held: Vec::new(), until_ms: None, case: None }
+        Self { permissions, held: Vec::new(), until_ms: None, case: None, moves: Vec::new() }
+    }
+
+    /// These agents are moved, each once: at most [`MOVES`]. `None`: nobody is named.
+    pub fn moving(moves: impl IntoIterator<Item = Move>) -> Option<Self> {
+        let mut all: Vec<Move> = Vec::new();
+        for one in moves {
+            if all.len() < MOVES && !all.iter().any(|known| known.agent == one.agent) {
+                all.push(one);
+            }
+        }
+        (!all.is_empty()).then(|| Self { moves: all, ..Self::of(Vec::new()) })
     }
 
     /// What `case` took is given back.
@@ -147,7 +173,7 @@ impl Cut {
     /// [`BadPermission::Count`]: it took nothing.
     pub fn back(held: Vec<Held>, case: Uuid) -> Result<Self, BadPermission> {
         let permissions = permissions(held.iter().map(|held| held.permission.as_str()))?;
-        Ok(Self { permissions, held, until_ms: None, case: Some(case) })
+        Ok(Self { held, case: Some(case), ..Self::of(permissions) })
     }
 
     /// The fence of what a credential of this kind lets in as. `None`: no connector can fence it.

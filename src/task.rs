@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::credential::CredentialId;
+use crate::scope::Permission;
 
 /// Who the data belongs to; every key in the journal begins with it.
 pub type Tenant = Arc<str>;
@@ -101,11 +102,25 @@ pub struct Boundary {
     pub targets: Vec<String>,
     /// Trust zones, with all that is in them.
     pub zones: Vec<String>,
+    /// At these targets not all that there is, but what is named alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Actions>,
 }
 
 impl Boundary {
-    /// So many of each are named.
+    /// So many targets and zones are named.
     pub const MOST: usize = 64;
+    /// At so many targets it is said what is to be done there.
+    pub const ACTIONS: usize = 8;
+}
+
+/// What is to be done at one target, and no more. The target is opened by that; named twice, both count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actions {
+    /// The target; of a Vault its realm.
+    pub target: String,
+    /// In the target's own words: at most [`crate::scope::MOST`].
+    pub permissions: Vec<Permission>,
 }
 
 impl Task {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -143,7 +144,63 @@ fn kafka(config: &Config, brokers: &str, to: &To<'_>) -> Result<Teller, Error> {
     Ok(Teller::Kafka { producer, topic: to.topic.to_owned(), brokers: brokers.to_owned() })
 }
 
+/// A page of a Curfew that is read over HTTP, where its intake is.
+pub struct Page {
+    client: reqwest::Client,
+    url: String,
+    token: SecretString,
+}
+
+impl Page {
+    /// The most bytes that are read of an answer.
+    pub const MOST: usize = 4 << 20;
+
+    /// Checks where it is; nothing is sent. `to.token_file` holds the page's own token.
+    ///
+    /// # Errors
+    /// It cannot be asked there.
+    pub fn open(config: &Config, to: &To<'_>) -> Result<Self, Error> {
+        let (client, url, token) = over_http(config, to)?;
+        Ok(Self { client, url, token })
+    }
+
+    /// What it answers to a query; `None`: it does not know whom that asks about.
+    ///
+    /// # Errors
+    /// It answers otherwise, or nobody does.
+    pub async fn get(&self, query: &[(&str, &str)]) -> Result<Option<Vec<u8>>, Error> {
+        let escaped = |text: &str| percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string();
+        let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+        let request = self.client.get(format!("{}?{}", self.url, query.join("&")));
+        let answer = request.bearer_auth(self.token.expose_secret()).send().await;
+        let mut answer = match answer {
+            Ok(answer) if answer.status().is_success() => answer,
+            Ok(answer) if answer.status().as_u16() == 404 => return Ok(None),
+            Ok(answer) => return Err(Error::Unavailable(format!("{} answers {}", self.url, answer.status()))),
+            Err(error) if error.is_connect() => {
+                return Err(Error::Unavailable(format!("nobody answers at {}", self.url)));
+            }
+            Err(error) => return Err(Error::Unavailable(error.without_url().to_string())),
+        };
+        let mut body = Vec::new();
+        while let Some(part) =
+            answer.chunk().await.map_err(|error| Error::Unavailable(error.without_url().to_string()))?
+        {
+            if body.len() + part.len() > Self::MOST {
+                return Err(Error::Unavailable(format!("{} answers more than {} bytes", self.url, Self::MOST)));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(Some(body))
+    }
+}
+
 fn http(config: &Config, to: &To<'_>) -> Result<Teller, Error> {
+    let (client, url, token) = over_http(config, to)?;
+    Ok(Teller::Http { client, url, token })
+}
+
+fn over_http(config: &Config, to: &To<'_>) -> Result<(reqwest::Client, String, SecretString), Error> {
     let url = match (to.http, &config.http) {
         (Some(url), _) if !ways::is_safe_url(url) => {
             return Err(Error::Refused("--http is an https:// URL, or http:// on loopback".to_owned()));
@@ -164,7 +221,7 @@ fn http(config: &Config, to: &To<'_>) -> Result<Teller, Error> {
     let file = file.ok_or_else(|| Error::Refused("--http needs --token-file".to_owned()))?;
     let token = crate::http::read_token(file).map_err(|error| Error::Unavailable(error.to_string()))?;
     let client = client(&url, to.timeout)?;
-    Ok(Teller::Http { client, url, token })
+    Ok((client, url, token))
 }
 
 /// Follows nobody elsewhere: what a page there answers is no intake's word, and a redirected POST has no body.

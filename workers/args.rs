@@ -118,6 +118,7 @@ pub enum Command {
     /// Give each agent that shares a credential a user of its own, one after another, and then end the shared one
     #[command(after_help = "Who they are says `split` of the rotation. See docs/split.md\n\nExamples:\n  \
         curfew split agents-db --reason 'one user for eight agents'\n  \
+        curfew split agents-db --agent clerk --reason 'it needs less'\n  \
         curfew case 0192f1c4        # whose turn it is")]
     Split(Split),
     /// Take permissions from the identity of a credential: seen gone, and all others seen to be there
@@ -477,6 +478,9 @@ pub struct Split {
     /// The shared credential's rotation by its name in the configuration
     #[arg(value_name = "NAME")]
     pub what: String,
+    /// Move this agent alone, and leave what it shared to the others; may be given up to 8 times
+    #[arg(long = "agent", value_name = "NAME")]
+    pub agents: Vec<String>,
     /// Why; it is recorded
     #[arg(long)]
     pub reason: String,

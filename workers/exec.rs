@@ -1,5 +1,6 @@
 //! `curfew exec`: what the library needs, from flags, configuration and environment.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,9 +12,11 @@ use curfew::config::{Config, Environment};
 use curfew::connector::vault::mint::Issuer;
 use curfew::exec::child::{self, Signals};
 use curfew::exec::events::{Run, usual_id};
+use curfew::exec::within::Reach;
 use curfew::exec::{Exec, Plan, Way, hand, names, times};
-use curfew::task::Boundary;
-use curfew::tell::Teller;
+use curfew::scope;
+use curfew::task::{Actions, Boundary};
+use curfew::tell::{self, Page, Teller};
 
 use crate::{Failed, args, caller};
 
@@ -24,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn exec(config: &Config, what: args::Exec, json: bool) -> Result<ExitCode, Failed> {
     // From here on nothing ends us unheard.
     let signals = Signals::listen().map_err(anyhow::Error::from)?;
+    let reach = reach(config, &what)?;
     let (plan, to, topic, summary_file) = plan(config, what)?;
     let (settings, token) = caller::vault(config).await?;
     let issuer = Issuer::new(&settings, &token).map_err(|error| Failed::Usage(error.to_string()))?;
@@ -34,6 +38,7 @@ pub async fn exec(config: &Config, what: args::Exec, json: bool) -> Result<ExitC
         plan: &plan,
         issuer: &issuer,
         teller: teller.as_ref().map_err(Clone::clone),
+        reach: reach.as_ref(),
         clock: clock::System::shared(),
         say: &say,
     };
@@ -51,6 +56,18 @@ pub async fn exec(config: &Config, what: args::Exec, json: bool) -> Result<ExitC
         teller.close().await;
     }
     Ok(ExitCode::from(code))
+}
+
+/// Whose reach is asked, where that is wanted.
+fn reach(config: &Config, what: &args::Exec) -> Result<Option<Reach>, Failed> {
+    let Some(file) = &what.reach_token_file else { return Ok(None) };
+    if what.boundary.is_empty() && what.boundary_action.is_empty() {
+        return Err(Failed::Usage("--reach-token-file needs a --boundary or --boundary-action".to_owned()));
+    }
+    let http = what.to.http.as_deref();
+    let to = tell::To { kafka: None, http, token_file: Some(file), topic: "", path: "/reach", timeout: PATIENCE };
+    let page = Page::open(config, &to).map_err(|error| Failed::Usage(error.to_string()))?;
+    Ok(Some(Reach { page, report_only: what.boundary_report_only }))
 }
 
 type Planned = (Plan, args::To, String, Option<PathBuf>);
@@ -79,7 +96,7 @@ fn plan(config: &Config, what: args::Exec) -> Result<Planned, Failed> {
         attempt: what.attempt,
         task: what.task.or(name).unwrap_or_else(|| "command".to_owned()),
         identity: what.identity,
-        boundary: boundary(&what.boundary)?,
+        boundary: boundary(&what.boundary, &what.boundary_action)?,
     };
     run.check().map_err(Failed::Usage)?;
     let way = if what.wrap {
@@ -112,7 +129,7 @@ fn plan(config: &Config, what: args::Exec) -> Result<Planned, Failed> {
 }
 
 /// What the command's credentials are for, where that is said.
-fn boundary(texts: &[String]) -> Result<Option<Boundary>, Failed> {
+fn boundary(texts: &[String], actions: &[String]) -> Result<Option<Boundary>, Failed> {
     let mut boundary = Boundary::default();
     for text in texts {
         match text.split_once(':') {
@@ -128,7 +145,22 @@ fn boundary(texts: &[String]) -> Result<Option<Boundary>, Failed> {
     if boundary.targets.len().max(boundary.zones.len()) > Boundary::MOST {
         return Err(Failed::Usage(format!("--boundary names at most {} targets and zones", Boundary::MOST)));
     }
-    Ok((!texts.is_empty()).then_some(boundary))
+    let mut named: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for text in actions {
+        match text.split_once('=') {
+            Some((target, permission)) if !target.is_empty() => named.entry(target).or_default().push(permission),
+            _ => return Err(Failed::Usage("--boundary-action is TARGET=PERMISSION".to_owned())),
+        }
+    }
+    if named.len() > Boundary::ACTIONS {
+        return Err(Failed::Usage(format!("--boundary-action is about at most {} targets", Boundary::ACTIONS)));
+    }
+    for (target, texts) in named {
+        let permissions = scope::permissions(texts);
+        let permissions = permissions.map_err(|why| Failed::Usage(format!("--boundary-action: {why}")))?;
+        boundary.actions.push(Actions { target: target.to_owned(), permissions });
+    }
+    Ok((!texts.is_empty() || !actions.is_empty()).then_some(boundary))
 }
 
 fn span(ms: Millis) -> Duration {

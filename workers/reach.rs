@@ -350,6 +350,17 @@ impl Finder {
                 events.push(Event::found(self.tenant(&one.credential), one, now_ms));
             }
         }
+        for one in found.get(&Sort::Outside).into_iter().flatten().filter(|one| !one.moves.is_empty()) {
+            let Some(finding) = known.get(one.key().as_str()) else { continue };
+            let filter = Filter { credential: Some(one.credential.clone()), closed: true, ..Filter::default() };
+            let cases = self.process.intake.journal.cases(filter).await?;
+            let rests = cases.iter().filter(|line| line.case.directive.finding.as_ref() == Some(&finding.id()));
+            let left = notice::unmoved(one, rests.map(|line| (&line.case, line.closed_ms.is_some())));
+            if let Some((left, is_over)) = left {
+                let said = Event::found(self.tenant(&one.credential), &left, now_ms);
+                events.extend(is_over.then(|| Event::found_no_more(finding, now_ms)).into_iter().chain([said]));
+            }
+        }
         for one in found.get(&Sort::Unused).into_iter().flatten() {
             let Some(finding) = known.get(one.key().as_str()) else { continue };
             let filter = Filter { credential: Some(one.credential.clone()), closed: true, ..Filter::default() };

@@ -11,7 +11,7 @@ use curfew::ops::Request;
 use curfew::reach::ask::{Gate, Hop, Lines, Opened, Question, Reach as Reached, Told};
 use curfew::reach::kept::{Answer, SourceLine};
 use curfew::reach::unused::Granteds;
-use curfew::reach::{Node, Standing, draw};
+use curfew::reach::{Node, Standing, draw, outside};
 
 use crate::args::Reach;
 use crate::{Failed, link, show};
@@ -34,7 +34,9 @@ pub async fn reach(config: &Config, what: Reach, json: bool) -> Result<ExitCode,
         }
     }
     Ok(match &answer.told {
-        Told::Gate(gate) if !gate.beyond.is_empty() || gate.may.is_none() => ExitCode::from(1),
+        Told::Gate(gate) if !gate.beyond.is_empty() || !gate.excess.is_empty() || gate.may.is_none() => {
+            ExitCode::from(1)
+        }
         Told::Gate(_) if !answer.whole => ExitCode::from(69),
         _ => ExitCode::SUCCESS,
     })
@@ -195,6 +197,8 @@ fn unused(granted: &Granteds, head: &str) -> String {
 }
 
 fn gated(gate: &Gate) -> String {
+    let does =
+        if gate.excess.is_empty() { String::new() } else { format!(", and may {}", outside::told(&gate.excess)) };
     match (&gate.may, gate.beyond.is_empty()) {
         (None, true) => {
             format!("{}: nothing is declared for it (`may` in the declared file), and it opens nothing\n", gate.node)
@@ -205,12 +209,12 @@ fn gated(gate: &Gate) -> String {
             gate.beyond.len(),
             opened(&gate.beyond)
         ),
-        (Some(_), true) => format!("{}: opens nothing beyond what was declared\n", gate.node),
+        (Some(_), true) => format!("{}: opens nothing beyond what was declared{does}\n", gate.node),
         (Some(_), false) => {
             let zones: Vec<&str> = gate.zones.iter().map(|zone| &*zone.name).collect();
             let zones = if zones.is_empty() { String::new() } else { format!(", in zones {}", zones.join(", ")) };
             let count = gate.beyond.len();
-            format!("{}: opens {count} beyond what was declared{zones}\n\n{}", gate.node, opened(&gate.beyond))
+            format!("{}: opens {count} beyond what was declared{zones}{does}\n\n{}", gate.node, opened(&gate.beyond))
         }
     }
 }

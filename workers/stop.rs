@@ -149,7 +149,7 @@ pub async fn rotate(config: &Config, what: Rotate, json_wanted: bool) -> Result<
     let of_realm = recipe.and_then(|recipe| config.tenant_of(&recipe.place.realm)).map(|tenant| tenant.to_string());
     let tenant = what.tenant.or(of_realm).unwrap_or_else(|| "default".to_owned());
     let (leaked, by, reason) = (what.leaked, what.who.by, what.reason);
-    let request = Request::Rotate { credential, leaked, split: false, tenant, by, reason };
+    let request = Request::Rotate { credential, leaked, split: false, agents: Vec::new(), tenant, by, reason };
     let value = link::ask(config, request).await?;
     recorded(json_wanted, &value);
     Ok(())
@@ -165,8 +165,13 @@ pub async fn split(config: &Config, what: Split, json_wanted: bool) -> Result<()
     };
     let of_realm = config.tenant_of(&recipe.place.realm).map(|tenant| tenant.to_string());
     let tenant = what.tenant.or(of_realm).unwrap_or_else(|| "default".to_owned());
+    if let Some(stranger) = what.agents.iter().find(|name| recipe.shares.iter().all(|one| one.agent.name != **name)) {
+        let known: Vec<&str> = recipe.shares.iter().map(|one| one.agent.name.as_str()).collect();
+        let known = known.join(", ");
+        return Err(Failed::Data(format!("{stranger:?} is none of those who share it by `split` ({known})")));
+    }
     let (credential, by, reason) = (recipe.credential.clone(), what.who.by, what.reason);
-    let request = Request::Rotate { credential, leaked: false, split: true, tenant, by, reason };
+    let request = Request::Rotate { credential, leaked: false, split: true, agents: what.agents, tenant, by, reason };
     recorded(json_wanted, &link::ask(config, request).await?);
     Ok(())
 }

@@ -138,6 +138,8 @@ pub enum Residue {
     NotNotified,
     /// Tokens that were issued before keep what they were given until they expire.
     OlderTokens,
+    /// It lives for others, and who was moved off it may still know it.
+    StillShared,
     /// It is disabled, not destroyed: who administers its issuer can enable it again.
     Disabled,
 }
@@ -191,6 +193,10 @@ impl FailureKind {
     }
 }
 
+fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
 /// A step's result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
@@ -200,6 +206,9 @@ pub struct Output {
     pub residue: Vec<Residue>,
     /// How many derived things were killed.
     pub derived: u32,
+    /// Of [`Act::Provision`](super::plan::Act::Provision): how many of the shared user's grants its agent's own has not.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub withheld: u32,
     /// Of [`Act::Promote`](super::plan::Act::Promote) and [`Act::Mint`](super::plan::Act::Mint): what consumers read now. Of
     /// [`Act::Copy`](super::plan::Act::Copy): the same at that place, whose versions are its own. Of an
     /// [`Act::Create`](super::plan::Act::Create) at a target: what it called the key that it made; no store has a version of it.
@@ -237,7 +246,8 @@ pub enum Verdict {
         at_ms: i64,
         /// The sightings that count.
         sightings: u32,
-        /// How many of the named permissions this case took; the others it did not have.
+        /// How many of the named permissions this case took; the others it did not have. Of a split that moves some: how many grants
+        /// of the shared user their own have not.
         taken: u32,
         /// What may remain.
         residue: Vec<Residue>,

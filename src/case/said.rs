@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::plan::{Act, Agent, Plan, Step};
 use super::record::{Level, Observation, Record, UnknownWhy, Verdict};
 use super::state::State;
-use crate::scope::Permission;
+use crate::scope::{Move, Permission};
 
 /// A moment, in UTC.
 pub fn time(ms: i64) -> String {
@@ -76,9 +76,16 @@ pub fn record(record: &Record, plan: Option<&Plan>) -> String {
     match record {
         Record::Opened { directive } | Record::Joined { directive } | Record::Superseded { by: directive } => {
             let held = directive.held.map(|why| format!(", held: {}", why.as_str())).unwrap_or_default();
-            let of = directive.cut.as_ref().map(|cut| {
+            let of = directive.cut.as_ref().filter(|cut| !cut.permissions.is_empty()).map(|cut| {
                 let all: Vec<&str> = cut.permissions.iter().map(Permission::as_str).collect();
                 format!(": {}", all.join(", "))
+            });
+            let of = of.or_else(|| {
+                let of = |one: &Move| match &one.at_most {
+                    Some(most) => format!("{} ({} permissions at most)", one.agent, most.len()),
+                    None => one.agent.clone(),
+                };
+                directive.moves().map(|moves| format!(": {}", moves.iter().map(of).collect::<Vec<_>>().join(", ")))
             });
             let from = directive.not_before_ms.map(|ms| format!(", not before {}", time(ms)));
             let more = of.into_iter().chain(from).collect::<String>();

@@ -92,6 +92,9 @@ pub struct State {
     /// What its holder may have become with it, kept over plans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<Derived>,
+    /// Of a split: whom it has moved, kept over plans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<Moved>,
     /// What was proven, while stored values remain to be destroyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<Verdict>,
@@ -102,6 +105,16 @@ pub struct State {
     /// [`crate::guard::authority_of`].
     #[serde(default)]
     pub joined: Vec<(Action, String)>,
+}
+
+/// One agent that reads a value of its own by this case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Its name.
+    pub agent: String,
+    /// How many of the shared user's grants its own has not.
+    #[serde(default)]
+    pub withheld: u32,
 }
 
 /// How many topics are remembered that joined a case.
@@ -167,6 +180,7 @@ impl State {
             begun: false,
             kept_until_ms: None,
             derived: None,
+            moved: Vec::new(),
             proven: None,
             withdrawn: false,
             joined: Vec::new(),
@@ -284,7 +298,9 @@ impl State {
         let cuts = |step: &Step| matches!(step.act, Act::Disable | Act::Revoke);
         let overlaps =
             self.plan.as_ref().is_some_and(|plan| plan.steps.get(self.step..).unwrap_or_default().iter().any(cuts));
-        let replaced = (self.turn.is_set || self.turn.new.is_some()) && !overlaps;
+        // What an agent gets replaces nothing: what it shared works on.
+        let turn = self.own_turn();
+        let replaced = (turn.is_set || turn.new.is_some()) && !overlaps;
         self.killed || self.fenced || doubt || replaced
     }
 
@@ -412,7 +428,9 @@ impl State {
         let is_open = self.phase == Phase::Open;
         match record {
             Record::Joined { directive } if !self.is_closed() => {
-                for topic in directive.asked_by().filter(|_| directive.held.is_none()) {
+                // Who wants some of those moved who share it lends nobody the authority to move all.
+                let lends = directive.held.is_none() && directive.moves().is_none();
+                for topic in directive.asked_by().filter(|_| lends) {
                     let asked = (directive.action, topic.to_owned());
                     if self.joined.len() < TOPICS && !self.joined.contains(&asked) {
                         self.joined.push(asked);
@@ -524,7 +542,10 @@ impl State {
                     Some(Act::RevokeDerived) => self.denied(output.done_ms),
                     // Of a split: whoever is left has time from here on.
                     Some(Act::Destroy) if output.done_ms.is_some() => self.turn.promoted_ms = output.done_ms,
-                    Some(act) => self.turn.did(act, output),
+                    Some(act) => {
+                        self.turn.did(act, output);
+                        self.moves(act);
+                    }
                     None => {}
                 }
                 self.leave(&output.residue);
@@ -722,6 +743,19 @@ impl State {
         let role = self.current().and_then(|step| step.place.clone());
         if let (Some(derived), Some(role)) = (&mut self.derived, role) {
             derived.deny(&role, before_ms);
+        }
+    }
+
+    /// Whose value it is that its agent reads now.
+    fn moves(&mut self, act: Act) {
+        let Some(agent) = self.current().and_then(|step| step.agent.as_ref()).map(|agent| agent.name.clone()) else {
+            return;
+        };
+        if matches!(act, Act::Promote | Act::Revert) {
+            self.moved.retain(|one| one.agent != agent);
+        }
+        if act == Act::Promote {
+            self.moved.push(Moved { agent, withheld: self.turn.withheld });
         }
     }
 

@@ -875,6 +875,58 @@ fn each_agent_of_a_split_has_a_turn_of_its_own() {
     assert_eq!(state.todo(), Todo::Skip(11));
 }
 
+/// Whom a split has moved is remembered over its plans, with what that one has not; who goes back is not one of them.
+#[test]
+fn whom_a_split_moved_is_remembered_and_what_it_shared_is_not_called_dead() {
+    let starts = |step| Record::Started { step, key: uuid::Uuid::nil(), attempt: 1 };
+    let done = |step, withheld| {
+        let current = Some(Generation { version: 2, user: None });
+        Record::Succeeded { step, output: Output { current, withheld, ..Output::default() } }
+    };
+    let reads = Observation {
+        presence: Presence::Present,
+        current: Some(Generation { version: 4, user: Some("agents".into()) }),
+        ..Observation::default()
+    };
+    let mut moves = plan(6, false);
+    moves.steps.truncate(10);
+    moves.steps.push(step(Act::Prove, "scope"));
+    moves.pivot = moves.steps.len() - 1;
+    let mut state = State::opened(&directive(None));
+    for record in [
+        Record::Planned { no: 1, plan: moves },
+        Record::Observed { step: 0, seen: seen(Presence::Present) },
+        Record::Observed { step: 1, seen: reads },
+        starts(2),
+        done(2, 3),
+        Record::Observed { step: 3, seen: seen(Presence::Present) },
+        starts(4),
+        done(4, 0),
+        starts(5),
+        done(5, 0),
+        Record::Passed { step: 6, cut_ms: None },
+        starts(7),
+        done(7, 0),
+    ] {
+        state = state.next(&record).unwrap();
+        assert!(!state.may_be_dead(), "the others work on with it: {record:?}");
+    }
+    let moved: Vec<(&str, u32)> = state.moved.iter().map(|one| (one.agent.as_str(), one.withheld)).collect();
+    assert_eq!(moved, [("billing", 3)]);
+    let again = state.clone().next(&Record::Superseded { by: directive(None) }).unwrap();
+    assert_eq!(again.moved, state.moved);
+    // It cannot work with it, and reads what it shared again.
+    let mut back = state.next(&answered(true)).unwrap();
+    assert!(back.is_spent());
+    let agent = Some(Agent { name: "billing".into(), user: "a".into() });
+    let undoes = [(Act::Revert, "kv"), (Act::Restore, "pg"), (Act::Discard, "kv")];
+    let steps = undoes.map(|(act, system)| Step { agent: agent.clone(), ..step(act, system) }).to_vec();
+    for record in [Record::Planned { no: 2, plan: Plan { steps, pivot: 0, undoes: true } }, starts(0), done(0, 0)] {
+        back = back.next(&record).unwrap();
+    }
+    assert_eq!(back.moved, []);
+}
+
 /// A fence within a revocation: what there was is recorded once, survives a kill, and is known by another name than the value.
 #[test]
 fn what_a_fence_takes_is_what_there_was_before_it() {

@@ -54,9 +54,16 @@ pub struct Turn {
     /// Consumers that said that they have the new value.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub adopted: BTreeSet<String>,
+    /// Of a split: how many of the shared user's grants the agent's own has not.
+    #[serde(skip_serializing_if = "is_none")]
+    pub withheld: u32,
     /// A consumer said that it cannot work with the new value: the old one comes back.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unhealthy: bool,
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Turn {
@@ -83,6 +90,7 @@ impl Turn {
 
     pub(super) fn did(&mut self, act: Act, output: &Output) {
         match act {
+            Act::Provision => self.withheld = output.withheld,
             Act::Create => self.made.extend(output.current.as_ref().and_then(|made| made.user.clone())),
             Act::Set => {
                 self.is_set = true;

@@ -9,7 +9,7 @@ use crate::case::plan::{Act, Plan, ROLES, Step};
 use crate::case::record::{Generation, Residue};
 use crate::case::state::State;
 use crate::credential::Kind;
-use crate::scope::Held;
+use crate::scope::{Held, Move};
 
 /// A connector, by its name and system.
 pub type At<'a> = (&'a str, &'a str);
@@ -27,6 +27,8 @@ pub struct Parts<'a> {
     pub recipe: Option<(&'a Recipe, At<'a>)>,
     /// Who takes permissions from its identity, and gives them back.
     pub scope: Option<At<'a>>,
+    /// Of a split that does not move all who share it: whom.
+    pub moves: Option<&'a [Move]>,
     /// Of an offboarding: who closes the identity first, and whether that one can look at it. Else the issuer says that it cannot.
     pub fence: Option<(At<'a>, bool)>,
     /// Roles whose sessions end along; `None`: the issuer knows of none that a holder may become.
@@ -120,7 +122,9 @@ fn composed(action: Action, parts: Parts<'_>, state: &State) -> Option<Plan> {
         (Action::Rollover, Some((recipe, _))) if !recipe.shares.is_empty() => None,
         (Action::Rollover, Some((recipe, store))) => Some(rollover(recipe, parts.issuer, store, state)),
         (Action::Track, Some((_, store))) => Some(verify(parts, Some(store))),
-        (Action::Split, Some((recipe, store))) => split::compose(recipe, parts.issuer, store, parts.scope?),
+        (Action::Split, Some((recipe, store))) => {
+            split::compose(recipe, parts.issuer, store, parts.scope?, parts.moves)
+        }
         (Action::Contain | Action::Rollover | Action::Split, None) | (Action::Reduce | Action::Restore, _) => None,
     }
 }

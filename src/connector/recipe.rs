@@ -15,7 +15,7 @@ use crate::case::record::{Generation, Output};
 use crate::case::turn::Turn;
 use crate::case::{Action, Case};
 use crate::credential::CredentialId;
-use crate::scope::Permission;
+use crate::scope::{Move, Permission};
 
 /// How one credential is rotated: where its value is stored, and which users take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Share {
     pub recipe: Arc<Recipe>,
     /// Which of the shared user's permissions it needs; `None`: that is not known, so all of them.
     pub needs: Option<Vec<Permission>>,
+    /// That is what it may at the most: what of it the shared user has not, it does without.
+    pub is_bound: bool,
 }
 
 impl Share {
@@ -64,7 +66,17 @@ impl Share {
         let agent = Agent { name: agent.to_owned(), user: user.clone() };
         let users = Users::Two(shared.to_owned(), user.clone());
         let recipe = Arc::new(Recipe { users, shares: Vec::new(), ..own.clone() });
-        Some(Self { agent, recipe, needs })
+        Some(Self { agent, recipe, needs, is_bound: false })
+    }
+
+    /// The same, with no more than `at_most`. `None`: nothing that it needs is left.
+    pub fn within(&self, at_most: Option<&[Permission]>) -> Option<Self> {
+        let Some(at_most) = at_most else { return Some(self.clone()) };
+        let Some(needs) = &self.needs else {
+            return Some(Self { needs: Some(at_most.to_vec()), is_bound: true, ..self.clone() });
+        };
+        let needs: Vec<Permission> = needs.iter().filter(|one| at_most.contains(one)).cloned().collect();
+        (!needs.is_empty()).then(|| Self { needs: Some(needs), ..self.clone() })
     }
 }
 
@@ -324,6 +336,16 @@ pub fn of_store(failure: Failure) -> Failure {
 }
 
 impl Recipe {
+    /// What those of its agents get whom `moves` names, within what it says of each; all of them, where it names nobody.
+    pub fn shares_of(&self, moves: Option<&[Move]>) -> Vec<Arc<Share>> {
+        let Some(moves) = moves else { return self.shares.clone() };
+        let of = |share: &Arc<Share>| {
+            let meant = moves.iter().find(|one| one.agent == share.agent.name)?;
+            share.within(meant.at_most.as_deref()).map(Arc::new)
+        };
+        self.shares.iter().filter_map(of).collect()
+    }
+
     /// The copies that one store keeps.
     pub fn copies_at<'a>(&'a self, store: (Keeper, &'a str)) -> impl Iterator<Item = &'a Place> {
         self.copies.iter().filter(move |copy| copy.store() == store)
@@ -358,6 +380,8 @@ pub struct Rotation {
     pub splits: bool,
     /// Of a split: whose turn it is.
     pub share: Option<Arc<Share>>,
+    /// Of a split that moves only those who are named: whom it has moved so far. What they shared lives on.
+    pub moved: Option<Vec<Arc<Share>>>,
 }
 
 impl Rotation {
@@ -376,14 +400,20 @@ impl Rotation {
         let create = state.plan.as_ref().and_then(|plan| plan.steps.iter().position(is_it));
         let candidate = create.map(|step| step_key(case.id, state.plan_no, step, turn.rejected + 1));
         let splits = directive.action == Action::Split;
+        let moves = directive.moves();
         // What is shared ends as anything else for good, once all have gone.
-        let ends = directive.action == Action::Revoke || (splits && share.is_none());
+        let ends = directive.action == Action::Revoke || (splits && share.is_none() && moves.is_none());
         let contains = directive.action == Action::Contain || ends;
         let named = state.current().and_then(|step| Some((&step.system, step.place.as_ref()?)));
         let is_named = |copy: &&Place| named == Some((&copy.realm, &copy.name()));
         let copy = recipe.copies.iter().find(is_named).cloned();
         let since_ms = case.opened_ms;
-        Self { recipe, store, turn, candidate, contains, ends, copy, since_ms, splits, share }
+        let moved = moves.map(|moves| {
+            let mut all = recipe.shares_of(Some(moves));
+            all.retain(|share| state.moved.iter().any(|one| one.agent == share.agent.name));
+            all
+        });
+        Self { recipe, store, turn, candidate, contains, ends, copy, since_ms, splits, share, moved }
     }
 
     /// What the consumers' own words say of adoption. `None`: not enough, the target is asked.

@@ -6,7 +6,7 @@ use crate::case::{Action, CaseId};
 use crate::credential::{CredentialId, Kind};
 use crate::fingerprint::Fingerprint;
 use crate::reach::Node;
-use crate::scope::{Cut, Permission};
+use crate::scope::{Cut, Move, Permission};
 use crate::task::{Boundary, RunKey, Tenure};
 
 /// What an event says.
@@ -97,6 +97,8 @@ pub enum Data {
         credential: CredentialId,
         /// The new value first, the old one first where it leaked, or split among those that share it.
         how: Action,
+        /// Of a split: only these of them are moved; empty: all.
+        agents: Vec<String>,
         /// Who.
         by: String,
         /// Why.
@@ -332,6 +334,8 @@ pub struct FindingObserved {
     pub excess: Vec<Permission>,
     /// Of what reach finds: it belongs to somebody who leaves. A scanner cannot say so.
     pub leaves: Option<Leaves>,
+    /// The agents that can do with less than they share. A scanner cannot say so.
+    pub moves: Vec<Move>,
 }
 
 /// Of a credential that belongs to somebody who leaves.

@@ -81,6 +81,7 @@ impl Event {
             detected_ms: Some(now_ms),
             excess: found.excess.clone(),
             leaves: found.leaves.as_ref().map(Leaving::said),
+            moves: found.moves.clone(),
             ..FindingObserved::default()
         };
         let mut event = own(tenant, "/curfew/reach", id, now_ms, Data::FindingObserved(Box::new(data)), &[]);
@@ -168,7 +169,24 @@ impl Event {
         now_ms: i64,
     ) -> Self {
         let wish = [credential.as_str(), &by, &reason, how.as_str()].map(str::to_owned);
-        let data = Data::OperatorRotate { credential, how, by, reason };
+        let data = Data::OperatorRotate { credential, how, agents: Vec::new(), by, reason };
+        own(tenant, "/curfew/operator", id, now_ms, data, &wish)
+    }
+
+    /// An operator wants only `agents` of those that share `credential` moved off it. `id` as in [`Self::operator_revoke`].
+    pub fn operator_move(
+        tenant: Tenant,
+        id: String,
+        credential: CredentialId,
+        agents: Vec<String>,
+        by: String,
+        reason: String,
+        now_ms: i64,
+    ) -> Self {
+        let how = Action::Split;
+        let mut wish = [credential.as_str(), &by, &reason, how.as_str()].map(str::to_owned).to_vec();
+        wish.extend(agents.iter().cloned());
+        let data = Data::OperatorRotate { credential, how, agents, by, reason };
         own(tenant, "/curfew/operator", id, now_ms, data, &wish)
     }
 

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::credential::CredentialId;
 use crate::offboard;
-use crate::task::{Boundary, RunKey, Tenure};
+use crate::scope;
+use crate::task::{Actions, Boundary, RunKey, Tenure};
 
 /// A promise to send heartbeats more often than this is a mistake, and would end the task by its own jitter.
 const MIN_HEARTBEAT_MS: i64 = 1_000;
@@ -345,7 +346,18 @@ impl<'t> Fields<'t> {
 
     fn boundary(&self) -> Result<Option<Boundary>, Fault> {
         let Some(f) = self.object("boundary", "/data/boundary")? else { return Ok(None) };
-        Ok(Some(Boundary { targets: f.names("targets", Boundary::MOST)?, zones: f.names("zones", Boundary::MOST)? }))
+        Ok(Some(Boundary {
+            targets: f.names("targets", Boundary::MOST)?,
+            zones: f.names("zones", Boundary::MOST)?,
+            actions: f.list("actions", "/data/boundary/actions", Boundary::ACTIONS, Self::actions)?,
+        }))
+    }
+
+    /// What is to be done at one target.
+    fn actions(&self) -> Result<Actions, Fault> {
+        let texts = self.names("permissions", scope::MOST)?;
+        let permissions = scope::permissions(&texts).map_err(|_| self.wrong("permissions"))?;
+        Ok(Actions { target: self.required("target")?, permissions })
     }
 
     /// Texts, at most `max`, each once.

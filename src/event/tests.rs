@@ -341,6 +341,7 @@ fn a_finding_is_read_whole() {
         detected_ms: Some(BROKER_MS),
         excess: Vec::new(),
         leaves: None,
+        moves: Vec::new(),
     };
     assert_eq!(*found, whole);
     let bare = json!({"finding_key": "f", "detector": "d", "severity": "dire", "detected_at": 7}).to_string();

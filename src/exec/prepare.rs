@@ -20,6 +20,7 @@ impl Exec<'_> {
     /// Says so by `begun` once Curfew has the start.
     pub(super) async fn prepare(&self, times: &Times, have: &mut Have, begun: &Notify) -> Result<Variables, Stop> {
         let plan = self.plan;
+        self.look_within().await?;
         self.look_at_own(times).await?;
         self.tell_start(times, have).await?;
         if have.registered {

@@ -20,7 +20,7 @@ use crate::intake::Intake;
 use crate::journal::{self, Filter, Position};
 use crate::offboard;
 use crate::reach::kept::{Kept, NoAnswer};
-use crate::reach::{Node, Standing};
+use crate::reach::{MAX_NAME_BYTES, Node, Standing};
 use crate::scope::{self, Cut, Permission};
 
 /// The shortest beginning of an id that is looked up.
@@ -88,7 +88,19 @@ impl Operator {
             Request::Resume { id, by } => self.command(&id, Some(Record::Resumed { by })).await,
             Request::Abandon { id, by, reason } => self.command(&id, Some(Record::Abandoned { by, reason })).await,
             Request::RetryNow { id } => self.command(&id, None).await,
-            Request::Rotate { credential, leaked, split, tenant, by, reason } => {
+            Request::Rotate { credential, split: true, leaked: false, agents, tenant, by, reason }
+                if !agents.is_empty() =>
+            {
+                let is_name = |name: &String| !name.is_empty() && name.len() <= MAX_NAME_BYTES;
+                if agents.len() > scope::MOVES || !agents.iter().all(is_name) {
+                    let message = format!("a split of some moves at most {} agents, each by its name", scope::MOVES);
+                    return Err(Refused::new(RefusedKind::Invalid, message));
+                }
+                self.is_whole(&credential).await?;
+                let (id, of) = (Uuid::now_v7().to_string(), credential.clone());
+                self.order(Event::operator_move(tenant.into(), id, of, agents, by, reason, now_ms), credential).await
+            }
+            Request::Rotate { credential, leaked, split, tenant, by, reason, .. } => {
                 let how = match (leaked, split) {
                     (true, _) => Action::Contain,
                     (false, true) => Action::Split,

@@ -54,7 +54,7 @@ pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {
         Data::OperatorOffboard { node, until_ms, by, reason, .. } => {
             draft.leaves(node, None, *until_ms, Some(by), reason)
         }
-        Data::OperatorRotate { credential, how, .. } => draft.rotate(credential, *how),
+        Data::OperatorRotate { credential, how, agents, .. } => draft.rotate(credential, *how, agents),
         Data::OperatorReduce { credential, cut, not_before_ms, .. } => {
             draft.rescope(credential, (cut, *not_before_ms), Action::Reduce)
         }

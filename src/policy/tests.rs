@@ -1,6 +1,7 @@
 mod findings;
 mod kubernetes;
 mod leaving;
+mod moving;
 mod parts;
 mod reductions;
 mod schedulers;

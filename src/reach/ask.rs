@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::{Graph, Link};
 use super::unused::{self, Asked, Granteds, Silence};
 use super::uses::Uses;
-use super::{About, Departure, MOST_SCOPE, Node, NodeKind, Via};
+use super::{About, Departure, MOST_SCOPE, Node, NodeKind, Via, outside};
 
 /// So many zones are told apart.
 pub const MOST_ZONES: usize = 64;
@@ -79,18 +79,24 @@ enum State {
 }
 
 /// A walk forward: each node with the edge over which it was reached first.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     graph: &'a Graph,
     seen: HashMap<NodeIndex, (State, Option<(NodeIndex, Link)>)>,
 }
 
 impl<'a> Walk<'a> {
     fn from(graph: &'a Graph, start: NodeIndex) -> Self {
+        Self::around(graph, start, &BTreeSet::new())
+    }
+
+    /// The same, never into one of `barred`.
+    pub(super) fn around(graph: &'a Graph, start: NodeIndex, barred: &BTreeSet<NodeIndex>) -> Self {
         let mut walk = Self { graph, seen: HashMap::from([(start, (State::Open, None))]) };
         let mut next = VecDeque::from([start]);
         while let Some(at) = next.pop_front() {
             let (state, _) = walk.seen[&at];
-            for (to, link) in graph.links(at, Outgoing).filter(|(_, link)| Graph::opens(*link)) {
+            let enters = |to: &NodeIndex, link: Link| Graph::opens(link) && !barred.contains(to);
+            for (to, link) in graph.links(at, Outgoing).filter(|(to, link)| enters(to, *link)) {
                 if state == State::Touched && link.via != Via::In {
                     continue;
                 }
@@ -109,6 +115,11 @@ impl<'a> Walk<'a> {
             }
         }
         walk
+    }
+
+    /// The nodes that lead on.
+    pub(super) fn open(&self) -> impl Iterator<Item = NodeIndex> + '_ {
+        self.seen.iter().filter(|(_, (state, _))| *state == State::Open).map(|(at, _)| *at)
     }
 
     /// The way to a node, from the start.
@@ -446,6 +457,9 @@ pub struct Gate {
     pub beyond: Vec<Opened>,
     /// The zones of that.
     pub zones: BTreeSet<Node>,
+    /// Of a task that said what it does at targets: what more it may there by what it holds, target by target.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub excess: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Whether `may` names neither the target nor all zones in which it lies.
@@ -467,7 +481,7 @@ pub fn gate(graph: &Graph, start: NodeIndex) -> Gate {
     let named = |node: &Node| may.as_ref().is_some_and(|may| may.contains(node));
     let beyond: Vec<Opened> = reach.opened.into_iter().filter(|one| is_beyond(may.as_deref(), one)).collect();
     let zones = beyond.iter().flat_map(|one| one.zones.iter().cloned()).filter(|zone| !named(zone)).collect();
-    Gate { node: reach.node, may, beyond, zones }
+    Gate { node: reach.node, may, beyond, zones, excess: BTreeMap::new() }
 }
 
 /// What may be asked.
@@ -589,7 +603,10 @@ pub fn answer_by(
         Question::Unused { for_ms, max } => Told::Unused(unused::told(graph, uses, &asked(*for_ms), *max)),
         Question::Unowned { max } => Told::Lines(unowned(graph, *max)),
         Question::Who { id, max } => Told::Lines(who(graph, find(graph, id)?, *max)),
-        Question::Gate { id } => Told::Gate(Box::new(gate(graph, find(graph, id)?))),
+        Question::Gate { id } => {
+            let at = find(graph, id)?;
+            Told::Gate(Box::new(Gate { excess: outside::of_task(graph, at), ..gate(graph, at) }))
+        }
         Question::Sources {} => Told::Sources {},
     })
 }

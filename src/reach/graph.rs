@@ -61,6 +61,8 @@ pub fn both(a: About, b: About) -> About {
         off: a.off || b.off,
         weight: a.weight.max(b.weight),
         may,
+        // Only the journal says so.
+        actions: a.actions.or(b.actions),
         offboarded: match (a.offboarded, b.offboarded) {
             (Some(a), Some(b)) => Some(Box::new(a.and(&b))),
             (a, b) => a.or(b),

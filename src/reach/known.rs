@@ -8,7 +8,7 @@ use crate::connector::recipe::{Place, Recipe};
 use crate::credential::{CredentialId, Kind};
 use crate::journal::{Standing, TaskLine};
 use crate::offboard::{self, Offboarding};
-use crate::task::GrantPhase;
+use crate::task::{Boundary, GrantPhase};
 
 /// So many live tasks, and so many credentials that stand, are taken.
 pub const MOST: u32 = 100_000;
@@ -133,6 +133,14 @@ fn rotated(reading: &mut Reading, recipe: &Recipe) {
     }
 }
 
+/// What may be opened within a boundary: also where it is said what is to be done there, and no more.
+pub fn may(boundary: &Boundary) -> Vec<Node> {
+    let zones = boundary.zones.iter().map(|name| (NodeKind::Zone, name));
+    let worked_on = boundary.actions.iter().map(|one| &one.target);
+    let targets = boundary.targets.iter().chain(worked_on).map(|name| (NodeKind::Target, name));
+    zones.chain(targets).filter_map(|(kind, name)| Node::new(kind, name).ok()).collect()
+}
+
 /// A live task, who runs it, and what it holds.
 fn task(reading: &mut Reading, line: &TaskLine, realms: &[Realm]) {
     let Some(node) = reading.node(NodeKind::Task, line.task.run.as_str()) else { return };
@@ -144,11 +152,15 @@ fn task(reading: &mut Reading, line: &TaskLine, realms: &[Realm]) {
     }
     let mut fact = Fact::of(node);
     fact.about.label = line.task.name.clone();
-    fact.about.may = line.task.boundary.as_ref().map(|boundary| {
-        let zones = boundary.zones.iter().map(|name| (NodeKind::Zone, name));
-        let targets = boundary.targets.iter().map(|name| (NodeKind::Target, name));
-        zones.chain(targets).filter_map(|(kind, name)| reading.node(kind, name)).collect()
-    });
+    fact.about.may = line.task.boundary.as_ref().map(may);
+    for one in line.task.boundary.iter().flat_map(|boundary| &boundary.actions) {
+        fact.about
+            .actions
+            .get_or_insert_default()
+            .entry(one.target.clone())
+            .or_default()
+            .extend(one.permissions.iter().cloned());
+    }
     for one in line.holds.iter().filter(|one| one.dead_ms.is_none() && one.grant.phase == GrantPhase::Held) {
         let Some(held) = credential(reading, &one.grant.credential, one.principal.as_deref(), realms) else { continue };
         fact.edge_to(Some(&held.node), Via::Holds);

@@ -15,12 +15,13 @@ use super::ask::{self, users, zone_bits};
 use super::graph::{Graph, Link};
 use super::unused::{self, Asked};
 use super::uses::Uses;
-use super::{Departure, Node, NodeKind, Via};
+use super::{Departure, Node, NodeKind, Via, outside};
+use crate::case::Case;
 use crate::credential::{CredentialId, Kind};
 use crate::event::Leaves;
 use crate::finding::Finding;
 use crate::journal::CaseLine;
-use crate::scope::{self, Permission};
+use crate::scope::{self, Move, Permission};
 
 /// On whose authority they are. No topic of a broker can be called so.
 pub const TOPIC: &str = "reach:";
@@ -109,6 +110,8 @@ pub struct Found {
     pub excess: Vec<Permission>,
     /// Of somebody who leaves: what follows from that.
     pub leaves: Option<Leaving>,
+    /// Of what tasks hold and is too much for them: the agents that can do with less, and with how much.
+    pub moves: Vec<Move>,
 }
 
 /// Of a credential that belongs to somebody who leaves.
@@ -232,7 +235,15 @@ fn is_of_task(graph: &Graph, at: NodeIndex) -> bool {
 fn make(graph: &Graph, at: NodeIndex, sort: Sort, credential: CredentialId, place: &str) -> Found {
     let mut owned = graph.links(at, Outgoing).filter(|(_, link)| link.via == Via::OwnedBy);
     let owner = owned.next().map(|(owner, _)| graph.node(owner).name.to_string());
-    Found { sort, credential, place: place.chars().take(PLACE).collect(), owner, excess: Vec::new(), leaves: None }
+    Found {
+        sort,
+        credential,
+        place: place.chars().take(PLACE).collect(),
+        owner,
+        excess: Vec::new(),
+        leaves: None,
+        moves: Vec::new(),
+    }
 }
 
 fn names(nodes: impl IntoIterator<Item = Node>) -> String {
@@ -283,7 +294,8 @@ fn beyond(graph: &Graph, by_task: bool) -> Vec<Found> {
     let declared = declared.filter(is_asked);
     for at in declared {
         let gate = ask::gate(graph, at);
-        if gate.beyond.is_empty() {
+        let works = by_task && graph.about(at).is_some_and(|about| about.actions.is_some());
+        if gate.beyond.is_empty() && !works {
             continue;
         }
         let opened = names(gate.beyond.iter().map(|one| one.target.clone()));
@@ -297,13 +309,20 @@ fn beyond(graph: &Graph, by_task: bool) -> Vec<Found> {
             let opens = || {
                 ask::opened_by(graph, credential).iter().any(|one| gate.beyond.iter().any(|b| b.target == one.target))
             };
-            if let Some(id) = standing(graph, credential).filter(|_| !by_task || opens()) {
-                let found = make(graph, credential, sort, id.clone(), &place);
-                let is_others = is_of_iam(&id) && bearer.as_ref() != Some(&id);
-                let excess = if credential == at || by_task || is_others { Vec::new() } else { excess(graph, at, &id) };
-                let found = Found { excess, ..found };
-                all.entry(id).or_insert((gate.beyond.len() as u64, found));
-            }
+            let Some(id) = standing(graph, credential).filter(|id| !all.contains_key(id)) else { continue };
+            let does = if works { outside::excess(graph, at, credential) } else { outside::Excess::new() };
+            let place = match (does.is_empty(), !by_task || opens()) {
+                (true, false) => continue,
+                (true, true) => place.clone(),
+                (false, false) => format!("{} may {} beyond what was declared", gate.node, outside::told(&does)),
+                (false, true) => format!("{place}, and may {}", outside::told(&does)),
+            };
+            let found = make(graph, credential, sort, id.clone(), &place);
+            let is_others = is_of_iam(&id) && bearer.as_ref() != Some(&id);
+            let excess = if credential == at || by_task || is_others { Vec::new() } else { excess(graph, at, &id) };
+            let moves = if by_task { outside::moves(graph, credential, &id) } else { Vec::new() };
+            let weight = gate.beyond.len() + does.values().map(BTreeSet::len).sum::<usize>();
+            all.insert(id, (weight as u64, Found { excess, moves, ..found }));
         }
     }
     sorted(all.into_values().collect())
@@ -485,6 +504,22 @@ pub fn again(found: &Found, frozen: &[Permission], is_over: bool) -> Again {
         true if more => Again::Anew,
         _ => Again::Same,
     }
+}
+
+/// What is left to be said of a finding about what agents share, after the cases that rest on it, each with whether it is over: the
+/// agents whom none of them moved. Whether all of them are over, and it is said anew. `None`: nothing, or what was begun comes first.
+pub fn unmoved<'a>(found: &Found, cases: impl Iterator<Item = (&'a Case, bool)>) -> Option<(Found, bool)> {
+    let (mut named, mut is_over) = (BTreeSet::new(), true);
+    for (case, over) in cases.filter(|(case, _)| case.directive.moves().is_some()) {
+        named.extend(case.directive.moves().unwrap_or_default().iter().map(|one| one.agent.as_str()));
+        is_over &= over;
+        if !over && case.state.acted {
+            return None;
+        }
+    }
+    let left: Vec<Move> = found.moves.iter().filter(|one| !named.contains(one.agent.as_str())).cloned().collect();
+    // Where no case rests on it a person, or the rules, left it as it is.
+    (!named.is_empty() && !left.is_empty()).then(|| (Found { moves: left, ..found.clone() }, is_over))
 }
 
 /// What is to be said.

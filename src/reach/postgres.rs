@@ -15,6 +15,7 @@ use super::{Fact, Node, NodeKind, Reading, Via};
 use crate::connector::Failure;
 use crate::connector::postgres::{PostgresSettings, bounded_look, pool_for};
 use crate::connector::vault::ConnectError;
+use crate::scope::{self, Permission};
 
 /// So many roles, memberships and grants are read at the most.
 const MOST: i64 = 200_000;
@@ -27,8 +28,10 @@ const ROLES: &str = "SELECT rolname::text, rolcanlogin, CASE WHEN pg_catalog.isf
      pg_catalog.has_database_privilege(oid, pg_catalog.current_database(), 'CONNECT') FROM pg_catalog.pg_roles LIMIT $1";
 const MEMBERS: &str = "SELECT m.rolname::text, g.rolname::text FROM pg_catalog.pg_auth_members a \
      JOIN pg_catalog.pg_roles m ON m.oid = a.member JOIN pg_catalog.pg_roles g ON g.oid = a.roleid LIMIT $1";
-/// Grants on relations, each owner's own among them. Grantee NULL: everybody.
-const GRANTS: &str = "SELECT n.nspname::text, c.relname::text, r.rolname::text, a.privilege_type::text \
+/// Grants on relations, each owner's own among them. Grantee NULL: everybody. Names are quoted where they must be, as permissions
+/// name them.
+const GRANTS: &str = "SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(c.relname), r.rolname::text, \
+     a.privilege_type::text \
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(c.relacl, \
      pg_catalog.acldefault(CASE WHEN c.relkind = 'S' THEN 's'::\"char\" ELSE 'r'::\"char\" END, c.relowner))) a \
@@ -36,7 +39,7 @@ const GRANTS: &str = "SELECT n.nspname::text, c.relname::text, r.rolname::text, 
      WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' \
      AND (a.grantee = 0 OR r.oid IS NOT NULL) LIMIT $1";
 /// Relations of each schema.
-const RELATIONS: &str = "SELECT n.nspname::text, count(*) FROM pg_catalog.pg_class c \
+const RELATIONS: &str = "SELECT pg_catalog.quote_ident(n.nspname), count(*) FROM pg_catalog.pg_class c \
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f', 'S') \
      AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' GROUP BY 1 LIMIT $1";
 /// What may be made in schemas and in the database.
@@ -51,6 +54,8 @@ const MAKES: &str = "SELECT 'schema ' || n.nspname::text, r.rolname::text, a.pri
 
 /// What PostgreSQL calls everybody.
 const PUBLIC: &str = "PUBLIC";
+/// Whoever may log in may connect to the database.
+const CONNECT: &str = "CONNECT";
 
 /// A role, as its catalog has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +138,8 @@ impl Reader {
     }
 }
 
-/// What a role may do, in words: `public.orders: INSERT, SELECT`, or `public.*: SELECT` where all relations are alike.
+/// What a role may do, in words: `public.orders: INSERT, SELECT`, or `public.*: SELECT` where all relations are alike and are more
+/// than a boundary can name. See [`beyond`].
 fn words(catalog: &Catalog) -> BTreeMap<&str, Vec<String>> {
     let mut by_schema: BTreeMap<(&str, &str), BTreeMap<&str, BTreeSet<&str>>> = BTreeMap::new();
     for (schema, relation, whom, what) in &catalog.grants {
@@ -148,7 +154,7 @@ fn words(catalog: &Catalog) -> BTreeMap<&str, Vec<String>> {
         }
         let whole = catalog.relations.get(schema).copied().unwrap_or(0);
         for (what, relations) in alike {
-            if i64::try_from(relations.len()).is_ok_and(|count| count > 1 && count == whole) {
+            if relations.len() > scope::MOST && i64::try_from(relations.len()).is_ok_and(|count| count == whole) {
                 all.entry(whom).or_default().push(format!("{schema}.*: {what}"));
             } else {
                 all.entry(whom)
@@ -161,6 +167,29 @@ fn words(catalog: &Catalog) -> BTreeMap<&str, Vec<String>> {
         all.entry(whom).or_default().push(format!("{place}: {what}"));
     }
     all
+}
+
+/// What one of these words says that `said` does not name, as permissions are called where it has such a name. Whoever may log in
+/// connects: that is no permission of its own.
+pub(super) fn beyond(word: &str, said: &BTreeSet<Permission>) -> Vec<String> {
+    if word == CONNECT {
+        return Vec::new();
+    }
+    // An attribute, or what had no room: nobody can name it.
+    let Some((place, privileges)) = word.rsplit_once(": ") else { return vec![word.to_owned()] };
+    let place = match place.strip_prefix("schema ") {
+        Some(name) => format!("schema:{name}"),
+        None if place == "database" => place.to_owned(),
+        None => format!("relation:{place}"),
+    };
+    let named = privileges.split(", ").map(|privilege| format!("{place}:{privilege}"));
+    named.filter(|one| !Permission::parse(one).is_ok_and(|one| said.contains(&one))).collect()
+}
+
+/// Whether it is what everybody may at this target.
+pub(super) fn is_public(target: &str, node: &Node) -> bool {
+    let is_it = |name: &str| name.strip_prefix(target).and_then(|rest| rest.strip_prefix('/')) == Some(PUBLIC);
+    node.kind == NodeKind::Policy && is_it(&node.name)
 }
 
 /// PURE.
@@ -196,7 +225,7 @@ fn facts(target: &str, catalog: &Catalog, now_ms: i64) -> Reading {
         may.extend(words.remove(role.name.as_str()).into_iter().flatten());
         let logs_in = role.can_log_in && !over && role.connects;
         if logs_in {
-            may.push("CONNECT".to_owned());
+            may.push(CONNECT.to_owned());
         }
         if !may.is_empty() {
             fact.edge(opened.clone(), Via::Opens, may);
@@ -259,6 +288,37 @@ mod tests {
             })
             .collect();
         insta::assert_snapshot!(told.join("\n"));
+    }
+
+    #[test]
+    fn a_word_says_what_a_boundary_does_not_name() {
+        let said =
+            scope::permissions(["relation:shop.orders:SELECT", "schema:shop:CREATE", "relation:\"My: S\".t:INSERT"]);
+        let said: BTreeSet<Permission> = said.unwrap().into_iter().collect();
+        let of = |word: &str| beyond(word, &said).join(" ");
+        assert_eq!(of("shop.orders: INSERT, SELECT"), "relation:shop.orders:INSERT");
+        assert_eq!(of("shop.orders: SELECT"), "");
+        assert_eq!(of("schema shop: CREATE"), "");
+        assert_eq!(of("schema other: CREATE"), "schema:other:CREATE");
+        assert_eq!(of("\"My: S\".t: INSERT, SELECT"), "relation:\"My: S\".t:SELECT");
+        assert_eq!(of("shop.*: SELECT"), "relation:shop.*:SELECT", "more than can be named");
+        assert_eq!(
+            [of("CONNECT"), of("SUPERUSER"), of("database: CREATE"), of("(and 3 more)")],
+            ["", "SUPERUSER", "database:CREATE", "(and 3 more)"]
+        );
+    }
+
+    /// Each by its name as long as a boundary could name them all.
+    #[test]
+    fn relations_are_told_together_where_they_are_too_many_to_be_named() {
+        for (count, expected) in [(scope::MOST, scope::MOST), (scope::MOST + 1, 1)] {
+            let grant = |no| ("shop".to_owned(), format!("t{no}"), "etl".to_owned(), "SELECT".to_owned());
+            let relations = BTreeMap::from([("shop".to_owned(), i64::try_from(count).unwrap())]);
+            let many = Catalog { grants: (0..count).map(grant).collect(), relations, ..Catalog::default() };
+            let words = words(&many);
+            assert_eq!(words["etl"].len(), expected);
+            assert_eq!(words["etl"][0] == "shop.*: SELECT", expected == 1);
+        }
     }
 
     #[test]

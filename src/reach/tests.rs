@@ -529,7 +529,7 @@ mod findings {
             let words = [Word { topic: "hr".to_owned(), fence_until_ms: None, shared }].into();
             let leaves = Some(Leaving { tenant: "default".to_owned(), words, powerless });
             let (place, owner, excess) = (String::new(), None, Vec::new());
-            Found { sort: Sort::Offboarded, credential, place, owner, excess, leaves }
+            Found { sort: Sort::Offboarded, credential, place, owner, excess, leaves, moves: Vec::new() }
         };
         let held = (0..MOST + 20).map(|no| one(no, no % 2 == 0, no % 2 == 1));
         let all: Vec<Found> = held.chain((1_000..1_000 + MOST + 3).map(|no| one(no, false, false))).collect();

@@ -115,6 +115,9 @@ fn closed(verdict: &Verdict) -> &'static str {
         Verdict::Reduced { residue, .. } if residue.is_empty() => {
             return "Nothing is left to do: it may do less, as was asked.";
         }
+        Verdict::Reduced { residue, .. } if residue.contains(&Residue::StillShared) => {
+            return "Its agents have users of their own with less. Others share it still, and who was moved may know it.";
+        }
         Verdict::Reduced { residue, .. } if residue.contains(&Residue::Sessions) => {
             return "It may do less. Sessions that had gone over to a group stay in it: end them at the target.";
         }
@@ -144,6 +147,7 @@ fn closed(verdict: &Verdict) -> &'static str {
         Some(Residue::CopyNotUpdated) => "It is dead. One place where consumers read does not have the new value.",
         Some(Residue::NotNotified) => "It is dead. Who was to be called about the new value was not reached.",
         Some(Residue::OlderTokens) => "Tokens that were issued before keep what they were given until they expire.",
+        Some(Residue::StillShared) => "Others share it still, and who was moved off it may know it.",
         Some(Residue::Disabled) => "It is disabled, not destroyed: who administers its issuer can enable it again.",
     }
 }

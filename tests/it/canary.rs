@@ -443,6 +443,7 @@ async fn poison(pen: &Pen, topic: &str, secrets: &str) -> i64 {
         start("attempt", json!(secrets)),
         start("heartbeat_interval_ms", json!(secrets)),
         start("agent", json!({"password": secrets})),
+        start("boundary", json!({"actions": [{"target": "appdb", "permissions": [secrets]}]})),
     ];
     // Never kept, though the rest of the event is good.
     let accepted: Vec<Vec<u8>> = vec![

@@ -17,6 +17,7 @@ use crate::world::{unique, until};
 mod ends;
 mod hands;
 mod signals;
+mod within;
 
 /// Vault, PostgreSQL, a Curfew with its folder, and a user who may start tasks: with the policy of `deploy/vault`.
 struct World {
@@ -38,13 +39,17 @@ impl World {
     }
 
     async fn alone() -> Self {
-        let admin = Admin::shared();
+        Self::at(Admin::shared(), json!({})).await
+    }
+
+    /// At one Vault, with more in the configuration.
+    async fn at(admin: Admin, more: Value) -> Self {
         let pg = Postgres::shared();
         let mount = admin.database().await;
         let folder = tempfile::tempdir().unwrap();
         canary::private(folder.path().join("token"), &admin.curfew_token().await);
         canary::private(folder.path().join("pg.url"), &pg.url);
-        let config = json!({
+        let mut config = json!({
             "http": {"listen": format!("127.0.0.1:{}", port())},
             "metrics": {"listen": format!("127.0.0.1:{}", port())},
             "realms": [{
@@ -59,6 +64,12 @@ impl World {
             "retry": {"first": "50ms", "ceiling": "500ms"},
             "limits": {"effects_per_minute": null},
         });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            match (name.as_str(), value) {
+                ("http", Value::Object(more)) => config["http"].as_object_mut().unwrap().extend(more.clone()),
+                _ => config[name] = value.clone(),
+            }
+        }
         fs::write(folder.path().join("curfew.yaml"), config.to_string()).unwrap();
         let text = fs::read_to_string(crate::repository().join("deploy/vault/exec.hcl")).unwrap();
         let policy = unique("exec");

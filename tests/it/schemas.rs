@@ -277,6 +277,7 @@ fn each_outcome_is_as_its_schema_says() {
         Residue::CopyNotUpdated,
         Residue::NotNotified,
         Residue::OlderTokens,
+        Residue::StillShared,
     ];
     let at_ms = BROKER_MS + 500;
     let mut verdicts = vec![Verdict::NotFound, Verdict::Obsolete, Verdict::RolledBack { at_ms }];
@@ -313,6 +314,15 @@ fn each_outcome_is_as_its_schema_says() {
             }
         }
     }
+    let mut moved = a_case();
+    moved.directive.action = Action::Split;
+    let to = |no: usize| curfew::scope::Move { agent: format!("agent-{no}"), at_most: None };
+    moved.directive.cut = curfew::scope::Cut::moving((0..99).map(to)).map(Box::new);
+    let reduced = Verdict::Reduced { at_ms, sightings: 1, taken: 0, residue: vec![Residue::StillShared] };
+    let event = sent(&outcome::closed(&moved, &reduced, BROKER_MS + 800));
+    holds(&validator, &event);
+    assert_eq!(event["data"]["agents"].as_array().unwrap().len(), curfew::scope::MOVES);
+    holds(&self::validator("credential.state"), &sent(&outcome::standing(&moved, BROKER_MS)));
     let mut bare = a_case();
     bare.directive.run = None;
     bare.directive.end_ms = None;

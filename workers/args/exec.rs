@@ -22,7 +22,8 @@ pub const AFTER: &str = "Examples:\n  \
     curfew exec --role D=database/creds/ro --env PGUSER=D.username --env PGPASSWORD=D.password -- pg_dump app\n  \
     curfew exec --role DB=database/creds/ro --file --ttl 2h -- ./job   # DB_PASSWORD_FILE, in memory\n  \
     curfew exec --role DB=database/creds/ro --wrap -- ./job     # DB_WRAPPED_TOKEN opens once\n  \
-    curfew exec --policy deploy-staging -- terraform apply      # VAULT_TOKEN, bounded\n\n\
+    curfew exec --policy deploy-staging -- terraform apply      # VAULT_TOKEN, bounded\n  \
+    curfew exec --role DB=database/creds/ro --boundary-action appdb=relation:shop.orders:SELECT -- ./report.sh\n\n\
     Exit codes:\n  \
     the command's own, or 128 + the number of the signal that ended it\n  \
     124  its time was over (--ttl)\n  \
@@ -80,6 +81,15 @@ pub struct Exec {
     /// What its credentials are for, `target:NAME` or `zone:NAME` as `curfew reach` names them; may be repeated
     #[arg(long, value_name = "TARGET|ZONE")]
     pub boundary: Vec<String>,
+    /// What is to be done at a target, and no more there, in the words of `curfew reduce`; may be repeated
+    #[arg(long, value_name = "TARGET=PERMISSION")]
+    pub boundary_action: Vec<String>,
+    /// Ask this Curfew's `/reach` first, with the token in this file: what opens more than the boundary is not minted
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub reach_token_file: Option<PathBuf>,
+    /// Only say what opens more than the boundary
+    #[arg(long, requires = "reach_token_file")]
+    pub boundary_report_only: bool,
     /// Who speaks for it: one name for all that start tasks in this way
     #[arg(long, value_name = "URI", default_value = "/exec")]
     pub source: String,

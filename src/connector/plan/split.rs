@@ -3,12 +3,13 @@
 //! One agent is moved after another, each as in a rollover: its user is made, a value is stored, set, tried and written where that
 //! agent reads it, and it is waited for. What cannot work with it goes back to the shared value, alone. When nobody uses that one
 //! any more it dies as any stored credential does. Whoever reads its own user's value already is not moved again: so a plan may begin
-//! anew at any time.
+//! anew at any time. Where only some are named these are moved in the same way, and nothing ends: the others share it still.
 
 use super::{At, destroys, retire, step, undo as undo_one};
 use crate::case::plan::{Act, Agent, Plan, Step};
 use crate::case::state::State;
 use crate::connector::recipe::{Recipe, Share};
+use crate::scope::Move;
 
 fn store_of(share: &Share) -> At<'_> {
     let place = &share.recipe.place;
@@ -32,13 +33,26 @@ fn moves(share: &Share, target: At<'_>, scope: At<'_>) -> impl Iterator<Item = S
     steps.into_iter().map(|one| Step { agent: Some(share.agent.clone()), ..one })
 }
 
-/// `None`: nobody is named who shares it.
-pub(super) fn compose(recipe: &Recipe, target: At<'_>, store: At<'_>, scope: At<'_>) -> Option<Plan> {
-    if recipe.shares.is_empty() {
+/// `None`: nobody is named who shares it, or those whom it is about are none of these.
+pub(super) fn compose(
+    recipe: &Recipe,
+    target: At<'_>,
+    store: At<'_>,
+    scope: At<'_>,
+    only: Option<&[Move]>,
+) -> Option<Plan> {
+    let shares = recipe.shares_of(only);
+    if shares.is_empty() {
         return None;
     }
     let mut steps = vec![step(Act::Observe, target, false)];
-    steps.extend(recipe.shares.iter().flat_map(|share| moves(share, target, scope)));
+    steps.extend(shares.iter().flat_map(|share| moves(share, target, scope)));
+    if only.is_some() {
+        // The others work on with what they share: proven is what those who were moved may not any more.
+        let pivot = steps.len();
+        steps.push(step(Act::Prove, scope, false));
+        return Some(Plan { steps, pivot, undoes: false });
+    }
     steps.push(step(Act::Adopt, target, false));
     // From here on nobody can go back to it.
     let pivot = steps.len();

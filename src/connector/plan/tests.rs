@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::connector::recipe::{Adoption, Keeper, PasswordRules, Place, Share, Users};
 use crate::credential::CredentialId;
-use crate::scope::Permission;
+use crate::scope::{Permission, permissions};
 
 const TARGET: At<'_> = ("postgres-role", "appdb");
 const STORE: At<'_> = ("aws-rotated-secret", "aws");
@@ -63,6 +63,7 @@ fn acts(action: Action, recipe: &Recipe, state: &State) -> Vec<String> {
         target: None,
         recipe: Some((recipe, STORE)),
         scope: None,
+        moves: None,
         fence: None,
         cut_roles: None,
     };
@@ -117,6 +118,7 @@ fn of_key(cut_roles: &[String]) -> Parts<'_> {
         target: None,
         recipe: None,
         scope: None,
+        moves: None,
         fence: None,
         cut_roles: Some(cut_roles),
     }
@@ -155,8 +157,16 @@ fn a_contained_key_s_roles_are_cut_before_another_key_is_made_and_a_rolled_over_
     let any = state(&stored);
     let issuer = ("aws-user", "aws");
     let recipe = Some((&stored, STORE));
-    let parts =
-        Parts { kind: Kind::AwsUser, issuer, target: None, recipe, scope: None, fence: None, cut_roles: Some(&roles) };
+    let parts = Parts {
+        kind: Kind::AwsUser,
+        issuer,
+        target: None,
+        recipe,
+        scope: None,
+        moves: None,
+        fence: None,
+        cut_roles: Some(&roles),
+    };
     let of = |action| placed(&compose(action, parts, &any).unwrap());
     let cuts = ["disable", "end_sessions", "observe roles", "revoke_derived r1"].map(str::to_owned);
     for action in [Action::Contain, Action::Revoke] {
@@ -201,6 +211,7 @@ fn a_reduction_is_compared_before_it_is_proven_and_undone_by_what_it_took() {
         target: None,
         recipe: None,
         scope: Some(("postgres-scope", "appdb")),
+        moves: None,
         fence: None,
         cut_roles: None,
     };
@@ -227,9 +238,40 @@ fn parts(recipe: &Recipe) -> Parts<'_> {
         target: None,
         recipe: Some((recipe, ("vault-kv", "aws"))),
         scope: Some(("postgres-scope", "appdb")),
+        moves: None,
         fence: None,
         cut_roles: None,
     }
+}
+
+/// Who is named is moved as by a split, with no more than it may; nothing else happens to what is shared.
+#[test]
+fn a_split_of_some_moves_these_and_ends_nothing() {
+    let own = |name: &str| {
+        let mut own = recipe(Users::One(name.to_owned()), &[]);
+        (own.place.keeper, own.place.path) = (Keeper::Kv, format!("agents/{name}"));
+        own
+    };
+    let mut shared = own("agents");
+    let needs = |names: &[&str]| permissions(names).unwrap();
+    let share = |name: &str, needs| Arc::new(Share::new(name, "agents", &own(name), needs).unwrap());
+    shared.shares = vec![share("a", None), share("b", Some(needs(&["member:x", "member:y"]))), share("c", None)];
+    let one = |agent: &str, at_most: Option<&[&str]>| Move { agent: agent.into(), at_most: at_most.map(needs) };
+    let plan = |moves: &[Move]| compose(Action::Split, Parts { moves: Some(moves), ..parts(&shared) }, &state(&shared));
+    let made = plan(&[one("b", None), one("nobody", None)]).unwrap();
+    assert!(made.is_sound() && made.pivot + 1 == made.steps.len());
+    let acts: Vec<Act> = made.steps.iter().map(|step| step.act).collect();
+    use Act as A;
+    let moves = [A::Observe, A::Provision, A::Observe, A::Create, A::Set, A::Test, A::Promote, A::Adopt, A::Destroy];
+    assert_eq!(acts, [&[A::Observe][..], &moves, &[A::Prove]].concat());
+    assert!(made.steps.iter().all(|step| step.agent.as_ref().is_none_or(|agent| agent.name == "b")));
+    assert_eq!(made.steps.last().unwrap().connector, "postgres-scope", "asked is what it may");
+    assert_eq!(plan(&[one("nobody", None)]), None);
+    // What the configuration says that it needs, and what its task is for, have nothing in common.
+    assert_eq!(plan(&[one("b", Some(&["member:z"]))]), None);
+    let of = |moves: &[Move]| shared.shares_of(Some(moves)).into_iter().map(|one| (one.needs.clone(), one.is_bound));
+    let got: Vec<_> = of(&[one("a", Some(&["member:x"])), one("b", Some(&["member:x"])), one("c", None)]).collect();
+    assert_eq!(got, [(Some(needs(&["member:x"])), true), (Some(needs(&["member:x"])), false), (None, false)]);
 }
 
 /// Of a split: each agent's steps in their order, then those of what they share.
@@ -296,8 +338,16 @@ fn who_leaves_is_closed_after_the_looks_and_before_the_first_effect() {
     let role = recipe(Users::Many("approle/etl".to_owned()), &[]);
     let (issuer, fence) = (("vault-approle", "prod"), ("vault-scope", "prod"));
     let state = state(&role);
-    let parts =
-        |kind, recipe, fence, scope| Parts { kind, issuer, target: None, recipe, scope, fence, cut_roles: None };
+    let parts = |kind, recipe, fence, scope| Parts {
+        kind,
+        issuer,
+        target: None,
+        recipe,
+        scope,
+        moves: None,
+        fence,
+        cut_roles: None,
+    };
     let acts = |action, parts| {
         let plan = compose(action, parts, &state).unwrap();
         assert!(plan.is_sound());

@@ -354,6 +354,13 @@ impl PostgresScope {
     }
 
     async fn sight(&self, subject: &Subject) -> Result<(Answer, bool), Failure> {
+        let rotation = subject.rotation.as_ref();
+        if let Some((rotation, moved)) = rotation.and_then(|rotation| Some((rotation, rotation.moved.as_ref()?))) {
+            let (exists, primary, _): (bool, bool, bool) = self.one(sqlx::query_as(SELF).fetch_one(&self.pool)).await?;
+            let Some(shared) = rotation.old_user().filter(|_| primary) else { return Ok((Answer::Unknown, false)) };
+            let exceeds = self.exceeds(shared, moved).await?;
+            return Ok((if exceeds { Answer::Accepted } else { Answer::Refused }, exists));
+        }
         let rescope = subject.asked()?;
         let (exists, primary, _): (bool, bool, bool) = self.one(sqlx::query_as(SELF).fetch_one(&self.pool)).await?;
         if !primary {
@@ -462,7 +469,7 @@ impl Connector for PostgresScope {
 
     async fn probe(&self, subject: &Subject) -> Sighting {
         let at_ms = self.clock.wall_ms();
-        let sight = within(self.whole(), FailureKind::Unavailable, self.sight(subject)).await;
+        let sight = Box::pin(within(self.whole(), FailureKind::Unavailable, self.sight(subject))).await;
         let (answer, control) = sight.unwrap_or((Answer::Unknown, false));
         Sighting { level: Level::Target, answer, at_ms, control, residue: Vec::new(), request_id: None }
     }

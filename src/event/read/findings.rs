@@ -45,6 +45,8 @@ impl Fields<'_> {
             excess: Vec::new(),
             // And who leaves.
             leaves: None,
+            // And whom to move.
+            moves: Vec::new(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Findings, and what the inventory says: how they meet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -12,8 +12,8 @@ use crate::finding::{self, Finding, MOST_FINGERPRINTS, MOST_MATCHES, Mark, Phase
 use crate::policy::rules::Response;
 use crate::policy::{Decision, Reason, Verb, Word};
 use crate::reach::notice::{Sort, TOPIC};
-use crate::scope::{Cut, Permission};
-use crate::task::Credential;
+use crate::scope::{Cut, Move, Permission};
+use crate::task::{Credential, GrantPhase};
 
 /// Until when what was asked for before is put off.
 struct Before(Option<i64>);
@@ -47,6 +47,7 @@ impl Draft<'_> {
                     || matches.keys().any(|id| !before.credentials.contains(id))
                     // Another word, another fence, or somebody who stays: what is done rests on that.
                     || finding.leaves != before.leaves
+                    || matches.keys().any(|id| self.moves_more(&finding, id))
                     // Somebody logged in with it just now, and nothing is being done: what was called dead may live.
                     || (Validity::of(&it.validity) == Validity::Active
                         && matches.keys().any(|id| self.view.cases.get(id).is_none_or(|case| {
@@ -165,6 +166,7 @@ impl Draft<'_> {
             self.facts.insert("rule".into(), rule.into());
             self.facts.insert("finding".into(), json!({"validity": finding.validity, "public": finding.public}));
             let rotates = id.kind().rotates();
+            let outside = finding.topic == TOPIC && finding.detector == Sort::Outside.detector();
             let (action, held, urgency, this) = match response {
                 Response::Ignore => continue,
                 Response::Verify => (Action::Verify, None, Urgency::Background, (Verb::Verify, Reason::FindingMatched)),
@@ -183,7 +185,8 @@ impl Draft<'_> {
                 Response::Rollover if rotates => {
                     (Action::Rollover, None, Urgency::Routine, (Verb::Rollover, Reason::FindingMatched))
                 }
-                Response::Split if id.kind() == Kind::PostgresRole => {
+                // What is too much for one agent is no reason to move the others: it is known who it is, or a person decides.
+                Response::Split if id.kind() == Kind::PostgresRole && (!outside || !self.moves().is_empty()) => {
                     (Action::Split, None, Urgency::Routine, (Verb::Split, Reason::FindingMatched))
                 }
                 // For hygiene alone nothing is taken from a task that runs.
@@ -211,6 +214,49 @@ impl Draft<'_> {
             Data::FindingObserved(it) if !it.excess.is_empty() => Some(&it.excess),
             _ => None,
         }
+    }
+
+    /// The agents that can do with less.
+    fn moves(&self) -> &[Move] {
+        match &self.event.data {
+            Data::FindingObserved(it) => &it.moves,
+            _ => &[],
+        }
+    }
+
+    /// Whether it names agents whom the case that nobody has begun does not move.
+    fn moves_more(&self, finding: &Finding, id: &CredentialId) -> bool {
+        self.view.cases.get(id).is_some_and(|case| {
+            let open = case.directive.moves().unwrap_or_default();
+            let is_its = !open.is_empty() && case.directive.finding.as_ref() == Some(&finding.id());
+            let is_new = |one: &Move| open.iter().all(|known| known.agent != one.agent);
+            let (moves, topics) = self.moved_by(id);
+            is_its && !case.state.acted && case.directive.grantors == topics && moves.iter().any(is_new)
+        })
+    }
+
+    /// Whom the finding moves, and on whose word: of the topics that registered what each of them holds. Reach's own says nothing of
+    /// what a task is for. One of whom other topics told is said again when this is over.
+    fn moved_by(&self, id: &CredentialId) -> (Vec<Move>, Vec<String>) {
+        let mut moves: Vec<Move> = Vec::new();
+        let mut all = BTreeSet::new();
+        for one in self.moves() {
+            let own = self.granted_by(id, &one.agent);
+            let both = if moves.is_empty() { own.clone() } else { &all & &own };
+            if moves.is_empty() || !both.is_empty() || (all.is_empty() && own.is_empty()) {
+                moves.push(one.clone());
+                all = both;
+            }
+        }
+        (moves, all.into_iter().collect())
+    }
+
+    /// The topics that registered what tasks of an agent hold of a credential.
+    fn granted_by(&self, id: &CredentialId, agent: &str) -> BTreeSet<String> {
+        let runs = self.holders_of(id).into_iter();
+        let its = runs.filter(|run| self.task(run).is_some_and(|task| task.identity.as_deref() == Some(agent)));
+        let held = its.filter_map(|run| self.grant(&run, id)).filter(|grant| grant.phase == GrantPhase::Held);
+        held.flat_map(|grant| grant.topics.iter().cloned()).collect()
     }
 
     /// The finding names less than it did when it was frozen: what was used since is not taken, as long as nobody has begun.
@@ -246,10 +292,20 @@ impl Draft<'_> {
             not_before_ms = not_before_ms.zip(before_ms).map(|(one, other)| one.min(other));
         }
         let permissions = self.excess().unwrap_or_default().to_vec();
+        let (moves, topics) = self.moved_by(id);
+        let moves_some = action == Action::Split && !topics.is_empty();
+        let cut = match action {
+            Action::Reduce => Some(Cut::of(permissions)),
+            Action::Split => self.moving(id, moves.into_iter(), |open| open.directive.grantors == topics),
+            _ => None,
+        };
         let asked = self.directives.iter_mut().find(|one| one.credential == *id && one.action == action);
         if let Some(directive) = asked {
             directive.not_before_ms = not_before_ms;
-            directive.cut = (action == Action::Reduce).then(|| Box::new(Cut::of(permissions)));
+            directive.cut = cut.map(Box::new);
+            if moves_some {
+                directive.grantors = topics;
+            }
         }
     }
 

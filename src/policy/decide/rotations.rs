@@ -2,11 +2,11 @@
 
 use super::{Blade, Draft};
 use crate::case::turn::Turn;
-use crate::case::{Action, Trigger, Urgency};
+use crate::case::{Action, Case, Trigger, Urgency};
 use crate::credential::CredentialId;
 use crate::event::CredentialAdopted;
 use crate::policy::{Decision, Reason, Verb, Word};
-use crate::scope::Cut;
+use crate::scope::{Cut, Move};
 
 impl Draft<'_> {
     /// A value is old. Only where it is still the one in use, and nothing is being done about it.
@@ -25,14 +25,34 @@ impl Draft<'_> {
     }
 
     /// An operator's word: no rule is asked.
-    pub(super) fn rotate(mut self, id: &CredentialId, action: Action) -> Decision {
+    pub(super) fn rotate(mut self, id: &CredentialId, action: Action, agents: &[String]) -> Decision {
         let verb = match action {
             Action::Contain => Verb::Contain,
             Action::Split => Verb::Split,
             _ => Verb::Rollover,
         };
         self.direct(id, None, blade(Trigger::Operator, Urgency::Urgent), action, None);
+        let moves = agents.iter().map(|agent| Move { agent: agent.clone(), at_most: None });
+        // Whoever is half moved is brought to an end; whom nobody has begun with the order does not name.
+        let cut = self.moving(id, moves, |open| open.state.acted).map(Box::new);
+        if let Some(directive) = self.directives.first_mut() {
+            directive.cut = cut;
+        }
         self.say(verb, Reason::Operator)
+    }
+
+    /// Who is to be moved, beside those whom an open case moves, where it `goes_on` with them.
+    pub(super) fn moving(
+        &self,
+        id: &CredentialId,
+        new: impl Iterator<Item = Move>,
+        goes_on: impl Fn(&Case) -> bool,
+    ) -> Option<Cut> {
+        let mut new = new.peekable();
+        new.peek()?;
+        let open = self.view.cases.get(id).filter(|case| !case.state.is_closed() && goes_on(case));
+        let open = open.and_then(|case| case.directive.moves()).unwrap_or_default();
+        Cut::moving(open.iter().cloned().chain(new))
     }
 
     /// An operator's word on what an identity may do.

@@ -512,7 +512,13 @@ fn an_inventory_says_how_old_the_value_in_use_is() {
 #[test]
 fn an_operator_rotates_what_nobody_found() {
     let mut world = World::new();
-    let rotate = |how| Data::OperatorRotate { credential: role(), how, by: "ann".into(), reason: String::new() };
+    let rotate = |how| Data::OperatorRotate {
+        credential: role(),
+        how,
+        agents: Vec::new(),
+        by: "ann".into(),
+        reason: String::new(),
+    };
     assert_eq!(asked(&world.tell(rotate(Action::Rollover))), [(Action::Rollover, None)]);
     assert_eq!(asked(&world.tell(rotate(Action::Contain))), [(Action::Contain, None)]);
     assert_eq!(asked(&world.tell(rotate(Action::Split))), [(Action::Split, None)]);
@@ -579,7 +585,13 @@ fn what_reach_shows_follows_only_rules_that_name_it() {
 #[test]
 fn a_split_waits_for_what_stands_between_two_values() {
     let mut world = World::new();
-    let order = |how| Data::OperatorRotate { credential: role(), how, by: "ann".into(), reason: String::new() };
+    let order = |how| Data::OperatorRotate {
+        credential: role(),
+        how,
+        agents: Vec::new(),
+        by: "ann".into(),
+        reason: String::new(),
+    };
     let rollover = world.tell(order(Action::Rollover)).directives[0].clone();
     let split = world.tell(order(Action::Split)).directives[0].clone();
     let case = opened(&rollover, State::opened(&rollover));

@@ -602,6 +602,7 @@ async fn no_key_is_orphaned_by_a_thousand_cuts() {
             since_ms: crate::stage::now_ms(),
             splits: false,
             share: None,
+            moved: None,
         };
         let mut subject = Subject { rotation: Some(rotation), ..about(Kind::AwsUser, &victim.full) };
         let mut cuts = 0;

@@ -1,7 +1,8 @@
 //! Tasks for people, with what they hold, in every store.
 
 use curfew::journal::{TaskFilter, TaskLine};
-use curfew::task::{Boundary, GrantPhase, Phase, Task};
+use curfew::scope::permissions;
+use curfew::task::{Actions, Boundary, GrantPhase, Phase, Task};
 
 use super::*;
 
@@ -132,7 +133,9 @@ async fn tasks_are_listed_with_what_they_hold(store: Store) {
 
 async fn what_a_task_is_for_is_kept(store: Store) {
     let journal = store.open().await;
-    let boundary = Boundary { targets: vec!["appdb".into()], zones: vec!["office".into(), "lab".into()] };
+    let permissions = permissions(["relation:shop.orders:SELECT", "schema:shop:USAGE"]).unwrap();
+    let actions = vec![Actions { target: "shopdb".into(), permissions }];
+    let boundary = Boundary { targets: vec!["appdb".into()], zones: vec!["office".into(), "lab".into()], actions };
     let mut event = started("1", 1, &[]);
     if let Data::TaskStarted(data) = &mut event.data {
         data.boundary = Some(boundary.clone());

@@ -222,6 +222,7 @@ impl<A> Life<A> {
             since_ms: 0,
             splits: false,
             share: None,
+            moved: None,
         }
     }
 

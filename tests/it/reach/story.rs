@@ -1,5 +1,7 @@
 //! The real binary: what it reads, what it says, and how a deployment pipeline asks it.
 
+mod courier;
+
 use std::fs;
 
 use super::*;

@@ -59,6 +59,7 @@ pub fn found(credential: &CredentialId, fence_until_ms: Option<i64>) -> Event {
         owner: None,
         excess: Vec::new(),
         leaves: Some(Leaving { tenant: "default".to_owned(), words: [word].into(), ..Leaving::default() }),
+        moves: Vec::new(),
     };
     Event::found("default".into(), &found, now_ms())
 }

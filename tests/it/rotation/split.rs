@@ -1,6 +1,8 @@
 //! One user of a PostgreSQL that several agents share: each gets a user of its own with what it needs, one after another, and then
 //! the shared one dies. On a real PostgreSQL and a real Vault, killed at each append and with each call failing.
 
+mod alone;
+
 use std::collections::BTreeMap;
 
 use curfew::case::HoldReason;
@@ -250,7 +252,7 @@ async fn assert_silent(journal: &Arc<dyn Journal>, line: &CaseLine, shared: &Sha
     let rows = journal.outbox(0, 1_000).await.unwrap();
     let mut said = format!("{timeline:?}{}", serde_json::to_string(&timeline).unwrap());
     rows.iter().for_each(|row| said.push_str(&String::from_utf8_lossy(&row.body)));
-    assert!(said.contains("agent-0") && said.len() > 1_000, "it says something");
+    assert!(said.contains("agent-") && said.len() > 1_000, "it says something");
     let mut values = vec![shared.password.clone()];
     for at in 0..shared.recipe.shares.len() {
         values.push(shared.reads(at).await.2);

@@ -133,6 +133,7 @@ fn subject(store: &Arc<dyn Store>, place: &Place, turn: Turn, candidate: Option<
         since_ms: 0,
         splits: false,
         share: None,
+        moved: None,
     });
     subject
 }

@@ -179,6 +179,7 @@ fn subject(recipe: &Recipe, store: &Arc<dyn Store>, turn: &Turn) -> Subject {
         since_ms: 0,
         splits: false,
         share: None,
+        moved: None,
     };
     Subject { rotation: Some(rotation), ..about(Kind::PostgresRole, "app") }
 }

@@ -5,6 +5,8 @@
 //! by a person it may have settings of its own, which are not copied (a `search_path` is a statement, not a value). What of other
 //! kinds the shared user was granted (functions, databases) is not given either; the test of the new value says so by kind.
 
+use std::sync::Arc;
+
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
@@ -14,6 +16,7 @@ use super::{
     quoted, refused,
 };
 use crate::case::record::{FailureKind, Output};
+use crate::connector::recipe::Share;
 use crate::connector::{Failure, Subject};
 use crate::scope::Permission;
 
@@ -41,6 +44,48 @@ const GRANTED: &str = "SELECT DISTINCT * FROM ( \
          JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = $1::bigint::oid) all_of_it \
      ORDER BY what LIMIT $2";
 
+/// What a role was granted itself and is not named (`$3`, `$4`: relations and their privileges; `$5`, `$6`: schemas; `$7`: groups):
+/// how much of it there is that another role (`$2`) may not; and how much that it may, though nobody can: what PUBLIC may, or one of
+/// the groups that are named, is in nobody's hand.
+const BEYOND: &str = "WITH whom AS ( \
+         SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY ($7::text[]) UNION ALL SELECT 'public'::name), \
+     granted AS ( \
+         SELECT 'relation' AS sort, c.oid, c.relkind = 'S' AS counts, e.privilege_type AS what \
+             FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) e \
+             WHERE c.relacl IS NOT NULL AND e.grantee = $1::bigint::oid AND c.relowner <> $1::bigint::oid \
+         UNION SELECT 'relation', c.oid, false, e.privilege_type \
+             FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class c ON c.oid = t.attrelid, pg_catalog.aclexplode(t.attacl) e \
+             WHERE t.attacl IS NOT NULL AND e.grantee = $1::bigint::oid AND c.relowner <> $1::bigint::oid \
+         UNION SELECT 'schema', n.oid, false, e.privilege_type \
+             FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) e \
+             WHERE n.nspacl IS NOT NULL AND e.grantee = $1::bigint::oid AND n.nspowner <> $1::bigint::oid \
+         UNION SELECT 'member', m.roleid, false, 'MEMBER' \
+             FROM pg_catalog.pg_auth_members m WHERE m.member = $1::bigint::oid), \
+     unsaid AS ( \
+         SELECT * FROM granted WHERE CASE sort \
+             WHEN 'relation' THEN NOT EXISTS (SELECT 1 FROM unnest($3::text[], $4::text[]) AS said (name, what) \
+                 WHERE pg_catalog.to_regclass(said.name) = granted.oid AND said.what = granted.what) \
+             WHEN 'schema' THEN NOT EXISTS (SELECT 1 FROM unnest($5::text[], $6::text[]) AS said (name, what) \
+                 JOIN pg_catalog.pg_namespace n ON n.nspname = said.name WHERE n.oid = granted.oid AND said.what = granted.what) \
+             ELSE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles r WHERE r.oid = granted.oid AND r.rolname = ANY ($7::text[])) \
+         END), \
+     asked AS ( \
+         SELECT CASE WHEN sort = 'schema' THEN pg_catalog.has_schema_privilege($2::bigint::oid, oid, what) \
+             WHEN sort = 'member' THEN pg_catalog.pg_has_role($2::bigint::oid, oid, 'MEMBER') \
+             WHEN counts THEN pg_catalog.has_sequence_privilege($2::bigint::oid, oid, what) \
+             WHEN what IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') \
+                 THEN pg_catalog.has_any_column_privilege($2::bigint::oid, oid, what) \
+             ELSE pg_catalog.has_table_privilege($2::bigint::oid, oid, what) END AS may, \
+         EXISTS (SELECT 1 FROM whom WHERE CASE \
+             WHEN sort = 'schema' THEN pg_catalog.has_schema_privilege(whom.rolname, unsaid.oid, what) \
+             WHEN sort = 'member' AND whom.rolname = 'public' THEN false \
+             WHEN sort = 'member' THEN pg_catalog.pg_has_role(whom.rolname, unsaid.oid, 'MEMBER') \
+             WHEN counts THEN pg_catalog.has_sequence_privilege(whom.rolname, unsaid.oid, what) \
+             WHEN what IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') \
+                 THEN pg_catalog.has_any_column_privilege(whom.rolname, unsaid.oid, what) \
+             ELSE pg_catalog.has_table_privilege(whom.rolname, unsaid.oid, what) END) AS anybody FROM unsaid) \
+     SELECT count(*) FILTER (WHERE NOT may), count(*) FILTER (WHERE may AND NOT anybody) FROM asked";
+
 impl PostgresScope {
     /// Makes the agent's user, and gives it what it needs, in one transaction.
     pub(super) async fn provision(&self, subject: &Subject) -> Result<Output, Failure> {
@@ -51,7 +96,8 @@ impl PostgresScope {
         let (Some(shared), Some(user)) = (rotation.old_user(), rotation.new_user()) else {
             return Err(refused("what its agent reads is no value of the shared user"));
         };
-        let needs = rotation.share.as_ref().and_then(|share| share.needs.as_deref());
+        let share = rotation.share.as_deref();
+        let (needs, is_bound) = (share.and_then(|share| share.needs.as_deref()), share.is_some_and(|one| one.is_bound));
         let mut transaction = self.one(self.pool.begin()).await?;
         let shared = self.known(&mut transaction, shared).await?.ok_or_else(|| refused("the shared user is gone"))?;
         if issuer.principal_id.as_ref().is_some_and(|seen| *seen != shared.oid.to_string()) {
@@ -69,19 +115,77 @@ impl PostgresScope {
                 (&all[..], true)
             }
         };
-        let mut given = 0;
+        let (mut given, mut had) = (0, 0);
         for permission in needs {
-            // What a person has given it in whatever way.
-            if was_there && !is_whole && self.may(&own, permission).await? {
+            // What its task is for may name more than a PostgreSQL has.
+            if is_bound && Named::of(permission).is_none() {
                 continue;
             }
-            if !self.pass_on(&mut transaction, (&shared, is_whole), &own, permission).await? {
+            // What a person has given it in whatever way.
+            if was_there && !is_whole && self.may(&own, permission).await? {
+                had += 1;
+                continue;
+            }
+            if self.pass_on(&mut transaction, (&shared, is_whole), &own, permission).await? {
+                given += 1;
+            } else if !is_bound {
                 return Err(refused("the shared user has not what this agent is said to need"));
             }
-            given += 1;
+        }
+        if is_bound && given + had == 0 {
+            return Err(refused("the shared user has nothing of what the agent's task is for"));
+        }
+        let mut withheld = 0;
+        if rotation.moved.is_some() && !is_whole {
+            let (less, more) = self.beyond(&mut transaction, (&shared, &own), needs).await?;
+            if more > 0 {
+                return Err(refused("the user that is there may more than the agent is to"));
+            }
+            withheld = less;
         }
         bounded(self.timeout, true, transaction.commit()).await?;
-        Ok(Output { derived: given, ..Output::default() })
+        Ok(Output { derived: given, withheld, ..Output::default() })
+    }
+
+    /// Of what the shared user was granted and is not named: how much the agent's own may not, and how much it may.
+    async fn beyond(
+        &self,
+        connection: &mut PgConnection,
+        (shared, own): (&Role, &Role),
+        needs: &[Permission],
+    ) -> Result<(u32, u32), Failure> {
+        let (mut relations, mut schemas, mut groups) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()), Vec::new());
+        for one in needs.iter().filter_map(Named::of) {
+            match one {
+                Named::Relation(name, privilege) => {
+                    relations.0.push(name);
+                    relations.1.push(privilege);
+                }
+                Named::Schema(name, privilege) => {
+                    schemas.0.push(name);
+                    schemas.1.push(privilege);
+                }
+                Named::Member(group) => groups.push(group),
+            }
+        }
+        let asked = sqlx::query_as(BEYOND).bind(shared.oid).bind(own.oid).bind(relations.0).bind(relations.1);
+        let asked = asked.bind(schemas.0).bind(schemas.1).bind(groups).fetch_one(&mut *connection);
+        let (less, more): (i64, i64) = self.one(asked).await?;
+        Ok((u32::try_from(less).unwrap_or(u32::MAX), u32::try_from(more).unwrap_or(u32::MAX)))
+    }
+
+    /// Whether one of those who were moved may more by its own user than it is to. Whose user is gone may nothing.
+    pub(super) async fn exceeds(&self, shared: &str, moved: &[Arc<Share>]) -> Result<bool, Failure> {
+        let mut connection = self.one(self.pool.acquire()).await?;
+        let Some(shared) = self.known(&mut connection, shared).await? else { return Ok(false) };
+        for share in moved {
+            let Some(needs) = &share.needs else { continue };
+            let Some(own) = self.known(&mut connection, &share.agent.user).await? else { continue };
+            if own.oid == shared.oid || self.beyond(&mut connection, (&shared, &own), needs).await?.1 > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn known(&self, connection: &mut PgConnection, name: &str) -> Result<Option<Role>, Failure> {
