@@ -9,7 +9,7 @@ use crate::world::until;
 /// A folder with a configuration, and a Curfew that reads.
 pub(super) struct Desk {
     pub(super) folder: tempfile::TempDir,
-    http: u16,
+    pub(super) http: u16,
     pub(super) running: Option<Running>,
     said: Written,
 }
