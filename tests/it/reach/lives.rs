@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::fs;
 
-use super::story::Desk;
+use super::story::{Desk, minted};
 use super::*;
 use crate::stage::now_ms;
 use crate::world::until;
@@ -28,6 +28,12 @@ struct Yard {
 
 impl Yard {
     async fn open(notice: &str) -> Self {
+        let rotations = json!([{"name": "agent", "approle": {"realm": "prod", "role": "agent"},
+            "store": {"realm": "prod", "mount": "kv", "path": "agents/agent", "field": "secret_id"}}]);
+        Self::open_with(notice, rotations).await
+    }
+
+    async fn open_with(notice: &str, rotations: Value) -> Self {
         let tower = Tower::new().await;
         let admin = &tower.admin;
         let settings = json!({"token_policies": ["etl"], "token_ttl": "2h", "token_max_ttl": "24h"});
@@ -48,8 +54,8 @@ impl Yard {
                 "reductions": [{"system": "prod", "identities": ["approle/agent"], "token_file": "reduce.token"}],
                 "policy": {"findings": [{"when": {"detector": ["curfew:long_lived"]}, "then": "reduce", "notice": notice}]},
                 "finds": {"sorts": ["long_lived"], "youngest": "1s", "strongest": "reduce", "lives": {"over": "12h"}},
-                "rotations": [{"name": "agent", "approle": {"realm": "prod", "role": "agent"},
-                    "store": {"realm": "prod", "mount": "kv", "path": "agents/agent", "field": "secret_id"}}],
+                "rotations": rotations,
+                "topics": {"curfew.tasks": {"strongest": "track", "events": ["task.started", "task.ended", "credential.registered"]}},
             }),
         )
         .await;
@@ -64,24 +70,31 @@ impl Yard {
 
     /// Tasks with these numbers that began `ago` seconds ago and took `took`; `None`: they go on.
     fn tasks(&self, numbers: std::ops::Range<usize>, ago: i64, took: Option<i64>) {
-        let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
-        let mut events = Vec::new();
-        let from_ms = now_ms() - ago * 1_000;
         for no in numbers {
-            let event = |kind: &str, mut data: Value| {
-                data["run_id"] = json!(format!("load-{no}"));
-                data["agent"] = json!({"id": "loader"});
-                json!({"specversion": "1.0", "type": format!("dev.curfew.task.{kind}.v1"), "source": "/scheduler",
-                    "id": format!("{kind}-{no}"), "data": data})
-            };
-            let grants = json!([{"cred_id": AGENT, "tenure": "standing"}]);
-            events.push(event("started", json!({"started_at": time(from_ms), "grants": grants})));
-            if let Some(took) = took {
-                events.push(event("ended", json!({"ended_at": time(from_ms + took * 1_000), "outcome": "success"})));
-            }
+            self.task(no, ago, took, json!({"cred_id": AGENT, "tenure": "standing"}));
         }
+    }
+
+    /// One that holds this.
+    fn task(&self, no: usize, ago: i64, took: Option<i64>, grant: Value) {
+        let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
+        let event = |kind: &str, mut data: Value| {
+            data["run_id"] = json!(format!("load-{no}"));
+            data["agent"] = json!({"id": "loader"});
+            json!({"specversion": "1.0", "type": format!("dev.curfew.task.{kind}.v1"), "source": "/scheduler",
+                "id": format!("{kind}-{no}"), "data": data})
+        };
+        let from_ms = now_ms() - ago * 1_000;
+        let mut events = vec![event("started", json!({"started_at": time(from_ms), "grants": [grant]}))];
+        if let Some(took) = took {
+            events.push(event("ended", json!({"ended_at": time(from_ms + took * 1_000), "outcome": "success"})));
+        }
+        self.tell(&json!(events));
+    }
+
+    fn tell(&self, events: &Value) {
         let mut desk = self.desk.borrow_mut();
-        fs::write(desk.folder.path().join("events.json"), json!(events).to_string()).unwrap();
+        fs::write(desk.folder.path().join("events.json"), events.to_string()).unwrap();
         let (code, said) = desk.ask(&["publish", "events.json"]);
         assert_eq!(code, Some(0), "{said}");
     }
@@ -250,5 +263,28 @@ async fn of_too_few_tasks_nothing_is_concluded() {
     let seconds = named[0].strip_prefix("lifetime:token_max_ttl=").and_then(|seconds| seconds.parse::<u64>().ok());
     assert!((960..=1_500).contains(&seconds.unwrap()), "ten minutes and more, and the margin: {named:?}");
     assert_eq!(named[1], format!("lifetime:token_ttl={}", seconds.unwrap()));
+    yard.nothing_leaked();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_each_task_has_a_secret_id_of_its_own_those_live_no_longer_either() {
+    let yard = Yard::open_with("3s", json!([])).await;
+    assert_eq!(yard.before["secret_id_ttl"], 0, "for ever");
+    for no in 0..20 {
+        let (secret_id, _) = minted(&yard.tower, "agent").await;
+        yard.task(no, 7_200, Some(40), json!({"cred_id": secret_id, "tenure": "minted"}));
+    }
+    // Known when Vault said of each when it was issued.
+    let all = ["lifetime:secret_id_ttl=360", "lifetime:token_max_ttl=360", "lifetime:token_ttl=360"];
+    yard.says("all that is too much", |line| line["excess"] == json!(all)).await;
+    assert_eq!(yard.findings(), Vec::<Value>::new(), "the AppRole itself is not known to the journal");
+    yard.tell(&json!({"specversion": "1.0", "type": "dev.curfew.credential.registered.v1", "source": "/scheduler",
+        "id": "the-role", "data": {"cred_id": AGENT}}));
+    let line = yard.case("the end", |line| line["verdict"]["state"] == "reduced").await;
+    assert_eq!((frozen(&line), &line["verdict"]["taken"]), (all.map(str::to_owned).to_vec(), &json!(3)));
+    let (_, made) = yard.tower.admin.call("POST", "auth/approle/role/agent/secret-id", json!({})).await;
+    assert_eq!(made["data"]["secret_id_ttl"], 360, "Vault gives no more");
+    let (status, _) = yard.tower.admin.call("POST", "auth/approle/login", yard.secret.clone()).await;
+    assert_eq!(status, 200, "what was given before keeps its time");
     yard.nothing_leaked();
 }
