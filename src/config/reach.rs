@@ -64,51 +64,49 @@ pub struct OfFinds {
     pub strongest: Action,
 }
 
-/// `reach.finds.lives`; what is left out is as [`Terms::default`] has it.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
+/// `reach.finds.lives`
+#[derive(Debug, Clone, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OfLives {
     /// Tasks that ended within this time count.
-    pub over: Option<Spanned<Millis>>,
+    pub over: Spanned<Millis>,
     /// Of fewer tasks nothing is concluded.
-    pub tasks: Option<Spanned<u32>>,
+    pub tasks: Spanned<u32>,
     /// What is left beyond 99 in 100 tasks, in percent of their longest.
-    pub margin_percent: Option<Spanned<u32>>,
+    pub margin_percent: Spanned<u32>,
     /// The same, at least; no lifetime is ever less.
-    pub margin_at_least: Option<Spanned<Millis>>,
+    pub margin_at_least: Spanned<Millis>,
+}
+
+impl Default for OfLives {
+    fn default() -> Self {
+        let usual = Terms::default();
+        Self {
+            over: unplaced(Millis(usual.over_ms)),
+            tasks: unplaced(usual.tasks),
+            margin_percent: unplaced(usual.margin_percent),
+            margin_at_least: unplaced(Millis(usual.margin_ms)),
+        }
+    }
 }
 
 impl OfLives {
     fn checked(&self, c: &mut Checks<'_>, kept_ms: i64) -> Terms {
-        let mut terms = Terms::default();
-        if let Some(over) = &self.over {
-            if over.value.0 < 3_600_000 || over.value.0 > kept_ms {
-                c.wrong(
-                    over.referenced,
-                    "`over` is at least 1h, and at most `retention.closed`: older tasks are not kept",
-                );
-            }
-            terms.over_ms = over.value.0;
+        let Self { over, tasks, margin_percent: percent, margin_at_least: least } = self;
+        if over.value.0 < 3_600_000 || over.value.0 > kept_ms {
+            c.wrong(over.referenced, "`over` is at least 1h, and at most `retention.closed`: older tasks are not kept");
         }
-        if let Some(tasks) = &self.tasks {
-            if tasks.value < 10 {
-                c.wrong(tasks.referenced, "`tasks` is at least 10: fewer say nothing of how long the next one takes");
-            }
-            terms.tasks = u64::from(tasks.value);
+        if tasks.value < 10 {
+            c.wrong(tasks.referenced, "`tasks` is at least 10: fewer say nothing of how long the next one takes");
         }
-        if let Some(percent) = &self.margin_percent {
-            if !(10..=1_000).contains(&percent.value) {
-                c.wrong(percent.referenced, "`margin_percent` is between 10 and 1000");
-            }
-            terms.margin_percent = percent.value;
+        if !(10..=1_000).contains(&percent.value) {
+            c.wrong(percent.referenced, "`margin_percent` is between 10 and 1000");
         }
-        if let Some(least) = &self.margin_at_least {
-            if !(60_000..=86_400_000).contains(&least.value.0) {
-                c.wrong(least.referenced, "`margin_at_least` is between 1m and 1d");
-            }
-            terms.margin_ms = least.value.0;
+        if !(60_000..=86_400_000).contains(&least.value.0) {
+            c.wrong(least.referenced, "`margin_at_least` is between 1m and 1d");
         }
-        terms
+        let (over_ms, margin_ms) = (over.value.0, least.value.0);
+        Terms { over_ms, tasks: tasks.value, margin_percent: percent.value, margin_ms, ..Terms::default() }
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Terms {
     /// Tasks that ended within so many milliseconds, up to now.
     pub over_ms: i64,
     /// Of fewer tasks nothing is concluded.
-    pub tasks: u64,
+    pub tasks: u32,
     /// What is left beyond the longest of 99 in 100 tasks, as a part of that in percent.
     pub margin_percent: u32,
     /// The same, at least, in milliseconds. No lifetime is ever less.

@@ -103,7 +103,7 @@ pub struct LongLiveds {
     /// Tasks that ended within so many milliseconds count.
     pub over_ms: i64,
     /// Of fewer tasks nothing is concluded.
-    pub at_least: u64,
+    pub at_least: u32,
 }
 
 impl Lifetimes {
@@ -182,7 +182,7 @@ fn is_kept(graph: &Graph, at: NodeIndex) -> bool {
 /// How long its secret_ids must live, where it is safe to say: each task that counts logged in by one of its own, and no other
 /// one is known.
 fn secret_ids_s(lives: &Lives, terms: &Terms) -> Option<u64> {
-    let longest_s = lives.longest_login_s().filter(|_| lives.logins.total() >= terms.tasks)?;
+    let longest_s = lives.longest_login_s().filter(|_| lives.logins.total() >= u64::from(terms.tasks))?;
     Some(terms.room_s(longest_s))
 }
 
@@ -192,7 +192,7 @@ fn judged(graph: &Graph, uses: &Uses, at: NodeIndex, asked: &Asked) -> Option<Lo
     let (terms, blank) = (&asked.terms, Lives::default());
     let lives = asked.tally.of(&graph.node(at).name).unwrap_or(&blank);
     let (tasks, longest_s) = (lives.tasks.total(), lives.longest_s());
-    let needed_s = longest_s.filter(|_| tasks >= terms.tasks).map(|longest_s| terms.room_s(longest_s));
+    let needed_s = longest_s.filter(|_| tasks >= u64::from(terms.tasks)).map(|longest_s| terms.room_s(longest_s));
     let secret_ids_s = secret_ids_s(lives, terms).filter(|_| !is_kept(graph, at));
     let excess = needed_s.map(|needed_s| excess(of, needed_s, secret_ids_s)).unwrap_or_default();
     let why = match needed_s {
@@ -281,7 +281,7 @@ pub fn outgrown<'a>(
     terms: &Terms,
 ) -> Option<Vec<Permission>> {
     let lives = tally.of(&format!("{}/{}", credential.instance(), credential.id()))?;
-    let longest_s = lives.longest_s().filter(|_| lives.tasks.total() >= terms.tasks && !lives.stands)?;
+    let longest_s = lives.longest_s().filter(|_| lives.tasks.total() >= u64::from(terms.tasks) && !lives.stands)?;
     let outgrown = |one: &&Permission| {
         let ("lifetime", setting) = one.parts() else { return false };
         let Some((setting, seconds)) = setting.split_once('=') else { return true };

@@ -278,10 +278,17 @@ async fn what_tasks_have_outgrown_by_the_end_of_the_notice_is_not_lowered(store:
     record(journal.as_ref(), works(&role, 20, 3_000_000, true)).await;
     found(journal.as_ref(), &role).await;
     clock.advance_ms(DAY_MS + 1);
-    let lowered = |line: &CaseLine| matches!(line.verdict, Verdict::Reduced { .. });
-    let line = run_at(&stage, &journal, &clock, &role, lowered).await;
-    let Verdict::Reduced { taken, .. } = line.verdict else { panic!("{:?}", line.verdict) };
-    assert_eq!(taken, 2);
+    let executor = stage.executor_at(journal.clone(), &clock);
+    let lowered = until("the second case", || async {
+        executor.drain().await.unwrap();
+        let filter = Filter { credential: Some(role.credential().clone()), closed: true, ..Filter::default() };
+        let lines = journal.cases(filter).await.unwrap();
+        lines.into_iter().find_map(|line| match line.verdict {
+            Verdict::Reduced { taken, .. } => Some(taken),
+            _ => None,
+        })
+    });
+    assert_eq!(lowered.await, 2);
     let now: serde_json::Value = serde_json::from_str(&role.state().await).unwrap();
     assert_eq!((&now["token_ttl"], &now["token_max_ttl"]), (&360.into(), &360.into()));
 }
