@@ -29,6 +29,8 @@ use crate::guard::{Authority, Freeze};
 use crate::journal::{Error, Journal, Served, Want};
 use crate::limit::Budget;
 use crate::metrics::Metrics;
+use crate::reach::kept::TaskLives;
+use crate::reach::lives::Terms;
 use crate::retry::Schedule;
 
 /// What must be left of a claim beside the call's time-out when an effect starts.
@@ -76,6 +78,8 @@ pub struct Settings {
     pub authority: BTreeMap<String, Authority>,
     /// URNs that are never touched.
     pub protected: BTreeSet<String>,
+    /// How the lives of tasks are measured, for what rests on them.
+    pub terms: Terms,
 }
 
 impl Default for Settings {
@@ -93,6 +97,7 @@ impl Default for Settings {
             retry: Schedule::default(),
             authority: BTreeMap::new(),
             protected: BTreeSet::new(),
+            terms: Terms::default(),
         }
     }
 }
@@ -126,6 +131,7 @@ pub struct Parts {
 pub struct Executor {
     parts: Parts,
     breakers: Arc<breaker::Breakers>,
+    lives: Arc<TaskLives>,
     calls: Arc<calls::Calls>,
     lanes: Arc<lanes::Lanes>,
 }
@@ -141,7 +147,7 @@ impl Executor {
             parts.settings = Arc::new(settings);
         }
         let calls = Arc::new(calls::Calls::new(parts.settings.calls_per_system));
-        Self { parts, breakers: Arc::default(), calls, lanes: Arc::default() }
+        Self { parts, breakers: Arc::default(), lives: Arc::default(), calls, lanes: Arc::default() }
     }
 
     /// Works until `cancel`; then starts nothing new and returns when what was under way has reached a record boundary.
@@ -182,10 +188,11 @@ impl Executor {
             for claim in claims {
                 let Some(permit) = held.pop() else { break };
                 let (parts, breakers, calls) = (self.parts.clone(), self.breakers.clone(), self.calls.clone());
+                let lives = self.lives.clone();
                 let (cancel, refused, lanes) = (cancel.clone(), refused.clone(), self.lanes.clone());
                 tracker.spawn(async move {
                     let _alone = lanes.enter(&claim.case.lane).await;
-                    if !work::work(&parts, &breakers, &calls, claim, &cancel).await {
+                    if !work::work(&parts, &breakers, &calls, &lives, claim, &cancel).await {
                         refused.store(true, Ordering::Relaxed);
                     }
                     drop(permit);
@@ -227,7 +234,7 @@ impl Executor {
             worked += claims.len();
             let works = claims.into_iter().map(async |claim| {
                 let _alone = self.lanes.enter(&claim.case.lane).await;
-                work::work(&self.parts, &self.breakers, &self.calls, claim, &cancel).await
+                work::work(&self.parts, &self.breakers, &self.calls, &self.lives, claim, &cancel).await
             });
             futures::future::join_all(works).await;
         }

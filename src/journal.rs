@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::case::record::{Observation, Record, Verdict};
 use crate::case::{Action, Case, CaseId};
-use crate::credential::CredentialId;
+use crate::credential::{CredentialId, Kind};
 use crate::event::{Event, Reject};
 use crate::finding::Finding;
 use crate::guard::Freeze;
@@ -24,7 +24,7 @@ use crate::outcome::Message;
 use crate::policy::Rules;
 use crate::reach;
 use crate::scope::Fence;
-use crate::task::{Credential, Grant, RunKey, Task, Tenant};
+use crate::task::{Credential, Grant, RunKey, Task, Tenant, Tenure};
 
 /// Why the journal did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -408,6 +408,53 @@ pub struct Holding {
     pub dead_ms: Option<i64>,
 }
 
+/// A task, and what it was said to hold of what logs in at a Vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lived {
+    /// The task.
+    pub task: Task,
+    /// AppRoles, secret_ids and tokens. At least one.
+    pub logins: Vec<Login>,
+}
+
+/// What a task logs in by, or has logged in with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Which.
+    pub credential: CredentialId,
+    /// Why it holds it.
+    pub tenure: Tenure,
+    /// Of a token: the AppRole that gave it, where its issuer said so.
+    pub principal: Option<String>,
+    /// When its issuer says it was issued.
+    pub issued_ms: Option<i64>,
+}
+
+impl Login {
+    /// Of these kinds.
+    pub const KINDS: [Kind; 3] = [Kind::VaultApprole, Kind::VaultSecretId, Kind::VaultToken];
+}
+
+/// A part of the tasks that [`Journal::lived`] reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LivedPage {
+    /// Of those that were looked at, the ones that hold something of the kind.
+    pub lines: Vec<Lived>,
+    /// Behind which the next part begins; `None`: this was the last.
+    pub next: Option<LivedAt>,
+}
+
+/// A place among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LivedAt {
+    /// When the task ended, or is due.
+    pub at_ms: i64,
+    /// Whose.
+    pub tenant: Tenant,
+    /// Its key.
+    pub run: RunKey,
+}
+
 /// Which cases to list.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -611,6 +658,9 @@ pub trait Journal: Send + Sync + 'static {
     async fn timeline(&self, case: CaseId) -> Result<Option<Timeline>, Error>;
     /// Tasks for people, with what they hold.
     async fn tasks(&self, filter: TaskFilter) -> Result<Vec<TaskLine>, Error>;
+    /// Tasks for how long they live: those that ended at `since_ms` or later, or, where nothing is said, those that live. At most
+    /// `max` behind `after` are looked at.
+    async fn lived(&self, since_ms: Option<i64>, after: Option<LivedAt>, max: u32) -> Result<LivedPage, Error>;
     /// Open cases for people who watch, in the order of [`shown::Place`].
     async fn watched(&self, page: shown::Page) -> Result<Vec<shown::Watched>, Error>;
     /// The cases that closed last, the newest first.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::decide::decide;
+pub use self::decide::{decide, is_told};
 pub use self::rules::Rules;
 use crate::case::state::Phase;
 use crate::case::{Action, Case, Directive, HoldReason, Trigger};

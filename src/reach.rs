@@ -18,6 +18,8 @@ pub mod draw;
 pub mod graph;
 pub mod kept;
 pub mod known;
+pub mod lives;
+pub mod long_lived;
 pub mod notice;
 pub mod outside;
 pub mod postgres;
@@ -273,6 +275,31 @@ pub struct About {
     /// Somebody said that it leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offboarded: Option<Box<Offboarded>>,
+    /// Of an AppRole: how long what it gives lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetimes: Option<Box<Lifetimes>>,
+}
+
+/// How long what an AppRole of Vault gives lives: its settings, in seconds. 0: the role says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lifetimes {
+    /// A token, before it is renewed; 0: as the mount has it.
+    pub token_ttl: u64,
+    /// A token, however often it is renewed; 0: as the mount has it.
+    pub token_max_ttl: u64,
+    /// The same, also of a periodic one; 0: not bounded so.
+    pub token_explicit_max_ttl: u64,
+    /// With each renewal a token lives for so long again; 0: it is not periodic.
+    pub token_period: u64,
+    /// A secret_id; 0: for ever.
+    pub secret_id_ttl: u64,
+    /// Its tokens are batch tokens: they cannot be renewed.
+    pub batch: bool,
+    /// What its mount gives where nothing is said, and the most that it gives: the system's where the mount says nothing. `None`:
+    /// our login may not read that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mount: Option<(u64, u64)>,
 }
 
 /// That somebody leaves, as all say who say so.

@@ -199,7 +199,8 @@ pub struct Credential {
     pub tenant: Tenant,
     /// Its id.
     pub id: CredentialId,
-    /// The user name at the system behind, where the producer named it.
+    /// The user name at the system behind, where the producer named it; of a token the AppRole by which it logged in,
+    /// `<mount>/<role>`, as its issuer says.
     pub principal: Option<String>,
     /// When it was first registered here (broker time).
     pub registered_ms: i64,

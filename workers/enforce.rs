@@ -126,6 +126,7 @@ fn executor(process: &Process, registry: Arc<Registry>, served: Option<Served>) 
         retry: config.retry,
         authority: config.authorities(),
         protected: config.protected.clone(),
+        terms: crate::reach::terms(config),
         ..Settings::default()
     };
     Executor::new(Parts {

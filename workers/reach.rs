@@ -21,6 +21,8 @@ use curfew::offboard::{self, Offboarding};
 use curfew::reach::declared::{Declared, MAX_BYTES};
 use curfew::reach::graph::Graph;
 use curfew::reach::known::{self, Known};
+use curfew::reach::lives::Terms;
+use curfew::reach::long_lived::{self, Stands};
 use curfew::reach::notice::{self, Again, Found, Sort};
 use curfew::reach::{CHUNK, Node, NodeKind, Reading, Source, Standing, kept, postgres, vault as policies};
 use curfew::scope::Permission;
@@ -93,7 +95,15 @@ pub async fn start(process: &Process, realms: &[String]) -> Result<(), Failed> {
 /// The graph of what the journal holds.
 pub fn kept(config: &Config, journal: &Arc<dyn Journal>) -> Arc<kept::Kept> {
     let youngest_ms = config.reach.as_ref().map_or(0, curfew::config::reach::Reach::youngest_ms);
-    kept::Kept::with(journal.clone(), sources(config), youngest_ms)
+    kept::Kept::with(journal.clone(), sources(config), youngest_ms, terms(config))
+}
+
+/// How the lives of tasks are measured.
+pub fn terms(config: &Config) -> Terms {
+    let tenant = |realm: &str| config.tenant_of(realm).cloned().unwrap_or_else(|| "default".into());
+    let realms = config.realms.iter().map(|realm| (realm.rules.name.clone(), tenant(&realm.rules.name))).collect();
+    let finds = config.reach.as_ref().and_then(|reach| reach.finds.as_ref());
+    Terms { realms, ..finds.map(|finds| finds.lives.clone()).unwrap_or_default() }
 }
 
 /// Where facts come from.
@@ -266,6 +276,7 @@ impl Finder {
             tracing::debug!("nothing is concluded of silence: an audit log is not read up to now");
             sorts.retain(|sort| !sort.is_silence());
         }
+        let lives = by.lives.clone();
         let of = graph.clone();
         let made = tokio::task::spawn_blocking(move || notice::found_by(&of, &sorts, &by)).await;
         let Ok(mut found) = made else { return Ok(()) };
@@ -283,12 +294,15 @@ impl Finder {
         if is_mute {
             notice::leave_silences(&mut open);
         }
+        if let Some(all) = found.get_mut(&Sort::LongLived) {
+            *all = self.unanswered(std::mem::take(all), &open).await?;
+        }
         let said = notice::news(&found, &open);
         let tenant = |id: &CredentialId| self.tenant(id);
         let opened = said.new.iter().map(|found| Event::found(tenant(&found.credential), found, now_ms));
         let closed = said.over.iter().map(|finding| Event::found_no_more(finding, now_ms));
         let mut events: Vec<Event> = opened.chain(closed).collect();
-        events.extend(self.again(&found, &open, now_ms).await?);
+        events.extend(self.again(&found, &open, &lives, now_ms).await?);
         if !events.is_empty() {
             let new = said.new.iter().map(|found| found.credential.clone()).collect();
             weights::tell_of(process, &graph, new).await?;
@@ -330,6 +344,7 @@ impl Finder {
         &self,
         found: &BTreeMap<Sort, Vec<Found>>,
         open: &[Finding],
+        lives: &long_lived::Asked,
         now_ms: i64,
     ) -> Result<Vec<Event>, journal::Error> {
         let known: BTreeMap<&str, &Finding> = open.iter().map(|finding| (finding.key.as_str(), finding)).collect();
@@ -344,16 +359,14 @@ impl Finder {
         let ended = [found.get(&Sort::Offboarded), found.get(&Sort::Dormant)];
         for one in ended.into_iter().flatten().flatten() {
             let Some(finding) = known.get(one.key().as_str()) else { continue };
-            let filter = Filter { credential: Some(one.credential.clone()), closed: true, ..Filter::default() };
-            if notice::is_taken_over(finding, &self.process.intake.journal.cases(filter).await?) {
+            if notice::is_taken_over(finding, &self.cases(&one.credential).await?) {
                 events.push(Event::found_no_more(finding, now_ms));
                 events.push(Event::found(self.tenant(&one.credential), one, now_ms));
             }
         }
         for one in found.get(&Sort::Outside).into_iter().flatten().filter(|one| !one.moves.is_empty()) {
             let Some(finding) = known.get(one.key().as_str()) else { continue };
-            let filter = Filter { credential: Some(one.credential.clone()), closed: true, ..Filter::default() };
-            let cases = self.process.intake.journal.cases(filter).await?;
+            let cases = self.cases(&one.credential).await?;
             let rests = cases.iter().filter(|line| line.case.directive.finding.as_ref() == Some(&finding.id()));
             let left = notice::unmoved(one, rests.map(|line| (&line.case, line.closed_ms.is_some())));
             if let Some((left, is_over)) = left {
@@ -361,10 +374,14 @@ impl Finder {
                 events.extend(is_over.then(|| Event::found_no_more(finding, now_ms)).into_iter().chain([said]));
             }
         }
-        for one in found.get(&Sort::Unused).into_iter().flatten() {
+        let both = [found.get(&Sort::Unused), found.get(&Sort::LongLived)];
+        for one in both.into_iter().flatten().flatten() {
             let Some(finding) = known.get(one.key().as_str()) else { continue };
-            let filter = Filter { credential: Some(one.credential.clone()), closed: true, ..Filter::default() };
-            let cases = self.process.intake.journal.cases(filter).await?;
+            let cases = self.cases(&one.credential).await?;
+            if one.sort == Sort::LongLived && is_answered(&cases) {
+                events.push(Event::found_no_more(finding, now_ms));
+                continue;
+            }
             let rests = |line: &&CaseLine| {
                 line.case.directive.finding.as_ref() == Some(&finding.id()) && line.case.directive.cut.is_some()
             };
@@ -373,10 +390,22 @@ impl Finder {
             let frozen = case.directive.cut.iter().flat_map(|cut| &cut.permissions);
             let spared = |one: &&Permission| case.state.cutting.spared.contains(one);
             let frozen: Vec<Permission> = frozen.filter(|one| is_over || !spared(one)).cloned().collect();
-            let said = Event::found(self.tenant(&one.credential), one, now_ms);
-            match notice::again(one, &frozen, is_over) {
+            let begun = case.state.begun || case.state.acted;
+            let (again, excess) = if one.sort == Sort::LongLived {
+                let stands = match is_over {
+                    true if case.state.withdrawn => Stands::Withdrawn,
+                    true => Stands::Over,
+                    false if begun || case.state.withdrawn => Stands::Begun,
+                    false => Stands::Waits,
+                };
+                long_lived::again(one, &frozen, stands, lives)
+            } else {
+                (notice::again(one, &frozen, is_over), one.excess.clone())
+            };
+            let said = Event::found(self.tenant(&one.credential), &Found { excess, ..one.clone() }, now_ms);
+            match again {
                 Again::Same => {}
-                Again::Less if case.state.begun || case.state.acted => {}
+                Again::Less if begun => {}
                 Again::Less => events.push(said),
                 Again::Anew => events.extend([Event::found_no_more(finding, now_ms), said]),
             }
@@ -386,6 +415,26 @@ impl Finder {
 
     fn tenant(&self, id: &CredentialId) -> Tenant {
         weights::tenant(&self.process.config, id)
+    }
+
+    /// Those that were said before, and those of whose rotations no consumer has answered: who reads the value beside its tasks lives
+    /// by it as well.
+    async fn unanswered(&self, found: Vec<Found>, open: &[Finding]) -> Result<Vec<Found>, journal::Error> {
+        let known: BTreeSet<&str> = open.iter().map(|finding| finding.key.as_str()).collect();
+        let mut all = Vec::new();
+        for one in found {
+            let is_rotated = self.process.config.recipes.iter().any(|recipe| recipe.credential == one.credential);
+            if known.contains(one.key().as_str()) || !is_rotated || !is_answered(&self.cases(&one.credential).await?) {
+                all.push(one);
+            }
+        }
+        Ok(all)
+    }
+
+    /// All cases of a credential.
+    async fn cases(&self, credential: &CredentialId) -> Result<Vec<CaseLine>, journal::Error> {
+        let filter = Filter { credential: Some(credential.clone()), closed: true, ..Filter::default() };
+        self.process.intake.journal.cases(filter).await
     }
 
     /// Those that the journal knows: about others nothing could be done.
@@ -417,6 +466,11 @@ impl Finder {
             open.extend(page);
         }
     }
+}
+
+/// Whether a consumer said that it reads the value.
+fn is_answered(cases: &[CaseLine]) -> bool {
+    cases.iter().any(|line| !line.case.state.turn.adopted.is_empty())
 }
 
 /// What Curfew knows by itself.

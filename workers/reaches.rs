@@ -10,6 +10,7 @@ use curfew::config::file::Millis;
 use curfew::ops::Request;
 use curfew::reach::ask::{Gate, Hop, Lines, Opened, Question, Reach as Reached, Told};
 use curfew::reach::kept::{Answer, SourceLine};
+use curfew::reach::long_lived::{LongLived, LongLiveds, span};
 use curfew::reach::unused::Granteds;
 use curfew::reach::{Node, Standing, draw, outside};
 
@@ -68,6 +69,8 @@ fn question(what: &Reach) -> Result<(Question, String), Failed> {
         (Question::Shared { max }, "have more than one user")
     } else if what.unowned {
         (Question::Unowned { max }, "have no owner")
+    } else if what.long_lived {
+        (Question::LongLived { max }, "")
     } else {
         (Question::Sources {}, "")
     };
@@ -79,6 +82,7 @@ fn told(answer: &Answer, head: &str) -> String {
         Told::Reach(reach) => of(reach),
         Told::Lines(lines) => list(lines, head),
         Told::Unused(granted) => unused(granted, head),
+        Told::LongLived(all) => long_lived(all),
         Told::Gate(gate) => gated(gate),
         Told::Sources {} => sources(&answer.sources),
     }
@@ -194,6 +198,45 @@ fn unused(granted: &Granteds, head: &str) -> String {
         out.push_str("no log of use is read: write `reach.uses` into the configuration\n");
     }
     out
+}
+
+fn long_lived(all: &LongLiveds) -> String {
+    let mut out = String::new();
+    if !all.lines.is_empty() {
+        let mut table = show::table(&["WHO", "TOKENS", "SECRET_IDS", "TASKS", "99 IN 100", "NEED", "LONG-LIVED"]);
+        let or_none = |seconds: Option<u64>| seconds.map_or_else(|| "-".to_owned(), span);
+        for line in &all.lines {
+            table.add_row(vec![
+                line.node.to_string(),
+                if line.periodic { "periodic".to_owned() } else { line.tokens_s.map_or_else(|| "?".to_owned(), span) },
+                if line.secret_ids_s == 0 { "for ever".to_owned() } else { span(line.secret_ids_s) },
+                line.tasks.to_string(),
+                or_none(line.p99_s),
+                or_none(line.needed_s),
+                verdict(line),
+            ]);
+        }
+        out.push_str(&format!("{table}\n\n"));
+    }
+    let over = span(u64::try_from(all.over_ms / 1_000).unwrap_or(0));
+    out.push_str(&format!(
+        "{} of {} AppRoles are long-lived, by the tasks of {over}, of at least {} tasks",
+        all.long_lived, all.total, all.at_least
+    ));
+    if all.total > all.lines.len() {
+        out.push_str(&format!("; {} of them shown (--limit)", all.lines.len()));
+    }
+    out.push('\n');
+    out
+}
+
+fn verdict(line: &LongLived) -> String {
+    let excess: Vec<&str> = line.excess.iter().map(|one| one.as_str()).collect();
+    match line.why {
+        Some(why) => format!("no: {}", why.as_str()),
+        None if excess.is_empty() => "yes".to_owned(),
+        None => format!("yes: {}", excess.join(", ")),
+    }
 }
 
 fn gated(gate: &Gate) -> String {

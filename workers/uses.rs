@@ -7,7 +7,8 @@ use std::time::Duration;
 use curfew::config::Config;
 use curfew::config::reach::{Finds, Log, Reach};
 use curfew::journal;
-use curfew::reach::notice::Silences;
+use curfew::reach::long_lived;
+use curfew::reach::notice::{Silences, Sort};
 use curfew::reach::unused::Asked;
 use curfew::reach::uses::watch::{Known, Turn};
 use curfew::reach::uses::{Uses, Watched};
@@ -146,10 +147,12 @@ pub fn is_mute(silences: &Silences, finds: &Finds, now_ms: i64) -> bool {
     asks && silences.uses.watched().any(|log| now_ms.saturating_sub(log.until_ms) > log.stale_ms)
 }
 
-/// By what the findings measure silence; logs are only read where one asks for it.
+/// By what the findings measure silence, and how long tasks live; what none of them asks for is not read.
 pub async fn silences(process: &Process, finds: &Finds, now_ms: i64) -> Result<Silences, journal::Error> {
-    let asks = finds.sorts.iter().any(|sort| sort.is_silence());
+    let measures = finds.sorts.contains(&Sort::LongLived);
+    let asks = measures || finds.sorts.iter().any(|sort| sort.is_silence());
     let uses = if asks { process.reach.uses().await? } else { Uses::default() };
     let asked = |for_ms| Asked { for_ms, youngest_ms: finds.youngest_ms, now_ms };
-    Ok(Silences { uses, dormant: asked(finds.dormant_after_ms), unused: asked(finds.unused_after_ms) })
+    let lives = if measures { process.reach.lives(now_ms).await? } else { long_lived::Asked::default() };
+    Ok(Silences { uses, dormant: asked(finds.dormant_after_ms), unused: asked(finds.unused_after_ms), lives })
 }

@@ -24,6 +24,9 @@ path "auth/+/groups/+" { capabilities = ["read"] }
 path "auth/token/roles" { capabilities = ["list"] }
 path "auth/token/roles/+" { capabilities = ["read"] }
 
+# How long tokens of a method live where its role says nothing. Without it nothing is called `long_lived`.
+path "sys/mounts/auth/+/tune" { capabilities = ["read"] }
+
 # What database engines mint, by name.
 path "+/roles" { capabilities = ["list"] }
 path "+/static-roles" { capabilities = ["list"] }

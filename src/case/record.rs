@@ -21,6 +21,9 @@ pub struct Observation {
     pub expires_ms: Option<i64>,
     /// The run that the issuer's metadata names: `curfew_run` (a whole run key) or `task_id`.
     pub run: Option<String>,
+    /// Of a token: the AppRole by which it logged in, `<mount>/<role>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
     /// The issuer cannot revoke it, it only expires (Vault batch tokens).
     pub only_expires: bool,
     /// It is one of Curfew's own, or root: never touched.

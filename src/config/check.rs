@@ -92,7 +92,8 @@ pub fn resolve(raw: file::File, folder: &Path, over: &Overrides, env: &Environme
     let reductions = reductions::reductions(&mut c, &raw.reductions, &realms, &targets);
     splits::shares(&mut c, &raw.rotations, &mut recipes, &reductions);
     let clusters = kubernetes::clusters(&mut c, &raw.kubernetes, &topics, http.as_ref());
-    let reach = raw.reach.as_ref().map(|raw| super::reach::reach(&mut c, raw, &realms, &targets));
+    let kept_ms = raw.retention.value.closed.0;
+    let reach = raw.reach.as_ref().map(|raw| super::reach::reach(&mut c, raw, &realms, &targets, kept_ms));
     let limits = limits(&mut c, &raw.limits, &realms, &targets);
     let (rules, grace_ms) = policy(&mut c, &raw.policy);
     if raw.retry.first.value > raw.retry.ceiling || raw.retry.first.value.0 < 1 {

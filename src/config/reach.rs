@@ -11,6 +11,7 @@ use super::problem::{Problem, said};
 use super::{Login, Realm, System, Target, rotations};
 use crate::case::Action;
 use crate::reach::Source;
+use crate::reach::lives::Terms;
 use crate::reach::notice::Sort;
 
 /// `reach`
@@ -52,12 +53,61 @@ pub struct OfFinds {
     /// Over which time a policy must have granted nothing that is `unused`.
     #[serde(default = "dormant")]
     pub unused_after: Spanned<Millis>,
-    /// Of identities that are known for less nothing is called unused.
+    /// Of identities that are known for less nothing is called unused, or long-lived.
     #[serde(default = "young")]
     pub youngest: Spanned<Millis>,
+    /// How the lives of tasks are measured, for what is `long_lived`.
+    #[serde(default)]
+    pub lives: OfLives,
     /// The strongest action that may rest on it.
     #[serde(default = "track")]
     pub strongest: Action,
+}
+
+/// `reach.finds.lives`
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OfLives {
+    /// Tasks that ended within this time count.
+    pub over: Spanned<Millis>,
+    /// Of fewer tasks nothing is concluded.
+    pub tasks: Spanned<u32>,
+    /// What is left beyond 99 in 100 tasks, in percent of their longest.
+    pub margin_percent: Spanned<u32>,
+    /// The same, at least; no lifetime is ever less.
+    pub margin_at_least: Spanned<Millis>,
+}
+
+impl Default for OfLives {
+    fn default() -> Self {
+        let usual = Terms::default();
+        Self {
+            over: unplaced(Millis(usual.over_ms)),
+            tasks: unplaced(usual.tasks),
+            margin_percent: unplaced(usual.margin_percent),
+            margin_at_least: unplaced(Millis(usual.margin_ms)),
+        }
+    }
+}
+
+impl OfLives {
+    fn checked(&self, c: &mut Checks<'_>, kept_ms: i64) -> Terms {
+        let Self { over, tasks, margin_percent: percent, margin_at_least: least } = self;
+        if over.value.0 < 3_600_000 || over.value.0 > kept_ms {
+            c.wrong(over.referenced, "`over` is at least 1h, and at most `retention.closed`: older tasks are not kept");
+        }
+        if tasks.value < 10 {
+            c.wrong(tasks.referenced, "`tasks` is at least 10: fewer say nothing of how long the next one takes");
+        }
+        if !(10..=1_000).contains(&percent.value) {
+            c.wrong(percent.referenced, "`margin_percent` is between 10 and 1000");
+        }
+        if !(60_000..=86_400_000).contains(&least.value.0) {
+            c.wrong(least.referenced, "`margin_at_least` is between 1m and 1d");
+        }
+        let (over_ms, margin_ms) = (over.value.0, least.value.0);
+        Terms { over_ms, tasks: tasks.value, margin_percent: percent.value, margin_ms, ..Terms::default() }
+    }
 }
 
 fn dormant() -> Spanned<Millis> {
@@ -179,13 +229,16 @@ pub struct Finds {
     pub dormant_after_ms: i64,
     /// Over which time a policy must have granted nothing that is unused.
     pub unused_after_ms: i64,
-    /// Of identities that are known for less nothing is called unused.
+    /// Of identities that are known for less nothing is called unused, or long-lived.
     pub youngest_ms: i64,
+    /// How the lives of tasks are measured; whose the realms are is not in it.
+    pub lives: Terms,
     /// The strongest action that may rest on it.
     pub strongest: Action,
 }
 
-pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[Target]) -> Reach {
+/// `kept_ms`: how long tasks that ended are kept.
+pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[Target], kept_ms: i64) -> Reach {
     if raw.every.value.0 < 1_000 {
         c.wrong(raw.every.referenced, "`every` is at least 1s");
     }
@@ -242,7 +295,7 @@ pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[
         if raw.sorts.is_empty() {
             c.wrong(
                 *at,
-                "`sorts` says what is a finding: crosses_zones, shared, unowned, dormant, beyond, outside, unused",
+                "`sorts` says what is a finding: crosses_zones, shared, unowned, dormant, beyond, outside, unused, long_lived",
             );
         }
         if raw.sorts.contains(&Sort::Offboarded) {
@@ -258,12 +311,16 @@ pub(super) fn reach(c: &mut Checks<'_>, raw: &Raw, realms: &[Realm], targets: &[
         if raw.sorts.contains(&Sort::Unused) && uses.is_empty() {
             c.wrong(*at, "`unused` is read from an audit log: write `reach.uses`");
         }
+        if raw.sorts.contains(&Sort::LongLived) && vaults.is_empty() {
+            c.wrong(*at, "`long_lived` is about AppRoles: write `reach.vaults`");
+        }
         let sorts: BTreeSet<Sort> = raw.sorts.iter().copied().collect();
         Finds {
             sorts: sorts.into_iter().collect(),
             dormant_after_ms: raw.dormant_after.value.0,
             unused_after_ms: raw.unused_after.value.0,
             youngest_ms: raw.youngest.value.0,
+            lives: raw.lives.checked(c, kept_ms),
             strongest: raw.strongest,
         }
     });
@@ -305,6 +362,7 @@ impl Reach {
             dormant_after_ms: 0,
             unused_after_ms: 0,
             youngest_ms: 0,
+            lives: Terms::default(),
             strongest: Action::Track,
         };
         let mut finds = self.finds.clone().unwrap_or(nothing);
@@ -312,7 +370,7 @@ impl Reach {
         finds
     }
 
-    /// Of identities that are known for less nothing is called unused.
+    /// Of identities that are known for less nothing is called unused, or long-lived.
     pub fn youngest_ms(&self) -> i64 {
         self.finds.as_ref().map_or(YOUNG_MS, |finds| finds.youngest_ms)
     }

@@ -8,6 +8,8 @@ mod documented;
 mod kubernetes;
 #[path = "tests/mariadb.rs"]
 mod mariadb;
+#[path = "tests/reach.rs"]
+mod reach;
 #[path = "tests/splits.rs"]
 mod splits;
 

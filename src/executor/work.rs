@@ -19,8 +19,9 @@ use crate::guard::{self, Authority, Facts, Mode};
 use crate::journal::{Append, Claim, Error};
 use crate::metrics::Alarm;
 use crate::probe::{self, Judgement};
-use crate::reach::kept;
-use crate::reach::notice::TOPIC;
+use crate::reach::kept::{self, TaskLives};
+use crate::reach::long_lived;
+use crate::reach::notice::{Sort, TOPIC};
 use crate::reach::uses::apply::{self, Apply};
 use crate::{event, outcome, retry};
 
@@ -33,6 +34,10 @@ const FULL_MS: i64 = 500;
 const MINUTE_MS: i64 = 60_000;
 /// How many times rarer than the guard a credential is looked at that is only observed.
 const LOOK_AGAIN: i64 = 5;
+/// How often all tasks are read again for how long they live, where that did not say enough.
+const LIVES_MS: i64 = 60_000;
+/// So old may it be what was read of them for another case: less than any margin.
+const LIVES_OLD_MS: i64 = 10_000;
 /// How many times rarer than the guard a log of use is asked that does not say yet: each asking goes through all of it.
 const LOG_AGAIN: i64 = 30;
 /// How often a webhook is called in vain before the rotation goes on without it.
@@ -49,6 +54,7 @@ pub(super) async fn work(
     parts: &Parts,
     breakers: &Breakers,
     calls: &Calls,
+    lives: &TaskLives,
     claim: Claim,
     cancel: &CancellationToken,
 ) -> bool {
@@ -60,7 +66,7 @@ pub(super) async fn work(
         traceparent = claim.case.traceparent.as_deref(),
     );
     let (pending, messages) = (Vec::new(), Vec::new());
-    let mut work = Work { parts, breakers, calls, claim, pending, learned: None, messages, held: None };
+    let mut work = Work { parts, breakers, calls, lives, claim, pending, learned: None, messages, held: None };
     async {
         match work.walk(cancel).await {
             Ok(()) => {}
@@ -105,6 +111,7 @@ struct Work<'a> {
     parts: &'a Parts,
     breakers: &'a Breakers,
     calls: &'a Calls,
+    lives: &'a TaskLives,
     claim: Claim,
     /// Records that are not durable yet; the claim's case already holds their fold.
     pending: Vec<Record>,
@@ -340,24 +347,36 @@ impl Work<'_> {
         there && case.is_invented()
     }
 
-    /// What rests on "nobody used it" is asked of once more before anything is done: from the journal alone.
+    /// What rests on "nobody used it", or on how long tasks live, is asked of once more before anything is done: from the journal
+    /// alone.
     async fn mind_use(&mut self) -> Result<Option<Next>, Stop> {
-        let (case, now) = (self.case(), self.now());
-        if case.state.begun || case.state.acted || apply::rests_on(&case.directive).is_none() {
+        let (case, now, settings) = (self.case(), self.now(), &self.parts.settings);
+        if case.state.begun || case.state.acted {
             return Ok(None);
         }
-        let uses = kept::uses(self.parts.journal.reach()).await?;
+        let (apply, again_ms) = match apply::rests_on(&case.directive) {
+            None => return Ok(None),
+            Some(Sort::LongLived) => {
+                let journal = self.parts.journal.as_ref();
+                let tally = self.lives.read(journal, &settings.terms, now, LIVES_OLD_MS).await?;
+                (long_lived::apply(case, &tally, &settings.terms), LIVES_MS.max(settings.recheck_ms))
+            }
+            Some(_) => {
+                let uses = kept::uses(self.parts.journal.reach()).await?;
+                (apply::apply(case, &uses, now), LOG_AGAIN * settings.recheck_ms)
+            }
+        };
         let by = TOPIC.to_owned();
-        match apply::apply(case, &uses, now) {
+        match apply {
             Apply::Go => return Ok(None),
             Apply::Spare(permissions) => {
-                info!(count = permissions.len(), "used since it was found: these stay");
+                info!(count = permissions.len(), "used, or outgrown, since it was found: these stay");
                 self.push(Record::Spared { permissions, by })?;
             }
             Apply::Withdraw => self.push(Record::Withdrawn { by })?,
             Apply::Wait => {
-                info!("the log of use does not say yet whether it was used since");
-                return Ok(Some(self.wait_then(now + LOG_AGAIN * self.parts.settings.recheck_ms).await?));
+                info!("what it rests on is not known now: nothing is done until it is");
+                return Ok(Some(self.wait_then(now + again_ms).await?));
             }
         }
         Ok(Some(Next::Go))

@@ -67,6 +67,7 @@ impl Asked {
             "crossing" => Question::Crossing { max },
             "shared" => Question::Shared { max },
             "unowned" => Question::Unowned { max },
+            "long_lived" => Question::LongLived { max },
             "sources" => Question::Sources {},
             "unused" => {
                 let span = self.span.ok_or("`for` says how long, such as 30d")?;
@@ -76,7 +77,11 @@ impl Asked {
                 let span = self.span.ok_or("`for` says how long, such as 30d")?;
                 Question::Dormant { for_ms: crate::config::file::Millis::parse(&span)?.0, max }
             }
-            _ => return Err("`ask` is one of of, who, gate, crossing, shared, dormant, unused, unowned, sources"),
+            _ => {
+                return Err(
+                    "`ask` is one of of, who, gate, crossing, shared, dormant, unused, long_lived, unowned, sources",
+                );
+            }
         })
     }
 }

@@ -47,8 +47,9 @@ use self::writer::Job;
 use super::draft::Ids;
 use super::shown::{Deaths, Excerpt, Holder, Page, Watched, Which};
 use super::{
-    Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
-    Position, Recorded, Source, Standing, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
+    Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, LivedAt, LivedPage, Old,
+    Outgoing, Overrun, Position, Recorded, Source, Standing, Stats, Tail, TaskFilter, TaskLine, Timeline, Want,
+    Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -514,6 +515,10 @@ impl Journal for Postgres {
 
     async fn matched(&self, prefix: String, after: (i64, String), max: u32) -> Result<Vec<Finding>, Error> {
         findings::matched(&self.inner.pool, &prefix, &after, max).await
+    }
+
+    async fn lived(&self, since_ms: Option<i64>, after: Option<LivedAt>, max: u32) -> Result<LivedPage, Error> {
+        tasks::lived(&self.inner.pool, since_ms, after.as_ref(), max).await
     }
 
     async fn standing(&self, max: u32) -> Result<Vec<Standing>, Error> {

@@ -39,8 +39,9 @@ use self::queue::Job;
 use self::writer::{Shared, Writer};
 use super::shown::{Deaths, Excerpt, Holder, Page, Watched, Which};
 use super::{
-    Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, Old, Outgoing, Overrun,
-    Position, Recorded, Source, Standing, Stats, Tail, TaskFilter, TaskLine, Timeline, Want, Watermark, Worker,
+    Append, Batch, CaseLine, Claim, Cluster, Due, DueAt, Error, Filter, Journal, Known, LivedAt, LivedPage, Old,
+    Outgoing, Overrun, Position, Recorded, Source, Standing, Stats, Tail, TaskFilter, TaskLine, Timeline, Want,
+    Watermark, Worker,
 };
 use crate::case::record::{Observation, Record};
 use crate::case::{Case, CaseId};
@@ -400,6 +401,10 @@ impl Journal for Sqlite {
 
     async fn matched(&self, prefix: String, after: (i64, String), max: u32) -> Result<Vec<Finding>, Error> {
         Self::read(&self.people, move |db| findings::matched(db, &prefix, &after, max)).await
+    }
+
+    async fn lived(&self, since_ms: Option<i64>, after: Option<LivedAt>, max: u32) -> Result<LivedPage, Error> {
+        Self::read(&self.people, move |db| tasks::lived(db, since_ms, after.as_ref(), max)).await
     }
 
     async fn standing(&self, max: u32) -> Result<Vec<Standing>, Error> {

@@ -29,6 +29,11 @@ const CONTINUED: &str = "continued_as ";
 /// The outcome of a run whose end Curfew noticed and nobody told.
 const LOST: &str = "lost";
 
+/// Whether whoever ran a task said that it is over, and over for good: by the outcome that is recorded of it.
+pub fn is_told(outcome: Option<&str>) -> bool {
+    outcome.is_none_or(|outcome| outcome != LOST && !outcome.starts_with(CONTINUED))
+}
+
 /// What to do about `event`.
 pub fn decide(event: &Event, view: &View, rules: &Rules) -> Decision {
     let draft = Draft::new(event, view, rules);

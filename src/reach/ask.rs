@@ -8,6 +8,7 @@ use petgraph::graph::NodeIndex;
 use serde::{Deserialize, Serialize};
 
 use super::graph::{Graph, Link};
+use super::long_lived::{self, LongLiveds};
 use super::unused::{self, Asked, Granteds, Silence};
 use super::uses::Uses;
 use super::{About, Departure, MOST_SCOPE, Node, NodeKind, Via, outside};
@@ -517,6 +518,11 @@ pub enum Question {
         /// At most so many.
         max: usize,
     },
+    /// Whose tokens and secret_ids live longer than the tasks that work by them, and why others' are not called so.
+    LongLived {
+        /// At most so many.
+        max: usize,
+    },
     /// For whom nobody answers.
     Unowned {
         /// At most so many.
@@ -548,6 +554,8 @@ pub enum Told {
     Lines(Lines),
     /// Policies.
     Unused(Granteds),
+    /// AppRoles.
+    LongLived(LongLiveds),
     /// Of a gate.
     Gate(Box<Gate>),
     /// Only the sources.
@@ -580,27 +588,23 @@ fn find(graph: &Graph, id: &str) -> Result<NodeIndex, Unknown> {
 /// # Errors
 /// [`Unknown`]: whom it asks about.
 pub fn answer(graph: &Graph, question: &Question, now_ms: i64) -> Result<Told, Unknown> {
-    answer_by(graph, &Uses::default(), 0, question, now_ms)
+    answer_by(graph, &Uses::default(), &long_lived::Asked { now_ms, ..Default::default() }, question)
 }
 
-/// The same, with what logs say of use. `youngest_ms`: who is known for less is not called unused.
+/// The same, with what logs say of use, and how long tasks live. Who is known for less than its `youngest_ms` is not called
+/// unused either.
 ///
 /// # Errors
 /// [`Unknown`]: whom it asks about.
-pub fn answer_by(
-    graph: &Graph,
-    uses: &Uses,
-    youngest_ms: i64,
-    question: &Question,
-    now_ms: i64,
-) -> Result<Told, Unknown> {
-    let asked = |for_ms| Asked { for_ms, youngest_ms, now_ms };
+pub fn answer_by(graph: &Graph, uses: &Uses, lives: &long_lived::Asked, question: &Question) -> Result<Told, Unknown> {
+    let asked = |for_ms| Asked { for_ms, youngest_ms: lives.youngest_ms, now_ms: lives.now_ms };
     Ok(match question {
         Question::Of { id } => Told::Reach(Box::new(reach(graph, find(graph, id)?))),
         Question::Crossing { max } => Told::Lines(crossing(graph, *max)),
         Question::Shared { max } => Told::Lines(shared(graph, *max)),
         Question::Dormant { for_ms, max } => Told::Lines(silent(graph, uses, &asked(*for_ms), *max)),
         Question::Unused { for_ms, max } => Told::Unused(unused::told(graph, uses, &asked(*for_ms), *max)),
+        Question::LongLived { max } => Told::LongLived(long_lived::told(graph, uses, lives, *max)),
         Question::Unowned { max } => Told::Lines(unowned(graph, *max)),
         Question::Who { id, max } => Told::Lines(who(graph, find(graph, id)?, *max)),
         Question::Gate { id } => {

@@ -67,6 +67,7 @@ pub fn both(a: About, b: About) -> About {
             (Some(a), Some(b)) => Some(Box::new(a.and(&b))),
             (a, b) => a.or(b),
         },
+        lifetimes: a.lifetimes.or(b.lifetimes),
     }
 }
 

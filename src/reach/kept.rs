@@ -8,6 +8,8 @@ use tokio::sync::Mutex;
 use super::ask::{self, Question, Told, Unknown};
 use super::changes::{changes, otherwise};
 use super::graph::Graph;
+use super::lives::{Tally, Terms};
+use super::long_lived;
 use super::uses::Uses;
 use super::{CHUNK, Facts, Reading, Source, Standing};
 use crate::journal::{Error, Journal};
@@ -44,6 +46,55 @@ pub async fn uses(facts: &dyn Facts) -> Result<Uses, Error> {
         all.push((watched, said));
     }
     Ok(Uses::of(all))
+}
+
+/// How long tasks live, as the journal has it; read anew where what is known is too old.
+#[derive(Debug, Default)]
+pub struct TaskLives {
+    /// When it was read.
+    known: Mutex<Option<(i64, Arc<Tally>)>>,
+}
+
+impl TaskLives {
+    /// What is known, where that is no older than `oldest_ms`; else one pass over the tasks that live, and those that ended within
+    /// the time. Whoever asks meanwhile waits for the same one.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn read(
+        &self,
+        journal: &dyn Journal,
+        terms: &Terms,
+        now_ms: i64,
+        oldest_ms: i64,
+    ) -> Result<Arc<Tally>, Error> {
+        let mut known = self.known.lock().await;
+        if let Some((read_ms, tally)) = &*known
+            && (*read_ms..read_ms.saturating_add(oldest_ms)).contains(&now_ms)
+        {
+            return Ok(tally.clone());
+        }
+        let (mut tally, max) = (Tally::default(), u32::try_from(CHUNK).unwrap_or(u32::MAX));
+        // Those that live come first: one that ends in between is seen at least once.
+        for since_ms in [None, Some(now_ms.saturating_sub(terms.over_ms))] {
+            let mut after = None;
+            loop {
+                let page = journal.lived(since_ms, after.take(), max).await?;
+                for line in &page.lines {
+                    tally.add(line, terms, now_ms);
+                }
+                // Between two pages others have their turn.
+                tokio::task::yield_now().await;
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+        }
+        let tally = Arc::new(tally);
+        *known = Some((now_ms, tally.clone()));
+        Ok(tally)
+    }
 }
 
 /// A source, as people are told of it.
@@ -90,21 +141,35 @@ pub struct Kept {
     journal: Arc<dyn Journal>,
     /// Sources that the configuration names: one that was never read is missing.
     named: Vec<Source>,
-    /// Who is known for less is not called unused.
+    /// Who is known for less is not called unused, or long-lived.
     youngest_ms: i64,
     /// Of which generation.
     graph: Mutex<Option<(i64, Arc<Graph>)>>,
+    /// How lives are measured.
+    terms: Terms,
+    lives: TaskLives,
 }
 
 impl Kept {
     /// Nothing is read yet.
     pub fn new(journal: Arc<dyn Journal>, named: Vec<Source>) -> Arc<Self> {
-        Self::with(journal, named, 0)
+        Self::with(journal, named, 0, Terms::default())
     }
 
-    /// The same; who is known for less than `youngest_ms` is not called unused.
-    pub fn with(journal: Arc<dyn Journal>, named: Vec<Source>, youngest_ms: i64) -> Arc<Self> {
-        Arc::new(Self { journal, named, youngest_ms, graph: Mutex::default() })
+    /// The same; who is known for less than `youngest_ms` is not called unused, or long-lived.
+    pub fn with(journal: Arc<dyn Journal>, named: Vec<Source>, youngest_ms: i64, terms: Terms) -> Arc<Self> {
+        let (graph, lives) = (Mutex::default(), TaskLives::default());
+        Arc::new(Self { journal, named, youngest_ms, graph, terms, lives })
+    }
+
+    /// By what it is judged what lives too long. All tasks of the time are read for it: once in the interval in which sources are.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn lives(&self, now_ms: i64) -> Result<long_lived::Asked, Error> {
+        let every_ms = self.named.iter().map(|source| source.every_ms).max().unwrap_or(0);
+        let tally = self.lives.read(self.journal.as_ref(), &self.terms, now_ms, every_ms).await?;
+        Ok(long_lived::Asked { tally, terms: self.terms.clone(), youngest_ms: self.youngest_ms, now_ms })
     }
 
     /// What logs say of use.
@@ -173,12 +238,15 @@ impl Kept {
         let whole = is_one && !sources.is_empty() && sources.iter().all(|one| one.standing == Standing::Whole);
         let (nodes, edges) = graph.size();
         let uses = match question {
-            Question::Dormant { .. } | Question::Unused { .. } => self.uses().await?,
+            Question::Dormant { .. } | Question::Unused { .. } | Question::LongLived { .. } => self.uses().await?,
             _ => Uses::default(),
         };
-        let youngest_ms = self.youngest_ms;
+        let lives = match question {
+            Question::LongLived { .. } => self.lives(now_ms).await?,
+            _ => long_lived::Asked { youngest_ms: self.youngest_ms, now_ms, ..Default::default() },
+        };
         // Some questions walk all of it.
-        let told = tokio::task::spawn_blocking(move || ask::answer_by(&graph, &uses, youngest_ms, &question, now_ms));
+        let told = tokio::task::spawn_blocking(move || ask::answer_by(&graph, &uses, &lives, &question));
         let told = told.await.map_err(|error| {
             tracing::error!(why = crate::telemetry::died(&error), "a question about reach died");
             NoAnswer::Died

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::ask::{self, users, zone_bits};
 use super::graph::{Graph, Link};
+use super::long_lived;
 use super::unused::{self, Asked};
 use super::uses::Uses;
 use super::{Departure, Node, NodeKind, Via, outside};
@@ -55,11 +56,13 @@ pub enum Sort {
     Offboarded,
     /// Policies of it granted nothing for a time.
     Unused,
+    /// What it gives lives longer than the tasks that work by it.
+    LongLived,
 }
 
 impl Sort {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CrossesZones,
         Self::Shared,
         Self::Unowned,
@@ -68,6 +71,7 @@ impl Sort {
         Self::Outside,
         Self::Offboarded,
         Self::Unused,
+        Self::LongLived,
     ];
 
     /// The name of its detector, behind `curfew:`.
@@ -81,6 +85,7 @@ impl Sort {
             Self::Outside => "outside",
             Self::Offboarded => "offboarded",
             Self::Unused => "unused",
+            Self::LongLived => "long_lived",
         }
     }
 
@@ -182,7 +187,7 @@ impl Found {
     }
 }
 
-/// By what silence is measured.
+/// By what silence is measured, and how long tasks live.
 #[derive(Debug, Clone)]
 pub struct Silences {
     /// What logs say of use.
@@ -191,12 +196,15 @@ pub struct Silences {
     pub dormant: Asked,
     /// For `unused`.
     pub unused: Asked,
+    /// For `long_lived`.
+    pub lives: long_lived::Asked,
 }
 
 /// What is there, sort by sort, the heaviest first; no log of use is read.
 pub fn found(graph: &Graph, sorts: &[Sort], dormant_before_ms: i64) -> BTreeMap<Sort, Vec<Found>> {
     let asked = Asked { for_ms: 0, youngest_ms: 0, now_ms: dormant_before_ms };
-    found_by(graph, sorts, &Silences { uses: Uses::default(), dormant: asked, unused: asked })
+    let lives = long_lived::Asked::default();
+    found_by(graph, sorts, &Silences { uses: Uses::default(), dormant: asked, unused: asked, lives })
 }
 
 /// The same, with what logs say of use.
@@ -214,6 +222,7 @@ pub fn found_by(graph: &Graph, sorts: &[Sort], by: &Silences) -> BTreeMap<Sort, 
             Sort::Outside => beyond(graph, true),
             Sort::Offboarded => offboarded(graph),
             Sort::Unused => silent_grants(graph, by),
+            Sort::LongLived => long_lives(graph, by),
         };
         (*sort, all)
     };
@@ -474,6 +483,19 @@ fn silent_grants(graph: &Graph, by: &Silences) -> Vec<Found> {
             excess.truncate(scope::MOST);
             let found = make(graph, credential, Sort::Unused, id, &place);
             all.push((excess.len() as u64, Found { excess, ..found }));
+        }
+    }
+    sorted(all)
+}
+
+/// AppRoles whose tokens or secret_ids live longer than their tasks. The longest, measured by these, come first.
+fn long_lives(graph: &Graph, by: &Silences) -> Vec<Found> {
+    let mut all = Vec::new();
+    for line in long_lived::judge(graph, &by.uses, &by.lives).into_iter().filter(|line| line.why.is_none()) {
+        for credential in graph.find(&line.node).into_iter().flat_map(|at| unused::credentials(graph, at)) {
+            let Some(id) = standing(graph, credential).filter(|id| id.kind() == Kind::VaultApprole) else { continue };
+            let found = make(graph, credential, Sort::LongLived, id, &line.place());
+            all.push((line.weight(), Found { excess: line.excess.clone(), ..found }));
         }
     }
     sorted(all)

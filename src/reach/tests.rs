@@ -809,7 +809,7 @@ mod unused {
     #[test]
     fn it_is_found_with_what_is_too_much_and_a_silent_one_is_dormant() {
         let found = |uses: Uses| {
-            let by = Silences { uses, dormant: ASKED, unused: ASKED };
+            let by = Silences { uses, dormant: ASKED, unused: ASKED, lives: Default::default() };
             notice::found_by(&tower(100, 100), &[Sort::Unused, Sort::Dormant], &by)
         };
         let busy = found(uses(log(900, 1_000), READS));

@@ -117,7 +117,7 @@ pub struct Log {
 }
 
 /// `<realm>`, `<mount>/<role>` of an AppRole: of nobody else's role a secret_id is made.
-fn approle(graph: &Graph, at: NodeIndex) -> Option<(&str, &str)> {
+pub(super) fn approle(graph: &Graph, at: NodeIndex) -> Option<(&str, &str)> {
     let node = graph.node(at);
     let (realm, role) = node.name.split_once('/').filter(|_| node.kind == NodeKind::Identity)?;
     let (mount, name) = role.rsplit_once('/')?;
@@ -154,7 +154,8 @@ fn otherwise(graph: &Graph, at: NodeIndex) -> BTreeSet<NodeIndex> {
     all
 }
 
-fn first_ms(graph: &Graph, at: NodeIndex) -> i64 {
+/// Since when any source states anything of it.
+pub(super) fn first_ms(graph: &Graph, at: NodeIndex) -> i64 {
     graph.about(at).and_then(|about| about.first_ms).unwrap_or(i64::MAX)
 }
 

@@ -280,6 +280,11 @@ impl Uses {
         self.all.values().map(|(watched, _)| watched)
     }
 
+    /// When an AppRole, `<mount>/<name>`, was last seen to do anything, as far as its realm's log was read.
+    pub fn last(&self, realm: &str, role: &str) -> Option<i64> {
+        self.all.get(realm)?.1.role(role, "")
+    }
+
     /// The log of a realm.
     pub fn log(&self, realm: &str) -> Option<&Watched> {
         self.all.get(realm).map(|(watched, _)| watched)
@@ -325,4 +330,4 @@ impl Uses {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::notice::ALIAS;
 use super::unused::NARROWS;
-use super::{Fact, Node, NodeKind, Reading, Via};
+use super::{Fact, Lifetimes, Node, NodeKind, Reading, Via};
 use crate::case::record::{FailureKind, Presence};
 use crate::connector::Failure;
 use crate::connector::vault::Vault;
@@ -190,10 +190,13 @@ impl Reader {
                 "token" => "roles",
                 _ => continue,
             };
-            for role in self.list(round, &format!("auth/{mount}/{list}")).await? {
+            let roles = self.list(round, &format!("auth/{mount}/{list}")).await?;
+            let leases = if kind == "approle" && !roles.is_empty() { self.leases(round, mount).await? } else { None };
+            for role in roles {
                 let settings = self.settings(round, &format!("auth/{mount}/{list}/{role}")).await?;
                 let Some(settings) = settings else { continue };
-                self.login(round, mount, kind, &role, &settings);
+                let lifetimes = (kind == "approle").then(|| lifetimes(&settings, &method["config"], leases));
+                self.login(round, (mount, kind, &role), &settings, lifetimes);
                 if kind == "approle" {
                     self.role_id(round, mount, &role).await?;
                 }
@@ -226,7 +229,28 @@ impl Reader {
         Ok(())
     }
 
-    fn login(&self, round: &mut Round, mount: &str, kind: &str, role: &str, settings: &Value) {
+    /// How long a mount's tokens live where its roles say nothing, and the longest that they may. `None`: our login may not read
+    /// it. That makes no part: who opens what does not rest on it.
+    async fn leases(&self, round: &mut Round, mount: &str) -> Result<Option<(u64, u64)>, Stop> {
+        let path = format!("sys/mounts/auth/{mount}/tune");
+        self.limit.until_ready().await;
+        match self.vault.ask(Call::Settings, Raw::get(&path)).await {
+            Meaning::Done { data, .. } => {
+                let of = |name: &str| data["data"][name].as_u64().filter(|seconds| *seconds > 0);
+                Ok(of("default_lease_ttl").zip(of("max_lease_ttl")))
+            }
+            Meaning::Forbidden | Meaning::Gone | Meaning::Outdated | Meaning::Unclear(_) => Ok(None),
+            Meaning::Failed(failure) => missed(round, &path, &failure).map(|()| None),
+        }
+    }
+
+    fn login(
+        &self,
+        round: &mut Round,
+        (mount, kind, role): (&str, &str, &str),
+        settings: &Value,
+        lifetimes: Option<Lifetimes>,
+    ) {
         let Some(node) = self.node(round, NodeKind::Identity, &format!("{mount}/{role}")) else { return };
         let fields = if kind == "token" { ["allowed_policies", "policies"] } else { ["token_policies", "policies"] };
         let mut policies: BTreeSet<String> = fields.iter().flat_map(|field| words(&settings[*field])).collect();
@@ -235,6 +259,7 @@ impl Reader {
             policies.insert("default".to_owned());
         }
         let mut fact = Fact::of(node.clone());
+        fact.about.lifetimes = lifetimes.map(Box::new);
         self.has(round, &mut fact, policies);
         round.reading.facts.push(fact);
         round.logins.entry(mount.to_owned()).or_default().push(node.clone());
@@ -459,6 +484,25 @@ fn narrows(facts: &mut [Fact], texts: &BTreeMap<Node, Policy>) {
                 edge.scope.push(NARROWS.to_owned());
             }
         }
+    }
+}
+
+/// What an AppRole says of how long what it gives lives, and what its mount does.
+fn lifetimes(role: &Value, mount: &Value, leases: Option<(u64, u64)>) -> Lifetimes {
+    let of = |name: &str| role[name].as_u64().unwrap_or(0);
+    let batch = match role["token_type"].as_str() {
+        Some("batch") => true,
+        Some("service") => false,
+        _ => matches!(mount["token_type"].as_str(), Some("batch" | "default-batch")),
+    };
+    Lifetimes {
+        token_ttl: of("token_ttl"),
+        token_max_ttl: of("token_max_ttl"),
+        token_explicit_max_ttl: of("token_explicit_max_ttl"),
+        token_period: of("token_period"),
+        secret_id_ttl: of("secret_id_ttl"),
+        batch,
+        mount: leases,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reach, read from real systems, and held against what these themselves say that somebody may.
 
+mod lives;
 mod silent;
 mod story;
 mod uses;
@@ -206,7 +207,8 @@ impl Tower {
             let (accessor, token) = admin.token(json!({"policies": [name], "no_default_policy": true})).await;
             tokens.push((name.to_owned(), accessor, token));
         }
-        admin.done("POST", "auth/approle/role/etl", json!({"token_policies": ["etl"]})).await;
+        let role = json!({"token_policies": ["etl"], "token_ttl": "20m", "token_max_ttl": "1h"});
+        admin.done("POST", "auth/approle/role/etl", role).await;
         admin.done("POST", "identity/entity", json!({"name": "ana", "policies": ["json"]})).await;
         let (_, entity) = admin.call("GET", "identity/entity/name/ana", Value::Null).await;
         // A user whose login is that entity.
@@ -288,6 +290,23 @@ async fn what_vaults_policies_reach_is_what_vault_says_itself() {
             assert_eq!(told, said, "{name} on {api}");
         }
     }
+    // What a role says of how long what it gives lives, and what its mount does, is what Vault itself resolves.
+    let (_, role) = tower.admin.call("GET", "auth/approle/role/etl", Value::Null).await;
+    let (_, tune) = tower.admin.call("GET", "sys/auth/approle/tune", Value::Null).await;
+    let of = |name: &str| {
+        reading.facts.iter().find_map(|fact| {
+            fact.about.lifetimes.as_ref().filter(|_| fact.node == node(&format!("identity:prod/{name}")))
+        })
+    };
+    let lifetimes = of("approle/etl").unwrap();
+    let leases = ["default_lease_ttl", "max_lease_ttl"].map(|name| tune["data"][name].as_u64().unwrap());
+    assert_eq!(lifetimes.mount, Some(leases.into()));
+    assert!(leases[0] > 0 && leases[1] >= leases[0], "{tune}");
+    assert_eq!(
+        json!([lifetimes.token_ttl, lifetimes.token_max_ttl]),
+        json!([role["data"]["token_ttl"], role["data"]["token_max_ttl"]])
+    );
+    assert!(of("userpass/ana").is_none(), "it is no AppRole");
     let graph = graph(reading);
     // A token by its accessor, a role, an entity by its group, and who may make a secret_id of a role.
     assert!(comes_by(&graph, tower.credential("minter").as_str(), "target:appdb"));

@@ -336,6 +336,7 @@ journal_that_dies! {
     cases(filter: Filter) -> Vec<CaseLine>;
     timeline(case: CaseId) -> Option<Timeline>;
     tasks(filter: curfew::journal::TaskFilter) -> Vec<curfew::journal::TaskLine>;
+    lived(since_ms: Option<i64>, after: Option<curfew::journal::LivedAt>, max: u32) -> curfew::journal::LivedPage;
     watched(page: curfew::journal::shown::Page) -> Vec<curfew::journal::shown::Watched>;
     last_closed(max: u32) -> Vec<CaseLine>;
     deaths(since_ms: i64, max: u32) -> curfew::journal::shown::Deaths;

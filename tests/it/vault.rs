@@ -342,7 +342,9 @@ async fn an_approle_login_is_renewed_and_opened_again_when_it_was_killed() {
     .await;
     assert_ne!(lasting, first);
     let subject = about(Kind::VaultToken, &lasting);
-    assert!(connectors[1].observe(&subject).await.unwrap().protected, "ours, by accessor or by entity");
+    let seen = connectors[1].observe(&subject).await.unwrap();
+    assert!(seen.protected, "ours, by accessor or by entity");
+    assert_eq!(seen.role, Some(format!("{mount}/ci-runner")), "by which role it logged in");
     root.put("auth/token/revoke-accessor", json!({ "accessor": lasting })).await;
     let (_, accessor) = root.token(json!({ "ttl": "10m" })).await;
     connectors[1].perform(Act::Revoke, &about(Kind::VaultToken, &accessor)).await.unwrap();

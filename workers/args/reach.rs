@@ -11,14 +11,14 @@ pub const ABOUT: &str = "Show what an identity, an agent or a credential can ope
 /// How it is used.
 pub const EXAMPLES: &str = "Examples:\n  curfew reach identity:prod/approle/etl\n  \
     curfew reach urn:curfew:cred:postgres-role:appdb:orders --svg reach.svg\n  curfew reach --crosses-zones\n  \
-    curfew reach --who target:appdb --json\n  curfew reach --dormant 90d\n  curfew reach --unused 90d\n  curfew reach --gate agent:triage\n\n\
+    curfew reach --who target:appdb --json\n  curfew reach --dormant 90d\n  curfew reach --unused 90d\n  curfew reach --long-lived\n  curfew reach --gate agent:triage\n\n\
     Exit codes of --gate:\n  0   it opens nothing beyond what was declared\n  1   it does, or nothing was declared\n  \
     69  not all sources are whole: nobody can say";
 
 /// `curfew reach`
 #[derive(Debug, Clone, ClapArgs)]
 #[command(group = ArgGroup::new("question").required(true).args([
-    "id", "crosses_zones", "shared", "dormant", "unused", "unowned", "who", "gate", "sources",
+    "id", "crosses_zones", "shared", "dormant", "unused", "long_lived", "unowned", "who", "gate", "sources",
 ]))]
 pub struct Reach {
     /// Whose reach: `<kind>:<name>`, the URN of a credential, or the end of a name that no other has
@@ -36,6 +36,9 @@ pub struct Reach {
     /// Policies of AppRoles that granted nothing for this long, where an audit log tells; and why others are not called so
     #[arg(long, value_name = "SPAN")]
     pub unused: Option<String>,
+    /// AppRoles whose tokens and secret_ids live longer than the tasks that work by them; and why others' are not called so
+    #[arg(long)]
+    pub long_lived: bool,
     /// Identities and credentials for which nobody answers
     #[arg(long)]
     pub unowned: bool,

@@ -353,7 +353,7 @@ impl Connector for UserScope {
     }
 
     async fn observe(&self, subject: &Subject) -> Result<Observation, Failure> {
-        self.0.within(FailureKind::Unavailable, self.look(subject)).await
+        Box::pin(self.0.within(FailureKind::Unavailable, self.look(subject))).await
     }
 
     async fn perform(&self, act: Act, subject: &Subject) -> Result<Output, Failure> {
@@ -362,16 +362,16 @@ impl Connector for UserScope {
             Act::Widen => true,
             _ => return Err(refused("this connector has no such step")),
         };
-        self.0.within(FailureKind::Unknown, self.change(subject, gives)).await
+        Box::pin(self.0.within(FailureKind::Unknown, self.change(subject, gives))).await
     }
 
     async fn pass(&self, _act: Act, subject: &Subject) -> Result<Gate, Failure> {
-        self.0.within(FailureKind::Unavailable, self.gate(subject)).await
+        Box::pin(self.0.within(FailureKind::Unavailable, self.gate(subject))).await
     }
 
     async fn probe(&self, subject: &Subject) -> Sighting {
         let at_ms = self.0.clock.wall_ms();
-        let sight = self.0.within(FailureKind::Unavailable, self.sight(subject)).await;
+        let sight = Box::pin(self.0.within(FailureKind::Unavailable, self.sight(subject))).await;
         let (answer, control, residue) = sight.unwrap_or((Answer::Unknown, false, Vec::new()));
         Sighting { level: Level::Issuer, answer, at_ms, control, residue, request_id: None }
     }

@@ -20,6 +20,12 @@ pub(crate) fn said_of_token(token: &Value) -> Option<Said> {
     Some(Said { origin: Origin::Token(path.to_owned()), meta: fields(&token["meta"]), alias: None })
 }
 
+/// By which AppRole a token logged in, `<mount>/<role>`. Vault writes the role's name over whatever a secret_id's metadata says.
+pub(super) fn role_of_token(token: &Value) -> Option<String> {
+    let mount = token["path"].as_str()?.strip_prefix("auth/")?.strip_suffix("/login")?;
+    Some(format!("{mount}/{}", token["meta"]["role_name"].as_str().filter(|name| !name.is_empty())?))
+}
+
 /// Of a secret_id of `<mount>/<role>`.
 pub(crate) fn said_of_secret_id(role: &str, meta: &Value) -> Said {
     Said { origin: Origin::SecretId(role.to_owned()), meta: fields(meta), alias: None }
@@ -98,6 +104,20 @@ mod tests {
         assert_eq!(of(&[("auth/ldap/", ISSUED)]), None);
         assert_eq!(of(&[("auth/userpass/", ISSUED), ("auth/userpass/", ISSUED)]), None);
         assert_eq!(of_alias(&json!({}), &token()), None);
+    }
+
+    #[test]
+    fn a_token_says_by_which_approle_it_logged_in() {
+        let of = |path: &str, meta: Value| role_of_token(&json!({ "path": path, "meta": meta }));
+        assert_eq!(of("auth/team/approle/login", json!({ "role_name": "etl" })).as_deref(), Some("team/approle/etl"));
+        for (path, meta) in [
+            ("auth/token/create", json!({ "role_name": "etl" })),
+            ("auth/approle/login", json!({ "role": "etl" })),
+            ("auth/approle/login", json!({ "role_name": "" })),
+            ("auth/approle/login", Value::Null),
+        ] {
+            assert_eq!(of(path, meta), None, "{path}");
+        }
     }
 
     #[test]

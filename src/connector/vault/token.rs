@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::answers::{Call, Meaning};
 use super::client::Raw;
-use super::said::said_of_token;
+use super::said::{role_of_token, said_of_token};
 use super::{Vault, odd, time_ms, unsupported};
 use crate::case::plan::Act;
 use crate::case::record::{FailureKind, Observation, Output, Presence, Sighting};
@@ -54,6 +54,7 @@ impl Vault {
                 seen.expires_ms = time_ms(&data["expire_time"]);
                 seen.only_expires = data["type"].as_str() == Some("batch");
                 seen.run = said_of_token(&data).and_then(|said| self.named(&said, &data["meta"]));
+                seen.role = role_of_token(&data);
                 seen.protected = self.protects(accessor, &data);
                 seen.request_id = request_id;
                 return Ok((seen, data));

@@ -286,7 +286,8 @@ pub(super) async fn saw(
     }
     sqlx::query(
         "UPDATE credentials SET seen_ms = coalesce(seen_ms, $1), issued_ms = coalesce($2, issued_ms), \
-         expires_ms = coalesce($3, expires_ms), lookup_due_ms = $4 WHERE tenant = $5 AND id = $6",
+         expires_ms = coalesce($3, expires_ms), principal = coalesce($7, principal), lookup_due_ms = $4 \
+         WHERE tenant = $5 AND id = $6",
     )
     .bind(present)
     .bind(seen.issued_ms)
@@ -294,6 +295,7 @@ pub(super) async fn saw(
     .bind(again_ms)
     .bind(&**tenant)
     .bind(id.as_str())
+    .bind(&seen.role)
     .execute(&mut *db)
     .await?;
     let commits = inner.count(db, Way::Other, &BTreeMap::new()).await?;

@@ -283,8 +283,9 @@ pub(super) fn saw(
     exec(
         &w.db,
         "UPDATE credentials SET seen_ms = coalesce(seen_ms, ?), issued_ms = coalesce(?, issued_ms), \
-         expires_ms = coalesce(?, expires_ms), lookup_due_ms = ? WHERE tenant = ? AND id = ?",
-        params![present, seen.issued_ms, seen.expires_ms, again_ms, tenant, id.as_str()],
+         expires_ms = coalesce(?, expires_ms), principal = coalesce(?, principal), lookup_due_ms = ? \
+         WHERE tenant = ? AND id = ?",
+        params![present, seen.issued_ms, seen.expires_ms, seen.role, again_ms, tenant, id.as_str()],
     )?;
     // An open case knows it too.
     if present.is_some()

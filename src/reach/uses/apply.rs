@@ -20,11 +20,11 @@ pub enum Apply {
     Wait,
 }
 
-/// On which sort of silence a directive rests.
+/// On which finding of reach a directive rests that may be over when it begins: on silence, or on how long tasks live.
 pub fn rests_on(directive: &Directive) -> Option<Sort> {
     let finding = directive.finding.as_deref()?;
     let is = |sort: &Sort| finding.starts_with(&finding::id(TOPIC, &format!("{}:", sort.as_str())));
-    [Sort::Unused, Sort::Dormant].into_iter().find(is)
+    [Sort::Unused, Sort::Dormant, Sort::LongLived].into_iter().find(is)
 }
 
 /// Frozen ∩ still unused, since the finding that froze it. All of the notice must have been read.

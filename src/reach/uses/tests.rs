@@ -159,7 +159,7 @@ fn what_is_not_known_is_not_called_silent() {
 }
 
 /// A case that froze these, found at 500 and not before 600.
-fn case(sort: &str, names: &[&str]) -> Case {
+pub(in crate::reach) fn case(sort: &str, names: &[&str]) -> Case {
     let credential = CredentialId::new(Kind::VaultApprole, "prod", "approle/etl").unwrap();
     let cut = (!names.is_empty()).then(|| Box::new(Cut::of(permissions(names).unwrap())));
     let directive = Directive {

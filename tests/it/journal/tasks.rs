@@ -1,6 +1,6 @@
 //! Tasks for people, with what they hold, in every store.
 
-use curfew::journal::{TaskFilter, TaskLine};
+use curfew::journal::{LivedAt, TaskFilter, TaskLine};
 use curfew::scope::permissions;
 use curfew::task::{Actions, Boundary, GrantPhase, Phase, Task};
 
@@ -11,6 +11,7 @@ over_both! {
     what_ended_with_nothing_known_is_listed_until_something_is,
     what_stands_is_told_with_the_runs_that_held_it,
     what_a_task_is_for_is_kept,
+    tasks_are_read_part_by_part_for_how_long_they_live,
 }
 
 const LIVE: TaskFilter = TaskFilter { ended: false, unbound: false, source: None, identity: None, limit: 10 };
@@ -145,4 +146,73 @@ async fn what_a_task_is_for_is_kept(store: Store) {
     let lines = journal.tasks(LIVE).await.unwrap();
     let of = |n: u32| lines.iter().find(|line| line.task.run == run(n)).unwrap().task.boundary.clone();
     assert_eq!((of(1), of(2)), (Some(boundary), None));
+}
+
+async fn tasks_are_read_part_by_part_for_how_long_they_live(store: Store) {
+    let journal = store.open().await;
+    let id = |kind, name: &str| CredentialId::new(kind, "a", name).unwrap();
+    let held = |r: u32, all: &[(CredentialId, Tenure)]| {
+        let mut event = started(&format!("s{r}"), r, &[r]);
+        if let Data::TaskStarted(data) = &mut event.data {
+            let spec = |(credential, tenure): &(CredentialId, Tenure)| GrantSpec {
+                credential: credential.clone(),
+                tenure: *tenure,
+                principal: None,
+                expires_ms: None,
+            };
+            data.grants.extend(all.iter().map(spec));
+        }
+        event
+    };
+    let over = |r: u32, ended_ms: i64| {
+        let mut event = ended(&format!("e{r}"), r);
+        if let Data::TaskEnded(data) = &mut event.data {
+            data.ended_ms = Some(ended_ms);
+        }
+        event
+    };
+    let (role, token) = (id(Kind::VaultApprole, "approle/etl"), id(Kind::VaultToken, "acc"));
+    let secret_id = |r: u32| id(Kind::VaultSecretId, &format!("approle/etl/{r}"));
+    let mut events = vec![
+        held(0, &[(role.clone(), Tenure::Standing), (token.clone(), Tenure::Minted)]),
+        // Only a lease: that is no login.
+        held(1, &[]),
+    ];
+    events.extend((2..7).map(|r| held(r, &[(secret_id(r), Tenure::Minted)])));
+    // At one moment, so that more than the time must tell where a part ends.
+    events.extend((1..6).map(|r| over(r, T0 + 20)));
+    put(&journal, events).await;
+    put(&journal, vec![over(6, T0 + 10)]).await;
+    let seen = Observation {
+        presence: Presence::Present,
+        at_ms: T0 + 5,
+        issued_ms: Some(T0 - 7),
+        role: Some("approle/etl".to_owned()),
+        ..Observation::default()
+    };
+    journal.saw(&"t".into(), &token, seen, None).await.unwrap();
+    let journal = store.reopen(journal).await;
+    let read = async |since_ms: Option<i64>, max: u32| {
+        let (mut all, mut after, mut parts) = (Vec::new(), None::<LivedAt>, 0);
+        loop {
+            let page = journal.lived(since_ms, after.take(), max).await.unwrap();
+            (all, parts) = ([all, page.lines].concat(), parts + 1);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return (all, parts),
+            }
+        }
+    };
+    let runs = |lines: &[curfew::journal::Lived]| lines.iter().map(|line| line.task.run.clone()).collect::<Vec<_>>();
+    let (live, parts) = read(None, 10).await;
+    assert_eq!((runs(&live), parts), (vec![run(0)], 1));
+    let logins: Vec<_> = live[0].logins.iter().map(|one| (&one.credential, one.tenure, one.issued_ms)).collect();
+    assert_eq!(logins, [(&role, Tenure::Standing, None), (&token, Tenure::Minted, Some(T0 - 7))]);
+    assert_eq!(live[0].logins[1].principal.as_deref(), Some("approle/etl"), "as its issuer said");
+    for (max, parts) in [(10, 1), (2, 4), (1, 7)] {
+        let (all, read_in) = read(Some(T0 + 10), max).await;
+        assert_eq!((runs(&all), read_in), (vec![run(6), run(2), run(3), run(4), run(5)], parts), "{max} at a time");
+    }
+    assert_eq!(runs(&read(Some(T0 + 11), 2).await.0), [run(2), run(3), run(4), run(5)], "older ones do not count");
+    assert_eq!(runs(&read(Some(T0 + 21), 2).await.0), []);
 }

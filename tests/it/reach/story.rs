@@ -11,7 +11,7 @@ use crate::world::until;
 /// A folder with a configuration, and a Curfew that reads.
 pub(super) struct Desk {
     pub(super) folder: tempfile::TempDir,
-    http: u16,
+    pub(super) http: u16,
     pub(super) running: Option<Running>,
     said: Written,
 }
@@ -352,7 +352,7 @@ identities: [{id: 'identity:prod/approle/etl', owner: bob}]
 ";
 
 /// A role, and a secret_id of it; how to log in by that.
-async fn minted(tower: &Tower, role: &str) -> (String, Value) {
+pub(super) async fn minted(tower: &Tower, role: &str) -> (String, Value) {
     let (_, id) = tower.admin.call("GET", &format!("auth/approle/role/{role}/role-id"), Value::Null).await;
     let (_, made) = tower.admin.call("POST", &format!("auth/approle/role/{role}/secret-id"), json!({})).await;
     let accessor = made["data"]["secret_id_accessor"].as_str().unwrap();

@@ -5,15 +5,20 @@ use std::sync::Arc;
 use curfew::case::record::{Record, Residue, Verdict};
 use curfew::case::{Action, HoldReason};
 use curfew::clock;
-use curfew::event::Event;
+use curfew::event::{Data, Event, GrantSpec};
 use curfew::guard::Mode;
-use curfew::journal::{CaseLine, Filter, Journal};
+use curfew::journal::{Arrival, Batch, CaseLine, Filter, Journal};
+use curfew::policy::Rules;
+use curfew::policy::rules::{FindingRule, Response, When};
+use curfew::reach::notice::{self, Found, Sort};
+use curfew::scope::permissions;
+use curfew::task::{RunKey, Tenure};
 
 use super::postgres::Etl;
 use super::vault::Role;
 use super::{Identity, is_held, reduce, registry, restore, run_until};
 use crate::admin::Postgres;
-use crate::stage::{Stage, case_of, now_ms, record};
+use crate::stage::{Stage, TOPIC, case_of, ended, now_ms, record, started};
 use crate::store::Store;
 use crate::world::until;
 
@@ -23,6 +28,7 @@ over_both! {
     where_it_only_observes_it_says_what_it_would_take,
     one_command_gives_back_what_was_taken,
     an_operator_s_other_word_counts_at_once,
+    what_tasks_have_outgrown_by_the_end_of_the_notice_is_not_lowered,
 }
 
 async fn run_at(
@@ -218,4 +224,71 @@ async fn what_can_be_given_back_is_though_an_object_is_gone() {
     run_until(&stage, &journal, etl.credential(), |line| is_held(line, HoldReason::Refused)).await;
     let without: Vec<&str> = before.lines().filter(|line| !line.contains("numbers")).collect();
     assert_eq!(etl.state().await, without.join("\n"), "all else is as it was");
+}
+
+/// What reach says of the role's lifetimes, on the authority behind that; its rule gives a day's notice.
+async fn found(journal: &dyn Journal, role: &Role) {
+    let excess = permissions(["lifetime:token_max_ttl=360", "lifetime:token_ttl=360"]).unwrap();
+    let (credential, place) = (role.credential().clone(), "its tasks took at most 40 s".to_owned());
+    let found = Found { sort: Sort::LongLived, credential, place, owner: None, excess, leaves: None };
+    let when = When { detector: Some(vec![Sort::LongLived.detector()]), ..When::default() };
+    let rule = FindingRule { notice_ms: DAY_MS, ..FindingRule::new(when, Response::Reduce) };
+    let mut events = vec![Event::found("default".into(), &found, now_ms())];
+    for finding in journal.findings(false, 10).await.unwrap() {
+        events.insert(0, Event::found_no_more(&finding, now_ms()));
+    }
+    let arrivals = events.into_iter().map(|event| Arrival::Event(Box::new(event))).collect();
+    let rules = Arc::new(Rules { findings: vec![rule], ..Rules::default() });
+    journal.record_batch(Batch { arrivals, moves: Vec::new(), rules, now_ms: now_ms() }).await.unwrap();
+}
+
+/// A task that works by the role; it began `ago_ms` ago and took 40 seconds, or goes on.
+fn works(role: &Role, no: usize, ago_ms: i64, ends: bool) -> Vec<Event> {
+    let run = RunKey::new("/loader", &no.to_string());
+    let credential = role.credential().clone();
+    let grant = GrantSpec { credential, tenure: Tenure::Standing, principal: None, expires_ms: None };
+    let (mut start, mut end) = (started(&run, vec![grant]), ended(&run));
+    let from_ms = now_ms() - ago_ms;
+    if let (Data::TaskStarted(start), Data::TaskEnded(end)) = (&mut start.data, &mut end.data) {
+        (start.started_ms, end.ended_ms) = (Some(from_ms), Some(from_ms + 40_000));
+    }
+    if ends { vec![start, end] } else { vec![start] }
+}
+
+/// Nobody but the executor looks here: what was found is not found anew.
+async fn what_tasks_have_outgrown_by_the_end_of_the_notice_is_not_lowered(store: Store) {
+    let role = Role::new().await;
+    let mut stage = Stage::new(store, registry(&role, Mode::Enforce));
+    let authority = stage.settings.authority[TOPIC].clone();
+    stage.settings.authority.insert(notice::TOPIC.to_owned(), authority);
+    stage.settings.terms.realms.insert("test".to_owned(), "default".into());
+    let journal = stage.open().await;
+    let before = role.state().await;
+    let clock = clock::Simulated::at(now_ms() + 5_000);
+    let (short, long) = (|no| works(&role, no, 3_600_000, true), works(&role, 20, 3_000_000, false));
+    record(journal.as_ref(), (0..20).flat_map(short).collect()).await;
+    found(journal.as_ref(), &role).await;
+    run_at(&stage, &journal, &clock, &role, |line| is_held(line, HoldReason::Notice)).await;
+    record(journal.as_ref(), long).await;
+    clock.advance_ms(DAY_MS + 1);
+    let line = run_at(&stage, &journal, &clock, &role, |line| line.closed_ms.is_some()).await;
+    assert_eq!((line.verdict, role.state().await), (Verdict::Obsolete, before), "it has gone on for a day");
+
+    // It was no longer than the others: that was only known late.
+    record(journal.as_ref(), works(&role, 20, 3_000_000, true)).await;
+    found(journal.as_ref(), &role).await;
+    clock.advance_ms(DAY_MS + 1);
+    let executor = stage.executor_at(journal.clone(), &clock);
+    let lowered = until("the second case", || async {
+        executor.drain().await.unwrap();
+        let filter = Filter { credential: Some(role.credential().clone()), closed: true, ..Filter::default() };
+        let lines = journal.cases(filter).await.unwrap();
+        lines.into_iter().find_map(|line| match line.verdict {
+            Verdict::Reduced { taken, .. } => Some(taken),
+            _ => None,
+        })
+    });
+    assert_eq!(lowered.await, 2);
+    let now: serde_json::Value = serde_json::from_str(&role.state().await).unwrap();
+    assert_eq!((&now["token_ttl"], &now["token_max_ttl"]), (&360.into(), &360.into()));
 }

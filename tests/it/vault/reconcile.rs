@@ -68,6 +68,14 @@ impl Journal for Knows {
     async fn fences(&self, _: i64, _: u32) -> Result<Vec<curfew::scope::Fence>, Error> {
         unimplemented!()
     }
+    async fn lived(
+        &self,
+        _: Option<i64>,
+        _: Option<curfew::journal::LivedAt>,
+        _: u32,
+    ) -> Result<curfew::journal::LivedPage, Error> {
+        unimplemented!()
+    }
     async fn watermark(&self) -> Result<Watermark, Error> {
         Ok(Watermark(self.watermark.map(|at_ms| ("t".to_owned(), at_ms)).into_iter().collect()))
     }
