@@ -2,19 +2,18 @@
 -- the database whose objects are meant:
 --
 --   psql -f deploy/postgres/split.sql
+--
+-- To pass on what the shared user was granted it acts for the owner of each schema that is meant, and may pass its groups on, as
+-- is said there.
 
--- Up to PostgreSQL 15 the login of `reductions` makes the agents' users, without a password and without a login. It can then
--- alter every user that is no superuser: this login is worth a superuser's.
+-- To make the agents' users, without a password and without a login. Up to PostgreSQL 15 it can then alter every user that is no
+-- superuser: this login is worth a superuser's. From 16 on it can alter those that it made; and whoever may alter the shared user
+-- (curfew, by deploy/postgres/curfew-16.sql) is given the same of each new one.
 ALTER ROLE curfew_reduce CREATEROLE;
 
--- From 16 on a user belongs to who makes it, and Curfew's rotations could not alter it. So make each agent's user by hand, and leave
--- curfew_reduce as it was:
+-- Where it is to make none, leave that out, and make each agent's user by hand.
+
+-- From PostgreSQL 16 on with what the login of rotations needs to alter it:
 --
 --   CREATE ROLE agent_planner;
 --   GRANT agent_planner TO curfew WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;
-
--- To pass on what the shared user was granted it must act for the owner, of each schema that is meant, and be allowed to pass its
--- groups on (up to 15):
---
---   GRANT app_owner TO curfew_reduce;
---   GRANT readers TO curfew_reduce WITH ADMIN OPTION;

@@ -451,7 +451,8 @@ fn excess(graph: &Graph, identity: NodeIndex, credential: &CredentialId) -> Vec<
         };
         Permission::parse(&format!("{sort}:{own}")).ok()
     };
-    let grants = graph.links(identity, Outgoing).filter(|(_, link)| link.via == Via::Has);
+    // Of a PostgreSQL a membership by which it may only become the role is one as well.
+    let grants = graph.links(identity, Outgoing).filter(|(_, link)| matches!(link.via, Via::Has | Via::Assumes));
     let is_too_much = |to: NodeIndex| {
         let opened = ask::opened_by(graph, to);
         !opened.is_empty() && opened.iter().all(|one| ask::is_beyond(Some(may), one))

@@ -3,8 +3,10 @@
 //! Any login may read these catalogs. Privileges are told for each schema: where a role has the same on all of its relations they
 //! are one word. Columns, routines, row security and other databases are not looked at.
 //!
-//! Facts: PostgreSQL 15 to 17, "Privileges" and "Predefined Roles"; a member of a role has what the role has, also where it must
-//! say SET ROLE first (`INHERIT FALSE`).
+//! Facts: PostgreSQL 15 to 18, "Privileges", "Role Membership" and "Predefined Roles"; a member of a role has what the role has,
+//! also where it must say SET ROLE first. From 16 on a membership has options: by INHERIT or SET it has that, by ADMIN alone it
+//! may give itself either, so it may become the role. By none of them it has nothing, but who may alter roles (CREATEROLE) alters
+//! those also that a role administers in which it is by such a membership (measured on 18).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,7 +28,10 @@ const ROLES: &str = "SELECT rolname::text, rolcanlogin, CASE WHEN pg_catalog.isf
      CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END, \
      CASE WHEN rolbypassrls THEN 'BYPASSRLS' END), \
      pg_catalog.has_database_privilege(oid, pg_catalog.current_database(), 'CONNECT') FROM pg_catalog.pg_roles LIMIT $1";
-const MEMBERS: &str = "SELECT m.rolname::text, g.rolname::text FROM pg_catalog.pg_auth_members a \
+/// One for each grantor. The options have no column up to 15.
+const MEMBERS: &str = "SELECT m.rolname::text, g.rolname::text, a.admin_option, \
+     (pg_catalog.to_jsonb(a) ->> 'inherit_option')::boolean, (pg_catalog.to_jsonb(a) ->> 'set_option')::boolean \
+     FROM pg_catalog.pg_auth_members a \
      JOIN pg_catalog.pg_roles m ON m.oid = a.member JOIN pg_catalog.pg_roles g ON g.oid = a.roleid LIMIT $1";
 /// Grants on relations, each owner's own among them. Grantee NULL: everybody. Names are quoted where they must be, as permissions
 /// name them.
@@ -68,12 +73,28 @@ struct Role {
     connects: bool,
 }
 
+/// A membership, as one grant has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Member {
+    member: String,
+    role: String,
+    /// From PostgreSQL 16 on.
+    options: Option<Options>,
+}
+
+/// What a membership lets do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Options {
+    admin: bool,
+    inherit: bool,
+    set: bool,
+}
+
 /// All that was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Catalog {
     roles: Vec<Role>,
-    /// Member, role.
-    members: Vec<(String, String)>,
+    members: Vec<Member>,
     /// Schema, relation, grantee, privilege.
     grants: Vec<(String, String, String, String)>,
     /// Relations of each schema.
@@ -128,9 +149,14 @@ impl Reader {
         let grants: Vec<(String, String, Option<String>, String)> = self.rows(GRANTS).await?;
         let makes: Vec<(String, Option<String>, String)> = self.rows(MAKES).await?;
         let relations: Vec<(String, i64)> = self.rows(RELATIONS).await?;
+        let members: Vec<(String, String, bool, Option<bool>, Option<bool>)> = self.rows(MEMBERS).await?;
+        let member = |(member, role, admin, inherit, set): (String, String, bool, Option<bool>, Option<bool>)| {
+            let options = inherit.zip(set).map(|(inherit, set)| Options { admin, inherit, set });
+            Member { member, role, options }
+        };
         Ok(Catalog {
             roles: roles.into_iter().map(role).collect(),
-            members: self.rows(MEMBERS).await?,
+            members: members.into_iter().map(member).collect(),
             grants: grants.into_iter().map(|(schema, name, whom, what)| (schema, name, public(whom), what)).collect(),
             relations: relations.into_iter().collect(),
             makes: makes.into_iter().map(|(place, whom, what)| (place, public(whom), what)).collect(),
@@ -192,6 +218,38 @@ pub(super) fn is_public(target: &str, node: &Node) -> bool {
     node.kind == NodeKind::Policy && is_it(&node.name)
 }
 
+/// Roles by which somebody who may alter roles alters those that they administer: such a one, and all in which it is by whatever
+/// memberships.
+fn altering(catalog: &Catalog) -> BTreeSet<&str> {
+    let makes = |role: &&Role| role.attributes.iter().any(|one| one == "CREATEROLE");
+    let mut all: BTreeSet<&str> = catalog.roles.iter().filter(makes).map(|role| role.name.as_str()).collect();
+    let mut next: Vec<&str> = all.iter().copied().collect();
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for Member { member, role, .. } in &catalog.members {
+        groups.entry(member).or_default().push(role);
+    }
+    while let Some(at) = next.pop() {
+        for group in groups.get(at).into_iter().flatten().copied() {
+            if all.insert(group) {
+                next.push(group);
+            }
+        }
+    }
+    all
+}
+
+/// How a membership leads to the role, and the words of its options; all grants of it together. `None`: it does not.
+fn way(options: Option<Options>, alters: bool) -> Option<(Via, Vec<&'static str>)> {
+    let Some(Options { admin, inherit, set }) = options else { return Some((Via::Has, Vec::new())) };
+    let words = [(admin, "ADMIN"), (inherit, "INHERIT"), (set, "SET")];
+    let words: Vec<&str> = words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect();
+    match (inherit || set, admin) {
+        (true, _) => Some((Via::Has, words)),
+        (false, true) => Some((Via::Assumes, words)),
+        (false, false) => alters.then(|| (Via::Assumes, vec!["by CREATEROLE alone"])),
+    }
+}
+
 /// PURE.
 fn facts(target: &str, catalog: &Catalog, now_ms: i64) -> Reading {
     let mut reading = Reading::default();
@@ -212,10 +270,16 @@ fn facts(target: &str, catalog: &Catalog, now_ms: i64) -> Reading {
         let Some(node) = reading.node(NodeKind::Identity, &format!("{target}/{}", role.name)) else { continue };
         nodes.insert(&role.name, node);
     }
-    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (member, group) in &catalog.members {
-        groups.entry(member).or_default().push(group);
+    let mut groups: BTreeMap<&str, BTreeMap<&str, Option<Options>>> = BTreeMap::new();
+    for Member { member, role, options } in &catalog.members {
+        let known = groups.entry(member).or_default().entry(role).or_insert(*options);
+        *known = known.zip(*options).map(|(one, other)| Options {
+            admin: one.admin || other.admin,
+            inherit: one.inherit || other.inherit,
+            set: one.set || other.set,
+        });
     }
+    let altering = altering(catalog);
     for role in &catalog.roles {
         let Some(node) = nodes.get(role.name.as_str()) else { continue };
         let mut fact = Fact::of(node.clone());
@@ -230,8 +294,11 @@ fn facts(target: &str, catalog: &Catalog, now_ms: i64) -> Reading {
         if !may.is_empty() {
             fact.edge(opened.clone(), Via::Opens, may);
         }
-        for group in groups.remove(role.name.as_str()).into_iter().flatten() {
-            fact.edge_to(nodes.get(group), Via::Has);
+        for (group, options) in groups.remove(role.name.as_str()).into_iter().flatten() {
+            let way = way(options, altering.contains(role.name.as_str()));
+            if let (Some(to), Some((via, words))) = (nodes.get(group), way) {
+                fact.edge(to.clone(), via, words);
+            }
         }
         if logs_in {
             fact.edge_to(everybody.as_ref(), Via::Has);
@@ -244,6 +311,11 @@ fn facts(target: &str, catalog: &Catalog, now_ms: i64) -> Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn member(member: &str, role: &str, options: Option<[bool; 3]>) -> Member {
+        let options = options.map(|[admin, inherit, set]| Options { admin, inherit, set });
+        Member { member: member.to_owned(), role: role.to_owned(), options }
+    }
 
     fn catalog() -> Catalog {
         let role = |name: &str, can_log_in, attributes: &[&str]| Role {
@@ -258,7 +330,7 @@ mod tests {
         };
         Catalog {
             roles: vec![role("etl", true, &[]), role("readers", false, &[]), role("admin", true, &["SUPERUSER"])],
-            members: vec![("etl".to_owned(), "readers".to_owned())],
+            members: vec![member("etl", "readers", None)],
             grants: vec![
                 grant("public", "orders", "readers", "SELECT"),
                 grant("public", "lines", "readers", "SELECT"),
@@ -319,6 +391,52 @@ mod tests {
             assert_eq!(words["etl"].len(), expected);
             assert_eq!(words["etl"][0] == "shop.*: SELECT", expected == 1);
         }
+    }
+
+    #[test]
+    fn a_membership_leads_where_its_options_let() {
+        const NONE: Option<[bool; 3]> = Some([false; 3]);
+        let mut later = catalog();
+        let makes = ["maker", "team", "middle"].map(|name| Role {
+            name: name.to_owned(),
+            can_log_in: false,
+            until_ms: None,
+            attributes: if name == "maker" { vec!["CREATEROLE".to_owned()] } else { Vec::new() },
+            connects: false,
+        });
+        later.roles.extend(makes);
+        let lead = |later: &Catalog, whose: &str| {
+            let reading = facts("appdb", later, 0);
+            let fact = reading.facts.iter().find(|fact| *fact.node.name == *format!("appdb/{whose}")).unwrap();
+            let roles = fact.edges.iter().filter(|edge| edge.to.kind == NodeKind::Identity);
+            let told = roles.map(|edge| format!("{} {} {}", edge.via.as_str(), edge.to.name, edge.scope.join(" ")));
+            told.collect::<Vec<_>>().join("; ")
+        };
+        for (options, told) in [
+            (vec![Some([false, true, false])], "has appdb/readers INHERIT"),
+            (vec![Some([false, false, true])], "has appdb/readers SET"),
+            (vec![Some([true, false, false])], "assumes appdb/readers ADMIN"),
+            // Two grantors, of whom each gave a part.
+            (vec![Some([true, false, false]), Some([false, true, true])], "has appdb/readers ADMIN INHERIT SET"),
+            (vec![NONE], ""),
+        ] {
+            later.members = options.into_iter().map(|one| member("etl", "readers", one)).collect();
+            assert_eq!(lead(&later, "etl"), told);
+        }
+        // By a membership that lets do nothing, who may alter roles alters what the group administers.
+        let admin = Some([true, false, false]);
+        later.members = vec![
+            member("maker", "team", NONE),
+            member("team", "middle", NONE),
+            member("middle", "readers", admin),
+            member("etl", "middle", NONE),
+        ];
+        assert_eq!(lead(&later, "maker"), "assumes appdb/team by CREATEROLE alone");
+        assert_eq!(lead(&later, "team"), "assumes appdb/middle by CREATEROLE alone");
+        assert_eq!(
+            (lead(&later, "middle").as_str(), lead(&later, "etl").as_str()),
+            ("assumes appdb/readers ADMIN", "")
+        );
     }
 
     #[test]

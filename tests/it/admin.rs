@@ -7,7 +7,7 @@ use curfew::connector::{Realm, Registry};
 use curfew::guard::Mode;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 
 use crate::world::{env, repository, unique};
 
@@ -76,8 +76,12 @@ impl Admin {
 
     /// The same, reaching PostgreSQL at `host`.
     pub async fn database_at(&self, host: &str) -> String {
-        let mount = unique("db");
-        let pg = Postgres::shared();
+        self.database_of(&Postgres { host: host.to_owned(), ..Postgres::shared() }, &[]).await
+    }
+
+    /// The same at that PostgreSQL; what is said of each user beside that it is made.
+    pub async fn database_of(&self, pg: &Postgres, also: &[&str]) -> String {
+        let (mount, host) = (unique("db"), &pg.host);
         self.ok("POST", &format!("sys/mounts/{mount}"), json!({"type": "database"})).await;
         let config = json!({
             "plugin_name": "postgresql-database-plugin",
@@ -89,9 +93,11 @@ impl Admin {
             "password": pg.password,
         });
         self.ok("POST", &format!("{mount}/config/pg"), config).await;
+        let create = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';";
+        let statements = [&[create], also].concat();
         let role = json!({
             "db_name": "pg",
-            "creation_statements": ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}';"],
+            "creation_statements": statements,
             "default_ttl": "1h",
             "max_ttl": "2h",
         });
@@ -240,8 +246,61 @@ pub struct Postgres {
 }
 
 impl Postgres {
+    /// The system's own: 15.
     pub fn shared() -> Self {
         Self::at(&env("CURFEW_TEST_POSTGRES"))
+    }
+
+    /// The one whose memberships have grantors and options: 18.
+    pub fn later() -> Self {
+        Self::at(&env("CURFEW_TEST_POSTGRES_18"))
+    }
+
+    pub fn is_later(&self) -> bool {
+        self.url != Self::shared().url
+    }
+
+    /// What `deploy/postgres` says of this version: the statements of a file, with other names in them.
+    pub fn deployed(&self, file: &str, names: &[(&str, &str)]) -> Vec<String> {
+        statements(file, self.is_later(), names, false)
+    }
+
+    /// The same of what a file only shows, since names are a reader's own.
+    pub fn shown(&self, file: &str, names: &[(&str, &str)]) -> Vec<String> {
+        statements(file, self.is_later(), names, true)
+    }
+
+    /// Curfew's own role, as `deploy/postgres` says of this version: its name, and how it logs in.
+    pub async fn curfew(&self) -> (String, String) {
+        let name = unique("curfew").replace('-', "_");
+        let file = if self.is_later() { "curfew-16.sql" } else { "curfew-15.sql" };
+        let statements = self.deployed(file, &[("curfew", &name)]).into_iter().filter(|one| !one.contains("app_a"));
+        self.run(statements.chain([format!("ALTER ROLE {name} PASSWORD 'w1tness'")])).await;
+        let url = format!("postgresql://{name}:w1tness@{}/postgres", self.host);
+        (name, url)
+    }
+
+    /// Lets it alter these users, in so far as that has to be said.
+    pub async fn lets_alter(&self, curfew: &str, users: &[&str]) {
+        if !self.is_later() {
+            return;
+        }
+        for user in users {
+            let names = [("curfew", curfew), ("app_a", *user), ("app_b", *user)];
+            let statements = self.deployed("curfew-16.sql", &names);
+            self.run(statements.into_iter().filter(|one| one.contains(user))).await;
+        }
+    }
+
+    /// As the administrator, on one connection.
+    pub async fn run(&self, statements: impl IntoIterator<Item = String>) {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        for statement in statements {
+            let what = statement.clone();
+            let done = sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await;
+            done.unwrap_or_else(|error| panic!("{what}: {error}"));
+        }
+        connection.close().await.unwrap();
     }
 
     pub fn at(url: &str) -> Self {
@@ -261,10 +320,50 @@ impl Postgres {
         PgConnection::connect(&format!("postgresql://{username}:{password}@{}/postgres", self.host)).await
     }
 
+    /// The server's log.
+    pub fn log(&self) -> String {
+        let name = if self.is_later() { "CURFEW_TEST_PG_18_LOG" } else { "CURFEW_TEST_PG_LOG" };
+        String::from_utf8_lossy(&std::fs::read(env(name)).unwrap()).into_owned()
+    }
+
     /// How often the server's log says that this role was dropped.
     pub fn drops(&self, role: &str) -> usize {
-        let log = std::fs::read(env("CURFEW_TEST_PG_LOG")).unwrap();
-        let log = String::from_utf8_lossy(&log);
-        log.lines().filter(|line| line.contains("DROP ROLE") && line.contains(role)).count()
+        self.log().lines().filter(|line| line.contains("DROP ROLE") && line.contains(role)).count()
     }
+}
+
+/// Statements of a file of `deploy/postgres`: those that it runs, or those that it shows (`--   …;`). What a paragraph says of
+/// "Up to" or "From PostgreSQL 16 on" is of that side only.
+fn statements(file: &str, is_later: bool, names: &[(&str, &str)], shown: bool) -> Vec<String> {
+    let text = std::fs::read_to_string(repository().join("deploy/postgres").join(file)).unwrap();
+    let of_this = |paragraph: &&str| {
+        let of = |words: &str| paragraph.lines().any(|line| line.starts_with(words));
+        !of(if is_later { "-- Up to PostgreSQL 15" } else { "-- From PostgreSQL 16 on" })
+    };
+    let mut found = Vec::new();
+    for line in text.split("\n\n").filter(of_this).flat_map(str::lines).filter(|line| line.ends_with(';')) {
+        match (line.strip_prefix("--   "), shown) {
+            (Some(statement), true) => found.push(renamed(statement, names)),
+            (None, false) if !line.starts_with("--") => found.push(renamed(line, names)),
+            _ => {}
+        }
+    }
+    assert!(!found.is_empty(), "{file} says nothing");
+    found
+}
+
+/// With other names in place of whole words.
+fn renamed(statement: &str, names: &[(&str, &str)]) -> String {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (mut all, mut rest) = (String::new(), statement);
+    while !rest.is_empty() {
+        let word = &rest[..rest.find(|c| !is_of_word(c)).unwrap_or(rest.len())];
+        let other = names.iter().find(|(from, _)| *from == word).map_or(word, |(_, to)| to);
+        rest = &rest[word.len()..];
+        let between = &rest[..rest.find(is_of_word).unwrap_or(rest.len())];
+        rest = &rest[between.len()..];
+        all.push_str(other);
+        all.push_str(between);
+    }
+    all
 }

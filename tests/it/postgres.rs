@@ -1,5 +1,6 @@
 //! What a PostgreSQL user's death looks like, on a real server.
 
+mod later;
 mod logins;
 mod rights;
 mod role;

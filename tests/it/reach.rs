@@ -335,7 +335,15 @@ async fn what_vault_refuses_to_show_makes_a_part() {
 
 #[tokio::test]
 async fn what_roles_of_postgresql_reach_is_what_postgresql_says_itself() {
-    let pg = Postgres::shared();
+    as_postgresql_says(Postgres::shared()).await;
+}
+
+#[tokio::test]
+async fn what_roles_of_postgresql_18_reach_is_what_postgresql_says_itself() {
+    as_postgresql_says(Postgres::later()).await;
+}
+
+async fn as_postgresql_says(pg: Postgres) {
     let name = unique("reach").replace('-', "_");
     let pool = pg.pool().await;
     // A database of its own: others come and go in the shared one.
@@ -351,7 +359,23 @@ async fn what_roles_of_postgresql_reach_is_what_postgresql_says_itself() {
         CREATE TABLE lines (a int); CREATE SCHEMA audit; CREATE TABLE audit.log (a int); CREATE SEQUENCE audit.ids; \
         ALTER TABLE lines OWNER TO {n}_owner; GRANT SELECT ON orders, lines TO {n}_readers; \
         GRANT INSERT, UPDATE ON orders TO {n}_etl; GRANT INSERT ON audit.log TO PUBLIC; GRANT USAGE ON SEQUENCE audit.ids TO {n}_old";
-    for statement in sql.replace("{n}", &name).split("; ") {
+    // By each option alone, by all of them off, and by what two grantors gave.
+    let options = "CREATE ROLE {n}_sets LOGIN; GRANT {n}_readers TO {n}_sets WITH INHERIT FALSE, SET TRUE; \
+        CREATE ROLE {n}_inherits LOGIN; GRANT {n}_readers TO {n}_inherits WITH INHERIT TRUE, SET FALSE; \
+        CREATE ROLE {n}_admin LOGIN; GRANT {n}_readers TO {n}_admin WITH ADMIN TRUE, INHERIT FALSE, SET FALSE; \
+        CREATE ROLE {n}_off LOGIN; GRANT {n}_readers TO {n}_off WITH INHERIT FALSE, SET FALSE; \
+        CREATE ROLE {n}_twice LOGIN; GRANT {n}_readers TO {n}_twice WITH INHERIT FALSE, SET FALSE; \
+        GRANT {n}_readers TO {n}_twice WITH INHERIT FALSE, SET TRUE GRANTED BY {n}_admin; \
+        CREATE ROLE {n}_far LOGIN; GRANT {n}_sets TO {n}_far WITH INHERIT TRUE, SET FALSE";
+    let mut names = vec!["etl", "readers", "old", "none", "owner"];
+    let mut statements: Vec<&str> = sql.split("; ").collect();
+    if pg.is_later() {
+        names.extend(["sets", "inherits", "admin", "off", "twice", "far"]);
+        statements.extend(options.split("; ").map(str::trim));
+    }
+    // All that it is, may become, or may make itself.
+    let is = if pg.is_later() { ["USAGE", "SET", "MEMBER WITH ADMIN OPTION"].as_slice() } else { &["MEMBER"] };
+    for statement in statements.into_iter().map(|one| one.replace("{n}", &name)) {
         own.execute(AssertSqlSafe(statement.to_owned())).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
     let reader = roles::Reader::open("appdb", &PostgresSettings::new(url.into())).await.unwrap();
@@ -361,16 +385,20 @@ async fn what_roles_of_postgresql_reach_is_what_postgresql_says_itself() {
         reading.facts.iter().filter(|fact| fact.about.off).map(|fact| fact.node.name.to_string()).collect();
     assert!(off.contains(&format!("appdb/{name}_old")) && off.contains(&format!("appdb/{name}_readers")));
     let graph = graph(reading);
-    for role in ["etl", "readers", "old", "none", "owner"] {
+    for role in &names {
         let start = graph.find(&node(&format!("identity:appdb/{name}_{role}"))).unwrap();
         let reach = ask::reach(&graph, start);
         let words: String = reach.opened.iter().flat_map(|one| one.scope.clone()).collect::<Vec<_>>().join("\n");
         for (schema, table) in [("public", "orders"), ("public", "lines"), ("audit", "log")] {
             for privilege in ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"] {
-                let (may,): (bool,) = sqlx::query_as("SELECT has_table_privilege($1, $2, $3)")
+                let asked = "SELECT bool_or(has_table_privilege(g.oid, $2::regclass, $3)) FROM pg_roles r, pg_roles g \
+                    WHERE r.rolname = $1 AND (g.oid = r.oid OR EXISTS (SELECT FROM unnest($4::text[]) way \
+                        WHERE pg_has_role(r.oid, g.oid, way)))";
+                let (may,): (bool,) = sqlx::query_as(asked)
                     .bind(format!("{name}_{role}"))
                     .bind(format!("{schema}.{table}"))
                     .bind(privilege)
+                    .bind(is)
                     .fetch_one(&own)
                     .await
                     .unwrap();
@@ -380,8 +408,8 @@ async fn what_roles_of_postgresql_reach_is_what_postgresql_says_itself() {
                         && what.split(", ").any(|one| one == privilege)
                 });
                 // A role that cannot log in has nothing as everybody: nobody is it. Who becomes it is somebody else.
-                let by_all =
-                    schema == "audit" && table == "log" && privilege == "INSERT" && role != "etl" && role != "none";
+                let is_shut = ["readers", "old", "owner"].contains(role);
+                let by_all = schema == "audit" && table == "log" && privilege == "INSERT" && is_shut;
                 assert!(
                     told == may || by_all,
                     "{role}: {privilege} on {schema}.{table}: told {told}, may {may}\n{words}"
@@ -391,9 +419,8 @@ async fn what_roles_of_postgresql_reach_is_what_postgresql_says_itself() {
     }
     own.close().await;
     pool.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await.unwrap();
-    for role in ["etl", "readers", "old", "none", "owner"] {
-        pool.execute(AssertSqlSafe(format!("DROP ROLE {name}_{role}"))).await.unwrap();
-    }
+    let each: Vec<String> = names.iter().map(|role| format!("{name}_{role}")).collect();
+    pool.execute(AssertSqlSafe(format!("DROP ROLE {}", each.join(", ")))).await.unwrap();
 }
 
 #[tokio::test]

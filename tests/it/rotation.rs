@@ -117,6 +117,8 @@ pub enum Behind {
 pub struct Ground {
     pub admin: Admin,
     pub pg: Postgres,
+    /// How Curfew logs in there: as the administrator, or by its own name.
+    login: (Option<String>, String),
     pub mount: String,
     token: String,
     safe: tokio::sync::OnceCell<Moto>,
@@ -161,11 +163,24 @@ impl Behind {
 
 impl Ground {
     pub async fn new() -> Self {
+        let pg = Postgres::shared();
+        let login = (None, pg.url.clone());
+        Self::with(pg, login).await
+    }
+
+    /// At 18, by no more than `deploy/postgres` gives.
+    pub async fn later() -> Self {
+        let pg = Postgres::later();
+        let (name, url) = pg.curfew().await;
+        Self::with(pg, (Some(name), url)).await
+    }
+
+    async fn with(pg: Postgres, login: (Option<String>, String)) -> Self {
         let admin = Admin::shared();
         let mount = unique("kv");
         kv_mount(&admin, &mount).await;
         let token = admin.curfew_token().await;
-        Self { admin, pg: Postgres::shared(), mount, token, safe: tokio::sync::OnceCell::new() }
+        Self { admin, pg, login, mount, token, safe: tokio::sync::OnceCell::new() }
     }
 
     /// A fresh one. `adoption` as the recipe says.
@@ -188,6 +203,7 @@ impl Ground {
                         if user == first { format!("LOGIN PASSWORD '{password}'") } else { "NOLOGIN".to_owned() };
                     sqlx::query(AssertSqlSafe(format!("CREATE ROLE \"{user}\" {login}"))).execute(&pool).await.unwrap();
                 }
+                self.lets_alter(&users.names()).await;
             }
         }
         let secret = json!({"username": first, "password": password, "host": "db.example"});
@@ -222,6 +238,13 @@ impl Ground {
         }
         let pg = self.pg.clone();
         Victim { recipe, registry, old: (first, password), hook, first: first_version, shelf, behind, pg }
+    }
+
+    /// Who logs in by its own name is given these users.
+    async fn lets_alter(&self, users: &[&str]) {
+        if let Some(name) = &self.login.0 {
+            self.pg.lets_alter(name, users).await;
+        }
     }
 
     /// A place where two users' values may be.
@@ -283,7 +306,7 @@ impl Ground {
         if recipe.credential.kind() == Kind::MariadbUser {
             registry.add(crate::mariadb::target_by(&crate::mariadb::shared()).await);
         } else {
-            let target = PostgresSettings::new(self.pg.url.clone().into());
+            let target = PostgresSettings::new(self.login.1.clone().into());
             registry.add(role::connect("appdb", &target, clock).await.unwrap());
         }
         registry.add_recipe(recipe.clone());
@@ -507,13 +530,19 @@ impl Trial for Course {
 }
 
 async fn every_kill(store: Store, shape: Shape, action: Action) {
-    let ground = Ground::new().await;
+    every_kill_on(Ground::new().await, store, shape, action).await;
+}
+
+async fn every_kill_on(ground: Ground, store: Store, shape: Shape, action: Action) {
     let fresh = async || Course { victim: ground.victim(shape, Adoption::default()).await, action };
     endure::every_kill(&store, 3, fresh).await;
 }
 
 async fn every_fault(store: Store, shape: Shape, action: Action) {
-    let ground = Ground::new().await;
+    every_fault_on(Ground::new().await, store, shape, action).await;
+}
+
+async fn every_fault_on(ground: Ground, store: Store, shape: Shape, action: Action) {
     let fresh = async || Course { victim: ground.victim(shape, Adoption::default()).await, action };
     endure::every_fault(&store, 4, fresh).await;
 }
@@ -559,4 +588,18 @@ async fn two_users_contained_survive_every_fault(store: Store) {
 
 async fn two_users_rolled_over_survive_every_fault(store: Store) {
     every_fault(store, Shape::Two, Action::Rollover).await;
+}
+
+// On 18 as well, by a login as `deploy/postgres` says.
+over_each! {
+    sqlite: on_18_two_users_rolled_over_survive_every_kill;
+    postgres: on_18_one_user_contained_survives_every_fault
+}
+
+async fn on_18_two_users_rolled_over_survive_every_kill(store: Store) {
+    every_kill_on(Ground::later().await, store, Shape::Two, Action::Rollover).await;
+}
+
+async fn on_18_one_user_contained_survives_every_fault(store: Store) {
+    every_fault_on(Ground::later().await, store, Shape::One, Action::Contain).await;
 }

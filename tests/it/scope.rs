@@ -2,6 +2,7 @@
 //! each effect repeated, each reply cut. What is not named stays as it was to the letter; what is given back is too.
 
 mod aws;
+mod later;
 mod postgres;
 mod story;
 mod vault;

@@ -3,12 +3,14 @@
 //! What is taken is what the role was granted itself, by the owner of the object; what it has in other ways (by a group, as
 //! owner, through `PUBLIC`) is another permission, and where one of those still lets it, the reduction is given back. REVOKE
 //! takes the grants on single columns with that on the whole relation: they are recorded, and come back with it. Where we
-//! lack the right, PostgreSQL only warns: so each statement is looked at before its transaction is committed.
+//! lack the right, PostgreSQL only warns: so each statement is looked at before its transaction is committed. From 16 on a
+//! membership may have been granted by several roles, each for itself: all of it is taken, or nothing ([`member`]).
 //!
 //! Whether a permission is gone is asked (`has_table_privilege` and its like), never tried. Privileges are looked up at each
 //! statement, so there is no time to wait for; but a session that has gone over to a group by `SET ROLE` stays in it.
 
 mod form;
+mod member;
 mod provision;
 
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, Connection as _, Error};
 
-use super::{PostgresSettings, SELF, SESSIONS, VERSION, bounded, quoted};
+use super::{PostgresSettings, SELF, SESSIONS, bounded, quoted};
 use crate::case::plan::Act;
 use crate::case::record::{Answer, FailureKind, Level, Observation, Output, Presence, Residue, Sighting};
 use crate::clock;
@@ -46,10 +48,8 @@ const SCHEMA: &str = "SELECT it.oid::bigint, 'n', it.nspname::text, '', it.nspow
      a.grantor::bigint, a.is_grantable FROM pg_catalog.pg_namespace it \
      LEFT JOIN LATERAL (SELECT * FROM pg_catalog.aclexplode(it.nspacl) e \
          WHERE e.grantee = $1::bigint::oid AND e.privilege_type = $3::text) a ON true WHERE it.nspname = $2::text";
-/// A membership: whose, the group's OID and name, whether it may be passed on.
-const MEMBER: &str = "SELECT it.oid::bigint, it.rolname::text, m.admin_option FROM pg_catalog.pg_roles it \
-     LEFT JOIN pg_catalog.pg_auth_members m ON m.roleid = it.oid AND m.member = $1::bigint::oid WHERE it.rolname = $2::text";
-/// All that was granted to a role itself, in lines, but for those that begin with one of `$2`.
+/// All that was granted to a role itself, in lines, but for those that begin with one of `$2`. What has no column up to 15 is
+/// left out of its line there.
 const REST: &str = "SELECT count(*), encode(sha256(convert_to(coalesce(string_agg(line, E'\\n' ORDER BY line), ''), \
      'UTF8')), 'hex') FROM ( \
      SELECT concat_ws(':', 'relation', c.oid, e.privilege_type, '', e.grantor, e.is_grantable) AS line \
@@ -62,12 +62,16 @@ const REST: &str = "SELECT count(*), encode(sha256(convert_to(coalesce(string_ag
          FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) e WHERE d.datacl IS NOT NULL AND e.grantee = $1::bigint::oid \
      UNION ALL SELECT concat_ws(':', 'routine', p.oid, e.privilege_type, e.grantor, e.is_grantable) \
          FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) e WHERE p.proacl IS NOT NULL AND e.grantee = $1::bigint::oid \
-     UNION ALL SELECT concat_ws(':', 'member', m.roleid, m.admin_option) \
+     UNION ALL SELECT concat_ws(':', 'member', m.roleid, m.admin_option, to_jsonb(m) ->> 'inherit_option', \
+         to_jsonb(m) ->> 'set_option', CASE WHEN current_setting('server_version_num')::int >= 160000 THEN m.grantor END) \
          FROM pg_catalog.pg_auth_members m WHERE m.member = $1::bigint::oid \
      UNION ALL SELECT concat_ws(':', 'role', rolinherit, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls) \
          FROM pg_catalog.pg_roles WHERE oid = $1::bigint::oid) all_of_it \
      WHERE NOT EXISTS (SELECT 1 FROM unnest($2::text[]) taken WHERE starts_with(line, taken))";
-const ON_RELATION: &str = "SELECT CASE WHEN $4 THEN has_any_column_privilege($1::bigint::oid, to_regclass($2::text), $3) \
+/// A privilege that the server does not know yet nobody has.
+const ON_RELATION: &str = "SELECT CASE \
+     WHEN $3 = 'MAINTAIN' AND current_setting('server_version_num')::int < 170000 THEN false \
+     WHEN $4 THEN has_any_column_privilege($1::bigint::oid, to_regclass($2::text), $3) \
      WHEN $5 THEN has_sequence_privilege($1::bigint::oid, to_regclass($2::text), $3) \
      ELSE has_table_privilege($1::bigint::oid, to_regclass($2::text), $3) END";
 const ON_SCHEMA: &str = "SELECT has_schema_privilege($1::bigint::oid, oid, $3::text) FROM pg_catalog.pg_namespace \
@@ -169,20 +173,11 @@ impl PostgresScope {
         let none = |oid: i64, line: String| Look { form: None, line: format!("{line}{oid}:") };
         let (sql, name, privilege) = match named {
             Named::Member(group) => {
-                let version: i32 = self.one(sqlx::query_scalar(VERSION).fetch_one(&mut *connection)).await?;
-                if version >= 160_000 {
-                    return Err(refused("memberships are taken up to PostgreSQL 15: later ones have a grantor each"));
-                }
-                let row = sqlx::query_as(MEMBER).bind(role.oid).bind(group).fetch_optional(connection);
-                let row: Option<(i64, String, Option<bool>)> = self.one(row).await?;
-                let Some((oid, name, further)) = row else { return Ok(none(0, "member:".into())) };
-                let form = further.map(|further| Form {
-                    role: (role.oid, role.name.clone()),
-                    on: (oid, quoted(&name)),
-                    whole: Some(further),
-                    columns: Vec::new(),
-                });
-                return Ok(Look { form, line: format!("member:{oid}:") });
+                let Some(membership) = self.membership(connection, role.oid, group).await? else {
+                    return Ok(none(0, "member:".into()));
+                };
+                let form = membership.form((role.oid, role.name.clone()))?;
+                return Ok(Look { form, line: format!("member:{}:", membership.group.0) });
             }
             Named::Relation(name, privilege) => (RELATION, name, privilege),
             Named::Schema(name, privilege) => (SCHEMA, name, privilege),
@@ -195,7 +190,7 @@ impl PostgresScope {
             return Ok(none(0, sort.into()));
         };
         let on = (oid, on(&kind, &schema, &object));
-        let mut form = Form { role: (role.oid, role.name.clone()), on, whole: None, columns: Vec::new() };
+        let mut form = Form::blank((role.oid, role.name.clone()), on);
         for (.., column, grantor, further) in rows {
             let (Some(grantor), Some(further)) = (grantor, further) else { continue };
             if owner == role.oid {
@@ -298,7 +293,7 @@ impl PostgresScope {
         if !gives && now.as_ref() != Some(&form) {
             return Err(refused("it was granted in another form since it was looked at"));
         }
-        let statements = if gives { form::grants(named, &form) } else { vec![form::revoke(named, &form)] };
+        let statements = if gives { form::grants(named, &form) } else { form::revokes(named, &form) };
         for statement in statements {
             let run = sqlx::query(AssertSqlSafe(statement)).execute(&mut *connection);
             bounded(self.timeout, true, run).await.map_err(|failure| match failure.kind {

@@ -164,7 +164,11 @@ async fn one_alert_without_an_answer_keeps_no_other_waiting(store: Store) {
     {
         desk.github.says(number, says);
     }
-    assert_eq!((desk.feedback.tick().await.unwrap(), desk.github.calls()), (2, 7), "all were asked for, and two were told");
+    assert_eq!(
+        (desk.feedback.tick().await.unwrap(), desk.github.calls()),
+        (2, 7),
+        "all were asked for, and two were told"
+    );
     let told = [1, 4];
     for number in 0..5 {
         let phase = if told.contains(&number) { Stands::Closed } else { Stands::Matched };

@@ -1,5 +1,6 @@
 //! A store in memory, and a rotation that a test leads by hand.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,10 +17,10 @@ use curfew::connector::{Connector, Failure, Gate, Subject};
 use curfew::credential::{CredentialId, Kind};
 use curfew::probe::Settle;
 use secrecy::SecretString;
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
-use super::{admin, quoted, run};
+use super::{quoted, run};
 use crate::admin::Postgres;
 use crate::world::{env, unique, until};
 
@@ -136,8 +137,27 @@ pub fn value() -> String {
     format!("{}-{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
+/// An administrator's connection, and to which server.
+pub struct Side {
+    connection: PgConnection,
+    pub pg: Postgres,
+}
+
+impl Deref for Side {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Side {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
 /// One rotation, step by step, at a target with an administrator's connection of its own kind.
-pub struct Life<A = PgConnection> {
+pub struct Life<A = Side> {
     pub target: Arc<dyn Connector>,
     pub shelf: Arc<Shelf>,
     pub admin: A,
@@ -160,9 +180,15 @@ impl Life {
     }
 
     pub async fn with(two: bool, target: Arc<dyn Connector>) -> Self {
+        Self::at(Postgres::shared(), two, target).await
+    }
+
+    /// At this server.
+    pub async fn at(pg: Postgres, two: bool, target: Arc<dyn Connector>) -> Self {
         let name = unique("App");
         let users = if two { Users::Two(format!("{name}_a"), format!("{name}_b")) } else { Users::One(name) };
-        let (mut admin, old) = (admin().await, value());
+        let (connection, old) = (PgConnection::connect(&pg.url).await.unwrap(), value());
+        let mut admin = Side { connection, pg };
         for user in users.names() {
             run(&mut admin, format!("CREATE ROLE {} LOGIN PASSWORD '{old}'", quoted(user))).await;
         }
@@ -318,7 +344,7 @@ impl<A> Life<A> {
 
 impl Life {
     pub async fn login(&self, place: usize, value: &str) -> Result<PgConnection, sqlx::Error> {
-        Postgres::shared().login(&self.user(place), value).await
+        self.admin.pg.login(&self.user(place), value).await
     }
 
     pub async fn logs_in(&self, place: usize, value: &str) -> bool {

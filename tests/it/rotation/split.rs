@@ -49,33 +49,44 @@ pub struct Shared {
 impl Shared {
     /// One for so many agents, of which the first needs one table to read, and of the others nothing is known.
     pub async fn new(ground: &Ground, agents: usize, adoption: &Adoption) -> Self {
+        Self::with(ground, agents, adoption, true).await
+    }
+
+    /// The same; whether Curfew may make users.
+    async fn with(ground: &Ground, agents: usize, adoption: &Adoption, makes: bool) -> Self {
         let base = unique("shared").replace('-', "_");
         let (schema, owner, group, maker) =
             (format!("{base}_s"), format!("{base}_o"), format!("{base}_g"), format!("{base}_m"));
         let password = format!("first-{}", unique("pw"));
-        let mut admin = PgConnection::connect(&ground.pg.url).await.unwrap();
-        for statement in [
+        let access = format!("{base}_a");
+        let names =
+            [("curfew_reduce", maker.as_str()), ("app_owner", &owner), ("readers", &group), ("app_access", &access)];
+        let names: Vec<(&str, &str)> = names.into_iter().chain([("etl", base.as_str())]).collect();
+        let mut statements = vec![
             format!("CREATE ROLE {owner}"),
             format!("CREATE ROLE {group}"),
             format!("CREATE ROLE {base} LOGIN PASSWORD '{password}'"),
-            // As `deploy/postgres/split.sql` says.
-            format!("CREATE ROLE {maker} LOGIN CREATEROLE PASSWORD 'w1tness'"),
-            format!("GRANT {owner} TO {maker}"),
-            format!("GRANT {group} TO {maker} WITH ADMIN OPTION"),
+            format!("GRANT {group} TO {base}"),
+        ];
+        statements.extend(ground.pg.deployed("reduce.sql", &names));
+        statements.push(format!("ALTER ROLE {maker} PASSWORD 'w1tness'"));
+        statements.extend(ground.pg.shown("reduce.sql", &names));
+        if makes {
+            statements.extend(ground.pg.deployed("split.sql", &names));
+        }
+        statements.extend([
             format!("CREATE SCHEMA {schema} AUTHORIZATION {owner}"),
             format!("SET ROLE {owner}"),
             format!("CREATE TABLE {schema}.orders (id int, note text)"),
             format!("CREATE TABLE {schema}.people (id int, name text)"),
             format!("GRANT USAGE ON SCHEMA {schema} TO {base}"),
-            format!("GRANT SELECT, INSERT ON {schema}.orders TO {base}"),
+            format!("GRANT ALL ON {schema}.orders TO {base}"),
+            format!("REVOKE UPDATE, TRUNCATE ON {schema}.orders FROM {base}"),
             format!("GRANT UPDATE (note) ON {schema}.orders TO {base}"),
             format!("GRANT SELECT ON {schema}.people TO {group}"),
-            "RESET ROLE".to_owned(),
-            format!("GRANT {group} TO {base}"),
-        ] {
-            admin.execute(AssertSqlSafe(statement)).await.unwrap();
-        }
-        admin.close().await.unwrap();
+        ]);
+        ground.pg.run(statements).await;
+        ground.lets_alter(&[&base]).await;
         let shelf = Shelf::of(&ground.admin);
         let secret = json!({"username": base, "password": password, "host": "db.example"});
         let one = |name: &str, path: String, users: Users| Recipe {
@@ -209,7 +220,7 @@ async fn registry(ground: &Ground, recipe: &Recipe, maker: &str) -> Registry {
     registry.add_realm(realm("test", Vec::new()));
     let stores = vault::connect_stores("test", &settings, Mode::Enforce, clock.clone(), &places, &[]).await;
     stores.unwrap().into_iter().for_each(|store| registry.add_store(store));
-    let target = PostgresSettings::new(ground.pg.url.clone().into());
+    let target = PostgresSettings::new(ground.login.1.clone().into());
     registry.add(role::connect("appdb", &target, clock.clone()).await.unwrap());
     let url = format!("postgresql://{maker}:w1tness@{}/postgres", ground.pg.host);
     registry.add(scope::connect("appdb", &PostgresSettings::new(url.into()), clock).await.unwrap());
@@ -307,7 +318,15 @@ async fn two_agents_survive_every_fault(store: Store) {
 }
 
 async fn each_agent_is_moved_by_itself_and_then_the_shared_user_dies(store: Store) {
-    let ground = Ground::new().await;
+    each_is_moved(store, Ground::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_18_each_agent_is_moved_by_itself_and_then_the_shared_user_dies() {
+    Box::pin(each_is_moved(Store::postgres(), Ground::later().await)).await;
+}
+
+async fn each_is_moved(store: Store, ground: Ground) {
     let shared = Shared::new(&ground, 3, &by_word()).await;
     let stage = Stage::new(store, shared.registry.clone());
     let journal = stage.open().await;
@@ -545,4 +564,66 @@ async fn who_was_moved_and_not_finished_loses_the_shared_value_as_well(store: St
     let Verdict::Dead { residue, .. } = &line.verdict else { panic!("{:?}", line.verdict) };
     assert_eq!(residue.as_slice(), []);
     shared.assert_split("begun anew").await;
+}
+
+/// By a login that may make no users: it says so, and takes those that a person makes, by what the document shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_a_person_prepared_is_taken() {
+    for ground in [Ground::new().await, Ground::later().await] {
+        let shared = Shared::with(&ground, 1, &at_once(), false).await;
+        let stage = Stage::new(Store::sqlite(), shared.registry.clone());
+        let journal = stage.open().await;
+        shared.order(journal.as_ref(), Action::Split).await;
+        let (line, note) = rejected(&shared, &stage, &journal, 2).await;
+        assert!(note.contains("may not make users"), "{note}");
+        let user = shared.recipe.shares[0].agent.user.clone();
+        let curfew = ground.login.0.clone().unwrap_or_default();
+        let names = [("agent_planner", user.as_str()), ("curfew", curfew.as_str())];
+        let prepared = match ground.pg.is_later() {
+            true => ground.pg.shown("split.sql", &names),
+            false => vec![format!("CREATE ROLE {user}")],
+        };
+        ground.pg.run(prepared).await;
+        let resumed = Record::Resumed { by: "ann".into() };
+        journal.command(line.case.id, Some(resumed), crate::stage::now_ms()).await.unwrap();
+        let line = stage.run_until_closed(&journal, &shared.recipe.credential).await;
+        assert_end(&journal, &line, 1, "prepared").await;
+        shared.assert_split("prepared").await;
+    }
+}
+
+/// From 16 on a membership has options: what agents get of it is what the shared user may by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_18_agents_get_of_a_group_what_the_shared_user_may_by_it() {
+    let ground = Ground::later().await;
+    let mut shared = Shared::new(&ground, 2, &at_once()).await;
+    let group = format!("{}_g", shared.user);
+    // By SET alone, and to pass it on: the first says that it needs the group, of the second nothing is known.
+    let options = "WITH ADMIN TRUE, INHERIT FALSE, SET TRUE";
+    let grant = format!("GRANT {group} TO {} {options} GRANTED BY {}_a", shared.user, shared.user);
+    ground.pg.run([grant, format!("GRANT USAGE ON SCHEMA {} TO {group}", shared.schema)]).await;
+    let needs = [format!("schema:{}:USAGE", shared.schema), format!("relation:{}.orders:SELECT", shared.schema)];
+    let needs = permissions(needs.into_iter().chain([format!("member:{group}")])).unwrap();
+    let first = Arc::make_mut(&mut shared.recipe.shares[0]);
+    first.needs = Some(needs);
+    shared.registry.add_recipe(shared.recipe.clone());
+    let stage = Stage::new(Store::sqlite(), shared.registry.clone());
+    let journal = stage.open().await;
+    shared.order(journal.as_ref(), Action::Split).await;
+    let line = stage.run_until_closed(&journal, &shared.recipe.credential).await;
+    assert_end(&journal, &line, 2, "by options").await;
+    let mut admin = PgConnection::connect(&ground.pg.url).await.unwrap();
+    for (at, known) in [(0, (false, false, true)), (1, (true, false, true))] {
+        let user = &shared.recipe.shares[at].agent.user;
+        let asked = "SELECT bool_or(admin_option), bool_or(inherit_option), bool_or(set_option) FROM pg_auth_members \
+            WHERE member = $1::regrole AND roleid = $2::regrole";
+        let found: (bool, bool, bool) =
+            sqlx::query_as(asked).bind(user).bind(&group).fetch_one(&mut admin).await.unwrap();
+        assert_eq!(found, known, "{user}: admin, inherit, set");
+        let mut session = shared.log_in(at).await;
+        let people = format!("SELECT count(*) FROM {}.people", shared.schema);
+        assert!(session.execute(AssertSqlSafe(people.clone())).await.is_err(), "it does not inherit");
+        session.execute(AssertSqlSafe(format!("SET ROLE {group}"))).await.unwrap();
+        session.execute(AssertSqlSafe(people)).await.unwrap();
+    }
 }

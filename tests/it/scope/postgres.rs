@@ -1,4 +1,4 @@
-//! Roles of a real PostgreSQL.
+//! Roles of a real PostgreSQL, before and after memberships had grantors and options: 15 and 18.
 
 use std::sync::Arc;
 
@@ -20,7 +20,12 @@ pub struct Etl {
     pub role: String,
     schema: String,
     group: String,
+    /// Who takes and gives.
+    cutter: String,
+    /// From 16 on: who grants the group, as whom our login acts; and another one.
+    grantors: [String; 2],
     connector: Arc<dyn Connector>,
+    pub pg: Postgres,
 }
 
 /// The grants of a role, to the letter.
@@ -34,19 +39,25 @@ const STATE: &str = "SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '')
     UNION ALL SELECT format('schema %s: %s', n.nspname, e.privilege_type) \
         FROM pg_namespace n, aclexplode(n.nspacl) e WHERE e.grantee = $1::regrole \
     UNION ALL SELECT format('member %s%s', m.roleid::regrole, CASE WHEN m.admin_option THEN '*' ELSE '' END) \
+        || CASE WHEN to_jsonb(m) ? 'set_option' THEN format(' inherit %s set %s by %s', to_jsonb(m) ->> 'inherit_option', \
+            to_jsonb(m) ->> 'set_option', m.grantor::regrole) ELSE '' END \
         FROM pg_auth_members m WHERE m.member = $1::regrole) all_of_it";
 
-/// A connection for one errand, given back at once: many identities are there side by side, and the server has room for few.
-async fn admin() -> PgConnection {
-    PgConnection::connect(&Postgres::shared().url).await.unwrap()
-}
+/// Who else was granted something on a schema.
+const OTHER: &str = "SELECT e.grantee::regrole::text FROM pg_namespace n, aclexplode(n.nspacl) e \
+    WHERE n.nspname = $1 AND e.grantee::regrole::text LIKE 'other%' LIMIT 1";
 
 impl Etl {
     pub async fn new() -> Self {
+        Self::at(Postgres::shared()).await
+    }
+
+    /// At a server of that version, by a login as `deploy/postgres/reduce.sql` says.
+    pub async fn at(pg: Postgres) -> Self {
         let name = |what: &str| unique(what).replace('-', "_");
         let (role, schema) = (name("etl"), name("shop"));
         let (owner, group, other, cutter) = (name("owner"), name("group"), name("other"), name("cutter"));
-        let mut admin = admin().await;
+        let grantors = [name("access"), name("second")];
         let mut statements = vec![
             format!("CREATE ROLE {owner}"),
             format!("CREATE ROLE {group}"),
@@ -57,11 +68,6 @@ impl Etl {
             format!("CREATE SEQUENCE {schema}.numbers"),
             format!("ALTER TABLE {schema}.\"or:ders\" OWNER TO {owner}"),
             format!("ALTER SEQUENCE {schema}.numbers OWNER TO {owner}"),
-            // As `deploy/postgres/reduce.sql` says.
-            format!("CREATE ROLE {cutter} LOGIN PASSWORD 'w1tness'"),
-            format!("GRANT {owner} TO {cutter}"),
-            format!("GRANT {group} TO {cutter} WITH ADMIN OPTION"),
-            format!("GRANT pg_read_all_stats TO {cutter}"),
         ];
         for who in [&role, &other] {
             statements.extend([
@@ -74,30 +80,51 @@ impl Etl {
                 format!("GRANT {group} TO {who} WITH ADMIN OPTION"),
             ]);
         }
-        for statement in statements {
-            admin.execute(AssertSqlSafe(statement)).await.unwrap();
+        let say = |who: &str, access: &str, shown: bool| {
+            let names =
+                [("curfew_reduce", cutter.as_str()), ("app_owner", owner.as_str()), ("readers", group.as_str())];
+            let names: Vec<(&str, &str)> = names.into_iter().chain([("etl", who), ("app_access", access)]).collect();
+            if shown { pg.shown("reduce.sql", &names) } else { pg.deployed("reduce.sql", &names) }
+        };
+        statements.extend(say(&role, &grantors[0], false));
+        statements.push(format!("ALTER ROLE {cutter} PASSWORD 'w1tness'"));
+        statements.extend(say(&role, &grantors[0], true));
+        if pg.is_later() {
+            // The other one has it as well, and a second grantor gave both a part of it with other options.
+            let of_members = |one: &String| one.contains(" GRANTED BY ");
+            statements.extend(say(&other, &grantors[0], true).into_iter().filter(of_members));
+            let of_second = |one: &String| one.contains(&grantors[1]) && !of_members(one);
+            statements.extend(say(&role, &grantors[1], true).into_iter().filter(of_second));
+            for who in [&role, &other] {
+                let part = "WITH ADMIN TRUE, INHERIT FALSE, SET FALSE";
+                statements.push(format!("GRANT {group} TO {who} {part} GRANTED BY {}", grantors[1]));
+            }
         }
-        admin.close().await.unwrap();
-        let url = format!("postgresql://{cutter}:w1tness@{}/postgres", Postgres::shared().host);
+        pg.run(statements).await;
+        let url = format!("postgresql://{cutter}:w1tness@{}/postgres", pg.host);
         let settings = PostgresSettings::new(url.into());
         let connector = scope::connect("appdb", &settings, System::shared()).await.unwrap();
         let credential = CredentialId::new(Kind::PostgresRole, "appdb", &role).unwrap();
-        Self { credential, role, schema, group, connector }
+        Self { credential, role, schema, group, cutter, grantors, connector, pg }
+    }
+
+    /// A connection for one errand, given back at once: many identities are there side by side, and the server has room for few.
+    async fn ask(&self, sql: &'static str, about: &str) -> String {
+        let mut admin = PgConnection::connect(&self.pg.url).await.unwrap();
+        let answer = sqlx::query_scalar(sql).bind(about).fetch_one(&mut admin).await.unwrap();
+        admin.close().await.unwrap();
+        answer
     }
 
     async fn of(&self, role: &str) -> String {
-        let mut admin = admin().await;
-        let state = sqlx::query_scalar(STATE).bind(role).fetch_one(&mut admin).await.unwrap();
-        admin.close().await.unwrap();
-        state
+        self.ask(STATE, role).await
     }
 
     pub async fn sql(&self, statement: &str) {
-        let statement =
-            statement.replace("{role}", &self.role).replace("{schema}", &self.schema).replace("{group}", &self.group);
-        let mut admin = admin().await;
-        admin.execute(AssertSqlSafe(statement)).await.unwrap();
-        admin.close().await.unwrap();
+        let filled = statement.replace("{role}", &self.role).replace("{schema}", &self.schema);
+        let filled = filled.replace("{group}", &self.group).replace("{access}", &self.grantors[0]);
+        let filled = filled.replace("{cutter}", &self.cutter);
+        self.pg.run([filled]).await;
     }
 
     /// The permissions of this role, by their names with `{schema}` and `{group}` in them.
@@ -141,21 +168,12 @@ impl Identity for Etl {
     }
 
     async fn bystander(&self) -> String {
-        let mut admin = admin().await;
-        let other: String = sqlx::query_scalar(
-            "SELECT e.grantee::regrole::text FROM pg_namespace n, aclexplode(n.nspacl) e \
-             WHERE n.nspname = $1 AND e.grantee::regrole::text LIKE 'other%' LIMIT 1",
-        )
-        .bind(&self.schema)
-        .fetch_one(&mut admin)
-        .await
-        .unwrap();
-        admin.close().await.unwrap();
+        let other = self.ask(OTHER, &self.schema).await;
         self.of(&other).await
     }
 
     async fn assert_works(&self, what: &str) {
-        let mut session = Postgres::shared().login(&self.role, "w1tness").await.unwrap();
+        let mut session = self.pg.login(&self.role, "w1tness").await.unwrap();
         for sql in ["SELECT * FROM {}.\"or:ders\"", "INSERT INTO {}.\"or:ders\" VALUES (1, '')"] {
             let sql = sql.replace("{}", &self.schema);
             session.execute(AssertSqlSafe(sql)).await.unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -194,4 +212,30 @@ async fn giving_a_role_back_what_was_taken_survives_every_kill(store: Store) {
 
 async fn giving_a_role_back_what_was_taken_survives_every_fault(store: Store) {
     every_fault(store, Way::GivenBack, Etl::new).await;
+}
+
+// Half of it on 18 as well, each over one store.
+over_each! {
+    sqlite: on_18_what_is_taken_survives_every_kill, on_18_giving_back_what_was_taken_survives_every_kill;
+    postgres: on_18_what_is_taken_survives_every_fault, on_18_giving_back_what_was_taken_survives_every_fault,
+}
+
+async fn later() -> Etl {
+    Etl::at(Postgres::later()).await
+}
+
+async fn on_18_what_is_taken_survives_every_kill(store: Store) {
+    every_kill(store, Way::Taken, later).await;
+}
+
+async fn on_18_giving_back_what_was_taken_survives_every_kill(store: Store) {
+    every_kill(store, Way::GivenBack, later).await;
+}
+
+async fn on_18_what_is_taken_survives_every_fault(store: Store) {
+    every_fault(store, Way::Taken, later).await;
+}
+
+async fn on_18_giving_back_what_was_taken_survives_every_fault(store: Store) {
+    every_fault(store, Way::GivenBack, later).await;
 }

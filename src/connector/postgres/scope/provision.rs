@@ -4,17 +4,18 @@
 //! A user of that name that is there already is taken where nobody can log in as it, or where it was made here before: prepared
 //! by a person it may have settings of its own, which are not copied (a `search_path` is a statement, not a value). What of other
 //! kinds the shared user was granted (functions, databases) is not given either; the test of the new value says so by kind.
+//!
+//! From PostgreSQL 16 on a role belongs to who made it, and the login that rotates could not alter it. So whoever administers the
+//! shared user (has ADMIN of it: that login does) is given the same of the new one, and no more: the new one can do nothing that
+//! the shared one cannot.
 
 use std::sync::Arc;
 
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
-use super::form::{self, Form, Named};
-use super::{
-    IN_ROLE, MEMBER, ON_RELATION, ON_SCHEMA, PostgresScope, RELATION, ROLE, Role, SCHEMA, VERSION, bounded, named, on,
-    quoted, refused,
-};
+use super::form::{self, Form, Named, Options};
+use super::{ON_RELATION, ON_SCHEMA, PostgresScope, RELATION, ROLE, Role, SCHEMA, bounded, named, on, quoted, refused};
 use crate::case::record::{FailureKind, Output};
 use crate::connector::recipe::Share;
 use crate::connector::{Failure, Subject};
@@ -25,6 +26,17 @@ const MOST: usize = 128;
 /// What is written beside a user that was made here.
 const MARK: &str = "made by curfew for one agent";
 
+/// So many roles may administer a user that is shared.
+const MOST_ADMINS: usize = 32;
+
+/// Whether our login may make roles, whether the server is 16 or later, whether the shared user inherits.
+const MAKES: &str = "SELECT rolsuper OR rolcreaterole, current_setting('server_version_num')::int >= 160000, \
+     (SELECT rolinherit FROM pg_catalog.pg_roles WHERE oid = $1::bigint::oid) \
+     FROM pg_catalog.pg_roles WHERE rolname = current_user";
+/// Who administers a role, but for us and for the superuser that a server begins with: who makes a role administers it.
+const ADMINS: &str = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_auth_members m \
+     JOIN pg_catalog.pg_roles r ON r.oid = m.member WHERE m.roleid = $1::bigint::oid AND m.admin_option \
+     AND r.rolname <> current_user AND r.oid <> 10 ORDER BY 1 LIMIT $2";
 /// A role that is there: whether it can log in, and what is written beside it.
 const THERE: &str = "SELECT rolcanlogin, coalesce(pg_catalog.shobj_description(oid, 'pg_authid'), '') \
      FROM pg_catalog.pg_roles WHERE oid = $1::bigint::oid";
@@ -121,12 +133,16 @@ impl PostgresScope {
             if is_bound && Named::of(permission).is_none() {
                 continue;
             }
-            // What a person has given it in whatever way.
-            if was_there && !is_whole && self.may(&own, permission).await? {
-                had += 1;
-                continue;
-            }
-            if self.pass_on(&mut transaction, (&shared, is_whole), &own, permission).await? {
+            let has = match self.pass_group(&mut transaction, (&shared, is_whole), &own, permission).await? {
+                Some(has) => has,
+                // What a person has given it in whatever way.
+                None if was_there && !is_whole && self.may(&own, permission).await? => {
+                    had += 1;
+                    continue;
+                }
+                None => self.pass_on(&mut transaction, (&shared, is_whole), &own, permission).await?,
+            };
+            if has {
                 given += 1;
             } else if !is_bound {
                 return Err(refused("the shared user has not what this agent is said to need"));
@@ -214,18 +230,34 @@ impl PostgresScope {
             }
             return Ok((role, true));
         }
-        let version: i32 = self.one(sqlx::query_scalar(VERSION).fetch_one(&mut *connection)).await?;
-        if version >= 160_000 {
-            // Whoever makes a role may alter it from then on, and nobody else: the rotations' login could not.
-            return Err(refused("users are made up to PostgreSQL 15: make this one by hand, without a login"));
+        let makes = sqlx::query_as(MAKES).bind(shared.oid).fetch_one(&mut *connection);
+        let (may, is_later, inherits): (bool, bool, bool) = self.one(makes).await?;
+        if !may {
+            return Err(refused("our login may not make users: give it CREATEROLE, or make this one, without a login"));
         }
-        let inherits = sqlx::query_scalar("SELECT rolinherit FROM pg_catalog.pg_roles WHERE oid = $1::bigint::oid");
-        let inherits: bool = self.one(inherits.bind(shared.oid).fetch_one(&mut *connection)).await?;
         let inherits = if inherits { "INHERIT" } else { "NOINHERIT" };
         self.run(connection, format!("CREATE ROLE {} NOLOGIN {inherits}", quoted(user))).await?;
         self.run(connection, format!("COMMENT ON ROLE {} IS '{MARK}'", quoted(user))).await?;
+        if is_later {
+            self.hand_over(connection, shared, user).await?;
+        }
         let made = self.known(connection, user).await?.ok_or_else(|| refused("the role that was made is not there"))?;
         Ok((made, false))
+    }
+
+    /// Who administers the shared user administers the new one: neither has its rights by that, nor becomes it.
+    async fn hand_over(&self, connection: &mut PgConnection, shared: &Role, user: &str) -> Result<(), Failure> {
+        let most = i64::try_from(MOST_ADMINS + 1).unwrap_or(i64::MAX);
+        let admins = sqlx::query_scalar(ADMINS).bind(shared.oid).bind(most).fetch_all(&mut *connection);
+        let admins: Vec<String> = self.one(admins).await?;
+        if admins.len() > MOST_ADMINS {
+            return Err(refused("more roles administer the shared user than are given the new one: make it by hand"));
+        }
+        let with = Options { admin: true, ..Options::default() };
+        for admin in admins {
+            self.run(connection, form::join(&quoted(user), &admin, with)).await?;
+        }
+        Ok(())
     }
 
     async fn granted(&self, connection: &mut PgConnection, shared: &Role) -> Result<Vec<Permission>, Failure> {
@@ -265,6 +297,40 @@ impl PostgresScope {
         Ok(true)
     }
 
+    /// The same of a membership from PostgreSQL 16 on: what the shared user's own grants let do where it gets all, else what
+    /// that one may in whatever way. `None`: it is another permission, or the server is older.
+    async fn pass_group(
+        &self,
+        connection: &mut PgConnection,
+        (shared, is_whole): (&Role, bool),
+        own: &Role,
+        permission: &Permission,
+    ) -> Result<Option<bool>, Failure> {
+        let Named::Member(group) = named(permission)? else { return Ok(None) };
+        let Some(theirs) = self.membership(connection, shared.oid, group).await? else { return Ok(None) };
+        if !theirs.is_later {
+            return Ok(None);
+        }
+        if group == shared.name {
+            return Err(refused("the shared user itself is no group of its own"));
+        }
+        let with = if is_whole { theirs.own() } else { Options { admin: false, ..theirs.ways } };
+        // Only to pass it on, and that nobody needs.
+        if !is_whole && with == Options::default() {
+            return Ok(Some(false));
+        }
+        for is_tried in [false, true] {
+            let ours = self.membership(connection, own.oid, group).await?;
+            if ours.is_some_and(|ours| ours.is_member && ours.ways.covers(with)) {
+                return Ok(Some(true));
+            }
+            if !is_tried {
+                self.run(connection, form::join(&quoted(group), &own.name, with)).await?;
+            }
+        }
+        Err(refused("our login may not: it must be allowed to pass the group on"))
+    }
+
     /// How `own` gets it: as the shared user was given it, or plainly, where that one has it by a group or as the owner.
     async fn form_for(
         &self,
@@ -279,14 +345,10 @@ impl PostgresScope {
                 return Err(refused("the shared user itself is no group of its own"));
             }
             Named::Member(group) => {
-                let row = sqlx::query_as(MEMBER).bind(shared.oid).bind(group).fetch_optional(&mut *connection);
-                let row: Option<(i64, String, Option<bool>)> = self.one(row).await?;
-                let Some((oid, name, further)) = row else { return Ok(None) };
-                let is_in = sqlx::query_scalar(IN_ROLE).bind(shared.oid).bind(group).fetch_one(&mut *connection);
-                let is_in: Option<bool> = self.one(is_in).await?;
-                let whole = further.or_else(|| is_in.filter(|is| *is).map(|_| false));
-                let form = Form { role, on: (oid, quoted(&name)), whole, columns: Vec::new() };
-                return Ok(whole.map(|_| form));
+                let Some(theirs) = self.membership(connection, shared.oid, group).await? else { return Ok(None) };
+                let whole = theirs.plain.or_else(|| theirs.is_member.then_some(false));
+                let on = (theirs.group.0, quoted(&theirs.group.1));
+                return Ok(whole.is_some().then(|| Form { whole, ..Form::blank(role, on) }));
             }
             Named::Relation(name, privilege) => (RELATION, name, privilege),
             Named::Schema(name, privilege) => (SCHEMA, name, privilege),
@@ -295,7 +357,7 @@ impl PostgresScope {
         let rows = sqlx::query_as(sql).bind(shared.oid).bind(name).bind(privilege).fetch_all(&mut *connection);
         let rows: Vec<Row> = self.one(rows).await?;
         let Some((oid, kind, schema, object, ..)) = rows.first() else { return Ok(None) };
-        let mut form = Form { role, on: (*oid, on(kind, schema, object)), whole: None, columns: Vec::new() };
+        let mut form = Form::blank(role, (*oid, on(kind, schema, object)));
         for (.., column, grantor, further) in &rows {
             let (Some(_), Some(further)) = (grantor, further) else { continue };
             match column {
