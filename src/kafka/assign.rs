@@ -136,7 +136,7 @@ impl Member<'_> {
 
     /// Finds the lane's place; `None`: not now, or not without an operator.
     fn find(&mut self, lane: &mut Lane) -> Option<i64> {
-        let since_ms = self.intake.clock.wall_ms();
+        let since_ms = self.intake.clock.monotonic_ms();
         let was_halted = matches!(lane.standing, Standing::Halted(_));
         match self.place(lane) {
             Ok(Found { durable, anchor, place: Place::At { offset, older, recreated } }) => {

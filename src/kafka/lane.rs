@@ -57,7 +57,7 @@ pub struct Lane {
     last: Option<usize>,
     /// Moved since Kafka's own commit.
     pub uncommitted: bool,
-    /// When it was assigned or sought, by our clock: an older look at the log says nothing of it.
+    /// When it was assigned or sought, by the monotonic clock: an older look at the log says nothing of it.
     pub since_ms: i64,
     /// A record of the log that this lane reads: where another is found, the topic was made anew.
     pub anchor: Option<Seen>,

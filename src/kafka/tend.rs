@@ -87,7 +87,7 @@ impl Member<'_> {
         let mut lost = Vec::new();
         for look in looked {
             let Some(lane) = self.lanes.get(&look.topic, look.partition) else { continue };
-            let live = lane.standing == Standing::Live && lane.since_ms <= look.asked_ms;
+            let live = lane.standing == Standing::Live && lane.since_ms <= look.steady_ms;
             // What was read is no longer there: the topic is gone or made anew, or the log was shortened.
             if live && (look.log == Log::Other || (!lane.anew && look.high < look.durable.unwrap_or(0))) {
                 tracing::warn!(topic = %look.topic, partition = look.partition,

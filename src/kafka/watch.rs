@@ -39,6 +39,8 @@ pub(super) struct Look {
     pub(super) high: i64,
     /// Our clock before the question: what was appended by then lies before `high`.
     pub(super) asked_ms: i64,
+    /// The same by a clock that never steps.
+    pub(super) steady_ms: i64,
     /// Whether that clock was believed then.
     pub(super) believed: bool,
     /// Where the lane stood before the question: the log reaches at least that far. (Where it stands when the answer is
@@ -170,7 +172,7 @@ impl Asker {
             if self.stopped() {
                 return;
             }
-            let asked_ms = self.clock.wall_ms();
+            let (asked_ms, steady_ms) = (self.clock.wall_ms(), self.clock.monotonic_ms());
             let believed = self.trust.as_ref().is_none_or(|trust| trust.check());
             let (high, log) = match self.client.fetch_watermarks(&topic, partition, consumer::PATIENCE / 5) {
                 Ok((low, high)) => match anchor {
@@ -188,7 +190,7 @@ impl Asker {
                 // A broker that does not answer proves nothing.
                 Err(_) => continue,
             };
-            looks.push(Look { topic, partition, high, asked_ms, believed, durable, log, latest });
+            looks.push(Look { topic, partition, high, asked_ms, steady_ms, believed, durable, log, latest });
         }
         self.compare(&mut looks, &sought);
         let mut found = self.shared.found.lock().unwrap_or_else(PoisonError::into_inner);

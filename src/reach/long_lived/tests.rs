@@ -260,6 +260,7 @@ fn what_was_found_is_said_again_with_less_and_anew_where_that_was_all_of_it() {
         owner: None,
         excess: permissions(excess).unwrap(),
         leaves: None,
+        moves: Vec::new(),
     };
     let both = permissions(["lifetime:secret_id_ttl=360", "lifetime:token_ttl=360"]).unwrap();
     let said = |now: &[&str], stands, asked: &Asked| again(&one(now), &both, stands, asked);
