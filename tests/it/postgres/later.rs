@@ -53,8 +53,8 @@ async fn a_user_that_vault_makes_is_shut_where_its_creation_statements_say_that_
 async fn a_superuser_is_left_alone() {
     let pg = Postgres::later();
     let (_, url) = pg.curfew().await;
-    let user = crate::world::unique("super").replace('-', "_");
-    pg.run([format!("CREATE ROLE {user} LOGIN SUPERUSER PASSWORD 'w1tness'")]).await;
+    let user = crate::world::unique("v-super");
+    pg.run([format!("CREATE ROLE \"{user}\" LOGIN SUPERUSER PASSWORD 'w1tness'")]).await;
     let target = target_by(&url).await;
     let mut subject = about(&user);
     assert!(look(&target, &mut subject).await.protected);
@@ -63,5 +63,5 @@ async fn a_superuser_is_left_alone() {
         assert_eq!(target.perform(act, &subject).await.unwrap_err().kind, FailureKind::Refused);
     }
     session.execute("SELECT 1").await.unwrap();
-    pg.run([format!("ALTER ROLE {user} NOSUPERUSER NOLOGIN")]).await;
+    pg.run([format!("ALTER ROLE \"{user}\" NOSUPERUSER NOLOGIN")]).await;
 }
