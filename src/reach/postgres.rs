@@ -28,6 +28,9 @@ const ROLES: &str = "SELECT rolname::text, rolcanlogin, CASE WHEN pg_catalog.isf
      CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END, \
      CASE WHEN rolbypassrls THEN 'BYPASSRLS' END), \
      pg_catalog.has_database_privilege(oid, pg_catalog.current_database(), 'CONNECT') FROM pg_catalog.pg_roles LIMIT $1";
+/// A row of [`MEMBERS`].
+type Membership = (String, String, bool, Option<bool>, Option<bool>);
+
 /// One for each grantor. The options have no column up to 15.
 const MEMBERS: &str = "SELECT m.rolname::text, g.rolname::text, a.admin_option, \
      (pg_catalog.to_jsonb(a) ->> 'inherit_option')::boolean, (pg_catalog.to_jsonb(a) ->> 'set_option')::boolean \
@@ -149,7 +152,7 @@ impl Reader {
         let grants: Vec<(String, String, Option<String>, String)> = self.rows(GRANTS).await?;
         let makes: Vec<(String, Option<String>, String)> = self.rows(MAKES).await?;
         let relations: Vec<(String, i64)> = self.rows(RELATIONS).await?;
-        let members: Vec<(String, String, bool, Option<bool>, Option<bool>)> = self.rows(MEMBERS).await?;
+        let members: Vec<Membership> = self.rows(MEMBERS).await?;
         let member = |(member, role, admin, inherit, set): (String, String, bool, Option<bool>, Option<bool>)| {
             let options = inherit.zip(set).map(|(inherit, set)| Options { admin, inherit, set });
             Member { member, role, options }

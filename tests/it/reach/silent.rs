@@ -148,7 +148,8 @@ async fn round(years: &Years, journal: &Arc<dyn Journal>, intake: &Intake, log: 
     let reach = Kept::new(journal.clone(), Vec::new());
     assert!(reach.sources(now_ms).await.unwrap().iter().all(|line| line.standing == Standing::Whole));
     let asked = Asked { for_ms: SILENT_MS, youngest_ms: 30 * DAY_MS, now_ms };
-    let by = Silences { uses: reach.uses().await.unwrap(), dormant: asked, unused: asked };
+    let lives = Default::default();
+    let by = Silences { uses: reach.uses().await.unwrap(), dormant: asked, unused: asked, lives };
     let found = notice::found_by(&reach.graph().await.unwrap().0, &[Sort::Dormant], &by);
     let open: Vec<Finding> =
         journal.matched(finding::id(notice::TOPIC, ""), (i64::MIN, String::new()), 99).await.unwrap();
