@@ -63,7 +63,7 @@ async fn users_groups_and_roles_are_told_with_who_may_become_whom() {
     root.put_group_policy().group_name("makers").policy_name("assume").policy_document(&assume).send().await.unwrap();
     root.add_user_to_group().group_name("makers").user_name("build").send().await.unwrap();
 
-    let reading = read(&moto).await;
+    let reading = Box::pin(read(&moto)).await;
     assert_eq!(reading.faults, Vec::<String>::new());
     let mut graph = Graph::default();
     for fact in reading.facts {
@@ -89,6 +89,6 @@ async fn users_groups_and_roles_are_told_with_who_may_become_whom() {
 async fn a_list_that_is_throttled_says_nothing() {
     let moto = Moto::start().await;
     moto.proxy.is(Fault::Says("GetAccountAuthorizationDetails", StatusCode::BAD_REQUEST, "Throttling"));
-    let reading = read(&moto).await;
+    let reading = Box::pin(read(&moto)).await;
     assert!(reading.facts.is_empty() && reading.faults.len() == 1, "{:?}", reading.faults);
 }

@@ -439,9 +439,9 @@ async fn a_role_s_policy_that_is_over_is_taken_off_by_whoever_looks_then(store: 
     assert!(!late.observe(&subject).await.unwrap().lifts);
     late.perform(Act::Lift, &subject).await.unwrap();
     assert_eq!(on(&moto, &reach.cut).await.len(), 1);
-    assert_eq!(over_at(&reach, begun + 12 * HOUR_MS).await, Vec::<String>::new());
+    assert_eq!(Box::pin(over_at(&reach, begun + 12 * HOUR_MS)).await, Vec::<String>::new());
     // Whose it is stands in it: the user is there no more in any list.
-    assert_eq!(over_at(&reach, now).await, [reach.credential.id()]);
+    assert_eq!(Box::pin(over_at(&reach, now)).await, [reach.credential.id()]);
 
     // One that a person changed, and one of another key, stay.
     let name = reach.cut.rsplit('/').next().unwrap();
@@ -452,7 +452,7 @@ async fn a_role_s_policy_that_is_over_is_taken_off_by_whoever_looks_then(store: 
         let put = moto.root.put_role_policy().role_name(name).policy_name(policy).policy_document(text);
         put.send().await.unwrap();
     }
-    assert_eq!(over_at(&reach, now).await, [reach.credential.id()]);
+    assert_eq!(Box::pin(over_at(&reach, now)).await, [reach.credential.id()]);
 
     at(now).await.perform(Act::Disable, &Subject { place: None, ..subject.clone() }).await.unwrap();
     let stage = Stage::new(store, reach.registry.clone());
@@ -466,7 +466,7 @@ async fn a_role_s_policy_that_is_over_is_taken_off_by_whoever_looks_then(store: 
     let mut wanted = vec![format!("curfew-sessions-{}", other.id), "their-own".to_owned()];
     wanted.sort();
     assert_eq!(left, wanted);
-    assert_eq!(over_at(&reach, now).await, Vec::<String>::new());
+    assert_eq!(Box::pin(over_at(&reach, now)).await, Vec::<String>::new());
     // Nothing to take off, nothing is begun.
     let filter = Filter { credential: Some(reach.credential.clone()), closed: true, ..Filter::default() };
     let begun = |record: &Record| matches!(record, Record::Started { .. });

@@ -58,7 +58,7 @@ async fn listed_at(moto: &Moto, at_ms: i64) -> Vec<Held> {
 
 /// The keys of which no session can be left then.
 async fn over_at(moto: &Moto, at_ms: i64) -> Vec<String> {
-    listed_at(moto, at_ms).await.iter().flat_map(|held| &held.over).map(|key| key.id()).collect()
+    Box::pin(listed_at(moto, at_ms)).await.iter().flat_map(|held| &held.over).map(|key| key.id()).collect()
 }
 
 async fn closed(stage: &Stage, journal: &Arc<dyn Journal>, victim: &Victim, action: Action) -> CaseLine {
@@ -82,10 +82,10 @@ async fn a_policy_stays_while_a_session_may_live() {
     assert!(!late.observe(&subject).await.unwrap().lifts, "the clocks may differ");
     late.perform(Act::Lift, &subject).await.unwrap();
     assert!(moto.denied(&victim).await.is_some(), "36 hours, and some minutes");
-    assert_eq!(over_at(&moto, start_ms + 36 * HOUR_MS).await, Vec::<String>::new());
+    assert_eq!(Box::pin(over_at(&moto, start_ms + 36 * HOUR_MS)).await, Vec::<String>::new());
     let over = connector_at(&moto, start_ms + 37 * HOUR_MS).await;
     assert!(over.observe(&subject).await.unwrap().lifts);
-    assert_eq!(over_at(&moto, start_ms + 37 * HOUR_MS).await, [format!("{}/{}", victim.full, victim.key.id)]);
+    assert_eq!(Box::pin(over_at(&moto, start_ms + 37 * HOUR_MS)).await, [format!("{}/{}", victim.full, victim.key.id)]);
     over.perform(Act::Lift, &subject).await.unwrap();
     assert_eq!(moto.policies(&victim).await, Vec::<String>::new());
     // Again: nothing to do.
@@ -116,7 +116,7 @@ async fn a_newer_policy_another_key_s_and_one_that_a_person_changed_stay() {
     assert!(!over.observe(&subject(&victim)).await.unwrap().lifts);
     over.perform(Act::Lift, &subject(&victim)).await.unwrap();
     assert_eq!(moto.policies(&victim).await.len(), 1, "what a person changed is a person's");
-    assert_eq!(over_at(&moto, over_ms).await, Vec::<String>::new());
+    assert_eq!(Box::pin(over_at(&moto, over_ms)).await, Vec::<String>::new());
 }
 
 /// The one who put it is gone, and so is what it knew.
@@ -125,7 +125,7 @@ async fn a_policy_that_is_over_is_taken_off_by_whoever_looks_then(store: Store) 
     let (victim, start_ms) = (moto.victim().await, now_ms());
     connector_at(&moto, start_ms - 40 * HOUR_MS).await.perform(Act::EndSessions, &subject(&victim)).await.unwrap();
     connector_at(&moto, start_ms).await.perform(Act::Disable, &subject(&victim)).await.unwrap();
-    let over = listed_at(&moto, start_ms).await.into_iter().find(|held| !held.over.is_empty()).unwrap();
+    let over = Box::pin(listed_at(&moto, start_ms)).await.into_iter().find(|held| !held.over.is_empty()).unwrap();
     assert_eq!(over.over[0].id(), victim.credential().id());
 
     let stage = Stage::new(store, moto.registry().await);

@@ -230,7 +230,8 @@ async fn what_can_be_given_back_is_though_an_object_is_gone() {
 async fn found(journal: &dyn Journal, role: &Role) {
     let excess = permissions(["lifetime:token_max_ttl=360", "lifetime:token_ttl=360"]).unwrap();
     let (credential, place) = (role.credential().clone(), "its tasks took at most 40 s".to_owned());
-    let found = Found { sort: Sort::LongLived, credential, place, owner: None, excess, leaves: None, moves: Vec::new() };
+    let found =
+        Found { sort: Sort::LongLived, credential, place, owner: None, excess, leaves: None, moves: Vec::new() };
     let when = When { detector: Some(vec![Sort::LongLived.detector()]), ..When::default() };
     let rule = FindingRule { notice_ms: DAY_MS, ..FindingRule::new(when, Response::Reduce) };
     let mut events = vec![Event::found("default".into(), &found, now_ms())];
