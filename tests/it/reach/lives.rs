@@ -49,12 +49,14 @@ impl Yard {
             OFFICE,
             &reads,
             json!({
-                "mode": "enforce",
                 "reduce": &reduce,
                 "reductions": [{"system": "prod", "identities": ["approle/agent"], "token_file": "reduce.token"}],
                 "policy": {"findings": [{"when": {"detector": ["curfew:long_lived"]}, "then": "reduce", "notice": notice}]},
                 "finds": {"sorts": ["long_lived"], "youngest": "1s", "strongest": "reduce", "lives": {"over": "12h"}},
                 "rotations": rotations,
+                "realms": [{"name": "prod", "mode": "enforce", "secret_id_roles": ["approle/agent"],
+                    "vault": {"address": &admin.address, "token_file": "token"},
+                    "allowed_prefixes": ["db/creds/"], "targets": [{"prefix": "db/creds/", "target": "appdb"}]}],
                 "topics": {"curfew.tasks": {"strongest": "track", "events": ["task.started", "task.ended", "credential.registered"]}},
             }),
         )
@@ -68,7 +70,8 @@ impl Yard {
         self.tower.admin.call("GET", "auth/approle/role/agent", Value::Null).await.1["data"].clone()
     }
 
-    /// Tasks with these numbers that began `ago` seconds ago and took `took`; `None`: they go on.
+    /// Tasks with these numbers that began `ago` seconds ago and took `took`; `None`: they go on. Until its end is told as well, one
+    /// that ended long ago goes on for as long as that.
     fn tasks(&self, numbers: std::ops::Range<usize>, ago: i64, took: Option<i64>) {
         for no in numbers {
             self.task(no, ago, took, json!({"cred_id": AGENT, "tenure": "standing"}));
@@ -162,7 +165,7 @@ async fn tokens_that_outlive_their_tasks_by_hours_live_for_minutes_after_notice_
     };
     let (given, older) = login().await;
     assert_eq!(given, 7_200);
-    yard.tasks(0..25, 7_200, Some(40));
+    yard.tasks(0..25, 40, Some(40));
     let line = yard.case("the end", |line| line["verdict"]["state"] == "reduced").await;
     assert_eq!(frozen(&line), ["lifetime:token_max_ttl=360", "lifetime:token_ttl=360"]);
     assert_eq!(line["verdict"]["taken"], 2);
@@ -221,7 +224,7 @@ async fn over_http(desk: &Desk) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_takes_longer_during_the_notice_takes_the_notice_back() {
     let yard = Yard::open("1h").await;
-    yard.tasks(0..25, 7_200, Some(40));
+    yard.tasks(0..25, 40, Some(40));
     let first = yard.case("the notice", is_noticed).await;
     assert_eq!(frozen(&first), ["lifetime:token_max_ttl=360", "lifetime:token_ttl=360"]);
 
@@ -246,7 +249,7 @@ async fn a_task_that_takes_longer_during_the_notice_takes_the_notice_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_too_few_tasks_nothing_is_concluded() {
     let yard = Yard::open("1h").await;
-    yard.tasks(0..19, 7_200, Some(40));
+    yard.tasks(0..19, 40, Some(40));
     let line = yard.says("all of them to be counted", |line| line["tasks"] == 19).await;
     assert_eq!((&line["why"], &line["excess"], &line["tokens_s"]), (&json!("few"), &json!([]), &json!(86_400)));
     assert_eq!(yard.findings(), Vec::<Value>::new());
@@ -257,7 +260,7 @@ async fn of_too_few_tasks_nothing_is_concluded() {
     let (_, said) = yard.desk.borrow_mut().ask(&["reach", "--long-lived"]);
     assert!(said.contains("no: too few tasks were seen from start to end"), "{said}");
     // The control: with one more it is found.
-    yard.tasks(20..21, 7_200, Some(40));
+    yard.tasks(20..21, 40, Some(40));
     let line = yard.case("the notice", is_noticed).await;
     let named = frozen(&line);
     let seconds = named[0].strip_prefix("lifetime:token_max_ttl=").and_then(|seconds| seconds.parse::<u64>().ok());
@@ -272,7 +275,7 @@ async fn where_each_task_has_a_secret_id_of_its_own_those_live_no_longer_either(
     assert_eq!(yard.before["secret_id_ttl"], 0, "for ever");
     for no in 0..20 {
         let (secret_id, _) = minted(&yard.tower, "agent").await;
-        yard.task(no, 7_200, Some(40), json!({"cred_id": secret_id, "tenure": "minted"}));
+        yard.task(no, 40, Some(40), json!({"cred_id": secret_id, "tenure": "minted"}));
     }
     // Known when Vault said of each when it was issued.
     let all = ["lifetime:secret_id_ttl=360", "lifetime:token_max_ttl=360", "lifetime:token_ttl=360"];
