@@ -6,7 +6,8 @@
 //! Facts: PostgreSQL 15 to 18, "Privileges", "Role Membership" and "Predefined Roles"; a member of a role has what the role has,
 //! also where it must say SET ROLE first. From 16 on a membership has options: by INHERIT or SET it has that, by ADMIN alone it
 //! may give itself either, so it may become the role. By none of them it has nothing, but who may alter roles (CREATEROLE) alters
-//! those also that a role administers in which it is by such a membership (measured on 18).
+//! those also that a role administers in which it is by such a membership. What is inherited from somebody who may become a role is
+//! told, though nobody becomes it that way: from above (measured on 18).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -86,7 +86,7 @@ async fn what_nobody_may_give_in_its_grantor_s_name_any_more_stays_out_and_all_e
     record(journal.as_ref(), vec![reduce(etl.credential(), etl.takes(), None)]).await;
     let line = run_until(&stage, &journal, etl.credential(), |line| line.closed_ms.is_some()).await;
     let Verdict::Reduced { taken: 6, .. } = line.verdict else { panic!("{:?}", line.verdict) };
-    etl.sql("REVOKE {group} FROM {access}").await;
+    etl.sql("REVOKE {group} FROM {access} CASCADE").await;
     let journal = Stage::new(Store::sqlite(), registry(&etl, Mode::Enforce)).open().await;
     record(journal.as_ref(), vec![restore(etl.credential(), line.case.state.cutting.taken.clone())]).await;
     run_until(&stage, &journal, etl.credential(), |line| is_held(line, HoldReason::Refused)).await;
