@@ -13,7 +13,7 @@ public class Topics {
         List<String> topics = Arrays.asList(words).subList(2, words.length);
         if (words[0].equals("create")) {
             try (Admin admin = Admin.create(broker)) {
-                admin.createTopics(topics.stream().map(name -> new NewTopic(name, 3, (short) 1)).toList()).all().get();
+                admin.createTopics(topics.stream().map(name -> new NewTopic(name, 3, (short) 1).configs(java.util.Map.of("message.timestamp.type", "LogAppendTime"))).toList()).all().get();
             }
             return;
         }

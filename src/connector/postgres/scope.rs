@@ -4,7 +4,7 @@
 //! owner, through `PUBLIC`) is another permission, and where one of those still lets it, the reduction is given back. REVOKE
 //! takes the grants on single columns with that on the whole relation: they are recorded, and come back with it. Where we
 //! lack the right, PostgreSQL only warns: so each statement is looked at before its transaction is committed. From 16 on a
-//! membership may have been granted by several roles, each for itself: all of it is taken, or nothing ([`member`]).
+//! membership may have been granted by several roles, each for itself: all of it is taken, or nothing (`scope/member.rs`).
 //!
 //! Whether a permission is gone is asked (`has_table_privilege` and its like), never tried. Privileges are looked up at each
 //! statement, so there is no time to wait for; but a session that has gone over to a group by `SET ROLE` stays in it.
