@@ -268,12 +268,13 @@ pub fn headers(message: &BorrowedMessage<'_>) -> impl Iterator<Item = Option<(St
     })
 }
 
-/// When a record came: as the broker says, else by our own clock. A producer's time is its own: of one whose clock is behind, all
-/// that lives would look silent.
+/// When a record came: as the broker says, else as its producer does, never later than now. What was on its way while the broker was
+/// away has the time at which it was said: a deadline that passed meanwhile lies behind that.
 fn came_ms(stamp: Timestamp, now_ms: i64) -> i64 {
     match stamp {
         Timestamp::LogAppendTime(ms) => ms,
-        Timestamp::CreateTime(_) | Timestamp::NotAvailable => now_ms,
+        Timestamp::CreateTime(ms) => ms.clamp(0, now_ms.max(0)),
+        Timestamp::NotAvailable => now_ms,
     }
 }
 
@@ -317,12 +318,12 @@ mod tests {
     }
 
     #[test]
-    fn a_producers_time_is_neither_when_a_record_came_nor_later_than_that() {
+    fn a_producers_time_is_never_later_than_now() {
         let appended = Timestamp::LogAppendTime(700);
         assert_eq!((came_ms(appended, 1_000), reached_ms(appended, 700)), (700, 700));
         for (told, reached) in [(300, 300), (5_000, 1_000), (-1, 0)] {
             let stamp = Timestamp::CreateTime(told);
-            assert_eq!((came_ms(stamp, 1_000), reached_ms(stamp, 1_000)), (1_000, reached));
+            assert_eq!((came_ms(stamp, 1_000), reached_ms(stamp, 1_000)), (reached, reached));
         }
         let none = Timestamp::NotAvailable;
         assert_eq!(

@@ -96,9 +96,7 @@ pub async fn create_topics(brokers: &str) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
     let topics = [(TASKS, PARTITIONS), (FINDINGS, 2), (OUTCOMES, 1), (REJECTED, 1)];
-    let topics = topics.map(|(name, count)| {
-        NewTopic::new(name, count, TopicReplication::Fixed(1)).set("message.timestamp.type", "LogAppendTime")
-    });
+    let topics = topics.map(|(name, count)| NewTopic::new(name, count, TopicReplication::Fixed(1)));
     for result in admin.create_topics(&topics, &AdminOptions::new()).await.unwrap() {
         result.unwrap();
     }
