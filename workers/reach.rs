@@ -256,17 +256,17 @@ impl Finder {
     async fn round(&self) -> Result<(), journal::Error> {
         let (process, now_ms) = (&self.process, self.process.clock.wall_ms());
         let sources = process.reach.sources(now_ms).await?;
-        if sources.iter().all(|line| line.standing != Standing::Unread) {
-            let (graph, is_one) = process.reach.graph().await?;
-            let whole = is_one && sources.iter().all(|line| line.standing == Standing::Whole);
-            self.weights.tell(process, &graph, whole).await?;
-        }
-        if let Some(line) = sources.iter().find(|line| line.standing != Standing::Whole) {
+        let part = sources.iter().find(|line| line.standing != Standing::Whole);
+        if let Some(line) = part {
             tracing::debug!(source = line.source.name, "nothing is concluded of reach: this source is not whole");
+        }
+        if sources.iter().any(|line| line.standing == Standing::Unread) {
             return Ok(());
         }
         let (graph, is_one) = process.reach.graph().await?;
-        if !is_one {
+        let whole = is_one && part.is_none();
+        self.weights.tell(process, &graph, whole).await?;
+        if !whole {
             return Ok(());
         }
         self.mind(&graph, now_ms).await?;

@@ -508,6 +508,25 @@ mod findings {
         assert_eq!(news.over.iter().map(|one| one.detector.as_str()).collect::<Vec<_>>(), ["curfew:offboarded"]);
     }
 
+    /// A leak that was contained meanwhile ends neither the word on who leaves nor what follows from it.
+    #[test]
+    fn what_was_taken_over_by_something_else_is_said_again_when_that_is_over() {
+        let line = |finding: &str, opened_ms, closed_ms| {
+            let mut case = crate::reach::uses::tests::case("offboarded", &["policy:a"]);
+            (case.directive.finding, case.opened_ms) = (Some(finding.to_owned()), opened_ms);
+            let verdict = crate::probe::standing(&case);
+            crate::journal::CaseLine { case, verdict, closed_ms, due_ms: 0 }
+        };
+        let finding = Finding { last_ms: 100, ..open("offboarded:x".to_owned()) };
+        let its = finding.id();
+        let is = |lines: &[_]| notice::is_taken_over(&finding, lines);
+        assert!(is(&[line("scan:leak", 100, Some(900))]));
+        assert!(!is(&[line("scan:leak", 100, None)]), "it goes on");
+        assert!(!is(&[line("scan:leak", 50, Some(90))]), "that was before, and a rule says to do nothing");
+        assert!(!is(&[line("scan:leak", 100, Some(900)), line(&its, 950, Some(990))]), "it was done");
+        assert!(!is(&[]));
+    }
+
     #[test]
     fn a_flood_is_cut_and_said() {
         let facts = (0..MOST + 7).flat_map(|no| {

@@ -177,6 +177,7 @@ over_both! {
     a_credential_of_another_task_is_held_and_the_tasks_own_is_cut,
     gone_and_never_seen_is_not_found_but_gone_and_seen_is_dead_by_others,
     what_only_expires_is_awaited_and_then_seen_dead,
+    what_nobody_said_how_to_rotate_waits_without_a_word,
     what_a_live_task_shares_is_cut_only_when_the_last_one_ends,
     a_stronger_directive_voids_the_claim_that_was_being_worked_on,
     a_word_on_a_case_that_is_being_worked_on_comes_before_its_effect,
@@ -351,6 +352,29 @@ async fn what_only_expires_is_awaited_and_then_seen_dead(store: Store) {
     assert_eq!(scene.effects(), 0, "it cannot be revoked");
     let told = scene.told(&id, outcome::Kind::CredentialState).await;
     assert!(told.iter().any(|data| data["verdict"]["state"] == "dies_at"), "{told:?}");
+}
+
+/// It is tried again and again: each time would be a row, and a message.
+async fn what_nobody_said_how_to_rotate_waits_without_a_word(store: Store) {
+    let (scene, _, clock) = scripted(store).await;
+    let id = token_id("n1");
+    let order = Event::operator_rotate(
+        "default".into(),
+        "o1".into(),
+        id.clone(),
+        Action::Rollover,
+        "ann".into(),
+        "test".into(),
+        now_ms(),
+    );
+    record(scene.journal.as_ref(), vec![order]).await;
+    scene.rounds(&clock, 5).await;
+    assert_eq!(scene.line(&id).await.case.state.phase, Phase::Held { reason: HoldReason::NoRecipe });
+    let records = scene.records(&id).await;
+    assert_eq!(records.iter().filter(|record| matches!(record, Record::Held { .. })).count(), 1, "{records:?}");
+    assert!(!records.iter().any(|record| matches!(record, Record::Resumed { .. })), "{records:?}");
+    assert_eq!(scene.told(&id, outcome::Kind::CredentialState).await.len(), 1);
+    assert_eq!(scene.effects(), 0);
 }
 
 async fn what_a_live_task_shares_is_cut_only_when_the_last_one_ends(store: Store) {
